@@ -1,0 +1,1 @@
+//! What agents, schedulers and the dashboard call.

@@ -1,0 +1,1 @@
+//! Kernel-side probes, their event structs and the embedded object.

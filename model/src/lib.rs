@@ -1,0 +1,1 @@
+//! From accesses to profiles and forecasts.

@@ -1,0 +1,1 @@
+//! Cut, hash, store and sweep chunks.

@@ -1,0 +1,1 @@
+//! The read-only namespace at a GPU site.

@@ -1,0 +1,1 @@
+//! From forecasts and requests to plans, purely.

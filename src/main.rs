@@ -1,0 +1,2 @@
+//! The `foretide` command.
+fn main() {}
