@@ -1,0 +1,147 @@
+//! Which files there are, what they consist of, and which directories somebody wants to know.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use foretide_flow::{
+    Entry, FilePath, FileVersion, LearnRequest, Listing, Manifest, NodeId, SiteId, Timestamp, VolumeId,
+};
+use serde::{Deserialize, Serialize};
+
+use crate::Result;
+
+/// What a listing changed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Changed {
+    /// Names that were not there before.
+    pub added: u64,
+    /// Names whose version, size or kind is another.
+    pub changed: u64,
+    /// Names that are gone, not counting what lay below them.
+    pub removed: u64,
+}
+
+/// Files below a directory, added up from what is known.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Totals {
+    /// Regular files.
+    pub files: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Whether the directory and everything below it has been learned; if not, there may be more.
+    pub complete: bool,
+}
+
+/// Which files are looked for. Absent conditions match everything; all that are present must match.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct FileQuery {
+    /// In this volume.
+    pub volume: Option<VolumeId>,
+    /// This file, or below this directory; needs `volume`.
+    pub below: Option<FilePath>,
+    /// The name (last component) holds this text, ASCII letters in either case.
+    pub name_part: Option<String>,
+    /// The name ends in this text, ASCII letters in either case.
+    pub suffix: Option<String>,
+    /// At least that many bytes.
+    pub min_bytes: Option<u64>,
+    /// At most that many bytes.
+    pub max_bytes: Option<u64>,
+    /// Changed at or after this.
+    pub modified_from: Option<Timestamp>,
+    /// Changed before this.
+    pub modified_before: Option<Timestamp>,
+    /// In a subtree that carries all these tags.
+    pub tags: BTreeMap<String, String>,
+    /// Some of it resident at this site.
+    pub resident_at: Option<SiteId>,
+    /// Only what comes after this file in order of volume, directory, name.
+    pub after: Option<(VolumeId, FilePath)>,
+}
+
+/// A file that a query found.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Found {
+    /// Its volume.
+    pub volume: VolumeId,
+    /// The file.
+    #[serde(flatten)]
+    pub entry: Entry,
+}
+
+/// Files by path, and what is wanted of them.
+///
+/// Order of files everywhere: by directory, then by name, both as bytes.
+#[async_trait]
+pub trait Namespace: Send + Sync {
+    /// Replaces what is known of that one directory. A subdirectory that is no longer in it goes with all below
+    /// it. A file whose version, size or kind changed, and one that is gone, loses its manifests and its residency.
+    /// A listing older than the one that is known changes nothing. Wishes to learn this directory are fulfilled;
+    /// a recursive wish passes on to its subdirectories that are not yet known.
+    ///
+    /// # Errors
+    /// `Refused` if an entry does not lie directly in the directory or comes twice; `Full` above
+    /// [`LISTING_ENTRIES`](crate::limits::LISTING_ENTRIES).
+    async fn put_listing(&self, listing: &Listing) -> Result<Changed>;
+
+    /// A directory as it was last seen, entries in order of name; none if it was never learned.
+    async fn directory(&self, volume: &VolumeId, directory: &FilePath) -> Result<Option<Listing>>;
+
+    /// One name; none if it is not known (its directory may not have been learned). The root has no entry.
+    async fn entry(&self, volume: &VolumeId, path: &FilePath) -> Result<Option<Entry>>;
+
+    /// Regular files: `prefix` itself if it is one, otherwise those below it; after `after`, at most `limit` and
+    /// at most [`PAGE_ITEMS`](crate::limits::PAGE_ITEMS). Fewer than that means the end.
+    async fn files_below(
+        &self,
+        volume: &VolumeId,
+        prefix: &FilePath,
+        after: Option<&FilePath>,
+        limit: usize,
+    ) -> Result<Vec<Entry>>;
+
+    /// The same files added up.
+    async fn totals(&self, volume: &VolumeId, prefix: &FilePath) -> Result<Totals>;
+
+    /// Directories below `prefix`, itself included, that are known to exist and not learned; at most `limit`.
+    async fn unlearned(&self, volume: &VolumeId, prefix: &FilePath, limit: usize) -> Result<Vec<FilePath>>;
+
+    /// Regular files that match, in order of volume, directory, name; at most `limit` and at most
+    /// [`PAGE_ITEMS`](crate::limits::PAGE_ITEMS).
+    ///
+    /// # Errors
+    /// `Refused` if `below` is given without `volume`.
+    async fn find_files(&self, query: &FileQuery, limit: usize) -> Result<Vec<Found>>;
+
+    /// Sets the tags of a subtree (or file), in place of those that it carried itself. Empty takes them away.
+    async fn put_tags(&self, volume: &VolumeId, path: &FilePath, tags: &BTreeMap<String, String>) -> Result<()>;
+
+    /// Tags of a path: its own and those of the directories above it; the nearest wins.
+    async fn tags(&self, volume: &VolumeId, path: &FilePath) -> Result<BTreeMap<String, String>>;
+
+    /// Keeps what a file version consists of.
+    ///
+    /// # Errors
+    /// `Full` above [`MANIFEST_BYTES`](crate::limits::MANIFEST_BYTES).
+    async fn put_manifest(&self, volume: &VolumeId, path: &FilePath, manifest: &Manifest) -> Result<()>;
+
+    /// What that version consists of, if it was ever cut and is still kept.
+    async fn manifest(&self, volume: &VolumeId, path: &FilePath, version: &FileVersion) -> Result<Option<Manifest>>;
+
+    /// Wants directories to be told about, the hottest first. A wish that is there already takes the higher heat
+    /// and becomes recursive if either is.
+    async fn want_learned(&self, wishes: &[LearnRequest], heat: f64, at: Timestamp) -> Result<()>;
+
+    /// Takes the hottest wishes of these volumes for an agent at their source. Nobody else gets them until
+    /// `now + lease`; a listing fulfils them. Two agents that ask at once never get the same one.
+    async fn take_wishes(
+        &self,
+        volumes: &[VolumeId],
+        node: &NodeId,
+        now: Timestamp,
+        lease: Duration,
+        limit: usize,
+    ) -> Result<Vec<LearnRequest>>;
+}
