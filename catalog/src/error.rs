@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use crate::limits;
+
 /// Why a call did nothing.
 #[derive(Debug, thiserror::Error)]
 pub enum CatalogError {
@@ -68,5 +70,10 @@ impl CatalogError {
     /// For a thing that is not there.
     pub(crate) fn not_found(what: &'static str, name: impl ToString) -> Self {
         Self::NotFound { what, name: name.to_string() }
+    }
+
+    pub(crate) fn tags_full() -> Self {
+        let remedy = "tag a directory above instead of each file";
+        Self::Full { what: "tagged paths", limit: limits::TAGGED_PATHS, remedy }
     }
 }

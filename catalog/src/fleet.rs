@@ -96,10 +96,11 @@ pub trait Fleet: Send + Sync {
     async fn record_batch(&self, batch: &AccessBatch, lake_file: &str, at: Timestamp) -> Result<Recorded>;
 
     /// Lake files of batches recorded at or after `from`, oldest first, at most
-    /// [`PAGE_ITEMS`](crate::limits::PAGE_ITEMS) after `cursor`: what a model that starts anew reads again.
+    /// [`PAGE_ITEMS`](crate::limits::PAGE_ITEMS) after `cursor`: what a model that starts anew reads again. The last
+    /// [`LAKE_FILES`](crate::limits::LAKE_FILES) are known.
     async fn lake_files(&self, from: Timestamp, cursor: Option<u64>) -> Result<Page<String>>;
 
-    /// Runs, those that began last first.
+    /// Runs, those recorded last first.
     async fn runs(&self, filter: &RunFilter, cursor: Option<u64>, limit: usize) -> Result<Page<Run>>;
 
     /// Accounts by node.

@@ -5,7 +5,7 @@ use foretide_flow::Timestamp;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
-use crate::{Result, Topic};
+use crate::{CatalogError, Result, Topic, limits};
 
 /// Who may call, without the secret.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -115,3 +115,24 @@ pub trait House: Send + Sync {
 
 /// The setting behind the switch.
 pub(crate) const PREFETCH_OFF: &str = "prefetch_off";
+
+/// What is kept of a secret.
+pub(crate) fn secret_digest(secret: &str) -> [u8; 32] {
+    *blake3::hash(secret.as_bytes()).as_bytes()
+}
+
+/// Whether a token may be added.
+pub(crate) fn check_token(token: &Token, taken: bool, tokens: usize) -> Result<()> {
+    if taken {
+        let why = "a token of this name or secret is there: revoke it, or choose another name".into();
+        return Err(CatalogError::Refused { what: "token", name: token.name.clone(), why });
+    }
+    if tokens >= limits::TOKENS {
+        return Err(CatalogError::Full { what: "tokens", limit: limits::TOKENS, remedy: "revoke those not in use" });
+    }
+    Ok(())
+}
+
+pub(crate) fn settings_full() -> CatalogError {
+    CatalogError::Full { what: "settings", limit: limits::SETTINGS, remedy: "use one setting with several fields" }
+}

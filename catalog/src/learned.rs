@@ -4,7 +4,7 @@ use async_trait::async_trait;
 use foretide_flow::{Forecast, ForecastId, Profile, SiteId, Timestamp, WorkloadId};
 use serde::{Deserialize, Serialize};
 
-use crate::{Page, Result};
+use crate::{CatalogError, Page, Result, limits};
 
 /// A model as it was saved.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -70,4 +70,13 @@ pub trait Learned: Send + Sync {
         cursor: Option<u64>,
         limit: usize,
     ) -> Result<Page<Forecast>>;
+}
+
+/// Whether a snapshot is small enough to keep.
+pub(crate) fn check_model(bytes: &[u8]) -> Result<()> {
+    if bytes.len() > limits::MODEL_BYTES {
+        let remedy = "save a smaller model";
+        return Err(CatalogError::Full { what: "bytes of one model snapshot", limit: limits::MODEL_BYTES, remedy });
+    }
+    Ok(())
 }

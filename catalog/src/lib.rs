@@ -21,13 +21,16 @@
 //! the next change if it saw nothing; so no change falls between.
 
 mod error;
+mod extents;
 mod fleet;
 mod house;
 mod learned;
 pub mod limits;
+mod memory;
 mod namespace;
 mod outcomes;
 mod plans;
+mod progress;
 mod topics;
 mod warmups;
 
@@ -35,6 +38,7 @@ pub use error::CatalogError;
 pub use fleet::{Agent, Fleet, NextSequences, NodeLosses, Recorded, Run, RunFilter};
 pub use house::{AuditEntry, AuditRecord, Event, House, Token};
 pub use learned::{ForecastFilter, Learned, ModelSnapshot};
+pub use memory::in_memory;
 pub use namespace::{Changed, FileQuery, Found, Namespace, Totals};
 pub use outcomes::{Outcomes, ReadFilter, RefusalRecord, ResidentFile, SiteStatus};
 pub use plans::{MoveChanges, MoveFilter, MoveRecord, PlanChange, PlanSummary, Plans};

@@ -9,14 +9,20 @@ pub const LISTING_ENTRIES: usize = 10_000_000;
 /// Manifests kept per file, newest first: one that is served, one that readers still hold, two for a slow reader.
 pub const MANIFESTS_PER_FILE: usize = 4;
 
-/// Bytes of one encoded manifest: 7 million chunks, a file of 400 GB cut at 64 KiB.
-pub const MANIFEST_BYTES: usize = 256 << 20;
+/// Chunks of one manifest, 36 bytes each in one blob of 250 MB: a file of 450 GB cut at 64 KiB.
+pub const MANIFEST_CHUNKS: usize = 7_000_000;
+
+/// Paths that carry tags of their own: tags stand on datasets, not on files, so that all fit in memory.
+pub const TAGGED_PATHS: usize = 10_000;
 
 /// Directories waiting to be learned; beyond it the coldest are forgotten and asked for again when somebody looks.
 pub const LEARN_REQUESTS: usize = 1_000_000;
 
 /// Batches remembered per node, oldest first to go. A batch older than all of these counts as seen.
 pub const BATCHES_PER_NODE: usize = 100_000;
+
+/// Lake files known by name, newest: two months of a batch every 5 s.
+pub const LAKE_FILES: usize = 1_000_000;
 
 /// Agents; the one silent longest goes first.
 pub const AGENTS: usize = 10_000;

@@ -1,6 +1,6 @@
 //! Which files there are, what they consist of, and which directories somebody wants to know.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -9,7 +9,7 @@ use foretide_flow::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::Result;
+use crate::{CatalogError, Result, limits};
 
 /// What a listing changed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -116,6 +116,9 @@ pub trait Namespace: Send + Sync {
     async fn find_files(&self, query: &FileQuery, limit: usize) -> Result<Vec<Found>>;
 
     /// Sets the tags of a subtree (or file), in place of those that it carried itself. Empty takes them away.
+    ///
+    /// # Errors
+    /// `Full` above [`TAGGED_PATHS`](crate::limits::TAGGED_PATHS).
     async fn put_tags(&self, volume: &VolumeId, path: &FilePath, tags: &BTreeMap<String, String>) -> Result<()>;
 
     /// Tags of a path: its own and those of the directories above it; the nearest wins.
@@ -124,7 +127,7 @@ pub trait Namespace: Send + Sync {
     /// Keeps what a file version consists of.
     ///
     /// # Errors
-    /// `Full` above [`MANIFEST_BYTES`](crate::limits::MANIFEST_BYTES).
+    /// `Full` above [`MANIFEST_CHUNKS`](crate::limits::MANIFEST_CHUNKS).
     async fn put_manifest(&self, volume: &VolumeId, path: &FilePath, manifest: &Manifest) -> Result<()>;
 
     /// What that version consists of, if it was ever cut and is still kept.
@@ -144,4 +147,62 @@ pub trait Namespace: Send + Sync {
         lease: Duration,
         limit: usize,
     ) -> Result<Vec<LearnRequest>>;
+}
+
+/// Whether every entry lies directly in the directory, once.
+pub(crate) fn check_listing(listing: &Listing) -> Result<()> {
+    if listing.entries.len() > limits::LISTING_ENTRIES {
+        let remedy = "split the directory at the source";
+        return Err(CatalogError::Full { what: "entries of one directory", limit: limits::LISTING_ENTRIES, remedy });
+    }
+    let refused = |why| CatalogError::Refused {
+        what: "listing of",
+        name: format!("{}:{}", listing.volume, listing.directory),
+        why,
+    };
+    let mut names = HashSet::with_capacity(listing.entries.len());
+    for entry in &listing.entries {
+        if entry.path.parent().as_ref() != Some(&listing.directory) {
+            return Err(refused(format!("entry {} does not lie directly in it", entry.path)));
+        }
+        if !names.insert(entry.path.name()) {
+            return Err(refused(format!("entry {} comes twice", entry.path)));
+        }
+    }
+    Ok(())
+}
+
+/// Whether a manifest is small enough to keep.
+pub(crate) fn check_manifest(manifest: &Manifest) -> Result<()> {
+    if manifest.chunks.len() > limits::MANIFEST_CHUNKS {
+        let remedy = "cut the file into larger chunks";
+        return Err(CatalogError::Full { what: "chunks of one file", limit: limits::MANIFEST_CHUNKS, remedy });
+    }
+    Ok(())
+}
+
+/// Whether a query can be meant.
+pub(crate) fn check_query(query: &FileQuery) -> Result<()> {
+    match (&query.below, &query.volume) {
+        (Some(below), None) => Err(CatalogError::Refused {
+            what: "search below",
+            name: below.to_string(),
+            why: "name the volume as well".into(),
+        }),
+        _ => Ok(()),
+    }
+}
+
+/// Whether two entries of one name are the same bytes.
+pub(crate) fn same_file(a: &Entry, b: &Entry) -> bool {
+    a.kind == b.kind && a.size == b.size && a.version == b.version
+}
+
+/// Whether a name holds the query's part and ends in its suffix.
+pub(crate) fn name_matches(query: &FileQuery, name: &[u8]) -> bool {
+    let name = name.to_ascii_lowercase();
+    let part = query.name_part.as_ref().map(|p| p.to_ascii_lowercase());
+    let suffix = query.suffix.as_ref().map(|s| s.to_ascii_lowercase());
+    part.is_none_or(|p| p.is_empty() || name.windows(p.len()).any(|w| w == p.as_bytes()))
+        && suffix.is_none_or(|s| name.ends_with(s.as_bytes()))
 }

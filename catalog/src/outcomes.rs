@@ -107,9 +107,51 @@ pub trait Outcomes: Send + Sync {
     async fn read_summaries(&self, filter: &ReadFilter, cursor: Option<u64>, limit: usize)
     -> Result<Page<ReadSummary>>;
 
-    /// Refusals with an id above `after`, oldest first.
+    /// Refusals with an id above `after`, oldest first. The same refusal is kept once an hour.
     async fn refusals(&self, after: u64, limit: usize) -> Result<Vec<RefusalRecord>>;
 
-    /// The last count of a warm-up by its site's store, as (files, bytes); none before the first.
+    /// The last count of a warm-up by its site's store, as (files, bytes); none before the first. Where several nodes
+    /// of the site keep a store, the fullest: two counts of one file must not add up to a ready warm-up.
     async fn census(&self, warmup: &WarmupId) -> Result<Option<(u64, u64)>>;
+}
+
+/// A refusal repeated by every plan is one refusal an hour.
+const REFUSAL_REPEAT_US: i64 = 3_600_000_000;
+
+/// What makes two refusals the same: all but the moment within the hour.
+pub(crate) fn refusal_key(refusal: &Refusal) -> [u8; 32] {
+    let hour = refusal.at.0.div_euclid(REFUSAL_REPEAT_US);
+    let parts: [&[u8]; 6] = [
+        refusal.volume.as_str().as_bytes(),
+        refusal.path.as_bytes(),
+        refusal.to.as_str().as_bytes(),
+        refusal.rule.as_bytes(),
+        refusal.by.as_bytes(),
+        &hour.to_le_bytes(),
+    ];
+    let mut hasher = blake3::Hasher::new();
+    for part in parts {
+        hasher.update(&(part.len() as u64).to_le_bytes());
+        hasher.update(part);
+    }
+    *hasher.finalize().as_bytes()
+}
+
+/// A site of which nothing was reported.
+pub(crate) fn empty_status(site: &SiteId) -> SiteStatus {
+    SiteStatus {
+        site: site.clone(),
+        resident_bytes: 0,
+        capacity_bytes: 0,
+        reported_at: None,
+        prefetched_bytes: 0,
+        wire_bytes: 0,
+        wasted_bytes: 0,
+        read_bytes: 0,
+        read_prefetched_bytes: 0,
+        hits: 0,
+        late: 0,
+        misses: 0,
+        waited_s: 0.0,
+    }
 }

@@ -44,7 +44,7 @@ pub struct MoveRecord {
     pub mv: Move,
     /// How far it is.
     pub state: MoveState,
-    /// The last plan that had it.
+    /// The plan that first had it as it is now.
     pub plan: PlanId,
     /// When it ended, by the agent's clock.
     pub ended_at: Option<Timestamp>,
@@ -117,4 +117,25 @@ pub trait Plans: Send + Sync {
     /// becomes `Running`. At most [`MOVES_PER_ASSIGNMENT`](crate::limits::MOVES_PER_ASSIGNMENT): ask again with the
     /// new cursor for the rest. It does not wait: see [`Topic::Plans`](crate::Topic::Plans).
     async fn assignment_since(&self, site: &SiteId, cursor: u64) -> Result<MoveChanges>;
+}
+
+/// A plan in one line.
+pub(crate) fn summary(plan: &Plan) -> PlanSummary {
+    PlanSummary {
+        id: plan.id.clone(),
+        made_at: plan.made_at,
+        horizon: plan.horizon,
+        moves: plan.moves.len() as u64,
+        bytes: plan.moves.iter().map(|m| m.length).sum(),
+        refused: plan.refused.len() as u64,
+        left_out: plan.left_out.len() as u64,
+    }
+}
+
+impl MoveRecord {
+    /// As a plan wants it, nothing done yet.
+    pub(crate) fn planned(mv: &Move, plan: &PlanId) -> Self {
+        let (state, plan) = (MoveState::Planned, plan.clone());
+        Self { mv: mv.clone(), state, plan, ended_at: None, wire_bytes: None, why: None }
+    }
 }

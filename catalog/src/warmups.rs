@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 use foretide_flow::{SiteId, Timestamp, Warmup, WarmupId, WarmupState};
 
-use crate::{Page, Result};
+use crate::{CatalogError, Page, Result, limits};
 
 /// How a request was taken.
 #[derive(Clone, Debug, PartialEq)]
@@ -71,6 +71,25 @@ pub trait Warmups: Send + Sync {
     /// Takes it back; a second time is no error.
     ///
     /// # Errors
-    /// `NotFound`.
-    async fn cancel_warmup(&self, id: &WarmupId, at: Timestamp) -> Result<Warmup>;
+    /// `NotFound`; `Refused` if it has failed.
+    async fn cancel_warmup(&self, id: &WarmupId, at: Timestamp) -> Result<Warmup> {
+        let cancel = WarmupUpdate { state: Some(WarmupState::Cancelled), ..WarmupUpdate::default() };
+        self.update_warmup(id, &cancel, at).await
+    }
+}
+
+/// Whether a new warm-up may be taken.
+pub(crate) fn check_new(warmup: &Warmup, id_taken: bool, active: usize) -> Result<()> {
+    let refused = |why: &str| CatalogError::Refused { what: "warm-up", name: warmup.id.to_string(), why: why.into() };
+    if id_taken {
+        return Err(refused("there is one of this id: draw another"));
+    }
+    if warmup.state != WarmupState::Queued {
+        return Err(refused("a new one starts as QUEUED"));
+    }
+    if active >= limits::ACTIVE_WARMUPS {
+        let remedy = "cancel those that nobody needs";
+        return Err(CatalogError::Full { what: "warm-ups that are not over", limit: limits::ACTIVE_WARMUPS, remedy });
+    }
+    Ok(())
 }
