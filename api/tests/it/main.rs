@@ -1,0 +1,10 @@
+//! A real server on loopback, asked over HTTP, over the catalog in memory and over SQLite.
+
+mod agents;
+mod document;
+mod events;
+mod harness;
+mod problems;
+mod scopes;
+mod shown;
+mod warmups;
