@@ -41,6 +41,7 @@ pub use metrics::Metrics;
 pub use ports::{Accepted, AccessSink, Directory, Rejected};
 pub use problem::{PROBLEM_JSON, Problem};
 pub use routes::agent::{BatchTaken, Hello, Listings, ListingsTaken, NextNumbers, Peer, Welcome};
+pub use routes::fleet::{SiteView, Sites};
 pub use routes::{List, router};
 
 /// Everything that handlers need. Cheap to clone.
@@ -49,6 +50,7 @@ pub struct Api {
     catalog: Arc<dyn Catalog>,
     directory: Arc<dyn Directory>,
     accesses: Arc<dyn AccessSink>,
+    listener: Arc<dyn Listener>,
     config: Arc<Config>,
     metrics: Arc<Metrics>,
     events: Arc<events::Tail>,
@@ -65,6 +67,7 @@ impl Api {
         catalog: Arc<dyn Catalog>,
         directory: Arc<dyn Directory>,
         accesses: Arc<dyn AccessSink>,
+        listener: Arc<dyn Listener>,
         stop: watch::Receiver<bool>,
     ) -> Self {
         Self {
@@ -76,6 +79,7 @@ impl Api {
             catalog,
             directory,
             accesses,
+            listener,
             stop,
         }
     }

@@ -4,6 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use clap::Args;
+use foretide_collector::probe::ProbeState;
 use serde::Serialize;
 
 use super::RunError;
@@ -102,11 +103,17 @@ fn congestion_control() -> Finding {
 
 fn probes() -> Vec<Finding> {
     let report = foretide_collector::probe();
-    report
-        .probes
-        .into_iter()
-        .map(|p| finding(&format!("probe {}", p.name), p.state.is_loaded(), p.state.to_string(), p.lost_without))
-        .collect()
+    if let Some(why) = report.refused {
+        return vec![finding("probes", false, why, "reads are seen only where they pass the mount")];
+    }
+    let one = |p: foretide_collector::probe::Probe| {
+        let what = format!("probe {}", p.hook);
+        match p.state {
+            ProbeState::Loaded => finding(&what, true, "", &p.without),
+            ProbeState::Refused { why } => finding(&what, false, why, &p.without),
+        }
+    };
+    report.probes.into_iter().map(one).collect()
 }
 
 /// Major and minor number of the running kernel; 0.0 if it does not say.

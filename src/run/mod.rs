@@ -28,6 +28,9 @@ pub enum RunError {
     /// The catalog.
     #[error(transparent)]
     Catalog(#[from] foretide_catalog::CatalogError),
+    /// The control plane's loop.
+    #[error(transparent)]
+    Ring(#[from] serve::RingError),
     /// The collector.
     #[error(transparent)]
     Collector(#[from] foretide_collector::CollectorError),

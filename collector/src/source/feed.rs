@@ -23,7 +23,6 @@ pub struct Feed {
     queue: SyncSender<Observation>,
     dropped: Arc<AtomicU64>,
     known: Arc<Mutex<HashSet<u64>>>,
-    volume: VolumeId,
 }
 
 /// The end that the collector polls.
@@ -33,27 +32,34 @@ pub struct FeedSource {
     known: Arc<Mutex<HashSet<u64>>>,
 }
 
-/// A queue from the mount of `volume` to the collector.
-pub fn feed(volume: VolumeId) -> (Feed, FeedSource) {
+/// A queue from the mount to the collector.
+pub fn feed() -> (Feed, FeedSource) {
     let (sender, queue) = sync_channel(QUEUE_OBSERVATIONS);
     let dropped = Arc::new(AtomicU64::new(0));
     let known = Arc::new(Mutex::new(HashSet::new()));
     (
-        Feed { queue: sender, dropped: dropped.clone(), known: known.clone(), volume },
+        Feed { queue: sender, dropped: dropped.clone(), known: known.clone() },
         FeedSource { queue, dropped, known },
     )
 }
 
 impl Feed {
     /// `process` opened the file for reading.
-    pub fn opened(&self, process: u32, path: &FilePath) {
-        let file = self.number(path);
+    pub fn opened(&self, process: u32, volume: &VolumeId, path: &FilePath) {
+        let file = self.number(volume, path);
         self.tell(Observation::Open { at: Timestamp::now(), process, parent: 0, file, writable: false });
     }
 
     /// `process` read bytes, and was blocked for `blocked_us` microseconds; `missed` if they had to be fetched.
-    pub fn read(&self, process: u32, path: &FilePath, offset: u64, length: u64, blocked_us: u32, missed: bool) {
-        let file = self.number(path);
+    pub fn read(
+        &self,
+        process: u32,
+        (volume, path): (&VolumeId, &FilePath),
+        (offset, length): (u64, u64),
+        blocked_us: u32,
+        missed: bool,
+    ) {
+        let file = self.number(volume, path);
         let at = Timestamp::now();
         self.tell(Observation::Extent {
             at,
@@ -70,19 +76,19 @@ impl Feed {
     }
 
     /// `process` closed the file.
-    pub fn closed(&self, process: u32, path: &FilePath) {
-        let file = self.number(path);
+    pub fn closed(&self, process: u32, volume: &VolumeId, path: &FilePath) {
+        let file = self.number(volume, path);
         self.tell(Observation::Close { at: Timestamp::now(), process, file });
     }
 
     /// The file's number, its path told if that is new.
-    fn number(&self, path: &FilePath) -> u64 {
+    fn number(&self, volume: &VolumeId, path: &FilePath) -> u64 {
         let mut hasher = DefaultHasher::new();
-        (&self.volume, path).hash(&mut hasher);
+        (volume, path).hash(&mut hasher);
         let file = hasher.finish();
         let mut known = self.known.lock().unwrap_or_else(|e| e.into_inner());
         if !known.contains(&file)
-            && self.tell(Observation::Path { file, volume: self.volume.clone(), path: path.clone() })
+            && self.tell(Observation::Path { file, volume: volume.clone(), path: path.clone() })
         {
             known.insert(file);
         }
@@ -121,10 +127,11 @@ mod tests {
 
     #[test]
     fn promise_j_a_full_queue_counts_what_it_could_not_take() {
-        let (feed, mut source) = feed(VolumeId::new("v").unwrap());
+        let (feed, mut source) = feed();
+        let volume = VolumeId::new("v").unwrap();
         let path = FilePath::parse("a").unwrap();
         for i in 0..QUEUE_OBSERVATIONS as u64 + 10 {
-            feed.read(1, &path, i, 1, 0, false);
+            feed.read(1, (&volume, &path), (i, 1), 0, false);
         }
         let mut out = Vec::new();
         source.poll(&mut out).unwrap();
@@ -135,20 +142,21 @@ mod tests {
 
     #[test]
     fn a_path_is_told_once_and_again_when_it_was_forgotten() {
-        let (feed, mut source) = feed(VolumeId::new("v").unwrap());
+        let (feed, mut source) = feed();
+        let volume = VolumeId::new("v").unwrap();
         let path = FilePath::parse("a/b").unwrap();
         let told = |source: &mut FeedSource| {
             let mut out = Vec::new();
             source.poll(&mut out).unwrap();
             out.iter().filter(|o| matches!(o, Observation::Path { .. })).count()
         };
-        feed.opened(1, &path);
-        feed.closed(1, &path);
+        feed.opened(1, &volume, &path);
+        feed.closed(1, &volume, &path);
         assert_eq!(told(&mut source), 1);
-        feed.opened(1, &path);
+        feed.opened(1, &volume, &path);
         assert_eq!(told(&mut source), 0);
-        source.forget(feed.number(&path));
-        feed.opened(1, &path);
+        source.forget(feed.number(&volume, &path));
+        feed.opened(1, &volume, &path);
         assert_eq!(told(&mut source), 1);
     }
 }

@@ -64,7 +64,7 @@ async fn pass_on(mut events: MountEvents, feed: Feed) {
             AccessOp::Open | AccessOp::Create => feed.opened(e.process, &e.volume, &e.path),
             AccessOp::Read | AccessOp::Fault => {
                 let missed = matches!(e.found, Found::Miss | Found::Late);
-                feed.read(e.process, &e.volume, &e.path, e.offset, e.length, e.blocked_us, missed);
+                feed.read(e.process, (&e.volume, &e.path), (e.offset, e.length), e.blocked_us, missed);
             }
             AccessOp::Close => feed.closed(e.process, &e.volume, &e.path),
         }

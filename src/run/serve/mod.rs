@@ -18,6 +18,7 @@ use foretide_flow::{Listing, Mode, OutcomeBatch, Ruleset, Timestamp, Topology};
 use tokio::sync::{mpsc, watch};
 
 use self::lake::Lake;
+pub use self::ring::RingError;
 use self::ring::{NEWS_WAITING, News, Ring};
 use super::RunError;
 use crate::config::{self, ServeConfig};
@@ -138,7 +139,7 @@ pub async fn run(options: Options) -> Result<(), RunError> {
 }
 
 /// The ring computes for tens of milliseconds at a time, so it has a thread of its own.
-fn turn_on_own_thread(ring: Ring) -> tokio::sync::oneshot::Receiver<Result<(), foretide_catalog::CatalogError>> {
+fn turn_on_own_thread(ring: Ring) -> tokio::sync::oneshot::Receiver<Result<(), RingError>> {
     let (ended, end) = tokio::sync::oneshot::channel();
     let runtime = tokio::runtime::Handle::current();
     std::thread::spawn(move || {

@@ -46,6 +46,17 @@ pub enum News {
     Outcomes(OutcomeBatch),
 }
 
+/// Why the ring cannot go on.
+#[derive(Debug, thiserror::Error)]
+pub enum RingError {
+    /// Nothing can be written down any more.
+    #[error(transparent)]
+    Catalog(#[from] CatalogError),
+    /// The model's settings cannot be meant, or it cannot be written down.
+    #[error(transparent)]
+    Model(#[from] foretide_model::ModelError),
+}
+
 /// The model, the planner and what passes between them.
 pub struct Ring {
     catalog: Arc<dyn Catalog>,
@@ -73,15 +84,9 @@ impl Ring {
         planner: foretide_planner::Config,
         model: foretide_model::Config,
         news: mpsc::Receiver<News>,
-    ) -> Result<Self, CatalogError> {
+    ) -> Result<Self, RingError> {
         let previous = catalog.latest_plan().await?;
-        let model = match catalog.model(SNAPSHOT).await? {
-            Some(snapshot) => Model::restore(model.clone(), &snapshot.bytes).unwrap_or_else(|error| {
-                tracing::error!(%error, "the model's snapshot cannot be used; it starts anew");
-                Model::new(model)
-            }),
-            None => Model::new(model),
-        };
+        let model = restored(catalog.as_ref(), model).await?;
         Ok(Self {
             resident: Resident::default(),
             snapshot_at: Instant::now(),
@@ -101,7 +106,7 @@ impl Ring {
     ///
     /// # Errors
     /// The catalog's, when it can no longer be written.
-    pub async fn turn(mut self) -> Result<(), CatalogError> {
+    pub async fn turn(mut self) -> Result<(), RingError> {
         let topics = [Topic::Warmups, Topic::Settings, Topic::Outcomes, Topic::Namespace];
         let mut changes = topics.map(|topic| self.catalog.changes(topic));
         loop {
@@ -143,8 +148,8 @@ impl Ring {
         let warmups = self.demands_of_warmups(now).await?;
         self.resident.refresh(self.catalog.as_ref(), &self.topology).await?;
         let running = self.running().await?;
-        let brakes =
-            Brakes { prefetch_off: self.catalog.prefetch_off().await?, muted: self.model.muted() };
+        // The model mutes what wastes by itself: it says nothing of such a workload.
+        let brakes = Brakes { prefetch_off: self.catalog.prefetch_off().await?, ..Brakes::default() };
         let forecasts: Vec<Forecast> = self.forecasts.values().cloned().collect();
         let plan = solve(&Problem {
             forecasts: &forecasts,
@@ -300,10 +305,22 @@ impl Ring {
         }
     }
 
-    async fn write_model_down(&mut self) -> Result<(), CatalogError> {
+    async fn write_model_down(&mut self) -> Result<(), RingError> {
         self.snapshot_at = Instant::now();
-        self.catalog.put_model(SNAPSHOT, &self.model.snapshot(), Timestamp::now()).await.map(|_| ())
+        self.catalog.put_model(SNAPSHOT, &self.model.snapshot()?, Timestamp::now()).await?;
+        Ok(())
     }
+}
+
+/// The model as it was written down last; a snapshot that cannot be used costs what it had learned, not the start.
+async fn restored(catalog: &dyn Catalog, config: foretide_model::Config) -> Result<Model, RingError> {
+    if let Some(snapshot) = catalog.model(SNAPSHOT).await? {
+        match Model::restore(config.clone(), &snapshot.bytes) {
+            Ok(model) => return Ok(model),
+            Err(error) => tracing::error!(%error, "the model's snapshot cannot be used; it starts anew"),
+        }
+    }
+    Ok(Model::new(config)?)
 }
 
 /// Whether a plan says anything that the one before does not.
