@@ -27,6 +27,12 @@ pub enum ModelError {
         /// What is wrong, and where.
         why: String,
     },
+    /// A query over traces failed.
+    #[error("cannot make a table of the traces: {why}: check that every file is an access batch of this version")]
+    Table {
+        /// What the query engine says.
+        why: String,
+    },
     /// A number in the configuration that cannot be meant.
     #[error("model setting {name} = {value} is not possible: {remedy}")]
     Setting {

@@ -130,6 +130,8 @@ pub struct Workload {
     pub site: SiteId,
     /// Runs seen to start.
     pub runs: u64,
+    /// Runs seen to end that read something.
+    pub finished: u64,
     /// Accesses seen in finished runs.
     pub accesses: u64,
     /// Last access or start.
@@ -150,6 +152,7 @@ impl Workload {
             command,
             site,
             runs: 0,
+            finished: 0,
             accesses: 0,
             last_at: at,
             starts: Vec::new(),
@@ -177,6 +180,7 @@ impl Workload {
         if record.uses.is_empty() {
             return;
         }
+        self.finished += 1;
         self.records.push_back(record);
         while self.records.len() > most.max(1) {
             self.records.pop_front();

@@ -4,11 +4,12 @@
 //! moves ([`Model::outcome`]), and says what will be read next, when, how surely and why ([`Model::advise`]).
 //!
 //! Inside: [`run`] follows running runs and tells their passes apart; [`history`] keeps finished ones and reckons
-//! profiles; [`calendar`] says when a workload comes back; [`habit`] what it will read then; [`forecaster`] holds
+//! profiles; [`features`] makes tables of whole traces; [`calendar`] says when a workload comes back; [`habit`] what it will read then; [`forecaster`] holds
 //! the experts behind one trait; [`select`] scores them in shadow and lets one speak, or none; [`train`] teaches
 //! the learned one. README.md states the properties, lettered, that the tests hold them to.
 
 pub mod calendar;
+pub mod features;
 pub mod forecaster;
 pub mod habit;
 pub mod history;

@@ -22,7 +22,7 @@ use crate::namespace::Namespace;
 use crate::order::order_of;
 use crate::run::{FileKey, LiveRun};
 use crate::select::{Score, Shadow, pairs};
-use crate::train::ranked;
+use crate::train::Ranker;
 
 /// What the model had to leave out (promise J).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -75,12 +75,12 @@ pub(crate) struct Awaited {
 }
 
 /// What the past says of a workload's next run: reckoned when asked, kept until something changes.
-#[derive(Clone, Debug)]
 pub(crate) struct Memo {
     records_seen: u64,
     names_seen: u64,
     pub(crate) outlook: Outlook,
     pub(crate) ranked: Option<Outlook>,
+    ranker: Option<Ranker>,
 }
 
 /// What is kept over a restart.
@@ -266,22 +266,32 @@ impl Model {
     /// What the past of a workload says of its next run, reckoned anew only when something has changed.
     pub(crate) fn recall(&mut self, id: &WorkloadId, now: Timestamp) {
         let Some(workload) = self.state.workloads.get_mut(id) else { return };
-        let records_seen = workload.runs;
-        let known = self.memos.get(id);
-        if known.is_some_and(|m| m.records_seen == records_seen && m.names_seen == self.state.names_seen) {
+        let records_seen = workload.finished;
+        let names_seen = self.state.names_seen;
+        let known = self.memos.remove(id).filter(|m| m.records_seen == records_seen);
+        if let Some(memo) = known {
+            let memo = if memo.names_seen == names_seen {
+                memo
+            } else {
+                let occasions = occasions(workload, &self.state.names, now);
+                let outlook = habits(&occasions);
+                let ranked = memo.ranker.as_ref().map(|r| r.outlook(&occasions, &outlook));
+                Memo { names_seen, outlook, ranked, ..memo }
+            };
+            self.memos.insert(id.clone(), memo);
             return;
         }
         let occasions = occasions(workload, &self.state.names, now);
         let outlook = habits(&occasions);
-        let learned = ranked(&occasions, &outlook, self.config.seed);
-        let held = learned.as_ref().map(|(_, h)| h.ranked - h.plain);
-        let ranked = learned.filter(|(_, h)| h.earned()).map(|(o, _)| o);
+        let learned = Ranker::learn(&occasions, self.config.seed);
+        let gain = learned.as_ref().map(|r| r.held_back.ranked - r.held_back.plain);
+        let ranker = learned.filter(|r| r.held_back.earned());
+        let ranked = ranker.as_ref().map(|r| r.outlook(&occasions, &outlook));
         drop(occasions);
-        if let Some(gain) = held {
-            workload.scores.entry("ranked".into()).or_default().held_back = Some(gain);
+        if gain.is_some() {
+            workload.scores.entry("ranked".into()).or_default().held_back = gain;
         }
-        let memo = Memo { records_seen, names_seen: self.state.names_seen, outlook, ranked };
-        self.memos.insert(id.clone(), memo);
+        self.memos.insert(id.clone(), Memo { records_seen, names_seen, outlook, ranked, ranker });
     }
 
     /// The profile of a workload as of the latest that is known.

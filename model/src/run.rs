@@ -328,14 +328,16 @@ impl LiveRun {
     /// run that only waits makes some progress by itself: a twentieth of the time counts as its own at least.
     pub fn rate(&self) -> Option<Rate> {
         let (first, last) = (self.recent.front()?, self.recent.back()?);
-        let wall = self.last_at.max(last.at).since(first.at).as_secs_f64();
+        let wall = last.at.since(first.at).as_secs_f64();
         if self.recent.len() < 2 || wall <= 0.0 {
             return None;
         }
-        let blocked = self.pace.iter().map(|p| p.blocked_us).sum::<u64>() as f64 / 1e6;
+        // From the first of these visits to the last, which has only begun: its own reads do not count.
+        let paid = || self.pace.iter().take(self.pace.len() - 1);
+        let blocked = paid().map(|p| p.blocked_us).sum::<u64>() as f64 / 1e6;
         let side_by_side = f64::from(self.readers).max(self.processes.len() as f64).max(1.0);
         let own = (wall - blocked / side_by_side).max(wall / 20.0);
-        let bytes: u64 = self.pace.iter().map(|p| p.bytes).sum();
+        let bytes: u64 = paid().map(|p| p.bytes).sum();
         Some(Rate { files_per_second: (self.recent.len() - 1) as f64 / own, bytes_per_second: bytes as f64 / own })
     }
 }

@@ -43,21 +43,36 @@ impl HeldBack {
     }
 }
 
-/// The ranker's outlook on the last of these occasions (which has yet to be), and how it did on the one before.
-/// None if there is too little to learn from.
-pub fn ranked(occasions: &[Occasion<'_>], plain: &Outlook, seed: u64) -> Option<(Outlook, HeldBack)> {
-    let next = occasions.len().checked_sub(1)?;
-    let newest = next.checked_sub(1)?;
-    let table = Table::new(occasions);
-    let trial = fit(&table, newest, seed)?;
-    let then = &occasions[..next];
-    let held = HeldBack {
-        ranked: worth(&outlook(&trial, &table, newest, &habits(then)), then),
-        plain: worth(&habits(then), then),
-        read: occasions[newest].uses.iter().filter(|u| !u.created).map(|u| u.extents.bytes() as f64).sum(),
-    };
-    let forest = fit(&table, next, seed)?;
-    Some((outlook(&forest, &table, next, plain), held))
+/// A trained ranker, and how it did.
+pub struct Ranker {
+    forest: Forest,
+    /// On the newest run, told by a ranker that had not seen it.
+    pub held_back: HeldBack,
+}
+
+impl Ranker {
+    /// Learns from all of these occasions but the last, which has yet to be. None if there is too little to
+    /// learn from.
+    pub fn learn(occasions: &[Occasion<'_>], seed: u64) -> Option<Self> {
+        let next = occasions.len().checked_sub(1)?;
+        let newest = next.checked_sub(1)?;
+        let table = Table::new(occasions);
+        let trial = fit(&table, newest, seed)?;
+        let then = &occasions[..next];
+        let plain = habits(then);
+        let held_back = HeldBack {
+            ranked: worth(&outlook(&trial, &table, newest, &plain), then),
+            plain: worth(&plain, then),
+            read: occasions[newest].uses.iter().filter(|u| !u.created).map(|u| u.extents.bytes() as f64).sum(),
+        };
+        Some(Self { forest: fit(&table, next, seed)?, held_back })
+    }
+
+    /// What it expects of the last of these occasions.
+    pub fn outlook(&self, occasions: &[Occasion<'_>], plain: &Outlook) -> Outlook {
+        let table = Table::new(occasions);
+        outlook(&self.forest, &table, occasions.len().saturating_sub(1), plain)
+    }
 }
 
 /// A forest from the occasions before `until`, the first left out: nothing was known before it.

@@ -223,7 +223,7 @@ impl Site {
 
     fn ask(&mut self, model: &mut Model, at: f64, seen: usize, heard: &mut dyn FnMut(usize, &Advice)) {
         let began = Instant::now();
-        let advice = model.advise(names::at(at));
+        let mut advice = model.advise(names::at(at));
         self.slowest = self.slowest.max(began.elapsed());
         for wanted in &advice.wanted {
             let directories: Vec<FilePath> = if wanted.recursive {
@@ -234,6 +234,11 @@ impl Site {
             for directory in directories.iter().filter(|d| d.is_within(&wanted.directory)) {
                 model.learn(&self.listing(directory, names::at(at)));
             }
+        }
+        if !advice.wanted.is_empty() {
+            let again = model.advise(names::at(at));
+            advice.forecasts.extend(again.forecasts);
+            advice.withdrawn.extend(again.withdrawn);
         }
         let awaited: Vec<Forecast> = advice.forecasts.iter().filter(|f| f.run.is_none()).cloned().collect();
         if !awaited.is_empty() {
