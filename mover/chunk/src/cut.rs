@@ -106,13 +106,25 @@ impl Cutter {
     /// # Errors
     /// What reading gives; `UnexpectedEof` if the file is shorter.
     pub fn cut_file(&self, file: &File, size: u64) -> io::Result<Vec<ChunkRef>> {
+        self.cut_with(size, |bytes, at| file.read_exact_at(bytes, at))
+    }
+
+    /// Cuts `size` bytes that `read` gives, from start to end: it fills the buffer from an offset.
+    ///
+    /// # Errors
+    /// What `read` gives.
+    pub fn cut_with(
+        &self,
+        size: u64,
+        mut read: impl FnMut(&mut [u8], u64) -> io::Result<()>,
+    ) -> io::Result<Vec<ChunkRef>> {
         let mut chunks = Vec::with_capacity((size / self.average as u64) as usize + 1);
         let capacity = (BUFFER_CHUNKS * self.max).min(usize::try_from(size).unwrap_or(usize::MAX));
         let mut buffer = vec![0u8; capacity];
         let (mut held, mut at) = (0usize, 0u64);
         while at < size || held > 0 {
             let wanted = (buffer.len() - held).min(usize::try_from(size - at).unwrap_or(usize::MAX));
-            file.read_exact_at(&mut buffer[held..held + wanted], at)?;
+            read(&mut buffer[held..held + wanted], at)?;
             at += wanted as u64;
             held += wanted;
             let mut rest = &buffer[..held];

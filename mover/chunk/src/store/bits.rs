@@ -35,7 +35,7 @@ impl Bits {
     pub(super) fn remove(&mut self, i: u32, count: u32) {
         if *self == Self::All {
             let mut words = vec![u64::MAX; (count as usize).div_ceil(64)];
-            if count % 64 != 0 {
+            if !count.is_multiple_of(64) {
                 *words.last_mut().expect("a chunk is in it") = (1 << (count % 64)) - 1;
             }
             *self = Self::Some(words.into());

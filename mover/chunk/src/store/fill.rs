@@ -142,17 +142,15 @@ impl Store {
         };
         let map = self.map_of(&mut state, no)?;
         let held = state.files.get_mut(&no).expect("just found");
-        held.record.arrived_at = arrival.at;
-        held.record.last_used = held.record.last_used.max(arrival.at);
         held.record.keep_until = held.record.keep_until.max(arrival.keep_until);
-        if arrival.by.is_some() {
-            held.record.by.clone_from(&arrival.by);
-        }
         let lease = held.lease.clone();
         let have = held.record.have.clone();
         state.dirty.insert(no);
         let wanted = map.covering(&range);
         let missing: Vec<u32> = wanted.clone().filter(|i| !have.has(*i)).collect();
+        if let Some(held) = state.files.get_mut(&no).filter(|_| !missing.is_empty()) {
+            held.record.arrives(arrival);
+        }
         let need = charge(&map, |i| have.has(i) || wanted.contains(&i)) - charge(&map, |i| have.has(i));
         let (here, missing) = self.split_local(&state, &map, missing)?;
         let gone = match self.make_room(&mut state, need, claim, arrival.at) {

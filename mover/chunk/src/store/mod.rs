@@ -51,7 +51,7 @@ use checkpoint::Signal;
 use disk::{DataFiles, read_exact_at};
 use index::Index;
 use journal::{Event, Journal};
-use state::State;
+use state::{Held, State};
 
 /// The store. Share it as `Arc<Store>`; every method may block on disk. Dropping the last one makes a checkpoint.
 #[derive(Debug)]
@@ -77,6 +77,12 @@ pub struct Store {
 /// An opened whole file up to this size is hashed first if that has not happened since the process started: bytes;
 /// at 5 GB/s 13 ms. Larger ones are trusted since their checkpoint, lest an open wait (promise A).
 const PROVE_AT_OPEN_BYTES: u64 = 64 << 20;
+
+fn resident(held: &Held, map: Arc<ChunkMap>) -> Resident {
+    let have = &held.record.have;
+    let missing = if held.is_whole() { Vec::new() } else { (0..map.count()).filter(|i| !have.has(*i)).collect() };
+    Resident { whole: held.is_whole(), resident_bytes: held.resident_bytes, missing, map }
+}
 
 impl Store {
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -126,8 +132,16 @@ impl Store {
         let mut state = self.lock();
         let no = state.find(key)?;
         let map = self.map_of(&mut state, no).ok()?;
+        Some(resident(&state.files[&no], map))
+    }
+
+    /// The newest version of a path that the store knows.
+    pub fn newest(&self, volume: &VolumeId, path: &FilePath) -> Option<(FileKey, Resident)> {
+        let mut state = self.lock();
+        let no = state.newest(volume, path)?;
+        let map = self.map_of(&mut state, no).ok()?;
         let held = &state.files[&no];
-        Some(Resident { whole: held.is_whole(), resident_bytes: held.resident_bytes, map })
+        Some((held.record.key.clone(), resident(held, map)))
     }
 
     /// Opens a wholly resident file for reading.

@@ -2,8 +2,8 @@
 
 use foretide_flow::{FilePath, FileVersion, MoveId, Timestamp, VolumeId};
 
-use super::FileKey;
 use super::bits::Bits;
+use super::{Arrival, FileKey};
 use crate::encoding::{EncodingError, Reader, put_bytes, put_option};
 
 const FORMAT: u8 = 1;
@@ -31,6 +31,15 @@ pub(super) struct Record {
 }
 
 impl Record {
+    /// Bytes of it are about to come.
+    pub(super) fn arrives(&mut self, arrival: &Arrival) {
+        self.arrived_at = arrival.at;
+        self.last_used = self.last_used.max(arrival.at);
+        if arrival.by.is_some() {
+            self.by.clone_from(&arrival.by);
+        }
+    }
+
     pub(super) fn encode(&self) -> Vec<u8> {
         let mut out = vec![FORMAT];
         put_bytes(&mut out, self.key.volume.as_str().as_bytes());

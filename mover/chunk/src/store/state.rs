@@ -261,7 +261,7 @@ impl State {
         }
     }
 
-    fn newest(&self, volume: &VolumeId, path: &FilePath) -> Option<u64> {
+    pub(super) fn newest(&self, volume: &VolumeId, path: &FilePath) -> Option<u64> {
         self.by_path.get(&(volume.clone(), path.clone())).and_then(|v| v.last().copied())
     }
 

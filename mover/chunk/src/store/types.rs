@@ -72,6 +72,8 @@ pub struct Resident {
     pub whole: bool,
     /// Bytes of it that are here, verified.
     pub resident_bytes: u64,
+    /// Chunks that are not here, in order.
+    pub missing: Vec<u32>,
 }
 
 /// A wholly resident file, open for reading: the backing file of a FUSE passthrough. It is not evicted while held.
