@@ -10,7 +10,7 @@
 //! Reads of what is here are answered on the thread that took them, which may block on the local disk. Whatever may
 //! cross the link is a future for the caller to spawn (promise A: sixteen readers wait side by side).
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::fs::File;
 use std::io;
 use std::ops::Range;
@@ -24,15 +24,19 @@ use foretide_chunk::FileKey;
 use foretide_flow::{AccessOp, Found, Priority, Timestamp};
 use foretide_transfer::{Answer, TransferError};
 
-use crate::config::Config;
+use crate::config::{Config, Opens as OpensTold};
 use crate::errno::Failure;
 use crate::namespace::Namespace;
 use crate::observe::{Closed, MountEvent, Observer, Tally};
-use crate::opens::{Mode, Opens};
-use crate::origin::Origin;
+use crate::opens::{Backing, Mode, Opens};
+use crate::origin::{Origin, Whole};
 use crate::stats::{Counters, Stats};
 use crate::tree::Place;
 use crate::window::Window;
+
+/// Numbers read without an open at the same time, with [`OpensTold::Silent`]; the one that came first is accounted for
+/// when there are more.
+const SILENT_HANDLES_MAX: usize = 1024;
 
 /// A file about to be opened: which version, and how long it is.
 #[derive(Clone, Debug)]
@@ -53,9 +57,16 @@ pub struct Opening {
 pub struct Handle {
     opening: Opening,
     /// The whole file, if it was here when it was opened; by passthrough the kernel reads it itself.
-    local: Option<Arc<File>>,
+    local: Option<Arc<dyn Whole>>,
     window: Mutex<Window>,
     tally: Mutex<Tally>,
+}
+
+/// What is read without having been opened, oldest first.
+#[derive(Default)]
+struct Silent {
+    handles: HashMap<u64, Arc<Handle>>,
+    order: VecDeque<u64>,
 }
 
 /// An opened file, for the edge to tell the kernel.
@@ -74,6 +85,7 @@ pub struct Fs<B> {
     opens: Opens<B>,
     handles: RwLock<HashMap<u64, Arc<Handle>>>,
     next_handle: AtomicU64,
+    silent: Option<Mutex<Silent>>,
     observer: Observer,
     counters: Arc<Counters>,
     passthrough: AtomicBool,
@@ -98,6 +110,7 @@ impl<B: Send + Sync + 'static> Fs<B> {
             opens: Opens::default(),
             handles: RwLock::default(),
             next_handle: AtomicU64::new(1),
+            silent: (config.opens == OpensTold::Silent).then(Mutex::default),
             observer,
             counters,
             passthrough: AtomicBool::new(config.passthrough),
@@ -128,6 +141,42 @@ impl<B: Send + Sync + 'static> Fs<B> {
         }
         let key = Arc::new(FileKey { volume: place.volume, path: place.path, version });
         Ok(Opening { ino, key, size: attributes.size, thread, at: Timestamp::now() })
+    }
+
+    /// Whether the kernel is not to tell of opens.
+    pub fn is_silent(&self) -> bool {
+        self.silent.is_some()
+    }
+
+    /// What is read under a number that was never opened, with [`OpensTold::Silent`].
+    ///
+    /// # Errors
+    /// [`Failure::Stale`] if the number is not in use, or the source has another version.
+    pub fn silent_handle(&self, ino: u64, thread: u32) -> Result<Arc<Handle>, Failure> {
+        let Some(silent) = &self.silent else { return Err(Failure::Stale) };
+        if let Some(handle) = lock(silent).handles.get(&ino) {
+            return Ok(Arc::clone(handle));
+        }
+        let opening = self.opening(ino, thread)?;
+        let local = self.origin.open_whole(&opening.key).map(Arc::from);
+        let handle = Arc::new(self.new_handle(&opening, local, Tally::default()));
+        self.event(&handle, AccessOp::Open, 0..0, Found::Unknown, Duration::ZERO);
+        let mut silent = lock(silent);
+        if silent.handles.insert(ino, Arc::clone(&handle)).is_none() {
+            silent.order.push_back(ino);
+        }
+        let oldest = if silent.order.len() > SILENT_HANDLES_MAX { silent.order.pop_front() } else { None };
+        let gone = oldest.and_then(|ino| silent.handles.remove(&ino));
+        drop(silent);
+        if let Some(gone) = gone {
+            self.account_close(&gone);
+        }
+        Ok(handle)
+    }
+
+    fn new_handle(&self, opening: &Opening, local: Option<Arc<dyn Whole>>, tally: Tally) -> Handle {
+        let window = Window::new(opening.size, self.first_window_bytes, self.max_window_bytes);
+        Handle { opening: opening.clone(), local, window: Mutex::new(window), tally: Mutex::new(tally) }
     }
 
     /// Opens what can be opened without waiting; none if it should be [fetched](Self::fetch_first) first.
@@ -171,12 +220,8 @@ impl<B: Send + Sync + 'static> Fs<B> {
             Mode::Cached(_) => &self.counters.opens_cached,
         };
         Counters::add(counter, 1);
-        let handle = Handle {
-            opening: opening.clone(),
-            local: if let Mode::Cached(local) = &mode { local.clone() } else { None },
-            window: Mutex::new(Window::new(opening.size, self.first_window_bytes, self.max_window_bytes)),
-            tally: Mutex::new(tally),
-        };
+        let local = if let Mode::Cached(local) = &mode { local.clone() } else { None };
+        let handle = self.new_handle(opening, local, tally);
         self.event(&handle, AccessOp::Open, 0..0, Found::Unknown, Duration::ZERO);
         self.account_open(&handle, matches!(mode, Mode::Passthrough(_)));
         let fh = self.next_handle.fetch_add(1, Ordering::Relaxed);
@@ -191,14 +236,14 @@ impl<B: Send + Sync + 'static> Fs<B> {
         even_partly: bool,
     ) -> Option<Mode<B>> {
         let whole = if opening.size == 0 { None } else { self.origin.open_whole(&opening.key) };
-        let Some(file) = whole else { return even_partly.then_some(Mode::Cached(None)) };
+        let Some(whole) = whole else { return even_partly.then_some(Mode::Cached(None)) };
         if self.passthrough.load(Ordering::Relaxed) {
-            match back(&file) {
-                Ok(backing) => return Some(Mode::Passthrough(Arc::new(backing))),
+            match back(whole.file()) {
+                Ok(id) => return Some(Mode::Passthrough(Arc::new(Backing { id, whole: Some(whole) }))),
                 Err(error) => self.without_passthrough(&error),
             }
         }
-        Some(Mode::Cached(Some(Arc::new(file))))
+        Some(Mode::Cached(Some(Arc::from(whole))))
     }
 
     /// Said once: it is a property of this kernel, or of how we were started.
@@ -227,7 +272,7 @@ impl<B: Send + Sync + 'static> Fs<B> {
         let buf = &mut buf[..length];
         if !buf.is_empty() {
             match &handle.local {
-                Some(file) => file.read_exact_at(buf, offset).ok()?,
+                Some(whole) => whole.file().read_exact_at(buf, offset).ok()?,
                 None => {
                     let read = self.origin.read_resident(&handle.opening.key, offset, buf)?;
                     (read == length).then_some(())?;
@@ -261,10 +306,14 @@ impl<B: Send + Sync + 'static> Fs<B> {
     pub fn release(&self, fh: u64) {
         let gone = self.handles.write().unwrap_or_else(|poisoned| poisoned.into_inner()).remove(&fh);
         let Some(handle) = gone else { return };
-        self.event(&handle, AccessOp::Close, 0..0, Found::Unknown, Duration::ZERO);
-        let Opening { ino, key, size, thread, at } = handle.opening.clone();
-        self.opens.close(ino);
-        let tally = std::mem::take(&mut *handle.tally.lock().unwrap_or_else(|poisoned| poisoned.into_inner()));
+        self.opens.close(handle.opening.ino);
+        self.account_close(&handle);
+    }
+
+    fn account_close(&self, handle: &Handle) {
+        self.event(handle, AccessOp::Close, 0..0, Found::Unknown, Duration::ZERO);
+        let Opening { key, size, thread, at, .. } = handle.opening.clone();
+        let tally = std::mem::take(&mut *lock(&handle.tally));
         self.observer.closed(Closed { key, size, thread, opened_at: at, tally });
     }
 
@@ -300,8 +349,8 @@ impl<B: Send + Sync + 'static> Fs<B> {
             let version = tree.ino_at(&place.volume, &place.path).and_then(|ino| tree.version(ino));
             version.map(|version| FileKey { volume: place.volume.clone(), path: place.path.clone(), version })
         };
-        let file = key.and_then(|key| self.origin.open_whole(&key)).ok_or(io::ErrorKind::NotFound)?;
-        nix::fcntl::posix_fadvise(&file, 0, 0, nix::fcntl::PosixFadviseAdvice::POSIX_FADV_WILLNEED)?;
+        let whole = key.and_then(|key| self.origin.open_whole(&key)).ok_or(io::ErrorKind::NotFound)?;
+        nix::fcntl::posix_fadvise(whole.file(), 0, 0, nix::fcntl::PosixFadviseAdvice::POSIX_FADV_WILLNEED)?;
         Ok(())
     }
 
@@ -325,7 +374,7 @@ impl<B: Send + Sync + 'static> Fs<B> {
     }
 
     fn ask_ahead(&self, handle: &Handle, offset: u64, length: u64) {
-        let ahead = handle.window.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).read(offset, length);
+        let ahead = lock(&handle.window).read(offset, length);
         if let Some(range) = ahead {
             self.origin.want(&handle.opening.key, range, Priority::Demand);
         }
@@ -338,7 +387,7 @@ impl<B: Send + Sync + 'static> Fs<B> {
     /// What the open itself fetched, and what the kernel will read without telling us.
     fn account_open(&self, handle: &Handle, passthrough: bool) {
         let (fetched, waited) = {
-            let tally = handle.tally.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+            let tally = lock(&handle.tally);
             (tally.found, Duration::from_micros(tally.waited_us))
         };
         let found = if fetched == Found::Unknown { Found::Hit } else { fetched };
@@ -364,7 +413,7 @@ impl<B: Send + Sync + 'static> Fs<B> {
         Counters::add(&self.counters.reads, 1);
         Counters::add(&self.counters.read_bytes, range.end - range.start);
         Counters::add(&self.counters.waited_us, waited.as_micros() as u64);
-        handle.tally.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).note(range.clone(), found, waited);
+        lock(&handle.tally).note(range.clone(), found, waited);
         self.event(handle, AccessOp::Read, range, found, waited);
     }
 
@@ -381,4 +430,9 @@ impl<B: Send + Sync + 'static> Fs<B> {
             found,
         });
     }
+}
+
+/// A lock whose holder panicked guards nothing that could be half done: the values are counts and caches.
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
 }

@@ -147,7 +147,7 @@ fn reply_absent(reply: ReplyEntry, ttl: Duration) {
 fn reply_opened(reply: ReplyOpen, opened: Option<Opened<BackingId>>) {
     let Some(Opened { fh, mode }) = opened else { return reply.error(Errno::EIO) };
     match mode {
-        Mode::Passthrough(backing) => reply.opened_passthrough(FileHandle(fh), FopenFlags::empty(), &backing),
+        Mode::Passthrough(backing) => reply.opened_passthrough(FileHandle(fh), FopenFlags::empty(), &backing.id),
         // A number is a version: pages that the kernel has of it are right, always.
         Mode::Cached(_) => reply.opened(FileHandle(fh), FopenFlags::FOPEN_KEEP_CACHE),
     }
@@ -163,6 +163,7 @@ impl Filesystem for Edge {
             InitFlags::FUSE_ASYNC_DIO,
             InitFlags::FUSE_EXPLICIT_INVAL_DATA,
             InitFlags::FUSE_PASSTHROUGH,
+            InitFlags::FUSE_NO_OPEN_SUPPORT,
         ];
         for flag in wanted {
             // What an older kernel lacks costs speed, nothing else.
@@ -224,6 +225,9 @@ impl Filesystem for Edge {
     }
 
     fn open(&self, request: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
+        if self.fs.is_silent() {
+            return reply.error(Errno::ENOSYS);
+        }
         let writes = flags.0 & libc::O_ACCMODE != libc::O_RDONLY;
         let opening = if writes { Err(Failure::ReadOnly) } else { self.fs.opening(ino.0, request.pid()) };
         let opening = match opening {
@@ -250,7 +254,7 @@ impl Filesystem for Edge {
 
     fn read(
         &self,
-        _: &Request,
+        request: &Request,
         ino: INodeNo,
         fh: FileHandle,
         offset: u64,
@@ -259,7 +263,9 @@ impl Filesystem for Edge {
         _: Option<LockOwner>,
         reply: ReplyData,
     ) {
-        let handle = match self.fs.handle(fh.0) {
+        let handle =
+            if self.fs.is_silent() { self.fs.silent_handle(ino.0, request.pid()) } else { self.fs.handle(fh.0) };
+        let handle = match handle {
             Ok(handle) => handle,
             Err(failure) => return reply.error(errno(&failure)),
         };

@@ -28,6 +28,7 @@ mod stats;
 mod tree;
 mod window;
 
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -37,10 +38,10 @@ use fuser::{BackingId, MountOption, SessionACL};
 use nix::unistd::{getegid, geteuid};
 use tokio::runtime::Handle as Runtime;
 
-pub use config::Config;
-pub use mountpoint::MountError;
+pub use config::{Config, Opens};
+pub use mountpoint::{MountError, unmount_stale};
 pub use observe::{MountEvent, Sinks};
-pub use origin::Origin;
+pub use origin::{Origin, Whole};
 pub use stats::Stats;
 pub use tree::Place;
 
@@ -56,6 +57,7 @@ const GOODBYE: Duration = Duration::from_secs(2);
 pub struct MountHandle {
     path: PathBuf,
     fs: Arc<Fs<BackingId>>,
+    notifier: fuser::Notifier,
     session: Option<fuser::BackgroundSession>,
     refresher: tokio::task::JoinHandle<()>,
 }
@@ -74,17 +76,19 @@ pub fn mount(config: Config, origin: Arc<dyn Origin>, sinks: Sinks) -> Result<Mo
     let namespace = Namespace::new(&config, Arc::clone(&origin), owner, runtime.clone());
     let observer = Observer::start(Arc::clone(&origin), sinks, Arc::clone(&counters), &runtime);
     let fs = Arc::new(Fs::new(&config, Arc::clone(&namespace), origin, observer, counters));
+    allow_many_open_files();
     let edge = fuse::Edge::new(Arc::clone(&fs), runtime.clone());
     let session = fuser::Session::new(edge, &path, &options(&config))
         .and_then(fuser::Session::spawn)
         .map_err(|error| refused(&path, error))?;
+    let notifier = session.notifier();
     let refresher = runtime.spawn(async move {
         loop {
             tokio::time::sleep(namespace.refresh_interval()).await;
             namespace.refresh_due().await;
         }
     });
-    Ok(MountHandle { path, fs, session: Some(session), refresher })
+    Ok(MountHandle { path, fs, notifier, session: Some(session), refresher })
 }
 
 impl MountHandle {
@@ -101,6 +105,25 @@ impl MountHandle {
     /// Bytes of memory that the known names occupy. Walks the table: for metrics and tests, not for every request.
     pub fn names_memory_bytes(&self) -> usize {
         self.fs.namespace.tree().memory_bytes()
+    }
+
+    /// The source says that something changed under this name: it is asked again at the next look, lease or no lease.
+    /// Handles that are open stay with their version. A name that nobody knows costs nothing.
+    pub fn changed(&self, volume: &VolumeId, path: &FilePath) {
+        let Some((parent, name)) = path.parent().map(|p| (p, path.name())) else { return };
+        let parent = {
+            let mut tree = self.fs.namespace.tree_mut();
+            let Some(ino) = tree.ino_at(volume, &parent) else { return };
+            tree.expire(ino, Instant::now());
+            ino
+        };
+        // The kernel may hold the name under its lease, and what it holds of the directory's list.
+        let name = std::ffi::OsStr::from_bytes(name);
+        let told = self.notifier.inval_entry(fuser::INodeNo(parent), name);
+        let told = told.and_then(|()| self.notifier.inval_inode(fuser::INodeNo(parent), -1, 0));
+        if let Err(error) = told {
+            tracing::debug!(%volume, %path, %error, "the kernel keeps a name until its lease ends");
+        }
     }
 
     /// Has the kernel read a whole cached file into its page cache, in the background: for what a move has just brought.
@@ -153,6 +176,17 @@ fn check(config: &Config) -> Result<(), MountError> {
         return bad("mount: known_names must be 1000 or more");
     }
     Ok(())
+}
+
+/// Every open inode holds its backing file. What the system allows us, we take.
+fn allow_many_open_files() {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    if let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE)
+        && soft < hard
+        && let Err(error) = setrlimit(Resource::RLIMIT_NOFILE, hard, hard)
+    {
+        tracing::warn!(soft, hard, %error, "files open at once stay bounded by the soft limit");
+    }
 }
 
 fn options(config: &Config) -> fuser::Config {

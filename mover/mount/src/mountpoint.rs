@@ -106,6 +106,16 @@ pub fn prepare(path: &Path) -> Result<PathBuf, MountError> {
     Ok(path)
 }
 
+/// Takes away what a killed daemon of ours left at a path, if it did; whatever else is there stays as it is.
+pub fn unmount_stale(path: &Path) {
+    for _ in 0..STALE_MOUNTS_MAX {
+        let stale = std::fs::metadata(path).is_err_and(|error| is_stale(&error));
+        if !stale || take_away(path).is_err() {
+            return;
+        }
+    }
+}
+
 /// Takes a mount away; if somebody is in it, it goes when they leave.
 ///
 /// # Errors

@@ -9,19 +9,27 @@
 //! first opens of one inode must not choose apart.
 
 use std::collections::HashMap;
-use std::fs::File;
 use std::sync::{Arc, Mutex};
+
+use crate::origin::Whole;
 
 /// Enough that the few threads that serve the kernel rarely meet.
 const SHARDS: usize = 64;
 
 /// How an inode is open. `B` is the kernel's handle on a backing file.
-#[derive(Debug)]
 pub enum Mode<B> {
     /// The kernel reads the backing file itself.
-    Passthrough(Arc<B>),
+    Passthrough(Arc<Backing<B>>),
     /// The kernel asks us and keeps the pages; from this file if the version was whole when it was opened.
-    Cached(Option<Arc<File>>),
+    Cached(Option<Arc<dyn Whole>>),
+}
+
+/// A backing file that the kernel reads, and the store's word that it stays.
+pub struct Backing<B> {
+    /// The kernel's handle; given back before the file is.
+    pub id: B,
+    /// Held, not read.
+    pub whole: Option<Box<dyn Whole>>,
 }
 
 impl<B> Clone for Mode<B> {
@@ -33,14 +41,12 @@ impl<B> Clone for Mode<B> {
     }
 }
 
-#[derive(Debug)]
 struct OpenInode<B> {
     opens: u32,
     mode: Mode<B>,
 }
 
 /// The table.
-#[derive(Debug)]
 pub struct Opens<B> {
     shards: Vec<Mutex<HashMap<u64, OpenInode<B>>>>,
 }
@@ -90,6 +96,10 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    fn passthrough(id: u32) -> Mode<u32> {
+        Mode::Passthrough(Arc::new(Backing { id, whole: None }))
+    }
+
     proptest! {
         /// Against a plain count: a mode never changes while an inode is open, and is free when it is not.
         #[test]
@@ -98,7 +108,7 @@ mod tests {
             let mut plain: HashMap<u64, (u32, bool)> = HashMap::new();
             for (ino, open, whole) in steps {
                 if open {
-                    let choose = || Some(if whole { Mode::Passthrough(Arc::new(7)) } else { Mode::Cached(None) });
+                    let choose = || Some(if whole { passthrough(7) } else { Mode::Cached(None) });
                     let mode = opens.open(ino, choose).unwrap();
                     let entry = plain.entry(ino).or_insert((0, whole));
                     entry.0 += 1;
@@ -118,11 +128,11 @@ mod tests {
     #[test]
     fn concurrent_passthrough_opens_share_one_backing() {
         let opens = Opens::<u32>::default();
-        let first = opens.open(9, || Some(Mode::Passthrough(Arc::new(1))));
+        let first = opens.open(9, || Some(passthrough(1)));
         let second = opens.open(9, || unreachable!("the mode is fixed"));
         match (first, second) {
             (Some(Mode::Passthrough(a)), Some(Mode::Passthrough(b))) => assert!(Arc::ptr_eq(&a, &b)),
-            other => panic!("{other:?}"),
+            _ => panic!("not by passthrough"),
         }
     }
 }

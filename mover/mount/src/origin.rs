@@ -9,11 +9,29 @@ use std::fs::File;
 use std::ops::Range;
 
 use async_trait::async_trait;
-use foretide_chunk::{FileKey, ReadNote};
+use foretide_chunk::{FileKey, ReadNote, WholeFile};
 use foretide_flow::{Entry, Listing, Priority, Timestamp};
 use foretide_transfer::{Answer, Mover, TransferError};
 
 use crate::tree::Place;
+
+/// A whole, verified version, open for reading. The store keeps it for as long as this lives.
+pub trait Whole: Send + Sync {
+    /// Its bytes.
+    fn file(&self) -> &File;
+}
+
+impl Whole for WholeFile {
+    fn file(&self) -> &File {
+        &self.file
+    }
+}
+
+impl Whole for File {
+    fn file(&self) -> &File {
+        self
+    }
+}
 
 /// Where names and bytes come from.
 #[async_trait]
@@ -40,7 +58,7 @@ pub trait Origin: Send + Sync + 'static {
     fn want(&self, key: &FileKey, range: Range<u64>, priority: Priority);
 
     /// A wholly resident, verified version, open for reading.
-    fn open_whole(&self, key: &FileKey) -> Option<File>;
+    fn open_whole(&self, key: &FileKey) -> Option<Box<dyn Whole>>;
 
     /// Fills `buf` if all of it, up to the file's end, is resident; returns how many bytes it is.
     fn read_resident(&self, key: &FileKey, offset: u64, buf: &mut [u8]) -> Option<usize>;
@@ -67,8 +85,8 @@ impl Origin for Mover {
         Mover::want(self, key, range, priority);
     }
 
-    fn open_whole(&self, key: &FileKey) -> Option<File> {
-        self.store().open_whole(key).ok().map(|whole| whole.file)
+    fn open_whole(&self, key: &FileKey) -> Option<Box<dyn Whole>> {
+        self.store().open_whole(key).ok().map(|whole| Box::new(whole) as Box<dyn Whole>)
     }
 
     fn read_resident(&self, key: &FileKey, offset: u64, buf: &mut [u8]) -> Option<usize> {

@@ -32,6 +32,10 @@ pub const ROOT_INO: u64 = 1;
 /// directory is being learned, and the listing will replace them.
 const LOOSE_NAMES_MAX: usize = 4096;
 
+/// Directories of more names than this are learned again only when somebody looks: listing them in the background
+/// every lease would take a good part of a thin link (about 100 bytes a name).
+const REFRESH_NAMES_MAX: usize = 20_000;
+
 /// What volumes and the root look like before the source has told.
 const ROOT_MODE: u32 = 0o755;
 
@@ -391,7 +395,7 @@ impl Tree {
         let due = |slot: &u32| {
             let node = self.at(*slot)?;
             let directory = node.directory.as_deref()?;
-            directory.valid_until?;
+            directory.valid_until.filter(|_| directory.children.len() <= REFRESH_NAMES_MAX)?;
             let used = directory.used_at_ms.load(Ordering::Relaxed) > directory.learned_at_ms;
             (used && remaining(directory.valid_until, now).is_none_or(|left| left < horizon)).then_some(node.ino)
         };

@@ -188,3 +188,29 @@ fn what_a_move_brought_can_be_read_into_the_page_cache_beforehand() {
     rig.source.bring("d/f");
     rig.mount.warm_pages(&rig.source.volume, &path).unwrap();
 }
+
+#[test]
+fn silent_opens_read_right_bytes_and_warm_ones_cost_no_request() {
+    if cannot_mount() {
+        return;
+    }
+    let mut rig = with(|c| (c.opens, c.lease_s) = (foretide_mount::Opens::Silent, 1.0));
+    let (old, new, large) = (bytes(60_000, 1), bytes(70_000, 2), bytes(9 << 20, 3));
+    rig.source.put("f", old.clone());
+    rig.source.put("large", large.clone());
+    assert!(fs::read(rig.at("f")).unwrap() == old);
+    assert!(fs::read(rig.at("large")).unwrap() == large);
+    let stats = rig.mount.stats();
+    assert_eq!((stats.opens_cached, stats.opens_passthrough), (0, 0));
+    assert!(fs::read(rig.at("f")).unwrap() == old);
+    assert_eq!(rig.mount.stats().reads, stats.reads, "the kernel had every page");
+    let kept = File::open(rig.at("f")).unwrap();
+    rig.source.put("f", new.clone());
+    eventually("the new version is there", || fs::read(rig.at("f")).is_ok_and(|read| read == new));
+    let mut first = vec![0; 1000];
+    kept.read_exact_at(&mut first, 0).unwrap();
+    assert!(first == old[..1000], "one version per handle (promise D)");
+    let told =
+        std::iter::from_fn(|| rig.events.try_recv().ok()).filter(|e| e.op == foretide_flow::AccessOp::Open).count();
+    assert!(told >= 2, "the first read of a number counts as its open");
+}

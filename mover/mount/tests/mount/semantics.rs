@@ -313,3 +313,30 @@ fn o_direct_and_extended_attributes_and_seeking_behave() {
     let told = unsafe { libc::getxattr(path.as_ptr(), c"user.none".as_ptr(), std::ptr::null_mut(), 0) };
     assert_eq!((told, std::io::Error::last_os_error().raw_os_error()), (-1, Some(libc::EOPNOTSUPP)));
 }
+
+#[test]
+fn a_change_that_is_pushed_is_seen_at_once_within_the_lease() {
+    if cannot_mount() {
+        return;
+    }
+    let rig = with(|c| c.whole_file_bytes = 0);
+    rig.source.put("d/f", "old");
+    rig.source.put("d/gone", "x");
+    assert_eq!(fs::read(rig.at("d/f")).unwrap(), b"old");
+    assert_eq!(errno(fs::metadata(rig.at("d/born"))), libc::ENOENT);
+    let open = fs::File::open(rig.at("d/f")).unwrap();
+    rig.source.put("d/f", "newer");
+    rig.source.put("d/born", "y");
+    rig.source.remove("d/gone");
+    for name in ["d/f", "d/born", "d/gone"] {
+        rig.mount.changed(&rig.source.volume, &crate::source::path(name));
+    }
+    assert_eq!(fs::read(rig.at("d/f")).unwrap(), b"newer");
+    assert_eq!(fs::read(rig.at("d/born")).unwrap(), b"y");
+    assert_eq!(errno(fs::metadata(rig.at("d/gone"))), libc::ENOENT);
+    let shown: Vec<_> = fs::read_dir(rig.at("d")).unwrap().map(|e| e.unwrap().file_name()).collect();
+    assert_eq!(shown, ["born", "f"]);
+    let mut read = [0; 3];
+    open.read_exact_at(&mut read, 0).unwrap();
+    assert_eq!(&read, b"old", "who had it open has the old version (promise D)");
+}

@@ -12,7 +12,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use foretide_chunk::{FileKey, ReadNote};
 use foretide_flow::{Entry, EntryKind, FilePath, FileVersion, Found, Listing, Priority, Timestamp, VolumeId};
-use foretide_mount::{Origin, Place};
+use foretide_mount::{Origin, Place, Whole};
 use foretide_transfer::{Answer, TransferError};
 use tempfile::TempDir;
 
@@ -268,10 +268,10 @@ impl Origin for Source {
         self.state.lock().unwrap().wanted.push((key.path.clone(), range.clone()));
     }
 
-    fn open_whole(&self, key: &FileKey) -> Option<File> {
+    fn open_whole(&self, key: &FileKey) -> Option<Box<dyn Whole>> {
         let state = self.state.lock().unwrap();
         let held = state.resident.get(key).filter(|held| held.whole)?;
-        Some(File::open(&held.file).unwrap())
+        Some(Box::new(File::open(&held.file).unwrap()))
     }
 
     fn read_resident(&self, key: &FileKey, offset: u64, buf: &mut [u8]) -> Option<usize> {
