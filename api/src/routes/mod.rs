@@ -31,7 +31,7 @@ const PAGE_DEFAULT: u16 = 100;
 /// Items of a page at most: the catalog's own bound.
 const PAGE_MAX: u16 = 1000;
 /// Smaller answers are sent as they are: compressing them costs more than it saves.
-const COMPRESS_ABOVE_BYTES: u16 = 4096;
+const COMPRESS_ABOVE_BYTES: u64 = 4096;
 
 /// Part of a list, and where the rest begins.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]

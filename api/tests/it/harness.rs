@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use foretide_api::{AccessSink, Accepted, Api, Config, Directory, Rejected, Scope, mint};
+use foretide_api::{Accepted, AccessSink, Api, Config, Directory, Rejected, Scope, mint};
 use foretide_catalog::{Catalog, in_memory};
 use foretide_flow::{
     BitsPerSecond, CacheSpec, Effect, Link, Mode, NodeId, Rule, Ruleset, Site, SiteId, Timestamp, Topology, Volume,
