@@ -38,9 +38,13 @@ pub use config::Config;
 pub use document::openapi;
 pub use events::{EventView, Told, tell};
 pub use metrics::Metrics;
-pub use ports::{Accepted, AccessSink, Directory, Rejected};
+pub use ports::{Accepted, AccessSink, Directory, Listener, Rejected};
 pub use problem::{PROBLEM_JSON, Problem};
 pub use routes::agent::{BatchTaken, Hello, Listings, ListingsTaken, NextNumbers, Peer, Welcome};
+pub use routes::fleet::{AgentView, RefusalView, SiteView, Sites, Switch};
+pub use routes::house::{AuditView, Health, TokenMade, TokenView, TokenWanted, Tokens};
+pub use routes::learned::RunView;
+pub use routes::plans::{MoveView, PlanLine};
 pub use routes::{List, router};
 
 /// Everything that handlers need. Cheap to clone.
@@ -49,6 +53,7 @@ pub struct Api {
     catalog: Arc<dyn Catalog>,
     directory: Arc<dyn Directory>,
     accesses: Arc<dyn AccessSink>,
+    listener: Arc<dyn Listener>,
     config: Arc<Config>,
     metrics: Arc<Metrics>,
     events: Arc<events::Tail>,
@@ -65,6 +70,7 @@ impl Api {
         catalog: Arc<dyn Catalog>,
         directory: Arc<dyn Directory>,
         accesses: Arc<dyn AccessSink>,
+        listener: Arc<dyn Listener>,
         stop: watch::Receiver<bool>,
     ) -> Self {
         Self {
@@ -76,6 +82,7 @@ impl Api {
             catalog,
             directory,
             accesses,
+            listener,
             stop,
         }
     }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use foretide_flow::{Mode, NodeId, Ruleset, Topology};
+use foretide_flow::{Listing, Mode, NodeId, OutcomeBatch, Ruleset, Topology};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -64,4 +64,14 @@ pub trait AccessSink: Send + Sync {
     /// # Errors
     /// [`Rejected`].
     async fn accept(&self, node: &NodeId, parquet: Bytes) -> Result<Accepted, Rejected>;
+}
+
+/// Is told what agents reported, once it is written down.
+#[async_trait]
+pub trait Listener: Send + Sync {
+    /// Directories became known.
+    async fn listings(&self, listings: Vec<Listing>);
+
+    /// Moves ended, files were read or evicted. Not called for a batch that came before.
+    async fn outcomes(&self, batch: OutcomeBatch);
 }

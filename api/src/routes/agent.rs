@@ -270,6 +270,7 @@ pub(crate) async fn listings(
         taken.changed += changed.changed;
         taken.removed += changed.removed;
     }
+    api.listener.listings(told.listings).await;
     Ok(Json(taken))
 }
 
@@ -293,6 +294,7 @@ pub(crate) async fn outcomes(
         if !batch.outcomes.is_empty() {
             tell(catalog, &told_of(&batch), now).await?;
         }
+        api.listener.outcomes(batch).await;
     }
     Ok(Json(BatchTaken { new: recorded.new }))
 }

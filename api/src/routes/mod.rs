@@ -1,10 +1,10 @@
 //! Every route, each behind the guard of its scope.
 
 pub(crate) mod agent;
-mod fleet;
-mod house;
-mod learned;
-mod plans;
+pub(crate) mod fleet;
+pub(crate) mod house;
+pub(crate) mod learned;
+pub(crate) mod plans;
 mod warmups;
 
 use axum::Router;

@@ -1,5 +1,6 @@
 //! What agents report and take.
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use foretide_api::{Config, Hello, Scope, Welcome};
@@ -190,6 +191,7 @@ async fn a_source_learns_what_is_wanted_and_tells_it() {
     assert_eq!(told, json!({ "added": 2, "changed": 0, "removed": 0 }));
     assert!(served.catalog.entry(&volume("images"), &FilePath::parse("b").unwrap()).await.unwrap().is_some());
 
+    assert_eq!(served.ear.directories.load(Ordering::SeqCst), 1);
     let twice = listing(vec![entry("a"), entry("a")], "images");
     problem(served.post(Scope::Agent, "/v1/agent/listings", &twice).await, 409, "conflict").await;
     let strange = listing(vec![entry("a")], "movies");
@@ -207,6 +209,7 @@ async fn a_batch_of_outcomes_sent_twice_counts_once() {
     let path = "/v1/agent/outcomes";
     assert_eq!(served.posted(Scope::Agent, path, &batch).await, json!({ "new": true }));
     assert_eq!(served.posted(Scope::Agent, path, &batch).await, json!({ "new": false }));
+    assert_eq!(served.ear.batches.load(Ordering::SeqCst), 1, "the planning loop hears of it once");
     let sites = served.got(Scope::Read, "/v1/sites").await;
     let gpu = &sites["items"][0];
     assert_eq!((&gpu["hits"], &gpu["read_bytes"], &gpu["coverage"]), (&json!(1), &json!(10), &json!(1.0)));
