@@ -38,10 +38,13 @@ pub use config::Config;
 pub use document::openapi;
 pub use events::{EventView, Told, tell};
 pub use metrics::Metrics;
-pub use ports::{Accepted, AccessSink, Directory, Rejected};
+pub use ports::{Accepted, AccessSink, Directory, Listener, Rejected};
 pub use problem::{PROBLEM_JSON, Problem};
 pub use routes::agent::{BatchTaken, Hello, Listings, ListingsTaken, NextNumbers, Peer, Welcome};
-pub use routes::fleet::{SiteView, Sites};
+pub use routes::fleet::{AgentView, RefusalView, SiteView, Sites, Switch};
+pub use routes::house::{AuditView, Health, TokenMade, TokenView, TokenWanted, Tokens};
+pub use routes::learned::RunView;
+pub use routes::plans::{MoveView, PlanLine};
 pub use routes::{List, router};
 
 /// Everything that handlers need. Cheap to clone.

@@ -84,68 +84,48 @@ pub(crate) async fn profile(
     api.catalog.profile(&workload).await?.map(Json).ok_or_else(|| ApiError::not_found("profile", &workload))
 }
 
-/// A run and what its reads met.
+/// A run and what its reads through the mount met.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct RunView {
-    /// The run.
-    pub run: RunId,
-    /// Its workload.
-    pub workload: WorkloadId,
-    /// Its command, for people.
-    pub command: String,
-    /// Where.
-    pub site: SiteId,
+    /// The run and its reads at all sites, added up; all zero if it read nothing through the mount.
+    #[serde(flatten)]
+    pub summary: ReadSummary,
     /// On which node it was seen first.
     pub node: NodeId,
-    /// When it began.
-    pub started_at: Timestamp,
-    /// When it ended; null while it runs.
-    pub ended_at: Option<Timestamp>,
-    /// Its reads through the mount; null if there was none.
-    pub reads: Option<ReadsView>,
-}
-
-/// The reads of a run through the mount, added up.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
-pub struct ReadsView {
-    /// Files read, opens counted.
-    pub reads: u64,
-    /// Bytes read.
-    pub bytes: u64,
-    /// Of these, bytes that a move had brought in time.
-    pub prefetched_bytes: u64,
     /// `prefetched_bytes / bytes`; null where nothing was read.
     pub coverage: Option<f64>,
-    /// Reads that found their bytes.
-    pub hits: u64,
-    /// Reads that found them on their way.
-    pub late: u64,
-    /// Reads that nobody had foreseen.
-    pub misses: u64,
-    /// Waiting of all readers added up, seconds.
-    pub waited_s: f64,
     /// The share of the run's time that its accelerator can have lost to waiting for these bytes, at most: whenever it
     /// starves, at least one reader waits, so it lost no more than `waited_s` of the wall time. What it did lose only
-    /// the job knows, for readers that wait side by side, or ahead of need, cost less. Null before the run has lasted.
+    /// the job knows, for readers that wait side by side, or ahead of need, cost less. Null where nothing was read.
     pub stalled_share_at_most: Option<f64>,
 }
 
-impl ReadsView {
-    fn of(all: &[ReadSummary], wall_s: f64) -> Option<Self> {
-        let sum = |of: fn(&ReadSummary) -> u64| all.iter().map(of).sum::<u64>();
-        let (bytes, prefetched_bytes) = (sum(|r| r.bytes), sum(|r| r.prefetched_bytes));
-        let waited_s = all.iter().map(|r| r.waited_s).sum::<f64>();
-        (!all.is_empty()).then(|| Self {
+impl RunView {
+    fn of(run: Run, reads: &[ReadSummary], now: Timestamp) -> Self {
+        let sum = |of: fn(&ReadSummary) -> u64| reads.iter().map(of).sum::<u64>();
+        let Run { start, ended_at } = run;
+        let wall_s = ended_at.unwrap_or(now).since(start.at).as_secs_f64();
+        let summary = ReadSummary {
+            run: start.run,
+            workload: start.workload,
+            command: start.command,
+            site: start.site,
+            started_at: start.at,
+            ended_at,
             reads: sum(|r| r.reads),
-            bytes,
-            prefetched_bytes,
-            coverage: (bytes > 0).then(|| prefetched_bytes as f64 / bytes as f64),
+            bytes: sum(|r| r.bytes),
+            prefetched_bytes: sum(|r| r.prefetched_bytes),
             hits: sum(|r| r.hits),
             late: sum(|r| r.late),
             misses: sum(|r| r.misses),
-            waited_s,
-            stalled_share_at_most: (wall_s > 0.0).then(|| (waited_s / wall_s).min(1.0)),
-        })
+            waited_s: reads.iter().map(|r| r.waited_s).sum::<f64>(),
+        };
+        Self {
+            node: start.node,
+            coverage: (summary.bytes > 0).then(|| summary.prefetched_bytes as f64 / summary.bytes as f64),
+            stalled_share_at_most: (summary.reads > 0 && wall_s > 0.0).then(|| (summary.waited_s / wall_s).min(1.0)),
+            summary,
+        }
     }
 }
 
@@ -197,18 +177,7 @@ pub(crate) async fn runs(
 async fn with_reads(api: &Api, run: Run, now: Timestamp) -> Result<RunView, ApiError> {
     let filter = ReadFilter { run: Some(run.start.run.clone()), ..ReadFilter::default() };
     let summaries = api.catalog.read_summaries(&filter, None, SITES_OF_A_RUN).await?.items;
-    let Run { start, ended_at } = run;
-    let wall_s = ended_at.unwrap_or(now).since(start.at).as_secs_f64();
-    Ok(RunView {
-        run: start.run,
-        workload: start.workload,
-        command: start.command,
-        site: start.site,
-        node: start.node,
-        started_at: start.at,
-        ended_at,
-        reads: ReadsView::of(&summaries, wall_s),
-    })
+    Ok(RunView::of(run, &summaries, now))
 }
 
 /// A run reads at the sites where it has processes; more than this of them is none that we know.

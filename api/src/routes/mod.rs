@@ -1,10 +1,10 @@
 //! Every route, each behind the guard of its scope.
 
 pub(crate) mod agent;
-mod fleet;
-mod house;
-mod learned;
-mod plans;
+pub(crate) mod fleet;
+pub(crate) mod house;
+pub(crate) mod learned;
+pub(crate) mod plans;
 mod warmups;
 
 use axum::Router;
@@ -31,7 +31,7 @@ const PAGE_DEFAULT: u16 = 100;
 /// Items of a page at most: the catalog's own bound.
 const PAGE_MAX: u16 = 1000;
 /// Smaller answers are sent as they are: compressing them costs more than it saves.
-const COMPRESS_ABOVE_BYTES: u16 = 4096;
+const COMPRESS_ABOVE_BYTES: u64 = 4096;
 
 /// Part of a list, and where the rest begins.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]

@@ -309,6 +309,8 @@ fn ended(state: WarmupState) -> bool {
         (status = 200, description = "The warm-up as it is now.", body = Warmup),
         (status = 404, description = "There is no such warm-up.",
          body = crate::Problem, content_type = "application/problem+json"),
+        (status = 409, description = "It has failed: there is nothing to take back.",
+         body = crate::Problem, content_type = "application/problem+json"),
     ))]
 pub(crate) async fn cancel(
     State(api): State<Api>,

@@ -1,16 +1,17 @@
 //! The server under test, and how to ask it.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use foretide_api::{AccessSink, Accepted, Api, Config, Directory, Rejected, Scope, mint};
+use foretide_api::{Accepted, AccessSink, Api, Config, Directory, Listener, Rejected, Scope, mint};
 use foretide_catalog::{Catalog, in_memory};
 use foretide_flow::{
-    BitsPerSecond, CacheSpec, Effect, Link, Mode, NodeId, Rule, Ruleset, Site, SiteId, Timestamp, Topology, Volume,
-    VolumeId,
+    BitsPerSecond, CacheSpec, Effect, Link, Listing, Mode, NodeId, OutcomeBatch, Rule, Ruleset, Site, SiteId,
+    Timestamp, Topology, Volume, VolumeId,
 };
 use reqwest::{Method, RequestBuilder, Response, StatusCode};
 use serde_json::Value;
@@ -131,11 +132,29 @@ impl AccessSink for Lake {
     }
 }
 
+/// Hears what agents reported.
+#[derive(Default)]
+pub struct Ear {
+    pub directories: AtomicUsize,
+    pub batches: AtomicUsize,
+}
+
+#[async_trait]
+impl Listener for Ear {
+    async fn listings(&self, listings: Vec<Listing>) {
+        self.directories.fetch_add(listings.len(), Ordering::SeqCst);
+    }
+    async fn outcomes(&self, _: OutcomeBatch) {
+        self.batches.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
 /// A server on loopback with one token per scope.
 pub struct Served {
     pub base: String,
     pub catalog: Arc<dyn Catalog>,
     pub lake: Arc<Lake>,
+    pub ear: Arc<Ear>,
     pub client: reqwest::Client,
     pub secrets: HashMap<Scope, String>,
     pub stop: watch::Sender<bool>,
@@ -154,9 +173,10 @@ pub async fn serve_with(config: Config, catalog: Arc<dyn Catalog>) -> Served {
     }
     let directory = Known { topology: Arc::new(topology()), rules: Arc::new(rules()) };
     let lake = Arc::new(Lake::default());
+    let ear = Arc::new(Ear::default());
     let (stop, stopped) = watch::channel(false);
     let sink: Arc<dyn AccessSink> = lake.clone();
-    let api = Api::new(config, Arc::clone(&catalog), Arc::new(directory), sink, stopped.clone());
+    let api = Api::new(config, Arc::clone(&catalog), Arc::new(directory), sink, ear.clone(), stopped.clone());
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let base = format!("http://{}", listener.local_addr().unwrap());
     let down = async move {
@@ -166,7 +186,7 @@ pub async fn serve_with(config: Config, catalog: Arc<dyn Catalog>) -> Served {
     let server = axum::serve(listener, foretide_api::router(api)).with_graceful_shutdown(down);
     let task = tokio::spawn(async move { server.await });
     let client = reqwest::Client::builder().timeout(Duration::from_secs(60)).build().unwrap();
-    Served { base, catalog, lake, client, secrets, stop, task }
+    Served { base, catalog, lake, ear, client, secrets, stop, task }
 }
 
 impl Served {
