@@ -38,7 +38,7 @@ export function share(value: number): string {
 export function seconds(value: number): string {
   const size = Math.abs(value);
   if (size === 0) return "0 s";
-  if (size < 0.0995) return `${digits(value * 1000)} ms`;
+  if (size < 0.9995) return `${digits(value * 1000)} ms`;
   if (size < 120) return `${digits(value)} s`;
   if (size < 7200) return `${digits(value / 60)} min`;
   if (size < 172_800) return `${digits(value / 3600)} h`;

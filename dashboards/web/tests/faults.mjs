@@ -31,7 +31,7 @@ export async function faultTests({ test, expect, browser, pictures }) {
       await page.getByLabel("API token").fill("wrong");
       await page.getByRole("button", { name: "Open" }).click();
       await page.getByRole("alert").waitFor();
-      expect((await page.getByRole("alert").innerText()).includes("ask an admin for a new token"), "the remedy is not shown");
+      expect((await page.getByRole("alert").innerText()).includes("Ask an admin for a new token."), "the remedy is not shown");
       await expectAccessible(page, "sign-in refused");
       await picture(page, "sign-in");
       await page.getByLabel("API token").fill("fixture");
@@ -144,6 +144,7 @@ export async function faultTests({ test, expect, browser, pictures }) {
       }
       expect([...seen].some((s) => /lanes/.test(s)) && [...seen].some((s) => /pick/.test(s)), `Tab does not reach timeline and jobs: ${[...seen].join(" | ")}`);
       await page.setViewportSize({ width: 420, height: 900 });
+      await page.waitForTimeout(500);
       const wide = await page.evaluate(() => document.documentElement.scrollWidth);
       expect(wide <= 420, `the page is ${wide} px wide on a screen of 420 px`);
       await expectAccessible(page, "narrow");

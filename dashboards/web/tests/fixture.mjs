@@ -79,7 +79,8 @@ export async function startFixture({ port = 0, token = "fixture", scope = "admin
   const t0 = Date.now() * 1000;
   const made = empty ? { moves: [], forecasts: [], profiles: [] } : world(t0, small);
   const state = { faults: new Map(), prefetchOff: false, slowMs: 0, sse: new Set(), eventId: 0, frozenAt: null };
-  const nowUs = () => (state.frozenAt ?? Date.now()) * 1000;
+  // Time goes in steps, as reports come, and stands still on demand.
+  const nowUs = () => (state.frozenAt ?? Math.floor(Date.now() / EVENT_EVERY_MS) * EVENT_EVERY_MS) * 1000;
 
   const view = ({ takes, fails, planned, ...m }) => {
     const end = m.start_at + takes;
@@ -87,7 +88,11 @@ export async function startFixture({ port = 0, token = "fixture", scope = "admin
     if (end <= now) return fails ? { ...m, state: "failed", ended_at: Math.round(end), why: fails } : { ...m, state: "done", ended_at: Math.round(end), wire_bytes: Math.round(m.length * 0.83) };
     return { ...m, state: m.start_at <= now ? "running" : "planned" };
   };
-  const moves = () => made.moves.map(view);
+  let seen = { at: 0, moves: [] };
+  const moves = () => {
+    if (seen.at !== nowUs()) seen = { at: nowUs(), moves: made.moves.map(view) };
+    return seen.moves;
+  };
   const arrived = (to) => moves().filter((m) => m.to === to && m.state === "done").reduce((sum, m) => sum + m.length, 0);
   const site = (name, jurisdiction, capacity, base) => {
     const prefetched = capacity ? base + arrived(name) : 0;
@@ -173,7 +178,7 @@ export async function startFixture({ port = 0, token = "fixture", scope = "admin
     response.on("close", () => state.sse.delete(response));
   }
   const tick = setInterval(() => {
-    if (empty || state.frozenAt) return;
+    if (empty) return;
     state.eventId += 1;
     const kind = state.eventId % 4 === 0 ? "plan" : "site";
     for (const r of state.sse) r.write(`id: ${state.eventId}\nevent: ${kind}\ndata: {"id":${state.eventId},"at":${nowUs()},"kind":"${kind}","body":{}}\n\n`);

@@ -1,8 +1,10 @@
 // Numbers on the page equal the API's. Each number on the page is a <data> or carries `data-of`, the place in the API
 // that it comes from; here the place is looked up by other code than the page's own, from answers fetched beside it.
 
-/** Asked before and after the page is read: what changes meanwhile may be either. */
-const TRIES = 12;
+/** The API is asked again and again beside the page; a number that moves must lie between two of these answers. */
+const TRIES = 15;
+/** Answers older than this say nothing of what the page may show. */
+const WINDOW_MS = 6000;
 
 export class Api {
   constructor(url, token) {
@@ -103,31 +105,32 @@ export function meaning(text) {
   return { number: Number(digits) * SCALE[found[3]], off: coarse * SCALE[found[3]] * (1 + 1e-9), bound: found[1]?.trim() };
 }
 
-/** Why the item is not what the API says; null if it is. */
-function wrong(item, api) {
-  const expected = lookUp(api, item.of);
-  if (expected === undefined || expected === null) return `${item.of}: the page shows ${item.text}, the API has nothing`;
-  if (item.kind === "word") return item.value === String(expected) ? null : `${item.of}: page ${item.value}, API ${expected}`;
-  if (item.kind === "time") return new Date(item.value).getTime() === Math.floor(expected / 1000) ? null : `${item.of}: page ${item.value}, API ${expected}`;
-  const value = Number(item.value);
-  if (Math.abs(value - expected) > 1e-9 * Math.max(1, Math.abs(expected))) return `${item.of}: page ${value}, API ${expected}`;
+/** Why the item is not what the API said around it; null if it is. What stands still must be equal. */
+function wrong(item, answers) {
+  const expected = answers.map((api) => lookUp(api, item.of)).filter((v) => v !== undefined && v !== null);
+  if (expected.length === 0) return `${item.of}: the page shows ${item.text}, the API has nothing`;
+  if (item.kind === "word") return expected.map(String).includes(item.value) ? null : `${item.of}: page ${item.value}, API ${expected}`;
+  const value = item.kind === "time" ? new Date(item.value).getTime() : Number(item.value);
+  const told = item.kind === "time" ? expected.map((v) => Math.floor(v / 1000)) : expected;
+  const slack = 1e-9 * Math.max(1, ...told.map(Math.abs));
+  if (value < Math.min(...told) - slack || value > Math.max(...told) + slack) return `${item.of}: page ${value}, API ${[...new Set(told)].join(" to ")}`;
+  if (item.kind === "time") return null;
   const said = meaning(item.text);
   if (!said) return `${item.of}: ${JSON.stringify(item.text)} is no number with a unit`;
-  if (said.bound) return null;
-  return Math.abs(said.number - expected) <= said.off ? null : `${item.of}: ${JSON.stringify(item.text)} is not ${expected}`;
+  return said.bound || Math.abs(said.number - value) <= said.off ? null : `${item.of}: ${JSON.stringify(item.text)} is not ${value}`;
 }
 
 /** Compares every number on the page; answers how many. */
 export async function expectEqual(page, api) {
+  let answers = [];
   let last = [];
   for (let i = 0; i < TRIES; i += 1) {
-    const before = await api.all();
-    await page.waitForTimeout(150);
+    answers.push({ at: Date.now(), all: await api.all() });
     const items = await shown(page);
-    const after = await api.all();
-    last = items.filter((item) => wrong(item, before) && wrong(item, after)).map((item) => wrong(item, after));
+    answers = answers.filter((a) => Date.now() - a.at < WINDOW_MS || a === answers.at(-1));
+    last = items.map((item) => wrong(item, answers.map((a) => a.all))).filter(Boolean);
     if (last.length === 0 && items.length > 0) return items.length;
-    await page.waitForTimeout(350);
+    await page.waitForTimeout(400);
   }
   throw new Error(`numbers on the page are not the API's:\n  ${last.slice(0, 12).join("\n  ") || "the page shows none"}`);
 }

@@ -19,6 +19,13 @@ export class ApiError extends Error {
   }
 }
 
+/** Parts of a message as sentences, however the API punctuates them. */
+export const sentences = (...parts: string[]): string =>
+  parts
+    .filter(Boolean)
+    .map((p) => p[0]!.toUpperCase() + p.slice(1) + (/[.!?]$/.test(p) ? "" : "."))
+    .join(" ");
+
 export type Query = Record<string, string | number | undefined>;
 
 export class Client {
