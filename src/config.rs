@@ -50,7 +50,7 @@ pub struct ServeConfig {
     pub listen: SocketAddr,
     /// Folder of the catalog, the lake and the first token.
     pub state: PathBuf,
-    /// The catalog's database; an SQLite file in `state` if absent.
+    /// The catalog's database, as `postgres://…`; an SQLite file in `state` if absent.
     #[serde(default)]
     pub database: Option<String>,
     /// Sites by name.
@@ -234,9 +234,9 @@ pub struct CacheConfig {
     /// The mover's own.
     #[serde(default)]
     pub mover: foretide_transfer::MoverConfig,
-    /// The mount's own.
+    /// The store's own.
     #[serde(default)]
-    pub mounting: foretide_mount::Config,
+    pub store: foretide_chunk::Config,
 }
 
 /// Tracing.
@@ -245,13 +245,11 @@ pub struct CacheConfig {
 pub struct TraceConfig {
     /// Whether this node observes its processes.
     pub enabled: bool,
-    /// The collector's own.
-    pub collector: foretide_collector::Config,
 }
 
 impl Default for TraceConfig {
     fn default() -> Self {
-        Self { enabled: true, collector: foretide_collector::Config::default() }
+        Self { enabled: true }
     }
 }
 

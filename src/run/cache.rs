@@ -39,7 +39,7 @@ pub async fn run(options: Options) -> Result<(), RunError> {
         What::Empty => local::Request::Empty,
         What::Check => local::Request::Check,
     };
-    let CacheStatus { resident_bytes, capacity_bytes, files, note } = local::ask(&config.state, asked).await?;
-    println!("{files} files, {:.3} of {:.3} GB{note}", resident_bytes as f64 / 1e9, capacity_bytes as f64 / 1e9);
+    let CacheStatus { resident_bytes, capacity_bytes, note } = local::ask(&config.state, asked).await?;
+    println!("{:.3} of {:.3} GB{note}", resident_bytes as f64 / 1e9, capacity_bytes as f64 / 1e9);
     Ok(())
 }

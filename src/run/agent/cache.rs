@@ -2,18 +2,18 @@
 
 use std::sync::Arc;
 
-use foretide_chunk::Store;
+use foretide_api::Welcome;
+use foretide_chunk::{DomainKey, Store};
 use foretide_collector::WatchedVolume;
 use foretide_flow::{Listing, Outcome};
 use foretide_mount::{MountEvent, MountHandle, Sinks};
-use foretide_transfer::{Borders, Mover};
+use foretide_transfer::{Borders, Identity, Mover, Token};
 use tokio::sync::mpsc;
 
 use super::origin::Telling;
 use super::talk::set_sources;
 use crate::config::{AgentConfig, CacheConfig};
 use crate::run::RunError;
-use foretide_api::Welcome;
 
 /// Outcomes between the mover and the mount on one side and the sender on the other.
 const OUTCOMES_WAITING: usize = 1 << 17;
@@ -48,9 +48,16 @@ impl Cache {
         learned: mpsc::Sender<Listing>,
     ) -> Result<Self, RunError> {
         let store_config = foretide_chunk::Config { capacity_bytes: cache.capacity, ..cache.store.clone() };
-        let store = Store::open(&cache.path, store_config)?;
+        let store = Store::open(&cache.path, store_config, DomainKey::default())?;
         let (outcomes, happened) = mpsc::channel(OUTCOMES_WAITING);
-        let mover = Mover::new(config.site.clone(), Arc::clone(&store), Arc::clone(borders), outcomes.clone(), token);
+        let mover = Mover::new(
+            cache.mover.clone(),
+            Identity { site: config.site.clone(), node: config.node.clone() },
+            Token::new(token),
+            Arc::clone(&store),
+            Arc::clone(borders),
+            outcomes.clone(),
+        );
         set_sources(&mover, welcome);
         let Some(mount_point) = &cache.mount else {
             return Ok(Self { store, mover, mount: None, happened, events: None });

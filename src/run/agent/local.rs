@@ -9,6 +9,7 @@ use axum::extract::State;
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use foretide_chunk::{Store, Subset};
+use foretide_flow::Timestamp;
 use serde::{Deserialize, Serialize};
 use tokio::net::UnixListener;
 
@@ -32,8 +33,6 @@ pub struct CacheStatus {
     pub resident_bytes: u64,
     /// Bytes that it may hold.
     pub capacity_bytes: u64,
-    /// Files of which something is held.
-    pub files: u64,
     /// What the request did, in words; empty for a mere look.
     pub note: String,
 }
@@ -91,13 +90,13 @@ async fn status(State(store): State<Option<Arc<Store>>>) -> Answer {
 }
 
 async fn empty(State(store): State<Option<Arc<Store>>>) -> Answer {
-    answer(store, |store| store.empty().map(|bytes| format!("; {:.3} GB dropped", bytes as f64 / 1e9))).await
+    answer(store, |store| store.clear(Timestamp::now()).map(|bytes| format!("; {:.3} GB dropped", bytes as f64 / 1e9))).await
 }
 
 async fn check(State(store): State<Option<Arc<Store>>>) -> Answer {
     answer(store, |store| {
         let report = store.check(Subset::ALL)?;
-        Ok(format!("; {} chunks verified, {} corrupt and dropped", report.verified, report.corrupt))
+        Ok(format!("; {} chunks verified, {} corrupt and dropped", report.chunks, report.corrupt))
     })
     .await
 }
@@ -115,7 +114,6 @@ async fn answer(
         Ok(Json(CacheStatus {
             resident_bytes: store.resident_bytes(),
             capacity_bytes: store.capacity_bytes(),
-            files: store.files(),
             note,
         }))
     })

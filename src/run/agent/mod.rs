@@ -12,15 +12,17 @@ mod origin;
 mod ship;
 mod talk;
 
+use std::collections::HashMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use clap::Args;
-use foretide_chunk::Store;
+use foretide_chunk::{DomainKey, Store};
+use foretide_flow::VolumeId;
 use foretide_collector::WatchedVolume;
 use foretide_mount::MountHandle;
-use foretide_transfer::{Borders, Server};
+use foretide_transfer::{Borders, LocalDirectory, Server, ServerConfig, Source, Token};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
@@ -81,6 +83,7 @@ fn named(path: &Path, e: std::io::Error) -> RunError {
 
 /// The running parts.
 struct Agent {
+    _server: Option<Server>,
     mount: Option<MountHandle>,
     store: Option<Arc<Store>>,
     tasks: JoinSet<()>,
@@ -125,9 +128,9 @@ impl Agent {
             (mount, store, mover) = (cache.mount, Some(cache.store), Some(cache.mover));
         }
         tasks.spawn(serve_local(config.state.clone(), store.clone()));
-        tasks.spawn(Talk { control, hello, state: config.state.clone(), borders, mover, server, learned, census }.run());
+        tasks.spawn(Talk { control, hello, state: config.state.clone(), borders, mover, sources: sources(config)?, learned, census }.run());
         tracing::info!(node = %config.node, site = %config.site, "the agent is up");
-        Ok(Self { mount, store, tasks })
+        Ok(Self { _server: server, mount, store, tasks })
     }
 
     /// The tasks first, the mount next, the store last: what stands on another ends before it.
@@ -155,11 +158,24 @@ fn check_sources(config: &AgentConfig) -> Result<(), RunError> {
     Ok(())
 }
 
-async fn start_server(config: &AgentConfig, token: &str, borders: &Arc<Borders>) -> Result<Option<Arc<Server>>, RunError> {
+async fn start_server(config: &AgentConfig, token: &str, borders: &Arc<Borders>) -> Result<Option<Server>, RunError> {
     let Some(source) = &config.source else { return Ok(None) };
-    let volumes = source.volumes.iter().map(|(name, root)| (name.clone(), root.clone())).collect();
-    let server = Server::start(source.listen, volumes, token, Arc::clone(borders)).await?;
-    Ok(Some(Arc::new(server)))
+    let mut volumes: Vec<(VolumeId, Box<dyn Source>)> = Vec::with_capacity(source.volumes.len());
+    for (name, root) in &source.volumes {
+        volumes.push((name.clone(), Box::new(LocalDirectory::open(root)?)));
+    }
+    let server_config = ServerConfig { listen: source.listen, ..source.server.clone() };
+    let (key, token) = (DomainKey::default(), Token::new(token));
+    Ok(Some(Server::start(server_config, key, token, volumes, Arc::clone(borders)).await?))
+}
+
+/// The own volumes once more, for telling the control plane what their directories hold.
+fn sources(config: &AgentConfig) -> Result<HashMap<VolumeId, Arc<dyn Source>>, RunError> {
+    let mut sources: HashMap<VolumeId, Arc<dyn Source>> = HashMap::new();
+    for (name, root) in config.source.iter().flat_map(|s| &s.volumes) {
+        sources.insert(name.clone(), Arc::new(LocalDirectory::open(root)?));
+    }
+    Ok(sources)
 }
 
 fn own_volumes(config: &AgentConfig) -> Vec<WatchedVolume> {

@@ -1,14 +1,13 @@
 //! The mover as the mount sees it, with one thing added: what the mount learns of the namespace, the control plane is
 //! told too, since forecasts are made of it.
 
-use std::fs::File;
 use std::ops::Range;
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use foretide_chunk::{FileKey, ReadNote};
 use foretide_flow::{Entry, Listing, Priority, Timestamp};
-use foretide_mount::{Origin, Place};
+use foretide_mount::{Origin, Place, Whole};
 use foretide_transfer::{Answer, Mover, TransferError};
 use tokio::sync::mpsc;
 
@@ -43,7 +42,7 @@ impl Origin for Telling {
         Origin::want(self.mover.as_ref(), key, range, priority);
     }
 
-    fn open_whole(&self, key: &FileKey) -> Option<File> {
+    fn open_whole(&self, key: &FileKey) -> Option<Box<dyn Whole>> {
         Origin::open_whole(self.mover.as_ref(), key)
     }
 

@@ -99,7 +99,6 @@ impl Outcomes {
                 }
             }
             waiting.extend(self.named());
-            waiting.extend(self.store.drain_evicted().into_iter().map(evicted));
             while waiting.len() > OUTCOMES_WAITING {
                 waiting.pop_front();
                 dropped += 1;
@@ -157,14 +156,4 @@ impl Outcomes {
 fn count_one(store: &Store, request: CensusRequest) -> Census {
     let counted = store.census(&request.volume, &request.paths);
     Census { warmup: request.warmup, resident_files: counted.files, resident_bytes: counted.bytes }
-}
-
-fn evicted(gone: foretide_chunk::Evicted) -> Outcome {
-    Outcome::Evicted {
-        volume: gone.key.volume,
-        path: gone.key.path,
-        at: gone.at,
-        bytes: gone.bytes,
-        unread_prefetched_bytes: gone.unread_prefetched_bytes,
-    }
 }

@@ -1,14 +1,14 @@
 //! The agent's side of the talk with the control plane: hello now and again, and one long poll for its work.
 
+use std::collections::HashMap;
 use std::fs;
-use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use foretide_api::{Hello, Welcome};
-use foretide_flow::{CensusRequest, EntryKind, FilePath, LearnRequest, Listing, Ruleset};
-use foretide_transfer::{Borders, Mover, Server};
+use foretide_flow::{CensusRequest, EntryKind, FilePath, LearnRequest, Listing, Ruleset, Timestamp, VolumeId};
+use foretide_transfer::{Borders, Mover, Source};
 use tokio::sync::{mpsc, watch};
 
 use crate::client::{ClientError, ControlClient};
@@ -90,21 +90,12 @@ pub fn ruleset(welcome: &Welcome) -> Result<Ruleset, RunError> {
 pub fn set_sources(mover: &Mover, welcome: &Welcome) -> bool {
     let mut known = 0;
     for peer in &welcome.peers {
-        let Some(address) = resolve(&peer.chunk_address) else { continue };
         for volume in &peer.volumes {
-            mover.set_source(volume, address);
+            mover.set_source(volume, &peer.chunk_address);
             known += 1;
         }
     }
     known >= welcome.topology.volumes.len()
-}
-
-fn resolve(address: &str) -> Option<SocketAddr> {
-    let found = address.to_socket_addrs().ok().and_then(|mut all| all.next());
-    if found.is_none() {
-        tracing::warn!(address, "a peer's address cannot be resolved");
-    }
-    found
 }
 
 /// Everything that an assignment may concern.
@@ -120,7 +111,7 @@ pub struct Talk {
     /// What carries moves out.
     pub mover: Option<Arc<Mover>>,
     /// What knows the own volumes.
-    pub server: Option<Arc<Server>>,
+    pub sources: HashMap<VolumeId, Arc<dyn Source>>,
     /// Where listings go.
     pub learned: mpsc::Sender<Listing>,
     /// Where warm-ups to count go.
@@ -150,7 +141,7 @@ impl Talk {
                         self.fulfil(wish).await;
                     }
                     if let Some(mover) = &self.mover {
-                        mover.take(assignment);
+                        mover.take(&assignment);
                     }
                 }
                 Err(error) => {
@@ -180,11 +171,11 @@ impl Talk {
 
     /// Tells about a directory, and with a recursive wish about all below it.
     async fn fulfil(&self, wish: &LearnRequest) {
-        let Some(server) = &self.server else { return };
+        let Some(source) = self.sources.get(&wish.volume) else { return };
         let mut waiting: Vec<FilePath> = vec![wish.directory.clone()];
         let mut told = 0;
         while let Some(directory) = waiting.pop() {
-            let listing = match server.list(&wish.volume, &directory).await {
+            let listing = match listing(source, &wish.volume, &directory).await {
                 Ok(listing) => listing,
                 Err(error) => {
                     tracing::warn!(%error, volume = %wish.volume, %directory, "a directory cannot be told about");
@@ -201,4 +192,13 @@ impl Talk {
             }
         }
     }
+}
+
+/// One own directory. The disk may block, so a thread that may does it.
+async fn listing(source: &Arc<dyn Source>, volume: &VolumeId, directory: &FilePath) -> std::io::Result<Listing> {
+    let (asked, path) = (Arc::clone(source), directory.clone());
+    let seen_at = Timestamp::now();
+    let listed = tokio::task::spawn_blocking(move || asked.list(&path)).await;
+    let entries = listed.map_err(std::io::Error::other)??;
+    Ok(Listing { volume: volume.clone(), directory: directory.clone(), seen_at, entries })
 }

@@ -150,10 +150,8 @@ fn turn_on_own_thread(ring: Ring) -> tokio::sync::oneshot::Receiver<Result<(), R
 }
 
 async fn open_catalog(config: &ServeConfig) -> Result<Arc<dyn Catalog>, RunError> {
-    let database = match &config.database {
-        Some(url) => url.clone(),
-        None => config.state.join("catalog.sqlite").display().to_string(),
-    };
+    let own = || config.state.join("catalog.sqlite").display().to_string();
+    let database = config.database.clone().unwrap_or_else(own);
     Ok(foretide_catalog::open(&database).await?)
 }
 
