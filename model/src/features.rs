@@ -163,7 +163,8 @@ fn file_rows(table: &DataFrame) -> Result<Vec<FileRow>, ModelError> {
 }
 
 fn key_at(table: &DataFrame, i: usize) -> Result<(RunId, FileKey), ModelError> {
-    let text = |name: &str| table.column(name).and_then(|c| c.str()).map(|c| c.get(i).unwrap_or_default()).map_err(failed);
+    let text =
+        |name: &str| table.column(name).and_then(|c| c.str()).map(|c| c.get(i).unwrap_or_default()).map_err(failed);
     let path = table.column("path").and_then(|c| c.binary()).map_err(failed)?.get(i).unwrap_or_default();
     let bad = |why: String| ModelError::Table { why };
     let volume = VolumeId::new(text("volume")?).map_err(|e| bad(e.to_string()))?;

@@ -6,7 +6,7 @@
 //! Inside: [`run`] follows running runs and tells their passes apart; [`history`] keeps finished ones and reckons
 //! profiles; [`features`] makes tables of whole traces; [`calendar`] says when a workload comes back; [`habit`] what it will read then; [`forecaster`] holds
 //! the experts behind one trait; [`select`] scores them in shadow and lets one speak, or none; [`train`] teaches
-//! the learned one. README.md states the properties, lettered, that the tests hold them to.
+//! the learned one; [`recurrence`] judges them on recorded jobs. README.md states the properties, lettered, that the tests hold them to.
 
 pub mod calendar;
 pub mod features;
@@ -16,6 +16,7 @@ pub mod history;
 pub mod namespace;
 pub mod order;
 pub mod ranges;
+pub mod recurrence;
 pub mod run;
 pub mod select;
 pub mod shape;

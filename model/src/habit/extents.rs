@@ -1,5 +1,7 @@
 //! Which bytes of a file that a rule tells.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use super::table::{Cell, Group};
 use crate::ranges::Ranges;
 
@@ -14,25 +16,66 @@ pub enum Mode {
     Often,
     /// Those that files in the same role were read by last time.
     Role,
+    /// Those of its own last time where files coming into this role keep them, else those of the role.
+    Kept,
 }
 
 /// Modes, the simplest first.
-pub const MODES: [Mode; 4] = [Mode::Whole, Mode::Last, Mode::Often, Mode::Role];
+pub const MODES: [Mode; 5] = [Mode::Whole, Mode::Last, Mode::Often, Mode::Role, Mode::Kept];
 /// Ranges that end this close to the end of a file are tied to its end: footers and indexes.
 const TAIL_BYTES: u64 = 64 << 10;
 /// Share of the runs in which bytes must have been read to be read often.
 const OFTEN: f64 = 0.5;
 
+/// A file coming into a role keeps its bytes there if this share of them stayed on earlier occasions.
+const KEPT: f64 = 0.8;
+
+/// Roles into which files came, before occasion `i`, with the bytes that they had been read by before.
+pub fn keeping(group: &Group<'_>, roles: &[Vec<Option<i64>>], i: usize) -> BTreeSet<i64> {
+    let mut sums: BTreeMap<i64, (u64, u64)> = BTreeMap::new();
+    for j in 1..i {
+        for (r, row) in group.rows.iter().enumerate() {
+            let (Some(role), Some(now), Some(before)) =
+                (roles[j][r], row.cells[j].used, past(group, r, j).next_back().map(used))
+            else {
+                continue;
+            };
+            let sum = sums.entry(role).or_default();
+            sum.0 += now.extents.overlap(before);
+            sum.1 += now.extents.bytes().max(before.bytes());
+        }
+    }
+    sums.into_iter().filter(|(_, (same, all))| *same as f64 >= KEPT * *all as f64).map(|(role, _)| role).collect()
+}
+
+/// What is known of the roles of a group when bytes are told.
+#[derive(Clone, Copy)]
+pub struct Roles<'r> {
+    /// The role of each row, by occasion.
+    pub of: &'r [Vec<Option<i64>>],
+    /// See [`keeping`], for the occasion that is told.
+    pub keeping: &'r BTreeSet<i64>,
+}
+
 /// The bytes of row `r` on occasion `i`, from what earlier occasions show.
-pub fn extents(mode: Mode, group: &Group<'_>, roles: Option<&Vec<Vec<Option<i64>>>>, r: usize, i: usize) -> Ranges {
+pub fn extents(mode: Mode, group: &Group<'_>, roles: Option<Roles<'_>>, r: usize, i: usize) -> Ranges {
     let size = group.rows[r].cells[i].size.unwrap_or(0);
     let whole = || Ranges::one(0, size);
     match mode {
         Mode::Whole => whole(),
-        Mode::Last => past(group, r, i).next_back().map_or_else(whole, |c| used(c).cut(size)),
+        Mode::Last => last(group, r, i, size).unwrap_or_else(whole),
         Mode::Often => often(past(group, r, i).map(used), size).unwrap_or_else(whole),
-        Mode::Role => roles.and_then(|roles| by_role(group, roles, r, i)).unwrap_or_else(whole),
+        Mode::Role => roles.and_then(|roles| by_role(group, roles.of, r, i)).unwrap_or_else(whole),
+        Mode::Kept => {
+            let keeps = roles.is_some_and(|k| k.of[i][r].is_some_and(|role| k.keeping.contains(&role)));
+            let own = last(group, r, i, size).filter(|_| keeps);
+            own.or_else(|| roles.and_then(|roles| by_role(group, roles.of, r, i))).unwrap_or_else(whole)
+        }
     }
+}
+
+fn last(group: &Group<'_>, r: usize, i: usize, size: u64) -> Option<Ranges> {
+    past(group, r, i).next_back().map(|c| used(c).cut(size))
 }
 
 fn past<'g>(group: &'g Group<'_>, r: usize, i: usize) -> impl DoubleEndedIterator<Item = &'g Cell<'g>> {
@@ -67,22 +110,28 @@ fn often<'r>(sets: impl Iterator<Item = &'r Ranges>, size: u64) -> Option<Ranges
 }
 
 /// The bytes of the files that had this role when the role was last read, moved to this file: ranges near the
-/// end stay near the end.
+/// end stay near the end. Of several such files, that which differs from this one in a single slot (the same
+/// part of another day) speaks alone.
 fn by_role(group: &Group<'_>, roles: &[Vec<Option<i64>>], r: usize, i: usize) -> Option<Ranges> {
     let role = roles[i][r]?;
     let size = group.rows[r].cells[i].size?;
     for j in (0..i).rev() {
-        let donors: Vec<&Cell<'_>> = (0..group.rows.len())
-            .filter(|d| roles[j][*d] == Some(role))
-            .map(|d| &group.rows[d].cells[j])
-            .filter(|c| c.used.is_some())
-            .collect();
+        let in_role = |d: &usize| roles[j][*d] == Some(role) && group.rows[*d].cells[j].used.is_some();
+        let donors: Vec<usize> = (0..group.rows.len()).filter(in_role).collect();
+        let sibling = donors.iter().find(|d| differ(group, **d, r) <= 1).copied();
+        let donors: Vec<&Cell<'_>> =
+            sibling.map_or(donors, |d| vec![d]).into_iter().map(|d| &group.rows[d].cells[j]).collect();
         if !donors.is_empty() {
             let moved: Vec<Ranges> = donors.iter().map(|c| moved(used(c), c.size.unwrap_or(size), size)).collect();
             return Some(moved.iter().fold(Ranges::default(), |a, b| a.union(b)));
         }
     }
     None
+}
+
+/// Slots in which two paths of a group differ.
+fn differ(group: &Group<'_>, a: usize, b: usize) -> usize {
+    group.rows[a].slots.iter().zip(&group.rows[b].slots).filter(|(x, y)| x != y).count()
 }
 
 fn moved(ranges: &Ranges, from_size: u64, to_size: u64) -> Ranges {

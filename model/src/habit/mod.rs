@@ -11,6 +11,7 @@
 
 mod extents;
 mod features;
+mod fresh;
 mod play;
 mod rules;
 mod table;
@@ -20,6 +21,7 @@ use crate::run::FileKey;
 use crate::shape::Slot;
 
 pub use features::Table;
+pub use fresh::{Fresh, fresh};
 pub use play::habits;
 pub use table::{Candidate, Occasion};
 

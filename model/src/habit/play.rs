@@ -1,6 +1,8 @@
 //! Playing the rules over the past, and letting the best speak.
 
-use super::extents::{MODES, Mode, extents};
+use std::collections::BTreeSet;
+
+use super::extents::{MODES, Mode, Roles, extents, keeping};
 use super::rules::{Rule, roles, rules, told, words};
 use super::table::{Group, Occasion, groups};
 use super::{Expected, FADE, Habit, LIFT, Outlook, WASTE_PRICE};
@@ -81,7 +83,20 @@ fn best(group: &Group<'_>, occasions: &[Occasion<'_>], next: usize) -> Option<(R
 /// Ways to say which bytes that make a difference here: files that are always read whole need one.
 fn modes(group: &Group<'_>, by_role: bool) -> Vec<Mode> {
     let all_whole = group.rows.iter().flat_map(|r| &r.cells).filter_map(|c| c.used).all(|u| u.whole());
-    MODES.into_iter().filter(|m| *m == Mode::Whole || (!all_whole && (by_role || *m != Mode::Role))).collect()
+    let usable = |m: &Mode| match m {
+        Mode::Whole => true,
+        Mode::Last => !all_whole,
+        Mode::Often => !all_whole && !large(group),
+        Mode::Role | Mode::Kept => !all_whole && by_role && !large(group),
+    };
+    MODES.into_iter().filter(usable).collect()
+}
+
+/// Whether a group is too large for every rule to be played: it is then told by the simplest.
+fn large(group: &Group<'_>) -> bool {
+    /// Cells that all rules and modes are played over within some tens of milliseconds.
+    const CELLS_MOST: usize = 20_000;
+    group.rows.iter().map(|r| r.cells.len()).sum::<usize>() > CELLS_MOST
 }
 
 /// Whether the group had been read before some past occasion, so that rules could be tried on it.
@@ -97,8 +112,13 @@ fn untried(group: &Group<'_>, next: usize) -> (Rule, Mode, Tally) {
     let there = group.rows.iter().filter(|r| r.cells[last].size.is_some()).count();
     let read = group.rows.iter().filter(|r| r.cells[last].used.is_some()).count();
     let rule = if there > 1 && read as f64 >= NEARLY_ALL * there as f64 { Rule::All } else { Rule::Same };
-    let mode = *modes(group, false).last().unwrap_or(&Mode::Whole);
+    let mode = *modes(group, false).get(1).unwrap_or(&Mode::Whole);
     (rule, mode, Tally::default())
+}
+
+/// The roles that keep a file's bytes, where the mode asks for them.
+fn kept(group: &Group<'_>, roles: Option<&Vec<Vec<Option<i64>>>>, mode: Mode, i: usize) -> BTreeSet<i64> {
+    roles.filter(|_| mode == Mode::Kept).map(|of| keeping(group, of, i)).unwrap_or_default()
 }
 
 fn play(
@@ -117,8 +137,10 @@ fn play(
         }
         let weight = FADE.powi((next - 1 - i) as i32);
         let mut once = Tally::default();
+        let kept = kept(group, roles, mode, i);
+        let known = roles.map(|of| Roles { of, keeping: &kept });
         for r in told(rule, group, occasions, roles, i) {
-            let ranges = extents(mode, group, roles, r, i);
+            let ranges = extents(mode, group, known, r, i);
             once.told += ranges.bytes() as f64;
             once.hit += group.rows[r].cells[i].used.map_or(0, |u| u.extents.overlap(&ranges)) as f64;
         }
@@ -149,9 +171,11 @@ fn speak(
 ) {
     let roles = roles(rule, group, occasions);
     let (mut files, mut bytes) = (0, 0);
+    let kept = kept(group, roles.as_ref(), mode, next);
+    let known = roles.as_ref().map(|of| Roles { of, keeping: &kept });
     for r in told(rule, group, occasions, roles.as_ref(), next) {
         let row = &group.rows[r];
-        let ranges = extents(mode, group, roles.as_ref(), r, next);
+        let ranges = extents(mode, group, known, r, next);
         files += 1;
         bytes += ranges.bytes();
         out.expected.push(Expected {
