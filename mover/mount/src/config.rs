@@ -96,3 +96,16 @@ impl Config {
         Duration::from_secs_f64(self.stale_retry_s)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_unknown_key_is_named_and_the_rest_has_defaults() {
+        let config: Config = serde_json::from_str(r#"{"lease_s": 5, "opens": "silent"}"#).unwrap();
+        assert_eq!((config.lease_s, config.opens, config.threads), (5.0, Opens::Silent, 4));
+        let told = serde_json::from_str::<Config>(r#"{"leese_s": 5}"#).unwrap_err().to_string();
+        assert!(told.contains("leese_s") && told.contains("lease_s"), "{told}");
+    }
+}

@@ -4,7 +4,7 @@
 //! |---|---|---|
 //! | no such name at the source | ENOENT | as local |
 //! | another version by now | ESTALE | on `open` the kernel looks the name up again by itself and opens the new version |
-//! | a residency rule forbids it | EACCES | the reader may not have it here; asking again does not help |
+//! | a residency rule or the source's token forbids it | EACCES | asking again does not help |
 //! | the source cannot be reached | EHOSTUNREACH | tells a dead link from a dead disk |
 //! | the source does not answer in time | ETIMEDOUT | likewise |
 //! | anything else | EIO | the last resort |
@@ -50,9 +50,10 @@ impl Failure {
         match self {
             Self::Transfer(TransferError::NotFound { .. }) => libc::ENOENT,
             Self::Transfer(TransferError::Changed { .. }) | Self::Stale => libc::ESTALE,
-            Self::Transfer(TransferError::Refused(_)) => libc::EACCES,
-            Self::Transfer(TransferError::Unreachable { .. }) => libc::EHOSTUNREACH,
-            #[allow(unreachable_patterns, reason = "kinds of failure that the transfer room adds later")]
+            Self::Transfer(TransferError::Refused(_) | TransferError::Token { .. }) => libc::EACCES,
+            Self::Transfer(
+                TransferError::Unreachable { .. } | TransferError::Disconnected { .. } | TransferError::NoSource(_),
+            ) => libc::EHOSTUNREACH,
             Self::Transfer(_) => libc::EIO,
             Self::TimedOut(_) => libc::ETIMEDOUT,
             Self::WrongKind => libc::ENOTDIR,
@@ -71,7 +72,7 @@ impl Failure {
                 "check that the agent at the source runs and that the link is up; what is cached here stays readable"
             }
             libc::ESTALE => "open the file again to read its new version",
-            libc::EACCES => "ask who owns the rule, or run the job at a site where it allows the data",
+            libc::EACCES => "ask who owns the rule or the token, or run the job at a site where the data may be",
             _ => "see the log of the agent at the source",
         }
     }
@@ -102,5 +103,32 @@ impl Complaints {
             }
         };
         tracing::warn!(volume = %place.volume, path = %place.path, alike, "{doing}: {failure}; {}", failure.remedy());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use foretide_flow::FilePath;
+
+    use super::*;
+
+    #[test]
+    fn each_failure_has_the_errno_that_tells_what_to_do() {
+        let path = FilePath::parse("a").unwrap();
+        let volume = VolumeId::new("v").unwrap();
+        let peer = || "p".to_owned();
+        let cases = [
+            (TransferError::NotFound { volume: volume.clone(), path: path.clone() }, libc::ENOENT, false),
+            (TransferError::Changed { path: path.clone() }, libc::ESTALE, false),
+            (TransferError::Unreachable { peer: peer(), why: String::new() }, libc::EHOSTUNREACH, true),
+            (TransferError::Disconnected { peer: peer(), why: String::new() }, libc::EHOSTUNREACH, true),
+            (TransferError::NoSource(volume), libc::EHOSTUNREACH, true),
+            (TransferError::Token { peer: peer() }, libc::EACCES, false),
+            (TransferError::WrongBytes { peer: peer(), path, chunk: 0 }, libc::EIO, true),
+        ];
+        for (error, errno, outage) in cases {
+            let failure = Failure::from(error);
+            assert_eq!((failure.errno(), failure.is_outage()), (errno, outage), "{failure}");
+        }
     }
 }

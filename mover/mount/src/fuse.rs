@@ -269,6 +269,8 @@ impl Filesystem for Edge {
             Ok(handle) => handle,
             Err(failure) => return reply.error(errno(&failure)),
         };
+        // Asking ahead starts tasks.
+        let _context = self.runtime.enter();
         let reply = BUFFER.with_borrow_mut(|buffer| {
             let size = size as usize;
             if buffer.len() < size {

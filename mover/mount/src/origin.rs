@@ -54,7 +54,7 @@ pub trait Origin: Send + Sync + 'static {
     /// [`TransferError`].
     async fn read(&self, key: &FileKey, range: Range<u64>) -> Result<Answer, TransferError>;
 
-    /// Asks for bytes without waiting for them.
+    /// Asks for bytes without waiting for them. Called within the tokio runtime.
     fn want(&self, key: &FileKey, range: Range<u64>, priority: Priority);
 
     /// A wholly resident, verified version, open for reading.

@@ -1,7 +1,7 @@
 //! Rows of "must show": measured beside their reference, printed, and written as JSON.
 
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use serde_json::json;
 
@@ -78,5 +78,5 @@ pub fn show(rows: &[Row], target: &Path) -> bool {
 
 /// Sleeps until a moment.
 pub async fn until(at: Instant) {
-    tokio::time::sleep(at.saturating_duration_since(Instant::now()) + Duration::ZERO).await;
+    tokio::time::sleep(at.saturating_duration_since(Instant::now())).await;
 }

@@ -7,3 +7,4 @@ mod reference;
 mod rig;
 mod semantics;
 mod source;
+mod whole_way;
