@@ -12,7 +12,8 @@ pub struct Config {
     pub accesses_max_bytes: usize,
     /// An agent's JSON report (listings, outcomes) may have this many bytes: a directory of 100,000 names fits.
     pub report_max_bytes: usize,
-    /// A long poll is answered after at most this many seconds: below the idle time-outs of usual proxies.
+    /// A long poll is answered after at most this many seconds, whatever it asked for (at most 60): below the idle
+    /// time-outs of usual proxies.
     pub wait_max_s: u64,
     /// Events kept for listeners that come back; about 1 KiB each. Who was away longer is told to load anew.
     pub events_kept: usize,

@@ -38,7 +38,8 @@ const LABEL_MAX_BYTES: usize = 1000;
 /// body answers with the same warm-up, as it is now.
 #[utoipa::path(
     post, path = "/v1/warmups", tag = "warm-ups", request_body = WarmupRequest,
-    params(("Idempotency-Key" = Option<String>, Header, description = "At most 200 bytes of printable ASCII.")),
+    params(("Idempotency-Key" = Option<String>, Header, description = "Names the request: sent twice, it counts once.",
+            pattern = "^[!-~]{1,200}$")),
     responses(
         (status = 202, description = "Taken. `Location` names it.", body = Warmup,
          headers(("location" = String, description = "The warm-up's address."))),
@@ -119,10 +120,9 @@ fn replay(before: Warmup, request: &WarmupRequest, headers: &HeaderMap) -> Resul
 /// The key, made the caller's own, so that two callers never meet in one.
 fn key_of(headers: &HeaderMap, caller: &Caller) -> Result<Option<String>, ApiError> {
     let Some(key) = text_header(headers, IDEMPOTENCY_KEY)? else { return Ok(None) };
-    if key.is_empty() || key.len() > KEY_MAX_BYTES {
+    if !(1..=KEY_MAX_BYTES).contains(&key.len()) || !key.bytes().all(|b| b.is_ascii_graphic()) {
         return Err(ApiError::BadParameter(format!(
-            "Idempotency-Key has {} bytes: give 1 to {KEY_MAX_BYTES}",
-            key.len()
+            "Idempotency-Key {key:?}: give 1 to {KEY_MAX_BYTES} printable ASCII characters without blanks"
         )));
     }
     Ok(Some(format!("{}/{key}", caller.name)))

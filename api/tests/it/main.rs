@@ -3,6 +3,7 @@
 mod agents;
 mod document;
 mod events;
+mod fuzz;
 mod harness;
 mod problems;
 mod scopes;
