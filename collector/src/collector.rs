@@ -208,7 +208,10 @@ impl Worker {
     fn push(&mut self) {
         let mut harvest = self.pipeline.harvest();
         let mut spool = self.shared.spool();
-        harvest.losses.summarised += spool.take_summarised();
+        let lost = spool.take_losses();
+        harvest.losses.dropped_events += lost.dropped_events;
+        harvest.losses.unresolved += lost.unresolved;
+        harvest.losses.summarised += lost.summarised;
         if harvest.is_empty() {
             return;
         }

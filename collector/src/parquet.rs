@@ -210,3 +210,108 @@ fn found_code(found: Found) -> u8 {
 fn found_of(code: u8) -> Option<Found> {
     FOUNDS.get(usize::from(code)).copied()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn access() -> impl Strategy<Value = Access> {
+        (
+            (any::<i64>(), 0u8..3, any::<u32>(), 0u8..2, proptest::collection::vec(1u8.., 0..40)),
+            (0u8..5, any::<u64>(), any::<u64>(), any::<u32>(), 0u8..4),
+        )
+            .prop_filter_map(
+                "a path",
+                |((at, run, process, volume, path), (op, offset, length, blocked_us, found))| {
+                    Some(Access {
+                        at: Timestamp(at),
+                        run: format!("run-{run}").into(),
+                        process,
+                        volume: VolumeId::new(&format!("v{volume}")).ok()?,
+                        path: FilePath::new(&path).ok()?,
+                        op: op_of(op)?,
+                        offset,
+                        length,
+                        blocked_us,
+                        found: found_of(found)?,
+                    })
+                },
+            )
+    }
+
+    fn batch(accesses: Vec<Access>) -> AccessBatch {
+        AccessBatch {
+            node: NodeId::new("n").unwrap(),
+            site: SiteId::new("s").unwrap(),
+            sequence: 42,
+            started: vec![RunStart {
+                run: "run-1".into(),
+                workload: "train-1".into(),
+                command: "train --seed #".into(),
+                at: Timestamp(9),
+                site: SiteId::new("s").unwrap(),
+                node: NodeId::new("n").unwrap(),
+            }],
+            accesses,
+            ended: vec![RunEnd { run: "run-0".into(), at: Timestamp(8) }],
+            losses: Losses { dropped_events: 1, unresolved: 2, summarised: 3 },
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_batch_reads_back(accesses in proptest::collection::vec(access(), 0..50)) {
+            let batch = batch(accesses);
+            prop_assert_eq!(decode(&encode(&batch).unwrap()).unwrap(), batch);
+        }
+
+        #[test]
+        fn a_batch_that_was_cut_off_is_refused(keep in 0.0f64..0.999) {
+            let whole = encode(&batch(vec![])).unwrap();
+            let cut = &whole[..(whole.len() as f64 * keep) as usize];
+            prop_assert!(matches!(decode(cut), Err(BatchError::Damaged(_))));
+        }
+    }
+
+    #[test]
+    fn other_parquet_and_other_versions_are_told_apart() {
+        assert!(matches!(decode(b"hello"), Err(BatchError::Damaged(_))));
+        let write = |pairs: Vec<KeyValue>| {
+            let properties = WriterProperties::builder().set_key_value_metadata(Some(pairs)).build();
+            let mut out = Vec::new();
+            ArrowWriter::try_new(&mut out, Arc::new(schema()), Some(properties)).unwrap().close().unwrap();
+            decode(&out).unwrap_err()
+        };
+        assert!(matches!(write(vec![]), BatchError::Foreign(_)));
+        let newer = write(vec![KeyValue::new(SCHEMA_KEY.into(), "2".to_string())]);
+        assert!(newer.to_string().contains("version 2"), "{newer}");
+    }
+
+    #[test]
+    #[ignore = "writes the test data; run once for each new version of the schema"]
+    fn write_the_test_data() {
+        let access = |path: &[u8]| Access {
+            at: Timestamp(7),
+            run: "run-1".into(),
+            process: 3,
+            volume: VolumeId::new("v").unwrap(),
+            path: FilePath::new(path).unwrap(),
+            op: AccessOp::Read,
+            offset: 1,
+            length: 2,
+            blocked_us: 3,
+            found: Found::Miss,
+        };
+        let path = format!("{}/tests/data/batch-v{SCHEMA_VERSION}.parquet", env!("CARGO_MANIFEST_DIR"));
+        std::fs::write(path, encode(&batch(vec![access(b"a"), access(b"b\xff")])).unwrap()).unwrap();
+    }
+
+    #[test]
+    fn the_bytes_of_a_batch_that_an_older_foretide_wrote_still_read() {
+        let kept = include_bytes!("../tests/data/batch-v1.parquet");
+        let read = decode(kept).unwrap();
+        assert_eq!((read.sequence, read.accesses.len(), read.started[0].command.as_str()), (42, 2, "train --seed #"));
+        assert_eq!(read.accesses[1].path.as_bytes(), b"b\xff");
+    }
+}

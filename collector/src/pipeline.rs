@@ -232,3 +232,184 @@ impl Pipeline {
 
 /// A tick of a process' start.
 const TICK_US: i64 = 10_000;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::procfs::{ProcessFacts, ProcessView};
+    use proptest::prelude::*;
+    use std::collections::BTreeMap;
+
+    /// Nobody is there any more: everything is known from events alone.
+    struct Nobody;
+
+    impl ProcessView for Nobody {
+        fn process(&self, _: u32) -> Option<ProcessFacts> {
+            None
+        }
+        fn started_ticks(&self, _: u32) -> Option<u64> {
+            None
+        }
+        fn surroundings(&self, _: u32) -> Option<(String, String)> {
+            None
+        }
+    }
+
+    fn pipeline(paths_kept: usize) -> Pipeline {
+        let runs = Runs::new(Box::new(Nobody), "n-b".into(), 1);
+        Pipeline::new(NodeId::new("n").unwrap(), SiteId::new("s").unwrap(), runs, Timestamp(1_000), paths_kept)
+    }
+
+    fn path(file: u64) -> Observation {
+        let volume = VolumeId::new("v").unwrap();
+        Observation::Path { file, volume, path: FilePath::parse(&format!("f{file}")).unwrap() }
+    }
+
+    fn read(at: i64, process: u32, file: u64, offset: u64, length: u64) -> Observation {
+        Observation::Extent {
+            at: Timestamp(at),
+            process,
+            parent: 0,
+            file,
+            offset,
+            length,
+            calls: 1,
+            blocked_us: 2,
+            missed: false,
+            mapped: false,
+        }
+    }
+
+    proptest! {
+        /// Against the plainest model: per process and file, the bytes in order; and no two neighbours that a fold
+        /// should have joined.
+        #[test]
+        fn folding_neither_loses_nor_invents_bytes(
+            reads in proptest::collection::vec((1u32..4, 1u64..4, 0u64..6, 1u64..4), 0..120),
+            cuts in proptest::collection::vec(0usize..120, 0..5),
+        ) {
+            let mut p = pipeline(100);
+            p.take((1..4).map(path));
+            let mut model: BTreeMap<(u32, u64), Vec<u64>> = BTreeMap::new();
+            let mut batches = Vec::new();
+            for (i, (process, file, offset, length)) in reads.iter().copied().enumerate() {
+                p.take([read(i as i64, process, file, offset, length)]);
+                model.entry((process, file)).or_default().extend(offset..offset + length);
+                if cuts.contains(&i) {
+                    batches.push(p.harvest());
+                }
+            }
+            batches.push(p.harvest());
+            let mut told: BTreeMap<(u32, u64), Vec<u64>> = BTreeMap::new();
+            let mut blocked = 0;
+            for batch in &batches {
+                prop_assert!(batch.accesses.is_sorted_by_key(|a| a.at));
+                let mut last: BTreeMap<(u32, String), u64> = BTreeMap::new();
+                for a in &batch.accesses {
+                    let name = a.path.to_string();
+                    let file: u64 = name[1..].parse().unwrap();
+                    told.entry((a.process, file)).or_default().extend(a.offset..a.offset + a.length);
+                    blocked += a.blocked_us;
+                    let end = last.insert((a.process, name), a.offset + a.length);
+                    prop_assert_ne!(end, Some(a.offset), "not folded");
+                }
+            }
+            prop_assert_eq!(told, model);
+            prop_assert_eq!(blocked as usize, 2 * reads.len());
+        }
+
+        /// However few paths are kept, an access has its own file's path or is counted as unresolved (promise J).
+        #[test]
+        fn promise_j_a_path_that_is_not_known_is_counted_and_asked_for(
+            kept in 1usize..6,
+            files in proptest::collection::vec(0u64..20, 1..100),
+        ) {
+            let mut p = pipeline(kept);
+            let (mut resolved, mut told) = (0, std::collections::BTreeSet::new());
+            for (i, file) in files.iter().copied().enumerate() {
+                if told.insert(file) {
+                    p.take([path(file)]);
+                }
+                p.take([read(i as i64, 1, file, i as u64 * 10, 1)]);
+                for forgotten in p.take_forgotten() {
+                    prop_assert_eq!(forgotten, file);
+                    told.remove(&forgotten);
+                }
+            }
+            let harvest = p.harvest();
+            for a in &harvest.accesses {
+                resolved += 1;
+                let file = files[a.offset as usize / 10];
+                prop_assert_eq!(a.path.to_string(), format!("f{file}"));
+            }
+            prop_assert_eq!(resolved + harvest.losses.unresolved, files.len() as u64);
+            prop_assert!(p.paths.young.len() + p.paths.old.len() <= kept + 1);
+        }
+    }
+
+    #[test]
+    fn reads_that_are_told_after_the_exit_still_belong_to_the_run() {
+        let mut p = pipeline(10);
+        let exec = Observation::Exec {
+            at: Timestamp(5),
+            process: 7,
+            parent: 3,
+            started_ticks: 4,
+            program: "/usr/bin/train".into(),
+            argv: vec!["train".into(), "--seed".into(), "5".into()],
+        };
+        p.take([exec, path(1), read(6, 7, 1, 0, 10), Observation::Exit { at: Timestamp(9), process: 7 }]);
+        assert!(p.harvest().ended.is_empty(), "the source may have more of it");
+        p.take([read(8, 7, 1, 10, 10)]);
+        let harvest = p.harvest();
+        assert_eq!(harvest.accesses[0].run.as_str(), "n-b-7-4");
+        assert_eq!(harvest.ended, [RunEnd { run: "n-b-7-4".into(), at: Timestamp(9) }]);
+        assert!(harvest.started.is_empty());
+    }
+
+    #[test]
+    fn a_run_is_told_with_what_it_runs_and_when_it_started() {
+        let mut p = pipeline(10);
+        p.take([
+            Observation::Exec {
+                at: Timestamp(5),
+                process: 7,
+                parent: 3,
+                started_ticks: 2,
+                program: "/usr/bin/train".into(),
+                argv: vec!["train".into(), "--token=x".into(), "5".into()],
+            },
+            path(1),
+            Observation::Open { at: Timestamp(7), process: 7, parent: 3, file: 1, writable: false },
+        ]);
+        let harvest = p.harvest();
+        let start = &harvest.started[0];
+        assert_eq!((start.command.as_str(), start.at), ("train --token=*** #", Timestamp(1_000 + 20_000)));
+        assert_eq!(harvest.accesses[0].op, AccessOp::Open);
+    }
+
+    #[test]
+    fn a_device_wait_makes_a_miss_of_a_read_and_of_a_touch() {
+        let mut p = pipeline(10);
+        let Observation::Extent { at, process, parent, file, offset, length, calls, blocked_us, .. } =
+            read(1, 7, 1, 0, 4096)
+        else {
+            unreachable!()
+        };
+        let touch = Observation::Extent {
+            at,
+            process,
+            parent,
+            file,
+            offset,
+            length,
+            calls,
+            blocked_us,
+            missed: false,
+            mapped: true,
+        };
+        p.take([path(1), touch, Observation::MappedWait { process: 7, file: 1, offset: 0, blocked_us: 500 }]);
+        let access = &p.harvest().accesses[0];
+        assert_eq!((access.op, access.found, access.blocked_us), (AccessOp::Fault, Found::Miss, 502));
+    }
+}

@@ -225,7 +225,9 @@ impl Runs {
                         Process { parent: f.parent, started_ticks: f.started_ticks, image, run: None }
                     }
                     // Gone already: a short-lived worker of the parent that the kernel named.
-                    None => Process { parent: hint, ..self.gone(hint) },
+                    None if next == process => self.gone(hint),
+                    // An ancestor of which nothing is known but its number is no part of anything.
+                    None => return,
                 };
                 self.insert(next, fact);
             }

@@ -3,8 +3,7 @@
 //! A batch is written beside its place and renamed into it, so that no half batch ever has a name. It stays until the
 //! control plane has acknowledged it. When the spool is full, the oldest detail goes first: the accesses of the oldest
 //! batch become one access for each run, file and kind of access, and how many went is counted; if that does not help,
-//! the batch goes whole, its runs' starts and ends included only as that count. The count travels with the next batch
-//! (promises E, J, K).
+//! the batch goes whole. The counts, with those that the batch itself had, travel with the next batch (promises E, J, K).
 //!
 //! The highest number ever acknowledged is kept as the name of an empty file, so that numbers never repeat.
 
@@ -13,7 +12,7 @@ use std::fs;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use foretide_flow::{Access, AccessBatch, AccessOp, FilePath, RunId, VolumeId};
+use foretide_flow::{Access, AccessBatch, AccessOp, FilePath, Losses, RunId, VolumeId};
 
 use crate::{CollectorError, parquet};
 
@@ -37,7 +36,7 @@ pub struct Spool {
     next: u64,
     /// Given out up to here; what comes after is next.
     given: u64,
-    summarised: u64,
+    lost: Losses,
 }
 
 impl Spool {
@@ -53,7 +52,7 @@ impl Spool {
             bytes: 0,
             next: 1,
             given: 0,
-            summarised: 0,
+            lost: Losses::default(),
         };
         spool.read_dir().map_err(|source| spool.error(source))?;
         Ok(spool)
@@ -85,9 +84,9 @@ impl Spool {
         self.next
     }
 
-    /// Accesses summarised away that no batch has told of yet; asked for by who makes the next batch.
-    pub fn take_summarised(&mut self) -> u64 {
-        std::mem::take(&mut self.summarised)
+    /// What went with whole batches and no batch has told of yet; asked for by who makes the next batch.
+    pub fn take_losses(&mut self) -> Losses {
+        std::mem::take(&mut self.lost)
     }
 
     /// Batches and bytes that wait.
@@ -151,20 +150,27 @@ impl Spool {
         gone.into_iter().try_for_each(|n| self.remove(n))
     }
 
-    /// Makes room, oldest detail first.
+    /// Makes room, oldest detail first; the newest batch keeps its detail as long as an older one can go.
     fn shrink(&mut self) -> Result<(), CollectorError> {
         while self.bytes > self.limit_bytes {
-            let detailed = self.waiting.iter().find(|(_, w)| !w.summarised).map(|(n, _)| *n);
-            match detailed {
-                Some(number) => self.summarise(number)?,
-                None => {
-                    let Some((&oldest, _)) = self.waiting.iter().next() else { return Ok(()) };
-                    self.summarised += self.load(oldest)?.map_or(0, |b| b.accesses.len() as u64);
-                    self.remove(oldest)?;
-                }
+            let Some((&newest, _)) = self.waiting.last_key_value() else { return Ok(()) };
+            let older = self.waiting.range(..newest).find(|(_, w)| !w.summarised).map(|(n, _)| *n);
+            match (older, self.waiting.first_key_value()) {
+                (Some(number), _) => self.summarise(number)?,
+                (None, Some((&oldest, waiting))) if oldest < newest || waiting.summarised => self.drop_whole(oldest)?,
+                (None, _) => self.summarise(newest)?,
             }
         }
         Ok(())
+    }
+
+    fn drop_whole(&mut self, number: u64) -> Result<(), CollectorError> {
+        if let Some(batch) = self.load(number)? {
+            self.lost.dropped_events += batch.losses.dropped_events;
+            self.lost.unresolved += batch.losses.unresolved;
+            self.lost.summarised += batch.losses.summarised + batch.accesses.len() as u64;
+        }
+        self.remove(number)
     }
 
     fn summarise(&mut self, number: u64) -> Result<(), CollectorError> {
@@ -231,4 +237,119 @@ fn summary(accesses: &[Access]) -> Vec<Access> {
         }
     }
     out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use foretide_flow::{Found, NodeId, SiteId, Timestamp};
+
+    /// A batch of `files` files, each read in four pieces.
+    fn batch(sequence: u64, files: u64) -> AccessBatch {
+        let access = |i: u64| Access {
+            at: Timestamp(i as i64),
+            run: "r".into(),
+            process: (i % 3) as u32,
+            volume: VolumeId::new("v").unwrap(),
+            path: FilePath::parse(&format!("f{}", i / 4)).unwrap(),
+            op: AccessOp::Read,
+            // Such that nothing compresses away.
+            offset: i.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 20,
+            length: 10,
+            blocked_us: 5,
+            found: Found::Unknown,
+        };
+        AccessBatch {
+            node: NodeId::new("n").unwrap(),
+            site: SiteId::new("s").unwrap(),
+            sequence,
+            started: vec![],
+            accesses: (0..files * 4).map(access).collect(),
+            ended: vec![],
+            losses: Losses::default(),
+        }
+    }
+
+    fn open(dir: &Path) -> Spool {
+        Spool::open(dir, 1 << 20).unwrap()
+    }
+
+    #[test]
+    fn promise_e_what_was_put_in_and_not_acknowledged_is_there_after_a_crash() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut spool = open(dir.path());
+        for n in 1..=3 {
+            spool.push(&batch(n, n)).unwrap();
+        }
+        assert_eq!(spool.take_next().unwrap().unwrap(), batch(1, 1));
+        spool.acknowledge(1).unwrap();
+        // Killed here, in the middle of a write.
+        drop(spool);
+        fs::write(dir.path().join(format!("{:020}.part", 4)), b"half").unwrap();
+        let mut spool = open(dir.path());
+        assert_eq!(spool.take_next().unwrap().unwrap(), batch(2, 2));
+        assert_eq!(spool.take_next().unwrap().unwrap(), batch(3, 3));
+        assert_eq!(spool.take_next().unwrap(), None);
+        spool.rewind();
+        assert_eq!(spool.take_next().unwrap().unwrap().sequence, 2);
+    }
+
+    #[test]
+    fn numbers_never_repeat_even_if_the_spool_is_empty() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut spool = open(dir.path());
+        for n in 1..=3 {
+            spool.push(&batch(n, 1)).unwrap();
+        }
+        spool.acknowledge(2).unwrap();
+        spool.acknowledge(3).unwrap();
+        assert_eq!(spool.waiting(), (0, 0));
+        assert_eq!(open(dir.path()).next_sequence(), 4);
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1, "one mark is kept");
+    }
+
+    #[test]
+    fn promises_j_and_k_a_full_spool_summarises_the_oldest_and_counts_what_went() {
+        let dir = tempfile::tempdir().unwrap();
+        let one = parquet::encode(&batch(1, 500)).unwrap().len() as u64;
+        let limit = one * 3;
+        let mut spool = Spool::open(dir.path(), limit).unwrap();
+        let pushed: u64 = (1..=12)
+            .map(|n| {
+                let batch = batch(n, 500);
+                spool.push(&batch).unwrap();
+                assert!(spool.waiting().1 <= limit, "the bound holds");
+                batch.accesses.len() as u64
+            })
+            .sum();
+        let gone_whole = spool.take_losses().summarised;
+        let batches: Vec<AccessBatch> = std::iter::from_fn(|| spool.take_next().unwrap()).collect();
+        let told: u64 = batches.iter().map(|b| b.accesses.len() as u64).sum();
+        let counted: u64 = batches.iter().map(|b| b.losses.summarised).sum();
+        assert_eq!(told + counted + gone_whole, pushed);
+        assert_eq!(batches.last().unwrap().losses.summarised, 0, "the newest keeps its detail");
+        assert!(batches[0].losses.summarised > 0);
+        let blocked: u32 = batches[0].accesses.iter().map(|a| a.blocked_us).sum();
+        assert_eq!(blocked, 500 * 4 * 5, "waiting is added up, not dropped");
+        assert!(gone_whole > 0, "summarising alone was not enough here");
+    }
+
+    #[test]
+    fn a_damaged_batch_is_dropped_and_the_next_is_given() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut spool = open(dir.path());
+        spool.push(&batch(1, 1)).unwrap();
+        spool.push(&batch(2, 1)).unwrap();
+        fs::write(dir.path().join(format!("{:020}.parquet", 1)), b"PAR1 no").unwrap();
+        assert_eq!(spool.take_next().unwrap().unwrap().sequence, 2);
+    }
+
+    #[test]
+    fn a_spool_that_cannot_be_made_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("file");
+        fs::write(&file, b"").unwrap();
+        let error = Spool::open(&file, 1).err().unwrap().to_string();
+        assert!(error.contains("file") && error.contains("spool"), "{error}");
+    }
 }

@@ -17,15 +17,44 @@ enum call_kind {
 
 #define CALLS_MAX 512
 
+/* A test compares number and name with the kernel's own headers. */
+#define CALL(number, name, kind) [number] = kind
+
 #if defined(__TARGET_ARCH_x86)
-#define CALL_TABLE                                                                                                     \
-	[0] = CALL_READ, [19] = CALL_READ, [17] = CALL_PREAD, [295] = CALL_PREAD, [327] = CALL_PREADV2,                \
-	[40] = CALL_SENDFILE, [275] = CALL_SPLICE, [326] = CALL_SPLICE, [2] = CALL_OPEN, [85] = CALL_OPEN,             \
-	[257] = CALL_OPEN, [304] = CALL_OPEN, [437] = CALL_OPEN, [3] = CALL_CLOSE, [82] = CALL_RENAME,                 \
-	[264] = CALL_RENAME, [316] = CALL_RENAME, [221] = CALL_FADVISE
+#define CALL_TABLE                                                                      \
+	CALL(0, read, CALL_READ),                                                       \
+	CALL(19, readv, CALL_READ),                                                     \
+	CALL(17, pread64, CALL_PREAD),                                                  \
+	CALL(295, preadv, CALL_PREAD),                                                  \
+	CALL(327, preadv2, CALL_PREADV2),                                               \
+	CALL(40, sendfile, CALL_SENDFILE),                                              \
+	CALL(275, splice, CALL_SPLICE),                                                 \
+	CALL(326, copy_file_range, CALL_SPLICE),                                        \
+	CALL(2, open, CALL_OPEN),                                                       \
+	CALL(85, creat, CALL_OPEN),                                                     \
+	CALL(257, openat, CALL_OPEN),                                                   \
+	CALL(304, open_by_handle_at, CALL_OPEN),                                        \
+	CALL(437, openat2, CALL_OPEN),                                                  \
+	CALL(3, close, CALL_CLOSE),                                                     \
+	CALL(82, rename, CALL_RENAME),                                                  \
+	CALL(264, renameat, CALL_RENAME),                                               \
+	CALL(316, renameat2, CALL_RENAME),                                              \
+	CALL(221, fadvise64, CALL_FADVISE)
 #elif defined(__TARGET_ARCH_arm64)
-#define CALL_TABLE                                                                                                     \
-	[63] = CALL_READ, [65] = CALL_READ, [67] = CALL_PREAD, [69] = CALL_PREAD, [286] = CALL_PREADV2,                \
-	[71] = CALL_SENDFILE, [76] = CALL_SPLICE, [285] = CALL_SPLICE, [56] = CALL_OPEN, [265] = CALL_OPEN,            \
-	[437] = CALL_OPEN, [57] = CALL_CLOSE, [38] = CALL_RENAME, [276] = CALL_RENAME, [223] = CALL_FADVISE
+#define CALL_TABLE                                                                      \
+	CALL(63, read, CALL_READ),                                                      \
+	CALL(65, readv, CALL_READ),                                                     \
+	CALL(67, pread64, CALL_PREAD),                                                  \
+	CALL(69, preadv, CALL_PREAD),                                                   \
+	CALL(286, preadv2, CALL_PREADV2),                                               \
+	CALL(71, sendfile, CALL_SENDFILE),                                              \
+	CALL(76, splice, CALL_SPLICE),                                                  \
+	CALL(285, copy_file_range, CALL_SPLICE),                                        \
+	CALL(56, openat, CALL_OPEN),                                                    \
+	CALL(265, open_by_handle_at, CALL_OPEN),                                        \
+	CALL(437, openat2, CALL_OPEN),                                                  \
+	CALL(57, close, CALL_CLOSE),                                                    \
+	CALL(38, renameat, CALL_RENAME),                                                \
+	CALL(276, renameat2, CALL_RENAME),                                              \
+	CALL(223, fadvise64, CALL_FADVISE)
 #endif

@@ -155,9 +155,18 @@ static __always_inline u64 mix(u64 x)
 	return x;
 }
 
-static __always_inline u64 bit_of(u64 address)
+/* The verifier computes with no pointer, but lets its low half be copied: 32 bits are enough to spread by. */
+static __always_inline u32 low_half(const void *address)
 {
-	return 1ULL << (mix(address) >> 58);
+	u32 half;
+
+	asm volatile("%0 = %1" : "=w"(half) : "w"((u32)(u64)address));
+	return half;
+}
+
+static __always_inline u64 bit_of(const void *address)
+{
+	return 1ULL << (mix(low_half(address)) >> 58);
 }
 
 static __always_inline struct tally *tally_here(void)
@@ -168,7 +177,7 @@ static __always_inline struct tally *tally_here(void)
 
 /* ---- slots ---- */
 
-static __always_inline u32 slot_index(u32 process, u64 what)
+static __always_inline u32 slot_index(u32 process, u32 what)
 {
 	u32 cpu = bpf_get_smp_processor_id();
 	return cpu * SLOTS_PER_CPU + (mix(((u64)process << 32) ^ what) >> 40) % SLOTS_PER_CPU;
@@ -272,18 +281,21 @@ static __always_inline u32 find_root(const struct control *control, struct dentr
 
 	for (int depth = 0; depth < DEPTH_MAX; depth++) {
 		struct dentry *parent = dentry->d_parent;
+		struct inode *inode;
 		u64 directory;
 
 		names = mix(names ^ dentry->d_name.hash_len);
 		if (parent == dentry)
 			return 0;
-		directory = (u64)parent->d_inode;
-		if (control->root_bits & bit_of(directory)) {
-			struct root *root = bpf_map_lookup_elem(&roots, &directory);
+		inode = parent->d_inode;
+		if (control->root_bits & bit_of(inode)) {
+			struct root *root;
 
-			if (root && root->inode_number == parent->d_inode->i_ino) {
+			directory = (u64)inode;
+			root = bpf_map_lookup_elem(&roots, &directory);
+			if (root && root->inode_number == inode->i_ino) {
 				out->root = root->id;
-				out->file_id = mix(names ^ mix(directory ^ out->inode_number));
+				out->file_id = mix(names ^ mix(((u64)low_half(inode) << 32) ^ out->inode_number));
 				return 1;
 			}
 		}
@@ -315,7 +327,7 @@ static __noinline int announce(struct dentry *dentry, struct verdict *verdict)
 		length += copied & (NAME_BYTES * 2 - 1);
 		if (parent == dentry)
 			break;
-		if (control->root_bits & bit_of(directory)) {
+		if (control->root_bits & bit_of((void *)directory)) {
 			struct root *root = bpf_map_lookup_elem(&roots, &directory);
 
 			if (root && root->id == verdict->root) {
@@ -345,25 +357,25 @@ static __noinline int announce(struct dentry *dentry, struct verdict *verdict)
 	return 0;
 }
 
-static __always_inline void remember_unwatched(u32 epoch, u64 file, u64 inode, u32 process)
+static __always_inline void remember_unwatched(u32 epoch, const void *file, const struct inode *inode, u32 process)
 {
-	u32 index = mix(file) >> 40 & (UNWATCHED_PER_CPU - 1);
+	u32 index = mix(low_half(file)) >> 40 & (UNWATCHED_PER_CPU - 1);
 	struct unwatched *entry = bpf_map_lookup_elem(&unwatched, &index);
 
 	if (entry) {
-		entry->file = file;
-		entry->inode = inode;
+		entry->file = (u64)file;
+		entry->inode = (u64)inode;
 		entry->process = process;
 		entry->epoch = epoch;
 	}
 }
 
-static __always_inline int is_unwatched(u32 epoch, u64 file, u64 inode, u32 process)
+static __always_inline int is_unwatched(u32 epoch, const void *file, const struct inode *inode, u32 process)
 {
-	u32 index = mix(file) >> 40 & (UNWATCHED_PER_CPU - 1);
+	u32 index = mix(low_half(file)) >> 40 & (UNWATCHED_PER_CPU - 1);
 	struct unwatched *entry = bpf_map_lookup_elem(&unwatched, &index);
 
-	return entry && entry->file == file && entry->inode == inode && entry->process == process &&
+	return entry && entry->file == (u64)file && entry->inode == (u64)inode && entry->process == process &&
 	       entry->epoch == epoch;
 }
 
@@ -409,9 +421,9 @@ static __always_inline struct slot *slot_of(struct task_struct *task, struct fil
 	if (slot->file == (u64)file && slot->inode == (u64)inode && slot->process == process && slot->fd == fd &&
 	    slot->epoch == control->epoch)
 		return slot;
-	if (is_unwatched(control->epoch, (u64)file, (u64)inode, process))
+	if (is_unwatched(control->epoch, file, inode, process))
 		return 0;
-	if ((inode->i_mode & S_IFMT) == S_IFREG && (control->device_bits & bit_of((u64)inode->i_sb)) &&
+	if ((inode->i_mode & S_IFMT) == S_IFREG && (control->device_bits & bit_of(inode->i_sb)) &&
 	    !(file->f_mode & FMODE_PATH) && !bpf_map_lookup_elem(&skipped, &process)) {
 		struct dentry *dentry = file->f_path.dentry;
 
@@ -422,7 +434,7 @@ static __always_inline struct slot *slot_of(struct task_struct *task, struct fil
 			return slot;
 		}
 	}
-	remember_unwatched(control->epoch, (u64)file, (u64)inode, process);
+	remember_unwatched(control->epoch, file, inode, process);
 	return 0;
 }
 
@@ -610,7 +622,7 @@ static __always_inline void on_fault(struct address_space *mapping, u64 first_pa
 	struct task_struct *task = bpf_get_current_task_btf();
 	struct inode *inode = mapping->host;
 	u32 process = task->tgid;
-	u32 index = slot_index(process, (u64)inode);
+	u32 index = slot_index(process, low_half(inode));
 	struct slot *slot = bpf_map_lookup_elem(&slots, &index);
 	struct control *control = control_here();
 	struct verdict verdict = {};
@@ -620,7 +632,7 @@ static __always_inline void on_fault(struct address_space *mapping, u64 first_pa
 		return;
 	if (slot->file == (u64)inode && slot->process == process && slot->fd == -1 && slot->epoch == control->epoch)
 		goto add;
-	if (!(control->device_bits & bit_of((u64)inode->i_sb)) || is_unwatched(control->epoch, (u64)inode, (u64)inode, process))
+	if (!(control->device_bits & bit_of(inode->i_sb)) || is_unwatched(control->epoch, inode, inode, process))
 		return;
 	if (!bpf_map_lookup_elem(&skipped, &process)) {
 		struct hlist_node *alias = inode->i_dentry.first;
@@ -637,7 +649,7 @@ static __always_inline void on_fault(struct address_space *mapping, u64 first_pa
 			goto add;
 		}
 	}
-	remember_unwatched(control->epoch, (u64)inode, (u64)inode, process);
+	remember_unwatched(control->epoch, inode, inode, process);
 	return;
 add:
 	slot_add(slot, first_page << 12, (last_page - first_page + 1) << 12, EXTENT_FAULT, 0, 0);

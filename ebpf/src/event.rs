@@ -306,6 +306,6 @@ const _: () = assert!(offset_of!(Tally, waiter) == 48);
 
 /// The bit that stands for an inode or super block in [`Control`].
 pub fn bit_of(address: u64) -> u64 {
-    let x = (address ^ (address >> 32)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    let x = (address & 0xffff_ffff).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     1 << ((x ^ (x >> 29)) >> 58)
 }

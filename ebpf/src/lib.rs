@@ -24,6 +24,42 @@ pub const CAST_MARK: u32 = 0x0f07_e71d;
 mod tests {
     use std::process::Command;
 
+    /// Number and name of each call in the table of one machine.
+    fn table(machine: &str) -> Vec<(String, String)> {
+        let text = include_str!("../bpf/calls.h");
+        let from = text.find(&format!("defined({machine})")).unwrap();
+        let lines = text[from..].lines().skip(1).take_while(|l| !l.starts_with("#elif") && !l.starts_with("#endif"));
+        let call = |l: &str| {
+            let (number, rest) = l.trim().strip_prefix("CALL(")?.split_once(", ")?;
+            Some((number.to_owned(), rest.split_once(',')?.0.to_owned()))
+        };
+        lines.filter_map(call).collect()
+    }
+
+    #[test]
+    fn call_numbers_are_those_of_the_kernels_headers() {
+        for (machine, header, prefixes) in [
+            ("__TARGET_ARCH_x86", "/usr/include/x86_64-linux-gnu/asm/unistd_64.h", &["__NR_"][..]),
+            ("__TARGET_ARCH_arm64", "/usr/include/asm-generic/unistd.h", &["__NR_", "__NR3264_"][..]),
+        ] {
+            let calls = table(machine);
+            assert!(calls.len() >= 14, "{calls:?}");
+            let Ok(text) = std::fs::read_to_string(header) else {
+                println!("SKIPPED for {machine}: {header} is not installed");
+                continue;
+            };
+            for (number, name) in calls {
+                let known = text.lines().any(|line| {
+                    let mut words = line.split_whitespace();
+                    words.next() == Some("#define")
+                        && words.next().is_some_and(|w| prefixes.iter().any(|p| w == format!("{p}{name}")))
+                        && words.next() == Some(number.as_str())
+                });
+                assert!(known, "{machine}: {name} is not {number}");
+            }
+        }
+    }
+
     #[test]
     fn the_objects_were_made_from_these_sources() {
         let dir = concat!(env!("CARGO_MANIFEST_DIR"), "/bpf");

@@ -34,6 +34,8 @@ const EPOCH_INTERVAL_US: i64 = 1_000_000;
 pub(crate) struct Kernel {
     loaded: load::Loaded,
     slots: Slots,
+    /// The last change of each slot that was copied.
+    copied: Vec<u64>,
     clock: Clock,
     watch: Vec<WatchedVolume>,
     places: Vec<Place>,
@@ -58,6 +60,7 @@ impl Kernel {
         let mut kernel = Self {
             loaded,
             slots: Slots::default(),
+            copied: Vec::new(),
             clock: Clock::default(),
             watch,
             places: Vec::new(),
@@ -183,9 +186,17 @@ impl Kernel {
         Ok(())
     }
 
-    fn copies(&self) -> Vec<(usize, SlotHeader, Vec<Extent>)> {
-        let slots = &self.loaded.slots;
-        (0..slots.entries()).filter_map(|i| slots.copy(i).map(|(header, extents)| (i, header, extents))).collect()
+    fn copies(&mut self) -> Vec<(usize, SlotHeader, Vec<Extent>)> {
+        let (slots, copied) = (&self.loaded.slots, &mut self.copied);
+        copied.resize(slots.entries(), 0);
+        let mut copies = Vec::new();
+        for (index, seen) in copied.iter_mut().enumerate() {
+            if let Some((header, extents)) = slots.copy(index, *seen) {
+                *seen = header.done;
+                copies.push((index, header, extents));
+            }
+        }
+        copies
     }
 
     fn drain(&mut self, out: &mut Vec<Observation>) {

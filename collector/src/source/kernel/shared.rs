@@ -64,9 +64,9 @@ impl<T: Plain> Shared<T> {
 }
 
 impl Shared<Slot> {
-    /// A whole copy of a slot that holds something, or none. `done` is read first and `begun` last; the kernel writes
+    /// A whole copy of a slot that holds something and changed since `seen`, or none. `done` is read first and `begun` last; the kernel writes
     /// them in the other order, so equal values mean that no change began before the copy was taken.
-    pub(super) fn copy(&self, index: usize) -> Option<(SlotHeader, Vec<Extent>)> {
+    pub(super) fn copy(&self, index: usize, seen: u64) -> Option<(SlotHeader, Vec<Extent>)> {
         use std::sync::atomic::{Ordering, fence};
         let slot = self.entry(index);
         // SAFETY: fields of an entry in bounds; volatile because the kernel writes them meanwhile.
@@ -77,7 +77,7 @@ impl Shared<Slot> {
                 (&raw const (*slot).header.flags).read_volatile(),
             )
         };
-        if (count == 0 && flags == 0) || count > foretide_ebpf::event::EXTENTS_MAX {
+        if done == seen || (count == 0 && flags == 0) || count > foretide_ebpf::event::EXTENTS_MAX {
             return None;
         }
         fence(Ordering::Acquire);
