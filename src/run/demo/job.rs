@@ -35,8 +35,6 @@ pub struct JobReport {
     pub waited_s: f64,
     /// From the process's start to the first batch, seconds.
     pub first_batch_s: f64,
-    /// Bytes read, all epochs.
-    pub bytes: u64,
 }
 
 /// Runs the job on `data` to its end, in the network namespace `inside` if one is given.

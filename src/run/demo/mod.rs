@@ -23,7 +23,7 @@ use self::house::{Folders, House, LinkShape};
 use self::job::{JobReport, Shape, drop_page_cache, wait_until};
 use self::progress::Progress;
 use self::report::{DatasetSize, Report, Scene, in_words};
-use self::scenes::Stage;
+use self::scenes::{OUTCOMES_SETTLE, Stage};
 use crate::client::ClientError;
 use crate::config::{parse_duration, parse_rate};
 
@@ -192,11 +192,14 @@ async fn play_recurring(
         wait_until(first_start + interval).await;
         stage.rehearse(data.clone()).await?;
         stage.cool()?;
+        tokio::time::sleep(OUTCOMES_SETTLE).await;
+        let before = stage.counters().await?;
         wait_until(first_start + interval * 2).await;
-        Ok::<_, DemoError>(())
+        Ok::<_, DemoError>(before)
     };
-    progress.step("it comes back", rehearsal).await?;
-    let recurring = progress.step("recurring", stage.scene("recurring", data, &shape)).await?;
+    let before = progress.step("it comes back", rehearsal).await?;
+    let recurring = stage.play("recurring", data.clone(), &shape, before, None);
+    let recurring = progress.step("recurring", recurring).await?;
     Ok((cold, recurring))
 }
 

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use foretide_flow::{FilePath, ReadSummary, SiteId, Timestamp, VolumeId, WarmupRequest, WarmupState};
+use foretide_flow::{FilePath, ReadSummary, SiteId, Timestamp, VolumeId, WarmupId, WarmupRequest, WarmupState};
 
 use super::DemoError;
 use super::house::House;
@@ -11,7 +11,7 @@ use super::job::{self, JobReport, Shape, drop_page_cache};
 use super::report::Scene;
 
 /// Time for outcomes of a scene to arrive at the control plane before they are read.
-const OUTCOMES_SETTLE: Duration = Duration::from_secs(1);
+pub const OUTCOMES_SETTLE: Duration = Duration::from_secs(1);
 /// How long a warm-up may take before the demo gives up: many times what the link needs.
 const WARMUP_PATIENCE: Duration = Duration::from_secs(120);
 
@@ -70,7 +70,7 @@ impl Stage<'_> {
             }
             self.house.check_alive()?;
         }
-        self.play("warmup", data, &self.shape.clone(), before).await
+        self.play("warmup", data, &self.shape.clone(), before, Some(&id)).await
     }
 
     /// A job on cold caches, with Foretide as it is.
@@ -79,7 +79,7 @@ impl Stage<'_> {
     /// What failed, by name.
     pub async fn scene(&mut self, name: &'static str, data: PathBuf, shape: &Shape) -> Result<Scene, DemoError> {
         let before = self.counters().await?;
-        self.play(name, data, shape, before).await
+        self.play(name, data, shape, before, None).await
     }
 
     /// A run of the job that is no row: it only gives the calendar something to see.
@@ -116,12 +116,27 @@ impl Stage<'_> {
         })
     }
 
-    async fn play(&mut self, name: &'static str, data: PathBuf, shape: &Shape, before: Counters) -> Result<Scene, DemoError> {
+    /// Plays a scene whose moves began to be counted at `before`.
+    ///
+    /// # Errors
+    /// What failed, by name.
+    pub async fn play(
+        &mut self,
+        name: &'static str,
+        data: PathBuf,
+        shape: &Shape,
+        before: Counters,
+        asked: Option<&WarmupId>,
+    ) -> Result<Scene, DemoError> {
         let started_at = Timestamp::now();
         let log = self.logs.join(format!("job-{name}.log"));
         let job = job::run(&data, shape, self.house.gpu_namespace(), &log).await?;
         self.house.check_alive()?;
         tokio::time::sleep(OUTCOMES_SETTLE).await;
+        if let Some(warmup) = asked {
+            // Its job has run: the data need not be brought back.
+            self.house.control().cancel_warmup(warmup).await?;
+        }
         // Emptied right away: what was prefetched and never read shows itself on the way out.
         let crossed_bytes = self.house.crossed_bytes();
         self.cool()?;

@@ -10,6 +10,7 @@ use std::net::SocketAddr;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use clap::Args;
 use foretide_api::{Api, Directory, Listener};
@@ -22,6 +23,9 @@ pub use self::ring::RingError;
 use self::ring::{NEWS_WAITING, News, Ring};
 use super::RunError;
 use crate::config::{self, ServeConfig};
+
+/// How long the API and the ring may take to end.
+const PATIENCE_AT_END: Duration = Duration::from_secs(3);
 
 /// Options of `foretide serve`.
 #[derive(Args, Debug)]
@@ -114,7 +118,7 @@ pub async fn run(options: Options) -> Result<(), RunError> {
         Arc::new(ToRing(news)),
         stopped.clone(),
     );
-    let turning = turn_on_own_thread(ring);
+    let mut turning = turn_on_own_thread(ring);
     let app = foretide_api::router(api).merge(foretide_dashboards::router());
     tracing::info!(%listen, state = %config.state.display(), "the control plane is up");
     let serving = tokio::spawn(
@@ -127,15 +131,19 @@ pub async fn run(options: Options) -> Result<(), RunError> {
     );
     tokio::select! {
         () = super::until_signal() => {}
-        ended = turning => {
+        ended = &mut turning => {
             stop.send_replace(true);
             let why = ended.map_or("its thread panicked".to_owned(), |r| r.err().map_or(String::new(), |e| e.to_string()));
             return Err(RunError::Told(format!("the planning loop ended: {why}")));
         }
     }
     stop.send_replace(true);
-    let _ = serving.await;
-    Ok(())
+    // The API holds the senders of news: once it has ended, the ring writes the model down and ends too.
+    let _ = tokio::time::timeout(PATIENCE_AT_END, serving).await;
+    match tokio::time::timeout(PATIENCE_AT_END, turning).await {
+        Ok(Ok(ended)) => Ok(ended?),
+        _ => Err(RunError::Told("the planning loop did not end in time; the model's last snapshot is older".to_owned())),
+    }
 }
 
 /// The ring computes for tens of milliseconds at a time, so it has a thread of its own.

@@ -175,10 +175,8 @@ impl Ring {
 
     async fn ask_model(&mut self, now: Timestamp) -> Result<(), CatalogError> {
         let advice = self.model.advise(now);
-        let gone = advice.withdrawn.iter().chain(
-            self.forecasts.iter().filter(|(_, f)| f.expires_at <= now).map(|(id, _)| id),
-        );
-        let gone: Vec<ForecastId> = gone.cloned().collect();
+        let old = self.forecasts.values().filter(|f| f.expires_at <= now || is_replaced(f, &advice.forecasts));
+        let gone: Vec<ForecastId> = advice.withdrawn.iter().chain(old.map(|f| &f.id)).cloned().collect();
         if !gone.is_empty() {
             gone.iter().for_each(|id| {
                 self.forecasts.remove(id);
@@ -310,6 +308,13 @@ impl Ring {
         self.catalog.put_model(SNAPSHOT, &self.model.snapshot()?, Timestamp::now()).await?;
         Ok(())
     }
+}
+
+/// Whether a newer forecast says the same reads anew: of the same run of the same workload, there and from there.
+fn is_replaced(old: &Forecast, new: &[Forecast]) -> bool {
+    new.iter().any(|f| {
+        f.id != old.id && (&f.workload, &f.run, &f.site, &f.volume) == (&old.workload, &old.run, &old.site, &old.volume)
+    })
 }
 
 /// The model as it was written down last; a snapshot that cannot be used costs what it had learned, not the start.

@@ -27,6 +27,7 @@ use foretide_flow::{
     Assignment, Entry, FilePath, Found, Listing, Move, MoveCause, MoveId, Outcome, Priority, Timestamp, VolumeId,
 };
 use serde::{Deserialize, Serialize};
+use tokio::runtime::Handle;
 use tokio::sync::{Notify, Semaphore, mpsc};
 use tokio::task::{AbortHandle, JoinSet};
 
@@ -85,6 +86,8 @@ pub struct Mover {
 
 #[derive(Debug)]
 struct Inner {
+    /// Where flights run: readers ask from threads that are no part of it.
+    runtime: Handle,
     config: MoverConfig,
     identity: Identity,
     token: Token,
@@ -119,6 +122,7 @@ impl Mover {
     ) -> Arc<Self> {
         let window_kib = (config.window_bytes / 1024).clamp(SEGMENT_BYTES / 1024, Semaphore::MAX_PERMITS as u64);
         let inner = Arc::new(Inner {
+            runtime: Handle::current(),
             window: Arc::new(Semaphore::new(window_kib as usize)),
             slots: Arc::new(Semaphore::new(config.max_running.max(1))),
             config,
@@ -338,7 +342,7 @@ impl Inner {
         for registered in own {
             started.push(registered.flight.clone());
             let (fetcher, purpose) = (fetcher.clone(), purpose.clone());
-            tokio::spawn(async move {
+            self.runtime.spawn(async move {
                 let (_, result) = fetcher.fetch(&registered.flight, &purpose).await;
                 registered.finish(result);
             });
