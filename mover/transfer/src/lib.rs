@@ -1,1 +1,26 @@
-//! Chunks from agent to agent.
+//! Chunks from agent to agent, over few warm TCP connections.
+//!
+//! At a source a [`Server`] lists, cuts and sends; at a cache site a [`Mover`] brings chunks to the store: planned
+//! moves within a window, demand reads at once. A mount uses three things: [`Mover::list`] and [`Mover::stat`] for
+//! metadata, [`Mover::read`] and [`Mover::ensure`] for bytes that may have to be fetched, and the store itself
+//! (`lookup`, `open_whole`, `read`, `note_read`) for what is here.
+
+mod borders;
+mod client;
+mod error;
+mod frame;
+mod handshake;
+mod limit;
+mod message;
+mod mover;
+mod server;
+mod socket;
+mod source;
+
+pub use borders::Borders;
+pub use client::{Client, ClientConfig};
+pub use error::TransferError;
+pub use handshake::{Identity, Token};
+pub use mover::{Answer, Mover, MoverConfig};
+pub use server::{Server, ServerConfig, ServerStats};
+pub use source::{LocalDirectory, Source, SourceFile, Stamp};

@@ -1,0 +1,201 @@
+//! The store's way to its content and journal: one narrow trait, so that tests can let a disk be full, write half
+//! of what was asked, or die between any two calls; and a bounded set of open files above it.
+
+use std::collections::HashMap;
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+
+/// What the store asks of a disk besides creating and removing files.
+pub trait Disk: Send + Sync + std::fmt::Debug {
+    /// Writes some of `bytes` at `offset`; how many is told.
+    ///
+    /// # Errors
+    /// The disk's.
+    fn write_at(&self, file: &File, bytes: &[u8], offset: u64) -> io::Result<usize>;
+
+    /// Reads some bytes at `offset`; 0 at the end.
+    ///
+    /// # Errors
+    /// The disk's.
+    fn read_at(&self, file: &File, bytes: &mut [u8], offset: u64) -> io::Result<usize>;
+
+    /// Makes everything written below this folder survive power loss.
+    ///
+    /// # Errors
+    /// The disk's.
+    fn sync(&self, folder: &File) -> io::Result<()>;
+}
+
+/// The machine's own disk.
+#[derive(Debug, Default)]
+pub struct RealDisk;
+
+impl Disk for RealDisk {
+    fn write_at(&self, file: &File, bytes: &[u8], offset: u64) -> io::Result<usize> {
+        file.write_at(bytes, offset)
+    }
+
+    fn read_at(&self, file: &File, bytes: &mut [u8], offset: u64) -> io::Result<usize> {
+        file.read_at(bytes, offset)
+    }
+
+    /// One `syncfs` instead of one `fsync` per file: thousands of small files arrive between two checkpoints.
+    fn sync(&self, folder: &File) -> io::Result<()> {
+        nix::unistd::syncfs(folder).map_err(io::Error::from)
+    }
+}
+
+/// Writes all of `bytes`, however short the single writes are.
+pub(super) fn write_all_at(disk: &dyn Disk, file: &File, mut bytes: &[u8], mut offset: u64) -> io::Result<()> {
+    while !bytes.is_empty() {
+        match disk.write_at(file, bytes, offset) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(n) => {
+                bytes = &bytes[n..];
+                offset += n as u64;
+            }
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(())
+}
+
+/// Fills all of `bytes` or fails with `UnexpectedEof`.
+pub(super) fn read_exact_at(disk: &dyn Disk, file: &File, mut bytes: &mut [u8], mut offset: u64) -> io::Result<()> {
+    while !bytes.is_empty() {
+        match disk.read_at(file, bytes, offset) {
+            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(n) => {
+                bytes = &mut bytes[n..];
+                offset += n as u64;
+            }
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(())
+}
+
+/// Data files by number, at most `limit` of them held open.
+#[derive(Debug)]
+pub(super) struct DataFiles {
+    folder: PathBuf,
+    limit: usize,
+    open: Mutex<OpenFiles>,
+}
+
+#[derive(Debug, Default)]
+struct OpenFiles {
+    files: HashMap<u64, (Arc<File>, u64)>,
+    clock: u64,
+}
+
+impl DataFiles {
+    /// Folders that share the files, so that no directory grows beyond what its file system likes.
+    const FOLDERS: u64 = 256;
+
+    pub(super) fn new(folder: PathBuf, limit: usize) -> io::Result<Self> {
+        std::fs::create_dir_all(&folder)?;
+        Ok(Self { folder, limit: limit.max(1), open: Mutex::default() })
+    }
+
+    pub(super) fn path(&self, no: u64) -> PathBuf {
+        self.folder.join(format!("{:02x}/{no:016x}", no % Self::FOLDERS))
+    }
+
+    /// A handle of its own, for reading: it outlives the cache and the file's name.
+    pub(super) fn open_for_reading(&self, no: u64) -> io::Result<File> {
+        File::open(self.path(no))
+    }
+
+    /// The shared handle; with `create`, the file is made if it is not there.
+    pub(super) fn get(&self, no: u64, create: bool) -> io::Result<Arc<File>> {
+        {
+            let mut open = self.lock();
+            open.clock += 1;
+            let now = open.clock;
+            if let Some((file, used)) = open.files.get_mut(&no) {
+                *used = now;
+                return Ok(file.clone());
+            }
+        }
+        let file = Arc::new(if create { self.open_or_make(no)? } else { open_rw(&self.path(no), false)? });
+        let mut open = self.lock();
+        if open.files.len() >= self.limit {
+            open.drop_oldest(self.limit / 8 + 1);
+        }
+        let now = open.clock;
+        Ok(open.files.entry(no).or_insert((file, now)).0.clone())
+    }
+
+    fn open_or_make(&self, no: u64) -> io::Result<File> {
+        let path = self.path(no);
+        match open_rw(&path, true) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                std::fs::create_dir_all(self.folder.join(format!("{:02x}", no % Self::FOLDERS)))?;
+                open_rw(&path, true)
+            }
+            opened => opened,
+        }
+    }
+
+    pub(super) fn remove(&self, no: u64) -> io::Result<()> {
+        self.lock().files.remove(&no);
+        match std::fs::remove_file(self.path(no)) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
+            _ => Ok(()),
+        }
+    }
+
+    /// The numbers of all files that are there.
+    pub(super) fn present(&self) -> io::Result<Vec<u64>> {
+        let mut found = Vec::new();
+        for folder in std::fs::read_dir(&self.folder)? {
+            for entry in std::fs::read_dir(folder?.path())? {
+                let name = entry?.file_name();
+                found.extend(name.to_str().and_then(|n| u64::from_str_radix(n, 16).ok()));
+            }
+        }
+        Ok(found)
+    }
+
+    #[cfg(test)]
+    pub(super) fn open_count(&self) -> usize {
+        self.lock().files.len()
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, OpenFiles> {
+        self.open.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}
+
+fn open_rw(path: &Path, create: bool) -> io::Result<File> {
+    OpenOptions::new().read(true).write(true).create(create).truncate(false).open(path)
+}
+
+impl OpenFiles {
+    fn drop_oldest(&mut self, n: usize) {
+        let mut used: Vec<u64> = self.files.values().map(|(_, used)| *used).collect();
+        if used.is_empty() {
+            return;
+        }
+        let n = n.min(used.len());
+        let (_, newest_to_drop, _) = used.select_nth_unstable(n - 1);
+        let limit = *newest_to_drop;
+        self.files.retain(|_, (_, used)| *used > limit);
+    }
+}
+
+/// Whether the disk said that it is full.
+pub(super) fn is_full(e: &io::Error) -> bool {
+    matches!(e.raw_os_error(), Some(libc::ENOSPC | libc::EDQUOT))
+}
+
+/// Opens a folder, to be synced.
+pub(super) fn open_folder(path: &Path) -> io::Result<File> {
+    File::open(path)
+}

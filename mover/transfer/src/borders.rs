@@ -1,0 +1,45 @@
+//! Residency rules as both ends ask them (promise I): the sender before it reads a byte, the receiver before it asks
+//! for one.
+
+use std::sync::{Arc, PoisonError, RwLock};
+
+use foretide_flow::{FilePath, Refusal, Ruleset, SiteId, Timestamp, Topology, VolumeId};
+
+/// Rules and topology as they stand; replaced when the control plane tells.
+#[derive(Debug, Default)]
+pub struct Borders {
+    current: RwLock<Arc<(Ruleset, Topology)>>,
+}
+
+impl Borders {
+    /// From what the control plane said.
+    pub fn new(rules: Ruleset, topology: Topology) -> Arc<Self> {
+        Arc::new(Self { current: RwLock::new(Arc::new((rules, topology))) })
+    }
+
+    /// Takes new rules.
+    pub fn replace(&self, rules: Ruleset, topology: Topology) {
+        *self.current.write().unwrap_or_else(PoisonError::into_inner) = Arc::new((rules, topology));
+    }
+
+    /// Whether a file may go to a site; the refusal is to be written down. `by` is `sender` or `receiver`.
+    ///
+    /// # Errors
+    /// The refusal, naming the rule.
+    pub fn check(&self, volume: &VolumeId, path: &FilePath, to: &SiteId, by: &str) -> Result<(), Box<Refusal>> {
+        let current = self.current.read().unwrap_or_else(PoisonError::into_inner).clone();
+        let at = Timestamp::now();
+        let verdict = current.0.verdict(&current.1, volume, path, to, at);
+        if verdict.allows() {
+            return Ok(());
+        }
+        Err(Box::new(Refusal {
+            volume: volume.clone(),
+            path: path.clone(),
+            to: to.clone(),
+            rule: verdict.rule.unwrap_or_else(|| "default".into()),
+            by: by.to_owned(),
+            at,
+        }))
+    }
+}

@@ -1,0 +1,282 @@
+//! One connection to a peer: requests go out as they come, answers come back in any order.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use foretide_flow::Priority;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use tokio::sync::mpsc;
+
+use crate::TransferError;
+use crate::frame::{Frame, FrameError, FrameReader, Kind};
+use crate::handshake::{Identity, PROTOCOL, Token, decode_challenge, encode_hello, fresh_nonce};
+use crate::message::{Failure, Request};
+
+/// A part of an answer.
+#[derive(Debug)]
+pub(crate) enum Event {
+    /// A manifest as the peer wrote it.
+    Head(Bytes),
+    /// Whole chunks from this number on.
+    Data { first: u32, bytes: Bytes },
+    /// Entries as the peer wrote them.
+    Entries(Bytes),
+    /// The answer is complete.
+    End { same: bool },
+    /// The peer says no.
+    Failed(Failure),
+    /// The connection broke.
+    Lost(String),
+}
+
+/// Asks whether the peer is there, this often.
+const PING_INTERVAL: Duration = Duration::from_secs(5);
+/// Nothing at all from the peer for this long: the connection is broken, however long the kernel would wait.
+const SILENCE_LIMIT: Duration = Duration::from_secs(20);
+/// A peer may send a chunk more at each end than was asked, and no more: bytes.
+const EXCESS_BYTES: u64 = 32 << 20;
+
+#[derive(Debug)]
+struct Pending {
+    events: mpsc::UnboundedSender<Event>,
+    /// Bytes that it may still bring. What was asked for bounds what waits in the channel: the asker's window.
+    allowed_bytes: u64,
+}
+
+/// The sending side, shared by all who ask.
+#[derive(Debug)]
+pub(crate) struct Connection {
+    peer: String,
+    out: mpsc::UnboundedSender<Frame>,
+    pending: Mutex<HashMap<u32, Pending>>,
+    next_id: AtomicU32,
+    outstanding_bytes: AtomicU64,
+    broken: AtomicBool,
+    pub(super) received_bytes: Arc<AtomicU64>,
+}
+
+/// An answer that is coming in. Dropped before its end, it is cancelled at the peer.
+#[derive(Debug)]
+pub(crate) struct Incoming {
+    events: mpsc::UnboundedReceiver<Event>,
+    pub(super) handle: Handle,
+    expected_bytes: u64,
+    ended: bool,
+}
+
+/// Names a request, to raise it.
+#[derive(Clone, Debug)]
+pub(crate) struct Handle {
+    connection: Arc<Connection>,
+    id: u32,
+}
+
+impl Handle {
+    /// Somebody waits for it now.
+    pub(crate) fn raise(&self) {
+        let _ = self.connection.out.send(Frame::new(Kind::Raise, self.id, Bytes::new()));
+    }
+}
+
+impl Incoming {
+    /// The next part; `End`, `Failed` or `Lost` is the last.
+    pub(crate) async fn next(&mut self) -> Event {
+        let event = self.events.recv().await.unwrap_or_else(|| Event::Lost("closed".into()));
+        self.ended = matches!(event, Event::End { .. } | Event::Failed(_) | Event::Lost(_));
+        event
+    }
+
+    pub(crate) fn handle(&self) -> &Handle {
+        &self.handle
+    }
+
+    pub(crate) fn peer(&self) -> &str {
+        &self.handle.connection.peer
+    }
+}
+
+impl Drop for Incoming {
+    fn drop(&mut self) {
+        let connection = &self.handle.connection;
+        connection.outstanding_bytes.fetch_sub(self.expected_bytes, Ordering::Relaxed);
+        if !self.ended && connection.lock().remove(&self.handle.id).is_some() {
+            let _ = connection.out.send(Frame::new(Kind::Cancel, self.handle.id, Bytes::new()));
+        }
+    }
+}
+
+impl Connection {
+    fn lock(&self) -> MutexGuard<'_, HashMap<u32, Pending>> {
+        self.pending.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn is_broken(&self) -> bool {
+        self.broken.load(Ordering::Acquire)
+    }
+
+    /// What was asked and has not come yet.
+    pub(super) fn outstanding_bytes(&self) -> u64 {
+        self.outstanding_bytes.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn ask(self: &Arc<Self>, request: &Request, priority: Priority, expected_bytes: u64) -> Incoming {
+        let id = self.next_id.fetch_add(1, Ordering::Relaxed);
+        let (events, receiver) = mpsc::unbounded_channel();
+        let allowed_bytes = expected_bytes.saturating_add(EXCESS_BYTES);
+        self.lock().insert(id, Pending { events, allowed_bytes });
+        self.outstanding_bytes.fetch_add(expected_bytes, Ordering::Relaxed);
+        let frame = Frame::new(Kind::Request, id, request.encode()).with_priority(priority);
+        if self.out.send(frame).is_err() || self.is_broken() {
+            self.break_all("closed");
+        }
+        let handle = Handle { connection: self.clone(), id };
+        Incoming { events: receiver, handle, expected_bytes, ended: false }
+    }
+
+    fn break_all(&self, why: &str) {
+        self.broken.store(true, Ordering::Release);
+        for (_, pending) in self.lock().drain() {
+            let _ = pending.events.send(Event::Lost(why.to_owned()));
+        }
+    }
+
+    fn take(&self, frame: Frame) -> Result<(), FrameError> {
+        self.received_bytes.fetch_add(frame.length() as u64, Ordering::Relaxed);
+        let event = match frame.kind {
+            Kind::Head => Event::Head(frame.payload),
+            Kind::Data => Event::Data { first: frame.argument, bytes: frame.payload },
+            Kind::Listing | Kind::Entry => Event::Entries(frame.payload),
+            Kind::End => Event::End { same: frame.argument == 1 },
+            Kind::Failed => Event::Failed(Failure::decode(&frame.payload).map_err(|_| FrameError::Damaged)?),
+            Kind::Pad | Kind::Pong | Kind::Welcome => return Ok(()),
+            other => return Err(FrameError::Kind(other as u8)),
+        };
+        let mut open = self.lock();
+        let Some(pending) = open.get_mut(&frame.request) else { return Ok(()) };
+        if let Event::Data { bytes, .. } = &event {
+            let length = bytes.len() as u64;
+            pending.allowed_bytes =
+                pending.allowed_bytes.checked_sub(length).ok_or(FrameError::TooLong(bytes.len()))?;
+        }
+        let last = matches!(event, Event::End { .. } | Event::Failed(_));
+        let _ = pending.events.send(event);
+        if last {
+            open.remove(&frame.request);
+        }
+        Ok(())
+    }
+}
+
+/// A connection that is let in, and what keeps it going.
+pub(super) struct Opened<R, W> {
+    pub(super) connection: Arc<Connection>,
+    reader: FrameReader<R>,
+    write: W,
+    frames: mpsc::UnboundedReceiver<Frame>,
+}
+
+/// Proves who we are and sees that the peer knows the token, too.
+pub(super) async fn open<R: AsyncRead + Unpin, W: AsyncWrite + Unpin>(
+    peer: &str,
+    read: R,
+    mut write: W,
+    token: &Token,
+    identity: &Identity,
+    received_bytes: Arc<AtomicU64>,
+) -> Result<Opened<R, W>, TransferError> {
+    let broke = |why: String| TransferError::Disconnected { peer: peer.to_owned(), why };
+    let ours = fresh_nonce();
+    send(&mut write, &Frame::new(Kind::Hello, 0, encode_hello(&ours, identity)))
+        .await
+        .map_err(|e| broke(e.to_string()))?;
+    let mut reader = FrameReader::new(read);
+    let challenge = reader.next().await.map_err(|e| broke(e.to_string()))?;
+    let (protocol, theirs, mac) =
+        decode_challenge(&challenge.payload).map_err(|e| broke(format!("it is no agent: {e}")))?;
+    if protocol != PROTOCOL {
+        return Err(TransferError::Version { peer: peer.to_owned(), theirs: protocol, ours: PROTOCOL });
+    }
+    if mac != token.listener_mac(&ours, &theirs) {
+        return Err(TransferError::Token { peer: peer.to_owned() });
+    }
+    let proof = token.dialler_mac(&ours, &theirs, identity).as_bytes().to_vec();
+    send(&mut write, &Frame::new(Kind::Proof, 0, proof)).await.map_err(|e| broke(e.to_string()))?;
+    reader.trust();
+    let (out, frames) = mpsc::unbounded_channel();
+    let connection = Arc::new(Connection {
+        peer: peer.to_owned(),
+        out,
+        pending: Mutex::default(),
+        next_id: AtomicU32::new(1),
+        outstanding_bytes: AtomicU64::new(0),
+        broken: AtomicBool::new(false),
+        received_bytes,
+    });
+    Ok(Opened { connection, reader, write, frames })
+}
+
+async fn send<W: AsyncWrite + Unpin>(write: &mut W, frame: &Frame) -> std::io::Result<()> {
+    write.write_all(&[frame.header().as_slice(), &frame.payload].concat()).await
+}
+
+impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Opened<R, W> {
+    /// Runs until the connection breaks; why.
+    pub(super) async fn run(self) -> String {
+        let Self { connection, mut reader, write, frames } = self;
+        let last_heard = Mutex::new(Instant::now());
+        let reading = async {
+            loop {
+                let frame = match reader.next().await {
+                    Ok(frame) => frame,
+                    Err(e) => return e.to_string(),
+                };
+                *last_heard.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+                if let Err(e) = connection.take(frame) {
+                    return e.to_string();
+                }
+            }
+        };
+        let why = tokio::select! {
+            why = reading => why,
+            why = write_frames(write, frames) => why,
+            why = watch(&connection, &last_heard) => why,
+        };
+        connection.break_all(&why);
+        why
+    }
+}
+
+/// Many small requests go out in one write.
+async fn write_frames<W: AsyncWrite + Unpin>(mut write: W, mut frames: mpsc::UnboundedReceiver<Frame>) -> String {
+    let mut batch = Vec::new();
+    while let Some(frame) = frames.recv().await {
+        let mut next = Some(frame);
+        while let Some(frame) = next {
+            batch.extend_from_slice(&frame.header());
+            batch.extend_from_slice(&frame.payload);
+            next = if batch.len() < MAX_BATCH_BYTES { frames.try_recv().ok() } else { None };
+        }
+        if let Err(e) = write.write_all(&batch).await {
+            return e.to_string();
+        }
+        batch.clear();
+    }
+    "closed".into()
+}
+
+/// Requests written at once, bytes.
+const MAX_BATCH_BYTES: usize = 64 << 10;
+
+async fn watch(connection: &Connection, last_heard: &Mutex<Instant>) -> String {
+    loop {
+        tokio::time::sleep(PING_INTERVAL).await;
+        let silent = last_heard.lock().unwrap_or_else(PoisonError::into_inner).elapsed();
+        if silent > SILENCE_LIMIT {
+            return format!("nothing heard for {} s", silent.as_secs());
+        }
+        let _ = connection.out.send(Frame::new(Kind::Ping, 0, Bytes::new()));
+    }
+}

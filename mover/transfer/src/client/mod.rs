@@ -1,0 +1,286 @@
+//! A peer, over a pool of warm connections.
+//!
+//! Connections are dialled at once and dialled again when they break, and a new one is warmed up with meaningless
+//! bytes: on a link of 150 ms a cold connection needs four round trips for 100 KB, a warm one needs one. The first
+//! connection takes demands while it is free; everything else goes to the connection that has least outstanding.
+
+mod connection;
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use foretide_flow::{Entry, FilePath, Listing, Priority, Refusal, Timestamp, VolumeId};
+use serde::{Deserialize, Serialize};
+use tokio::net::TcpStream;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+use crate::TransferError;
+use crate::handshake::{Identity, Token};
+use crate::message::{Failure, ReadRequest, Request, entries};
+use connection::{Connection, open};
+pub(crate) use connection::{Event, Handle, Incoming};
+
+/// How peers are reached.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ClientConfig {
+    /// Connections to each peer. One cannot fill 1 Gbit/s at 150 ms with the kernel's usual buffers; eight can.
+    pub connections: usize,
+    /// Bytes without meaning that a new connection asks for, to open its window.
+    pub warm_bytes: u32,
+    /// A peer that answers no dial for this long is unreachable, seconds: two retransmissions of a lost SYN.
+    pub dial_timeout_s: u64,
+    /// A request waits this long for a connection before it fails, seconds.
+    pub patience_s: u64,
+    /// Tries of a request whose connection broke.
+    pub attempts: u32,
+}
+
+impl Default for ClientConfig {
+    fn default() -> Self {
+        Self { connections: 8, warm_bytes: 1 << 20, dial_timeout_s: 8, patience_s: 10, attempts: 4 }
+    }
+}
+
+/// Between two dials: doubled from the first to the last, and scattered so that peers do not come back in step.
+const FIRST_BACKOFF: Duration = Duration::from_millis(100);
+const LAST_BACKOFF: Duration = Duration::from_secs(5);
+/// What an answer without chunks is reckoned as when connections are chosen, bytes.
+const SMALL_ANSWER_BYTES: u64 = 4096;
+
+/// A peer that serves volumes. Dropping it closes its connections.
+#[derive(Debug)]
+pub struct Client {
+    shared: Arc<Pool>,
+    _dialling: JoinSet<()>,
+}
+
+#[derive(Debug)]
+struct Pool {
+    address: String,
+    config: ClientConfig,
+    token: Token,
+    identity: Identity,
+    slots: Mutex<Vec<Option<Arc<Connection>>>>,
+    /// Grows whenever a slot changes or a dial fails.
+    changes: watch::Sender<u64>,
+    last_error: Mutex<Option<TransferError>>,
+    received_bytes: Arc<AtomicU64>,
+}
+
+impl Client {
+    /// Begins to dial `address` (`host:port`); must be called inside a tokio runtime.
+    pub fn new(config: ClientConfig, address: &str, token: Token, identity: Identity) -> Arc<Self> {
+        let connections = config.connections.max(1);
+        let shared = Arc::new(Pool {
+            address: address.to_owned(),
+            config,
+            token,
+            identity,
+            slots: Mutex::new(vec![None; connections]),
+            changes: watch::channel(0).0,
+            last_error: Mutex::default(),
+            received_bytes: Arc::default(),
+        });
+        let mut dialling = JoinSet::new();
+        for slot in 0..connections {
+            dialling.spawn(keep_connected(shared.clone(), slot));
+        }
+        Arc::new(Self { shared, _dialling: dialling })
+    }
+
+    /// Its address.
+    pub fn address(&self) -> &str {
+        &self.shared.address
+    }
+
+    /// Bytes received, frames included.
+    pub fn received_bytes(&self) -> u64 {
+        self.shared.received_bytes.load(Ordering::Relaxed)
+    }
+
+    /// Connections that are open.
+    pub fn connected(&self) -> usize {
+        self.shared.slots().iter().flatten().filter(|c| !c.is_broken()).count()
+    }
+
+    /// One directory, complete, as it is now.
+    ///
+    /// # Errors
+    /// [`TransferError`]; broken connections are retried first.
+    pub async fn list(&self, volume: &VolumeId, directory: &FilePath) -> Result<Listing, TransferError> {
+        let request = Request::List { volume: volume.clone(), directory: directory.clone() };
+        let seen_at = Timestamp::now();
+        let entries = self.entries(&request, volume, directory).await?;
+        Ok(Listing { volume: volume.clone(), directory: directory.clone(), seen_at, entries })
+    }
+
+    /// One name as it is now; a symbolic link is not followed.
+    ///
+    /// # Errors
+    /// [`TransferError`]; broken connections are retried first.
+    pub async fn stat(&self, volume: &VolumeId, path: &FilePath) -> Result<Entry, TransferError> {
+        let request = Request::Stat { volume: volume.clone(), path: path.clone() };
+        let entry = self.entries(&request, volume, path).await?.pop();
+        entry.ok_or_else(|| TransferError::Protocol { peer: self.address().into(), why: "an empty answer".into() })
+    }
+
+    async fn entries(
+        &self,
+        request: &Request,
+        volume: &VolumeId,
+        path: &FilePath,
+    ) -> Result<Vec<Entry>, TransferError> {
+        let mut attempt = 0;
+        loop {
+            attempt += 1;
+            match self.entries_once(request, volume, path).await {
+                Err(TransferError::Disconnected { .. }) if attempt < self.shared.config.attempts => {
+                    tokio::time::sleep(jitter(FIRST_BACKOFF)).await;
+                }
+                done => return done,
+            }
+        }
+    }
+
+    async fn entries_once(
+        &self,
+        request: &Request,
+        volume: &VolumeId,
+        path: &FilePath,
+    ) -> Result<Vec<Entry>, TransferError> {
+        let mut incoming = self.ask(request, Priority::Demand, SMALL_ANSWER_BYTES).await?;
+        let mut found = Vec::new();
+        loop {
+            match incoming.next().await {
+                Event::Entries(part) => found.extend(self.decode_entries(&part)?),
+                Event::End { .. } => return Ok(found),
+                other => return Err(self.failure(other, volume, path)),
+            }
+        }
+    }
+
+    fn decode_entries(&self, part: &Bytes) -> Result<Vec<Entry>, TransferError> {
+        entries(part).map_err(|e| TransferError::Protocol { peer: self.address().into(), why: e.to_string() })
+    }
+
+    /// Asks for a file's content; `expected_bytes` is what the answer will be long about.
+    pub(crate) async fn read(
+        &self,
+        request: ReadRequest,
+        priority: Priority,
+        expected_bytes: u64,
+    ) -> Result<Incoming, TransferError> {
+        self.ask(&Request::Read(request), priority, expected_bytes + SMALL_ANSWER_BYTES).await
+    }
+
+    async fn ask(&self, request: &Request, priority: Priority, bytes: u64) -> Result<Incoming, TransferError> {
+        let connection = self.shared.connection(priority).await?;
+        Ok(connection.ask(request, priority, bytes))
+    }
+
+    /// What an event that ends an answer badly means to the asker.
+    pub(crate) fn failure(&self, event: Event, volume: &VolumeId, path: &FilePath) -> TransferError {
+        let peer = self.address().to_owned();
+        match event {
+            Event::Failed(Failure::NotFound) => TransferError::NotFound { volume: volume.clone(), path: path.clone() },
+            Event::Failed(Failure::Changed) => TransferError::Changed { path: path.clone() },
+            Event::Failed(Failure::Refused(refusal)) => TransferError::Refused(Box::new(told(*refusal, volume, path))),
+            Event::Failed(Failure::NoVolume) => TransferError::NoSource(volume.clone()),
+            Event::Failed(Failure::Other(why)) => TransferError::Source { peer, path: path.clone(), why },
+            Event::Lost(why) => TransferError::Disconnected { peer, why },
+            other => TransferError::Protocol { peer, why: format!("an answer of the wrong kind: {other:?}") },
+        }
+    }
+}
+
+/// A refusal is of what we asked for, whatever the peer wrote.
+fn told(refusal: Refusal, volume: &VolumeId, path: &FilePath) -> Refusal {
+    Refusal { volume: volume.clone(), path: path.clone(), ..refusal }
+}
+
+impl Pool {
+    fn slots(&self) -> std::sync::MutexGuard<'_, Vec<Option<Arc<Connection>>>> {
+        self.slots.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn set(&self, slot: usize, connection: Option<Arc<Connection>>) {
+        self.slots()[slot] = connection;
+        self.changes.send_modify(|n| *n += 1);
+    }
+
+    fn choose(&self, priority: Priority) -> Option<Arc<Connection>> {
+        let slots = self.slots();
+        let sound = |c: &&Arc<Connection>| !c.is_broken();
+        let kept_free = slots[0].as_ref().filter(sound);
+        let free = kept_free.filter(|c| priority == Priority::Demand && c.outstanding_bytes() == 0);
+        let others = slots.iter().skip(1).flatten().filter(sound).min_by_key(|c| c.outstanding_bytes());
+        free.or(others).or(kept_free).cloned()
+    }
+
+    async fn connection(&self, priority: Priority) -> Result<Arc<Connection>, TransferError> {
+        let until = tokio::time::Instant::now() + Duration::from_secs(self.config.patience_s);
+        let mut changes = self.changes.subscribe();
+        loop {
+            changes.borrow_and_update();
+            if let Some(connection) = self.choose(priority) {
+                return Ok(connection);
+            }
+            let last = self.last_error.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            if let Some(hopeless @ (TransferError::Token { .. } | TransferError::Version { .. })) = last {
+                return Err(hopeless);
+            }
+            if tokio::time::timeout_at(until, changes.changed()).await.is_err() {
+                let why = last.map_or_else(|| "no answer".into(), |e| e.to_string());
+                return Err(TransferError::Unreachable { peer: self.address.clone(), why });
+            }
+        }
+    }
+}
+
+async fn keep_connected(pool: Arc<Pool>, slot: usize) {
+    let mut backoff = FIRST_BACKOFF;
+    loop {
+        let why = match dial(&pool).await {
+            Ok(opened) => {
+                backoff = FIRST_BACKOFF;
+                *pool.last_error.lock().unwrap_or_else(PoisonError::into_inner) = None;
+                let connection = opened.connection.clone();
+                let warming = Request::Warm { bytes: pool.config.warm_bytes };
+                let warming = connection.ask(&warming, Priority::Background, 0);
+                pool.set(slot, Some(connection));
+                let why = opened.run().await;
+                drop(warming);
+                TransferError::Disconnected { peer: pool.address.clone(), why }
+            }
+            Err(e) => e,
+        };
+        tracing::debug!(peer = %pool.address, slot, error = %why, "not connected");
+        *pool.last_error.lock().unwrap_or_else(PoisonError::into_inner) = Some(why);
+        pool.set(slot, None);
+        tokio::time::sleep(jitter(backoff)).await;
+        backoff = (backoff * 2).min(LAST_BACKOFF);
+    }
+}
+
+async fn dial(
+    pool: &Pool,
+) -> Result<connection::Opened<tokio::net::tcp::OwnedReadHalf, tokio::net::tcp::OwnedWriteHalf>, TransferError> {
+    let unreachable = |why: String| TransferError::Unreachable { peer: pool.address.clone(), why };
+    let limit = Duration::from_secs(pool.config.dial_timeout_s);
+    let dialled = async {
+        let stream = TcpStream::connect(&pool.address).await.map_err(|e| unreachable(e.to_string()))?;
+        crate::socket::tune(&stream).map_err(|e| unreachable(e.to_string()))?;
+        let (read, write) = stream.into_split();
+        open(&pool.address, read, write, &pool.token, &pool.identity, pool.received_bytes.clone()).await
+    };
+    tokio::time::timeout(limit, dialled).await.map_err(|_| unreachable("no answer".into()))?
+}
+
+/// Between half and one and a half times as long.
+pub(crate) fn jitter(d: Duration) -> Duration {
+    d.mul_f64(0.5 + rand::random::<f64>())
+}

@@ -1,0 +1,318 @@
+//! What is asked and answered, and how it is written. Strings, paths and lists carry their length; what does not
+//! read is refused.
+
+use std::ops::Range;
+
+use foretide_chunk::encoding::{EncodingError, Reader, put_bytes, put_option};
+use foretide_flow::{Entry, EntryKind, FilePath, FileVersion, ManifestId, Refusal, SiteId, Timestamp, VolumeId};
+
+/// A question.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Request {
+    /// One directory, complete.
+    List { volume: VolumeId, directory: FilePath },
+    /// One name.
+    Stat { volume: VolumeId, path: FilePath },
+    /// Manifest, chunks or both.
+    Read(ReadRequest),
+    /// So many bytes without meaning.
+    Warm { bytes: u32 },
+}
+
+/// A question for a file's content.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct ReadRequest {
+    pub(crate) volume: VolumeId,
+    pub(crate) path: FilePath,
+    /// This version and no other.
+    pub(crate) version: Option<FileVersion>,
+    /// Nothing, if this is the version.
+    pub(crate) unless: Option<FileVersion>,
+    /// Cut again, whatever is remembered: the bytes did not fit their ids.
+    pub(crate) recut: bool,
+    pub(crate) want: Want,
+}
+
+/// What of a file.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Want {
+    /// Its manifest.
+    Manifest,
+    /// Its manifest, and the chunks that cover these bytes, in one answer.
+    Bytes(Range<u64>),
+    /// These chunks of this manifest, which the asker has.
+    Chunks { manifest: ManifestId, chunks: Range<u32> },
+}
+
+/// Why a request failed at the other end.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Failure {
+    NotFound,
+    Changed,
+    Refused(Box<Refusal>),
+    NoVolume,
+    Other(String),
+}
+
+fn put_path(out: &mut Vec<u8>, volume: &VolumeId, path: &FilePath) {
+    put_bytes(out, volume.as_str().as_bytes());
+    put_bytes(out, path.as_bytes());
+}
+
+fn path(r: &mut Reader<'_>) -> Result<(VolumeId, FilePath), EncodingError> {
+    let volume = VolumeId::new(r.text("volume")?).map_err(|_| EncodingError::Impossible("volume"))?;
+    let path = FilePath::new(r.bytes("path")?).map_err(|_| EncodingError::Impossible("path"))?;
+    Ok((volume, path))
+}
+
+fn put_version(out: &mut Vec<u8>, version: &FileVersion) {
+    put_bytes(out, version.0.as_bytes());
+}
+
+fn version(r: &mut Reader<'_>) -> Result<FileVersion, EncodingError> {
+    Ok(FileVersion(r.text("version")?.into()))
+}
+
+impl Request {
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        let mut out = Vec::with_capacity(128);
+        match self {
+            Self::List { volume, directory } => {
+                out.push(1);
+                put_path(&mut out, volume, directory);
+            }
+            Self::Stat { volume, path } => {
+                out.push(2);
+                put_path(&mut out, volume, path);
+            }
+            Self::Read(read) => {
+                out.push(3);
+                read.encode(&mut out);
+            }
+            Self::Warm { bytes } => {
+                out.push(4);
+                out.extend_from_slice(&bytes.to_le_bytes());
+            }
+        }
+        out
+    }
+
+    pub(crate) fn decode(record: &[u8]) -> Result<Self, EncodingError> {
+        let mut r = Reader::new(record);
+        let request = match r.u8("request")? {
+            1 => path(&mut r).map(|(volume, directory)| Self::List { volume, directory })?,
+            2 => path(&mut r).map(|(volume, path)| Self::Stat { volume, path })?,
+            3 => Self::Read(ReadRequest::decode(&mut r)?),
+            4 => Self::Warm { bytes: r.u32("bytes")? },
+            _ => return Err(EncodingError::Impossible("request")),
+        };
+        r.end()?;
+        Ok(request)
+    }
+}
+
+impl ReadRequest {
+    fn encode(&self, out: &mut Vec<u8>) {
+        put_path(out, &self.volume, &self.path);
+        put_option(out, self.version.as_ref(), put_version);
+        put_option(out, self.unless.as_ref(), put_version);
+        out.push(u8::from(self.recut));
+        match &self.want {
+            Want::Manifest => out.push(1),
+            Want::Bytes(bytes) => {
+                out.push(2);
+                out.extend_from_slice(&bytes.start.to_le_bytes());
+                out.extend_from_slice(&bytes.end.to_le_bytes());
+            }
+            Want::Chunks { manifest, chunks } => {
+                out.push(3);
+                out.extend_from_slice(&manifest.0);
+                out.extend_from_slice(&chunks.start.to_le_bytes());
+                out.extend_from_slice(&chunks.end.to_le_bytes());
+            }
+        }
+    }
+
+    fn decode(r: &mut Reader<'_>) -> Result<Self, EncodingError> {
+        let (volume, path) = path(r)?;
+        let known = r.option("version", version)?;
+        let unless = r.option("version", version)?;
+        let recut = r.u8("recut")? == 1;
+        let want = match r.u8("want")? {
+            1 => Want::Manifest,
+            2 => Want::Bytes(r.u64("first byte")?..r.u64("last byte")?),
+            3 => Want::Chunks {
+                manifest: ManifestId(r.digest("manifest")?),
+                chunks: r.u32("first chunk")?..r.u32("last chunk")?,
+            },
+            _ => return Err(EncodingError::Impossible("want")),
+        };
+        Ok(Self { volume, path, version: known, unless, recut, want })
+    }
+}
+
+impl Failure {
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        let mut out = Vec::new();
+        match self {
+            Self::NotFound => out.push(1),
+            Self::Changed => out.push(2),
+            Self::Refused(r) => {
+                out.push(3);
+                put_path(&mut out, &r.volume, &r.path);
+                put_bytes(&mut out, r.to.as_str().as_bytes());
+                put_bytes(&mut out, r.rule.as_bytes());
+                put_bytes(&mut out, r.by.as_bytes());
+                out.extend_from_slice(&r.at.0.to_le_bytes());
+            }
+            Self::NoVolume => out.push(4),
+            Self::Other(why) => {
+                out.push(5);
+                put_bytes(&mut out, why.as_bytes());
+            }
+        }
+        out
+    }
+
+    pub(crate) fn decode(record: &[u8]) -> Result<Self, EncodingError> {
+        let mut r = Reader::new(record);
+        let failure = match r.u8("failure")? {
+            1 => Self::NotFound,
+            2 => Self::Changed,
+            3 => {
+                let (volume, path) = path(&mut r)?;
+                let to = SiteId::new(r.text("site")?).map_err(|_| EncodingError::Impossible("site"))?;
+                let rule = r.text("rule")?.to_owned();
+                let by = r.text("refuser")?.to_owned();
+                Self::Refused(Box::new(Refusal { volume, path, to, rule, by, at: Timestamp(r.i64("time")?) }))
+            }
+            4 => Self::NoVolume,
+            5 => Self::Other(r.text("reason")?.to_owned()),
+            _ => return Err(EncodingError::Impossible("failure")),
+        };
+        r.end()?;
+        Ok(failure)
+    }
+}
+
+/// Puts one entry; its path is written whole.
+pub(crate) fn put_entry(out: &mut Vec<u8>, entry: &Entry) {
+    put_bytes(out, entry.path.as_bytes());
+    match &entry.kind {
+        EntryKind::File => out.push(1),
+        EntryKind::Directory => out.push(2),
+        EntryKind::Symlink { target } => {
+            out.push(3);
+            put_bytes(out, target.as_bytes());
+        }
+    }
+    out.extend_from_slice(&entry.size.to_le_bytes());
+    out.extend_from_slice(&entry.modified_at.0.to_le_bytes());
+    for n in [entry.mode, entry.uid, entry.gid, entry.links] {
+        out.extend_from_slice(&n.to_le_bytes());
+    }
+    put_version(out, &entry.version);
+}
+
+fn entry(r: &mut Reader<'_>) -> Result<Entry, EncodingError> {
+    let path = FilePath::new(r.bytes("path")?).map_err(|_| EncodingError::Impossible("path"))?;
+    let kind = match r.u8("kind")? {
+        1 => EntryKind::File,
+        2 => EntryKind::Directory,
+        3 => EntryKind::Symlink { target: r.text("target")?.to_owned() },
+        _ => return Err(EncodingError::Impossible("kind")),
+    };
+    Ok(Entry {
+        path,
+        kind,
+        size: r.u64("size")?,
+        modified_at: Timestamp(r.i64("time")?),
+        mode: r.u32("mode")?,
+        uid: r.u32("owner")?,
+        gid: r.u32("group")?,
+        links: r.u32("links")?,
+        version: version(r)?,
+    })
+}
+
+/// Reads entries until the record ends.
+pub(crate) fn entries(record: &[u8]) -> Result<Vec<Entry>, EncodingError> {
+    let mut r = Reader::new(record);
+    let mut read = Vec::new();
+    while !r.rest().is_empty() {
+        read.push(entry(&mut r)?);
+    }
+    Ok(read)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn some_path() -> impl Strategy<Value = (VolumeId, FilePath)> {
+        ("[a-z]{1,8}", "[a-z%]{1,9}(/[a-z]{1,5}){0,3}")
+            .prop_map(|(v, p)| (VolumeId::new(&v).unwrap(), FilePath::new(p.as_bytes()).unwrap()))
+    }
+
+    fn some_version() -> impl Strategy<Value = Option<FileVersion>> {
+        prop::option::of("[0-9,]{0,20}".prop_map(|v| FileVersion(v.into())))
+    }
+
+    fn want() -> impl Strategy<Value = Want> {
+        prop_oneof![
+            Just(Want::Manifest),
+            any::<(u64, u64)>().prop_map(|(a, b)| Want::Bytes(a..b)),
+            any::<([u8; 32], u32, u32)>()
+                .prop_map(|(id, a, b)| Want::Chunks { manifest: ManifestId(id), chunks: a..b }),
+        ]
+    }
+
+    fn request() -> impl Strategy<Value = Request> {
+        prop_oneof![
+            some_path().prop_map(|(volume, directory)| Request::List { volume, directory }),
+            some_path().prop_map(|(volume, path)| Request::Stat { volume, path }),
+            any::<u32>().prop_map(|bytes| Request::Warm { bytes }),
+            (some_path(), some_version(), some_version(), any::<bool>(), want()).prop_map(
+                |((volume, path), version, unless, recut, want)| {
+                    Request::Read(ReadRequest { volume, path, version, unless, recut, want })
+                }
+            ),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn requests_read_back_and_are_whole_or_refused(request in request(), cut: prop::sample::Index) {
+            let record = request.encode();
+            prop_assert_eq!(Request::decode(&record).unwrap(), request);
+            prop_assert!(Request::decode(&record[..cut.index(record.len())]).is_err());
+        }
+
+        #[test]
+        fn any_bytes_are_read_or_refused(bytes in prop::collection::vec(any::<u8>(), 0..120)) {
+            let _ = Request::decode(&bytes);
+            let _ = Failure::decode(&bytes);
+            let _ = entries(&bytes);
+        }
+    }
+
+    #[test]
+    fn entries_read_back() {
+        let file = Entry {
+            path: FilePath::parse("a/b%FF").unwrap(),
+            kind: EntryKind::Symlink { target: "../x".into() },
+            size: 7,
+            modified_at: Timestamp(-3),
+            mode: 0o644,
+            uid: 1,
+            gid: 2,
+            links: 1,
+            version: FileVersion("1,2".into()),
+        };
+        let mut record = Vec::new();
+        put_entry(&mut record, &file);
+        put_entry(&mut record, &file);
+        assert_eq!(entries(&record).unwrap(), [file.clone(), file]);
+    }
+}

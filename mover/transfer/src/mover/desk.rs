@@ -1,0 +1,119 @@
+//! Which move is next: a table and pure answers.
+//!
+//! Invariant: every move of `moves` is in exactly one of `waiting` (its start lies ahead) and `ready`.
+
+use std::collections::{BTreeSet, HashMap};
+
+use foretide_flow::{Move, MoveCause, MoveId, Priority, Timestamp};
+
+#[derive(Debug, Default)]
+pub(super) struct Desk {
+    moves: HashMap<MoveId, Move>,
+    waiting: BTreeSet<(Timestamp, MoveId)>,
+    ready: BTreeSet<(Priority, Timestamp, MoveId)>,
+}
+
+impl Desk {
+    /// Takes a move in, in place of an earlier one of its name.
+    pub(super) fn put(&mut self, m: Move) {
+        self.remove(&m.id);
+        self.waiting.insert((m.start_at, m.id.clone()));
+        self.moves.insert(m.id.clone(), m);
+    }
+
+    pub(super) fn remove(&mut self, id: &MoveId) -> Option<Move> {
+        let m = self.moves.remove(id)?;
+        self.waiting.remove(&(m.start_at, id.clone()));
+        self.ready.remove(&(m.priority, m.due_at, id.clone()));
+        Some(m)
+    }
+
+    /// Forgets everything that a forecast wanted.
+    pub(super) fn drop_forecasts(&mut self) {
+        let forecast = |m: &&Move| matches!(m.cause, MoveCause::Forecast { .. });
+        let ids: Vec<MoveId> = self.moves.values().filter(forecast).map(|m| m.id.clone()).collect();
+        ids.iter().for_each(|id| drop(self.remove(id)));
+    }
+
+    /// The move that should run now: of those whose start has come, by priority, then by deadline.
+    pub(super) fn next(&mut self, now: Timestamp) -> Option<Move> {
+        while let Some((start_at, _)) = self.waiting.first() {
+            if *start_at > now {
+                break;
+            }
+            let (_, id) = self.waiting.pop_first().expect("just seen");
+            let m = &self.moves[&id];
+            self.ready.insert((m.priority, m.due_at, id));
+        }
+        let (_, _, id) = self.ready.pop_first()?;
+        self.moves.remove(&id)
+    }
+
+    /// When a move that waits will be due to start.
+    pub(super) fn next_start(&self) -> Option<Timestamp> {
+        self.waiting.first().map(|(at, _)| *at)
+    }
+
+    pub(super) fn ids(&self) -> impl Iterator<Item = &MoveId> {
+        self.moves.keys()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use foretide_flow::{FilePath, ForecastId, SiteId, VolumeId, WorkloadId};
+
+    pub(crate) fn a_move(id: &str, priority: Priority, start: i64, due: i64) -> Move {
+        Move {
+            id: id.into(),
+            volume: VolumeId::new("v").unwrap(),
+            path: FilePath::parse("f").unwrap(),
+            offset: 0,
+            length: 1,
+            from: SiteId::new("a").unwrap(),
+            to: SiteId::new("b").unwrap(),
+            start_at: Timestamp(start),
+            due_at: Timestamp(due),
+            keep_until: Timestamp(due),
+            priority,
+            probability: 1.0,
+            benefit_s: 0.0,
+            cost: 0.0,
+            cause: MoveCause::Forecast { forecast: ForecastId::from("x"), workload: WorkloadId::from("w") },
+            reason: String::new(),
+        }
+    }
+
+    #[test]
+    fn moves_start_in_time_by_priority_then_deadline() {
+        let mut desk = Desk::default();
+        for m in [
+            a_move("late", Priority::Background, 0, 9),
+            a_move("soon", Priority::Background, 0, 5),
+            a_move("asked", Priority::Deadline, 0, 99),
+            a_move("future", Priority::Demand, 50, 50),
+        ] {
+            desk.put(m);
+        }
+        let mut order = Vec::new();
+        while let Some(m) = desk.next(Timestamp(10)) {
+            order.push(m.id.to_string());
+        }
+        assert_eq!(order, ["asked", "soon", "late"]);
+        assert_eq!(desk.next_start(), Some(Timestamp(50)));
+        assert_eq!(desk.next(Timestamp(50)).unwrap().id, "future".into());
+    }
+
+    #[test]
+    fn a_changed_move_replaces_itself_and_a_cancelled_one_is_gone() {
+        let mut desk = Desk::default();
+        desk.put(a_move("m", Priority::Background, 0, 9));
+        desk.put(a_move("m", Priority::Deadline, 100, 9));
+        assert!(desk.next(Timestamp(10)).is_none());
+        assert!(desk.remove(&"m".into()).is_some() && desk.next(Timestamp(1000)).is_none());
+        desk.put(a_move("m", Priority::Background, 0, 9));
+        desk.drop_forecasts();
+        assert!(desk.next(Timestamp(10)).is_none() && desk.ids().count() == 0);
+    }
+}

@@ -1,0 +1,278 @@
+//! What is on its way: so that two who want the same bytes cause one fetch.
+//!
+//! A [`Flight`] brings one byte range of one file. Who wants bytes looks here under one lock: what flights cover he
+//! waits for, the rest becomes flights of his own.
+
+use std::collections::{BTreeMap, HashMap};
+use std::ops::Range;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+
+use bytes::Bytes;
+use foretide_chunk::ChunkMap;
+use foretide_flow::{FilePath, FileVersion, VolumeId};
+use tokio::sync::{Notify, watch};
+
+use crate::TransferError;
+use crate::client::Handle;
+
+/// One fetch in progress.
+#[derive(Debug)]
+pub(super) struct Flight {
+    /// Bytes that it brings; its end may lie beyond the file's.
+    pub(super) range: Range<u64>,
+    /// Which version: known from the start, or from the source's answer.
+    version: OnceLock<FileVersion>,
+    pub(super) map: OnceLock<Arc<ChunkMap>>,
+    /// Bytes that the store could not take, by offset: handed to who waits for them (promise A).
+    held: Mutex<BTreeMap<u64, Bytes>>,
+    /// How far it is.
+    progress: watch::Sender<Progress>,
+    handle: Mutex<Option<Handle>>,
+    pub(super) is_raised: AtomicBool,
+    pub(super) raised: Notify,
+}
+
+#[derive(Clone, Debug, Default)]
+pub(super) struct Progress {
+    /// Bytes up to here (from the flight's start) have come.
+    pub(super) upto: u64,
+    pub(super) done: Option<Result<(), TransferError>>,
+}
+
+impl Flight {
+    pub(super) fn new(range: Range<u64>, version: Option<FileVersion>, map: Option<Arc<ChunkMap>>) -> Arc<Self> {
+        let progress = Progress { upto: range.start, done: None };
+        let flight = Self {
+            range,
+            version: OnceLock::new(),
+            map: OnceLock::new(),
+            held: Mutex::default(),
+            progress: watch::channel(progress).0,
+            handle: Mutex::default(),
+            is_raised: AtomicBool::new(false),
+            raised: Notify::new(),
+        };
+        if let Some(v) = version {
+            flight.set_version(v);
+        }
+        if let Some(m) = map {
+            let _ = flight.map.set(m);
+        }
+        Arc::new(flight)
+    }
+
+    pub(super) fn set_version(&self, version: FileVersion) {
+        let _ = self.version.set(version);
+    }
+
+    /// Whether it may bring this version.
+    fn fits(&self, version: Option<&FileVersion>) -> bool {
+        match (self.version.get(), version) {
+            (Some(a), Some(b)) => a == b,
+            _ => true,
+        }
+    }
+
+    pub(super) fn hold(&self, offset: u64, bytes: Bytes) {
+        self.held().insert(offset, bytes);
+    }
+
+    pub(super) fn held(&self) -> MutexGuard<'_, BTreeMap<u64, Bytes>> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn came(&self, upto: u64) {
+        self.progress.send_modify(|p| p.upto = p.upto.max(upto));
+    }
+
+    fn finish(&self, result: Result<(), TransferError>) {
+        self.progress.send_modify(|p| {
+            if p.done.is_none() {
+                p.done = Some(result);
+            }
+        });
+    }
+
+    /// Waits until bytes up to `end` have come, or it is over; its error, if it has one.
+    pub(super) async fn wait(&self, end: u64) -> Result<(), TransferError> {
+        let mut progress = self.progress.subscribe();
+        let seen = progress.wait_for(|p| p.upto >= end || p.done.is_some()).await;
+        match seen {
+            Ok(p) => p.done.clone().unwrap_or(Ok(())),
+            Err(_) => Err(TransferError::Cancelled),
+        }
+    }
+
+    /// The request that serves it now.
+    pub(super) fn served_by(&self, handle: &Handle) {
+        *self.handle.lock().unwrap_or_else(PoisonError::into_inner) = Some(handle.clone());
+        if self.is_raised.load(Ordering::Acquire) {
+            handle.raise();
+        }
+    }
+
+    /// Somebody waits for it now.
+    pub(super) fn raise(&self) {
+        if self.is_raised.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        self.raised.notify_one();
+        if let Some(handle) = &*self.handle.lock().unwrap_or_else(PoisonError::into_inner) {
+            handle.raise();
+        }
+    }
+}
+
+type File = (VolumeId, FilePath);
+
+/// All flights.
+#[derive(Debug, Default)]
+pub(super) struct Flights {
+    table: Mutex<HashMap<File, Vec<Arc<Flight>>>>,
+}
+
+/// A registered flight: taken off the table when dropped, and whoever still waits for it is told.
+#[derive(Debug)]
+pub(super) struct Registered {
+    pub(super) flight: Arc<Flight>,
+    file: File,
+    flights: Arc<Flights>,
+}
+
+impl Registered {
+    pub(super) fn finish(self, result: Result<(), TransferError>) {
+        // Off the table first: who is told must not find it there again.
+        self.flights.remove(&self.file, &self.flight);
+        self.flight.finish(result);
+    }
+}
+
+impl Drop for Registered {
+    fn drop(&mut self) {
+        self.flights.remove(&self.file, &self.flight);
+        self.flight.finish(Err(TransferError::Cancelled));
+    }
+}
+
+/// What is wanted, told apart.
+#[derive(Debug, Default)]
+pub(super) struct Split {
+    /// On its way.
+    pub(super) joined: Vec<Arc<Flight>>,
+    /// To be fetched, registered.
+    pub(super) own: Vec<Registered>,
+}
+
+impl Flights {
+    fn lock(&self) -> MutexGuard<'_, HashMap<File, Vec<Arc<Flight>>>> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn remove(&self, file: &File, flight: &Arc<Flight>) {
+        let mut table = self.lock();
+        if let Some(list) = table.get_mut(file) {
+            list.retain(|f| !Arc::ptr_eq(f, flight));
+            if list.is_empty() {
+                table.remove(file);
+            }
+        }
+    }
+
+    /// Joins what covers `gaps` and registers flights for the rest, cut by `cut` (into requests of a good size).
+    pub(super) fn split(
+        self: &Arc<Self>,
+        file: (&VolumeId, &FilePath),
+        version: Option<&FileVersion>,
+        map: Option<&Arc<ChunkMap>>,
+        gaps: &[Range<u64>],
+        cut: impl Fn(Range<u64>) -> Vec<Range<u64>>,
+    ) -> Split {
+        let file = (file.0.clone(), file.1.clone());
+        let mut table = self.lock();
+        let list = table.entry(file.clone()).or_default();
+        let mut split = Split::default();
+        for gap in gaps {
+            let mut rest = vec![gap.clone()];
+            for flight in list.iter().filter(|f| f.fits(version)) {
+                let before = rest.len() as u64 + rest.iter().map(|r| r.end - r.start).sum::<u64>();
+                rest = rest.iter().flat_map(|r| without(r, &flight.range)).collect();
+                let after = rest.len() as u64 + rest.iter().map(|r| r.end - r.start).sum::<u64>();
+                if before != after && !split.joined.iter().any(|f| Arc::ptr_eq(f, flight)) {
+                    split.joined.push(flight.clone());
+                }
+            }
+            for range in rest.into_iter().flat_map(&cut) {
+                let flight = Flight::new(range, version.cloned(), map.cloned());
+                split.own.push(Registered { flight, file: file.clone(), flights: self.clone() });
+            }
+        }
+        list.extend(split.own.iter().map(|r| r.flight.clone()));
+        if list.is_empty() {
+            table.remove(&file);
+        }
+        split
+    }
+}
+
+/// `a` without `b`: none, one or two ranges.
+fn without(a: &Range<u64>, b: &Range<u64>) -> Vec<Range<u64>> {
+    let parts = [a.start..a.end.min(b.start), a.start.max(b.end)..a.end];
+    parts.into_iter().filter(|r| r.start < r.end).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn split(flights: &Arc<Flights>, gaps: &[Range<u64>], version: &str) -> Split {
+        let (volume, path) = (VolumeId::new("v").unwrap(), FilePath::root());
+        let version = FileVersion(version.into());
+        flights.split((&volume, &path), Some(&version), None, gaps, |r| vec![r])
+    }
+
+    #[test]
+    fn who_comes_second_joins_and_fetches_only_the_rest() {
+        let flights = Arc::new(Flights::default());
+        let first = split(&flights, std::slice::from_ref(&(0..100)), "1");
+        assert_eq!((first.own.len(), first.joined.len()), (1, 0));
+        let second = split(&flights, std::slice::from_ref(&(50..150)), "1");
+        assert_eq!((second.own[0].flight.range.clone(), second.joined.len()), (100..150, 1));
+        assert_eq!(split(&flights, std::slice::from_ref(&(0..150)), "1").own.len(), 0);
+        assert_eq!(split(&flights, std::slice::from_ref(&(0..150)), "2").joined.len(), 0);
+        drop((first, second));
+        assert_eq!(split(&flights, std::slice::from_ref(&(0..150)), "1").joined.len(), 0);
+    }
+
+    #[tokio::test]
+    async fn who_waits_for_a_flight_that_is_given_up_is_told() {
+        let flights = Arc::new(Flights::default());
+        let own = split(&flights, std::slice::from_ref(&(0..100)), "1").own.pop().unwrap();
+        let flight = own.flight.clone();
+        flight.came(40);
+        assert!(flight.wait(40).await.is_ok());
+        drop(own);
+        assert!(matches!(flight.wait(100).await, Err(TransferError::Cancelled)));
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_is_fetched_twice_and_nothing_forgotten(wants in prop::collection::vec((0u64..100, 1u64..50), 1..8)) {
+            let flights = Arc::new(Flights::default());
+            let mut fetched = vec![0u8; 200];
+            let mut kept = Vec::new();
+            for (start, len) in &wants {
+                let own = split(&flights, std::slice::from_ref(&(*start..start + len)), "1").own;
+                for r in &own {
+                    fetched[r.flight.range.start as usize..r.flight.range.end as usize].iter_mut().for_each(|n| *n += 1);
+                }
+                kept.push(own);
+            }
+            for i in 0..200u64 {
+                let wanted = wants.iter().any(|(s, l)| (*s..s + l).contains(&i));
+                prop_assert_eq!(fetched[i as usize], u8::from(wanted));
+            }
+        }
+    }
+}

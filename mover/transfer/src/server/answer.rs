@@ -1,0 +1,237 @@
+//! Answering one request.
+
+use std::io;
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+
+use bytes::Bytes;
+use foretide_chunk::{ChunkMap, encode_manifest};
+use foretide_flow::{Entry, Priority};
+use tokio::sync::{Notify, Semaphore};
+
+use super::queue::OutQueue;
+use super::volume::{Cut, ReadError, Volume};
+use super::{Counts, Peer, Shared};
+use crate::frame::{DATA_BYTES, Frame, Kind};
+use crate::message::{Failure, ReadRequest, Request, Want, put_entry};
+
+/// Entries of a listing are told in parts of about this size, bytes.
+const LISTING_PART_BYTES: usize = 128 << 10;
+/// Meaningless bytes go in frames of this size, so that anything of meaning soon gets in between.
+const PAD_BYTES: usize = 64 << 10;
+
+/// A request's priority: it can be raised while it is being answered.
+#[derive(Debug)]
+pub(super) struct Urgency {
+    priority: AtomicU8,
+    raised: Notify,
+}
+
+impl Urgency {
+    pub(super) fn new(priority: Priority) -> Arc<Self> {
+        Arc::new(Self { priority: AtomicU8::new(priority as u8), raised: Notify::new() })
+    }
+
+    fn now(&self) -> Priority {
+        match self.priority.load(Ordering::Relaxed) {
+            0 => Priority::Demand,
+            1 => Priority::Deadline,
+            _ => Priority::Background,
+        }
+    }
+
+    pub(super) fn raise(&self) {
+        self.priority.store(Priority::Demand as u8, Ordering::Relaxed);
+        self.raised.notify_one();
+    }
+}
+
+/// One request being answered.
+pub(super) struct Answer {
+    pub(super) id: u32,
+    pub(super) urgency: Arc<Urgency>,
+    pub(super) queue: Arc<OutQueue>,
+    pub(super) shared: Arc<Shared>,
+    pub(super) peer: Arc<Peer>,
+}
+
+impl From<ReadError> for Failure {
+    fn from(e: ReadError) -> Self {
+        match e {
+            ReadError::Changed => Self::Changed,
+            ReadError::Io(e) => e.into(),
+        }
+    }
+}
+
+impl From<io::Error> for Failure {
+    fn from(e: io::Error) -> Self {
+        if e.kind() == io::ErrorKind::NotFound { Self::NotFound } else { Self::Other(e.to_string()) }
+    }
+}
+
+impl Answer {
+    /// Answers, with an error if it must be.
+    pub(super) async fn give(self, request: Request) {
+        let given = match request {
+            Request::List { volume, directory } => match self.volume(&volume) {
+                Ok(volume) => self.list(volume, directory).await,
+                Err(e) => Err(e),
+            },
+            Request::Stat { volume, path } => match self.volume(&volume) {
+                Ok(volume) => self.stat(volume, path).await,
+                Err(e) => Err(e),
+            },
+            Request::Read(read) => self.read(read).await,
+            Request::Warm { bytes } => self.warm(bytes as usize).await,
+        };
+        if let Err(failure) = given {
+            self.send(Kind::Failed, 0, failure.encode());
+        }
+    }
+
+    fn volume(&self, name: &foretide_flow::VolumeId) -> Result<Arc<Volume>, Failure> {
+        self.shared.volumes.get(name).cloned().ok_or(Failure::NoVolume)
+    }
+
+    fn send(&self, kind: Kind, argument: u32, payload: impl Into<Bytes>) {
+        let frame = Frame::new(kind, self.id, payload).with_argument(argument).with_priority(self.urgency.now());
+        self.queue.push(frame, None);
+    }
+
+    /// Runs something that blocks; what can wait shares a bounded number of threads, a demand does not queue behind
+    /// it.
+    async fn blocking<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Result<T, Failure> {
+        let readers: &Arc<Semaphore> = &self.shared.readers;
+        let _permit = match self.urgency.now() {
+            Priority::Demand => None,
+            _ => tokio::select! {
+                permit = readers.clone().acquire_owned() => permit.ok(),
+                () = self.urgency.raised.notified() => None,
+            },
+        };
+        tokio::task::spawn_blocking(work).await.map_err(|_| Failure::Other("the agent is stopping".into()))
+    }
+
+    async fn list(&self, volume: Arc<Volume>, directory: foretide_flow::FilePath) -> Result<(), Failure> {
+        let entries: Vec<Entry> = self.blocking(move || volume.source().list(&directory)).await??;
+        let mut part = Vec::new();
+        for entry in &entries {
+            put_entry(&mut part, entry);
+            if part.len() >= LISTING_PART_BYTES {
+                let room = self.queue.room(self.urgency.now(), part.len()).await;
+                let payload = std::mem::take(&mut part);
+                let frame = Frame::new(Kind::Listing, self.id, payload).with_priority(self.urgency.now());
+                self.queue.push(frame, Some(room));
+            }
+        }
+        self.send(Kind::Listing, 0, part);
+        self.send(Kind::End, 0, Bytes::new());
+        Ok(())
+    }
+
+    async fn stat(&self, volume: Arc<Volume>, path: foretide_flow::FilePath) -> Result<(), Failure> {
+        let entry = self.blocking(move || volume.source().stat(&path)).await??;
+        let mut record = Vec::new();
+        put_entry(&mut record, &entry);
+        self.send(Kind::Entry, 0, record);
+        self.send(Kind::End, 0, Bytes::new());
+        Ok(())
+    }
+
+    async fn read(&self, read: ReadRequest) -> Result<(), Failure> {
+        // The sender's own look at the border, before a byte is read (promise I).
+        let site = &self.peer.identity.site;
+        self.shared.borders.check(&read.volume, &read.path, site, "sender").map_err(|refusal| {
+            tracing::info!(rule = %refusal.rule, path = %refusal.path, to = %refusal.to, "refused");
+            Failure::Refused(refusal)
+        })?;
+        let volume = self.volume(&read.volume)?;
+        let (v, path, recut) = (volume.clone(), read.path.clone(), read.recut);
+        let cut: Cut = self.blocking(move || v.cut(&path, recut)).await??;
+        let manifest = cut.map.manifest();
+        if read.version.as_ref().is_some_and(|v| *v != manifest.version) {
+            return Err(Failure::Changed);
+        }
+        if read.unless.as_ref() == Some(&manifest.version) {
+            self.send(Kind::End, 1, Bytes::new());
+            return Ok(());
+        }
+        let chunks = match read.want {
+            Want::Manifest => {
+                self.send(Kind::Head, 0, encode_manifest(manifest));
+                0..0
+            }
+            Want::Bytes(bytes) => {
+                self.send(Kind::Head, 0, encode_manifest(manifest));
+                cut.map.covering(&bytes)
+            }
+            Want::Chunks { manifest: id, .. } if id != manifest.id => return Err(Failure::Changed),
+            Want::Chunks { chunks, .. } => chunks.start..chunks.end.min(cut.map.count()),
+        };
+        self.send_chunks(&volume, read.path, cut, chunks).await?;
+        self.send(Kind::End, 0, Bytes::new());
+        Ok(())
+    }
+
+    async fn send_chunks(
+        &self,
+        volume: &Arc<Volume>,
+        path: foretide_flow::FilePath,
+        cut: Cut,
+        mut chunks: Range<u32>,
+    ) -> Result<(), Failure> {
+        while let Some((first, bytes)) = next_piece(&cut.map, &mut chunks) {
+            let priority = self.urgency.now();
+            let room = tokio::select! {
+                room = self.queue.room(priority, (bytes.end - bytes.start) as usize) => Some(room),
+                () = self.urgency.raised.notified() => None,
+            };
+            let payload = match &cut.bytes {
+                Some(whole) => whole.slice(bytes.start as usize..bytes.end as usize),
+                None => {
+                    let (volume, path, map) = (volume.clone(), path.clone(), cut.map.clone());
+                    self.blocking(move || volume.read(&path, &map, bytes)).await??
+                }
+            };
+            self.shared.counts.add(&self.shared.counts.data_bytes, payload.len());
+            let frame = Frame::new(Kind::Data, self.id, payload).with_argument(first);
+            self.queue.push(frame.with_priority(self.urgency.now()), room);
+        }
+        Ok(())
+    }
+
+    async fn warm(&self, bytes: usize) -> Result<(), Failure> {
+        let mut left = bytes.min(MAX_PAD_BYTES);
+        while left > 0 {
+            let n = left.min(PAD_BYTES);
+            let room = self.queue.room(Priority::Background, n).await;
+            let frame = Frame::new(Kind::Pad, self.id, Bytes::from_static(&[0; PAD_BYTES]).slice(..n));
+            self.queue.push(frame.with_priority(Priority::Background), Some(room));
+            left -= n;
+        }
+        self.send(Kind::End, 0, Bytes::new());
+        Ok(())
+    }
+}
+
+/// More would be no warming up but waste, bytes.
+const MAX_PAD_BYTES: usize = 16 << 20;
+
+/// The next chunks that go into one frame, and their bytes in the file.
+fn next_piece(map: &ChunkMap, chunks: &mut Range<u32>) -> Option<(u32, Range<u64>)> {
+    let first = chunks.next()?;
+    let mut bytes = map.range(first);
+    while chunks.start < chunks.end && map.range(chunks.start).end - bytes.start <= DATA_BYTES as u64 {
+        bytes.end = map.range(chunks.start).end;
+        chunks.start += 1;
+    }
+    Some((first, bytes))
+}
+
+impl Counts {
+    fn add(&self, counter: &std::sync::atomic::AtomicU64, n: usize) {
+        counter.fetch_add(n as u64, Ordering::Relaxed);
+    }
+}

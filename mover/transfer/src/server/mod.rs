@@ -1,0 +1,306 @@
+//! The agent at a source: lists, cuts and sends, to peers that know the token and as far as the rules allow.
+
+mod answer;
+mod queue;
+mod volume;
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use foretide_chunk::{CutConfig, Cutter, DomainKey};
+use foretide_flow::{BitsPerSecond, SiteId, VolumeId};
+use serde::{Deserialize, Serialize};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio::task::{AbortHandle, JoinSet};
+
+use crate::frame::{Frame, FrameError, FrameReader, Kind};
+use crate::handshake::{Identity, PROTOCOL, Token, decode_hello, encode_challenge, fresh_nonce};
+use crate::limit::Limiter;
+use crate::message::Request;
+use crate::source::Source;
+use crate::{Borders, TransferError};
+use answer::{Answer, Urgency};
+use queue::{Link, OutQueue};
+use volume::Volume;
+
+/// How a source is served.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ServerConfig {
+    /// Where to listen.
+    pub listen: SocketAddr,
+    /// The most that is sent to one site, payload and frames, bits per second; none for no limit. At 95 % of the
+    /// link's rate no queue builds up in the link and demands keep their latency.
+    pub rate_limit: Option<BitsPerSecond>,
+    /// Chunks whose names are remembered so that a file is cut once: at 44 bytes each, 176 MiB.
+    pub remembered_chunks: usize,
+    /// Connections from all peers together.
+    pub max_connections: usize,
+    /// Threads that read and cut for answers that can wait. Demands are not counted.
+    pub readers: usize,
+    /// How files are cut. All agents of a dedup domain must cut alike to find what they share.
+    pub cut: CutConfig,
+}
+
+impl Default for ServerConfig {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from(([0, 0, 0, 0], 7420)),
+            rate_limit: None,
+            remembered_chunks: 4 << 20,
+            max_connections: 256,
+            readers: 4,
+            cut: CutConfig::default(),
+        }
+    }
+}
+
+/// A stranger gets this long to prove itself.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Requests that one connection may have open; a well-behaved peer's window keeps it far below.
+const MAX_OPEN_REQUESTS: usize = 8192;
+
+/// Bytes sent since the start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ServerStats {
+    /// Chunk bytes.
+    pub data_bytes: u64,
+    /// Requests answered.
+    pub requests: u64,
+}
+
+#[derive(Debug, Default)]
+struct Counts {
+    data_bytes: AtomicU64,
+    requests: AtomicU64,
+}
+
+/// What all connections share.
+struct Shared {
+    config: ServerConfig,
+    token: Token,
+    volumes: HashMap<VolumeId, Arc<Volume>>,
+    borders: Arc<Borders>,
+    readers: Arc<Semaphore>,
+    links: Mutex<HashMap<SiteId, Arc<Link>>>,
+    counts: Counts,
+}
+
+/// Who is connected.
+struct Peer {
+    identity: Identity,
+}
+
+/// A running server; it stops when dropped.
+pub struct Server {
+    address: SocketAddr,
+    shared: Arc<Shared>,
+    accepting: AbortHandle,
+}
+
+impl std::fmt::Debug for Server {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Server({})", self.address)
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.accepting.abort();
+    }
+}
+
+impl Server {
+    /// Begins to serve volumes.
+    ///
+    /// # Errors
+    /// [`TransferError::Serve`] if the address cannot be listened on or the cut is impossible.
+    pub async fn start(
+        config: ServerConfig,
+        key: DomainKey,
+        token: Token,
+        volumes: Vec<(VolumeId, Box<dyn Source>)>,
+        borders: Arc<Borders>,
+    ) -> Result<Self, TransferError> {
+        let failed = |what: String, why: String| TransferError::Serve { what, why };
+        let cutter = Cutter::new(config.cut, key).map_err(|e| failed("files".into(), e.to_string()))?;
+        let cutter = Arc::new(cutter);
+        let listener = TcpListener::bind(config.listen)
+            .await
+            .map_err(|e| failed(config.listen.to_string(), format!("{e}; choose another address or port")))?;
+        let address = listener.local_addr().map_err(|e| failed(config.listen.to_string(), e.to_string()))?;
+        let of = |source| Arc::new(Volume::new(source, cutter.clone(), config.remembered_chunks));
+        let shared = Arc::new(Shared {
+            token,
+            volumes: volumes.into_iter().map(|(name, source)| (name, of(source))).collect(),
+            borders,
+            readers: Arc::new(Semaphore::new(config.readers.max(1))),
+            links: Mutex::default(),
+            counts: Counts::default(),
+            config,
+        });
+        let accepting = tokio::spawn(accept(listener, shared.clone())).abort_handle();
+        Ok(Self { address, shared, accepting })
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// What it has sent.
+    pub fn stats(&self) -> ServerStats {
+        let counts = &self.shared.counts;
+        ServerStats {
+            data_bytes: counts.data_bytes.load(Ordering::Relaxed),
+            requests: counts.requests.load(Ordering::Relaxed),
+        }
+    }
+}
+
+async fn accept(listener: TcpListener, shared: Arc<Shared>) {
+    let limit = Arc::new(Semaphore::new(shared.config.max_connections));
+    let mut connections = JoinSet::new();
+    loop {
+        let Ok(permit) = limit.clone().acquire_owned().await else { return };
+        let stream = match listener.accept().await {
+            Ok((stream, _)) => stream,
+            Err(e) => {
+                tracing::warn!(error = %e, "cannot accept");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                continue;
+            }
+        };
+        let shared = shared.clone();
+        connections.spawn(async move {
+            if let Err(e) = connection(stream, shared).await {
+                tracing::debug!(error = %e, "connection ended");
+            }
+            drop(permit);
+        });
+        while connections.try_join_next().is_some() {}
+    }
+}
+
+async fn connection(stream: TcpStream, shared: Arc<Shared>) -> Result<(), FrameError> {
+    crate::socket::tune(&stream)?;
+    let (read, write) = stream.into_split();
+    serve(read, write, shared).await
+}
+
+async fn serve(
+    read: impl AsyncRead + Unpin,
+    mut write: impl AsyncWrite + Unpin + Send + 'static,
+    shared: Arc<Shared>,
+) -> Result<(), FrameError> {
+    let mut reader = FrameReader::new(read);
+    let handshake = tokio::time::timeout(HANDSHAKE_TIMEOUT, let_in(&mut reader, &mut write, &shared.token));
+    let identity = handshake.await.map_err(|_| FrameError::Closed)??;
+    tracing::debug!(site = %identity.site, node = %identity.node, "peer connected");
+    reader.trust();
+    let link = shared.link(&identity.site);
+    let queue = Arc::new(OutQueue::new(link));
+    let peer = Arc::new(Peer { identity });
+    queue.push(Frame::new(Kind::Welcome, 0, Vec::new()), None);
+    let writing = {
+        let queue = queue.clone();
+        async move { queue.write_to(write).await }
+    };
+    tokio::select! {
+        written = writing => Ok(written?),
+        read = take_requests(reader, queue, shared, peer) => read,
+    }
+}
+
+impl Shared {
+    fn link(&self, site: &SiteId) -> Arc<Link> {
+        let mut links = self.links.lock().unwrap_or_else(PoisonError::into_inner);
+        let new = || Arc::new(Link::new(self.config.rate_limit.map(Limiter::new)));
+        links.entry(site.clone()).or_insert_with(new).clone()
+    }
+}
+
+async fn let_in<R: AsyncRead + Unpin, W: AsyncWrite + Unpin>(
+    reader: &mut FrameReader<R>,
+    write: &mut W,
+    token: &Token,
+) -> Result<Identity, FrameError> {
+    let hello = expect(reader.next().await?, Kind::Hello)?;
+    let (protocol, theirs, identity) = decode_hello(&hello.payload).map_err(|_| FrameError::Damaged)?;
+    let ours = fresh_nonce();
+    let challenge = encode_challenge(&ours, &token.listener_mac(&theirs, &ours));
+    let frame = Frame::new(Kind::Challenge, 0, challenge);
+    write.write_all(&[frame.header().as_slice(), &frame.payload].concat()).await?;
+    let proof = expect(reader.next().await?, Kind::Proof)?;
+    let right = token.dialler_mac(&theirs, &ours, &identity);
+    // Compared by blake3's own constant-time equality.
+    let told: [u8; 32] = proof.payload.as_ref().try_into().map_err(|_| FrameError::Damaged)?;
+    if protocol != PROTOCOL || right != told {
+        let refused = Frame::new(Kind::Failed, 0, Vec::new());
+        write.write_all(&refused.header()).await?;
+        return Err(FrameError::Closed);
+    }
+    Ok(identity)
+}
+
+fn expect(frame: Frame, kind: Kind) -> Result<Frame, FrameError> {
+    if frame.kind == kind { Ok(frame) } else { Err(FrameError::Kind(frame.kind as u8)) }
+}
+
+/// Aborts what is still being answered when the connection ends.
+#[derive(Default)]
+struct Open {
+    tasks: JoinSet<u32>,
+    by_id: HashMap<u32, (AbortHandle, Arc<Urgency>)>,
+}
+
+async fn take_requests<R: AsyncRead + Unpin>(
+    mut reader: FrameReader<R>,
+    queue: Arc<OutQueue>,
+    shared: Arc<Shared>,
+    peer: Arc<Peer>,
+) -> Result<(), FrameError> {
+    let mut open = Open::default();
+    loop {
+        let frame = reader.next().await?;
+        while let Some(done) = open.tasks.try_join_next() {
+            if let Ok(id) = done {
+                open.by_id.remove(&id);
+            }
+        }
+        match frame.kind {
+            Kind::Request => {
+                let request = Request::decode(&frame.payload).map_err(|_| FrameError::Damaged)?;
+                if open.by_id.len() >= MAX_OPEN_REQUESTS {
+                    return Err(FrameError::TooLong(open.by_id.len()));
+                }
+                shared.counts.requests.fetch_add(1, Ordering::Relaxed);
+                let (id, urgency) = (frame.request, Urgency::new(frame.priority));
+                let (queue, shared, peer) = (queue.clone(), shared.clone(), peer.clone());
+                let answer = Answer { id, urgency: urgency.clone(), queue, shared, peer };
+                let task = open.tasks.spawn(async move {
+                    answer.give(request).await;
+                    id
+                });
+                open.by_id.insert(id, (task, urgency));
+            }
+            Kind::Cancel => {
+                if let Some((task, _)) = open.by_id.remove(&frame.request) {
+                    task.abort();
+                }
+            }
+            Kind::Raise => {
+                if let Some((_, urgency)) = open.by_id.get(&frame.request) {
+                    urgency.raise();
+                }
+            }
+            Kind::Ping => queue.push(Frame::new(Kind::Pong, frame.request, Vec::new()), None),
+            other => return Err(FrameError::Kind(other as u8)),
+        }
+    }
+}

@@ -1,0 +1,205 @@
+//! What waits to be written on one connection, and in which order it goes.
+//!
+//! Three lanes, one for each priority: the writer always takes from the first that is not empty, and asks again
+//! between any two frames, so a demand waits for one frame at most. Each lane has its own room in bytes: an answer
+//! takes room before it reads from disk, so memory is bounded and background answers cannot take a demand's.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use bytes::Buf;
+use foretide_flow::Priority;
+use tokio::io::{AsyncWrite, AsyncWriteExt};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+
+use crate::frame::{DATA_BYTES, Frame};
+use crate::limit::Limiter;
+
+/// Room of a lane, KiB: answers read this far ahead of the socket; four data frames keep it busy.
+const LANE_ROOM_KIB: usize = 4 * DATA_BYTES / 1024;
+/// Background is held back while a demand is being written on another connection, but no longer than this: that
+/// connection could be the one that is stuck.
+const MAX_YIELD: Duration = Duration::from_millis(100);
+
+/// What all connections from one site share.
+#[derive(Debug)]
+pub(super) struct Link {
+    limiter: Option<Limiter>,
+    demands: AtomicUsize,
+    calm: Notify,
+}
+
+impl Link {
+    pub(super) fn new(limiter: Option<Limiter>) -> Self {
+        Self { limiter, demands: AtomicUsize::new(0), calm: Notify::new() }
+    }
+
+    fn may_background_go(&self) -> bool {
+        self.demands.load(Ordering::Relaxed) == 0
+    }
+}
+
+/// A demand that is not written yet, on any of the link's connections.
+#[derive(Debug)]
+struct Demand(Arc<Link>);
+
+impl Demand {
+    fn new(link: &Arc<Link>) -> Self {
+        link.demands.fetch_add(1, Ordering::Relaxed);
+        Self(link.clone())
+    }
+}
+
+impl Drop for Demand {
+    fn drop(&mut self) {
+        if self.0.demands.fetch_sub(1, Ordering::Relaxed) == 1 {
+            self.0.calm.notify_waiters();
+        }
+    }
+}
+
+/// A frame with what it holds until it is written or given up.
+#[derive(Debug)]
+struct Waiting {
+    frame: Frame,
+    _room: Option<OwnedSemaphorePermit>,
+    _demand: Option<Demand>,
+}
+
+#[derive(Debug)]
+pub(super) struct OutQueue {
+    lanes: Mutex<[VecDeque<Waiting>; 3]>,
+    rooms: [Arc<Semaphore>; 3],
+    ready: Notify,
+    link: Arc<Link>,
+}
+
+impl OutQueue {
+    pub(super) fn new(link: Arc<Link>) -> Self {
+        Self {
+            lanes: Mutex::default(),
+            rooms: std::array::from_fn(|_| Arc::new(Semaphore::new(LANE_ROOM_KIB))),
+            ready: Notify::new(),
+            link,
+        }
+    }
+
+    /// Waits for room for so many bytes in a lane. A frame longer than the lane waits until it is empty.
+    pub(super) async fn room(&self, priority: Priority, bytes: usize) -> OwnedSemaphorePermit {
+        let kib = bytes.div_ceil(1024).clamp(1, LANE_ROOM_KIB) as u32;
+        let room = self.rooms[priority as usize].clone();
+        room.acquire_many_owned(kib).await.expect("rooms are never closed")
+    }
+
+    pub(super) fn push(&self, frame: Frame, room: Option<OwnedSemaphorePermit>) {
+        let demand = (frame.priority == Priority::Demand).then(|| Demand::new(&self.link));
+        let lane = frame.priority as usize;
+        let waiting = Waiting { frame, _room: room, _demand: demand };
+        self.lanes.lock().unwrap_or_else(PoisonError::into_inner)[lane].push_back(waiting);
+        self.ready.notify_one();
+    }
+
+    fn pop(&self, lanes: std::ops::Range<usize>) -> Option<Waiting> {
+        let mut queue = self.lanes.lock().unwrap_or_else(PoisonError::into_inner);
+        lanes.into_iter().find_map(|l| queue[l].pop_front())
+    }
+
+    /// Writes until the connection fails.
+    pub(super) async fn write_to<W: AsyncWrite + Unpin>(&self, mut stream: W) -> std::io::Result<()> {
+        loop {
+            let Some(waiting) = self.pop(0..3) else {
+                stream.flush().await?;
+                self.ready.notified().await;
+                continue;
+            };
+            if waiting.frame.priority == Priority::Demand {
+                self.write_demand(&mut stream, waiting).await?;
+            } else {
+                self.let_pass(&mut stream, waiting.frame.length()).await?;
+                write(&mut stream, &waiting.frame).await?;
+            }
+        }
+    }
+
+    async fn write_demand<W: AsyncWrite + Unpin>(&self, stream: &mut W, waiting: Waiting) -> std::io::Result<()> {
+        if let Some(limiter) = &self.link.limiter {
+            limiter.take(waiting.frame.length(), Instant::now());
+        }
+        write(stream, &waiting.frame).await
+    }
+
+    /// Waits until a frame that can wait may go, writing demands that come meanwhile.
+    async fn let_pass<W: AsyncWrite + Unpin>(&self, stream: &mut W, bytes: usize) -> std::io::Result<()> {
+        let now = Instant::now();
+        let not_before = self.link.limiter.as_ref().map_or(now, |l| l.take(bytes, now));
+        let at_last = not_before.max(now + MAX_YIELD);
+        loop {
+            while let Some(demand) = self.pop(0..1) {
+                self.write_demand(stream, demand).await?;
+            }
+            let now = Instant::now();
+            let calm = self.link.calm.notified();
+            if now >= at_last || (now >= not_before && self.link.may_background_go()) {
+                return Ok(());
+            }
+            let until = if now < not_before { not_before } else { at_last };
+            tokio::select! {
+                () = tokio::time::sleep_until(until.into()) => {}
+                () = self.ready.notified() => {}
+                () = calm, if now >= not_before => {}
+            }
+        }
+    }
+}
+
+async fn write<W: AsyncWrite + Unpin>(stream: &mut W, frame: &Frame) -> std::io::Result<()> {
+    let header = frame.header();
+    stream.write_all_buf(&mut header.as_slice().chain(frame.payload.clone())).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::frame::Kind;
+    use tokio::io::AsyncReadExt;
+
+    fn frame(priority: Priority, request: u32) -> Frame {
+        Frame::new(Kind::Data, request, vec![0; 1000]).with_priority(priority)
+    }
+
+    #[tokio::test]
+    async fn promise_g_a_demand_goes_before_everything_that_waits() {
+        let queue = OutQueue::new(Arc::new(Link::new(None)));
+        for (priority, n) in [(Priority::Background, 3), (Priority::Deadline, 2), (Priority::Demand, 1)] {
+            queue.push(frame(priority, n), None);
+        }
+        let (mut ours, theirs) = tokio::io::duplex(1 << 20);
+        let writer = async move {
+            let _ = queue.write_to(theirs).await;
+        };
+        let reader = async move {
+            let mut order = Vec::new();
+            for _ in 0..3 {
+                let mut bytes = vec![0; 1020];
+                ours.read_exact(&mut bytes).await.unwrap();
+                order.push(bytes[4]);
+            }
+            order
+        };
+        tokio::select! {
+            () = writer => unreachable!("it writes until it fails"),
+            order = reader => assert_eq!(order, [1, 2, 3]),
+        }
+    }
+
+    #[tokio::test]
+    async fn background_has_no_room_left_and_a_demand_still_has() {
+        let queue = OutQueue::new(Arc::new(Link::new(None)));
+        let _all = queue.room(Priority::Background, LANE_ROOM_KIB * 1024).await;
+        let more = tokio::time::timeout(Duration::from_millis(10), queue.room(Priority::Background, 1)).await;
+        assert!(more.is_err());
+        queue.room(Priority::Demand, LANE_ROOM_KIB * 1024).await;
+    }
+}

@@ -1,0 +1,258 @@
+//! A volume's files as chunks: cut once, remembered as manifests, read again when asked.
+//!
+//! A file's version is taken before and after it is read; only if both are the same was it one version, and
+//! only that is served (never torn). A file that changed within the clock's tick is waited for first: a second change
+//! in the same tick would not show.
+
+use std::collections::{HashMap, VecDeque};
+use std::io;
+use std::ops::Range;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use foretide_chunk::{ChunkMap, Cutter, manifest_of};
+use foretide_flow::{FilePath, Timestamp};
+
+use crate::source::{Source, SourceFile, Stamp};
+
+/// Kernels stamp files with a clock that ticks at least every 10 ms; twice that, in microseconds.
+const TICK_US: i64 = 20_000;
+/// A file that changes while it is cut is cut again so often; then it is being written, and the asker is told.
+const ATTEMPTS: usize = 4;
+/// Files up to this size are read once, cut and sent from memory: bytes.
+pub(crate) const IN_MEMORY_BYTES: u64 = 1 << 20;
+
+/// Why a file could not be served.
+#[derive(Debug)]
+pub(crate) enum ReadError {
+    /// It is not the version that was asked for.
+    Changed,
+    Io(io::Error),
+}
+
+impl From<io::Error> for ReadError {
+    fn from(e: io::Error) -> Self {
+        Self::Io(e)
+    }
+}
+
+/// A file, cut; with its bytes if it was small.
+#[derive(Clone, Debug)]
+pub(crate) struct Cut {
+    pub(crate) map: Arc<ChunkMap>,
+    pub(crate) bytes: Option<Bytes>,
+}
+
+pub(crate) struct Volume {
+    source: Box<dyn Source>,
+    cutter: Arc<Cutter>,
+    manifests: Mutex<Manifests>,
+    /// Files that are being cut: who asks for one of them meanwhile waits instead of cutting it too.
+    cutting: Mutex<HashMap<FilePath, Arc<Mutex<()>>>>,
+}
+
+impl std::fmt::Debug for Volume {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Volume")
+    }
+}
+
+/// Manifests of the files asked for last, up to a size.
+#[derive(Debug)]
+struct Manifests {
+    kept: HashMap<FilePath, Arc<ChunkMap>>,
+    order: VecDeque<FilePath>,
+    chunks: usize,
+    max_chunks: usize,
+}
+
+impl Manifests {
+    fn keep(&mut self, path: &FilePath, map: &Arc<ChunkMap>) {
+        self.chunks += map.count() as usize + 1;
+        match self.kept.insert(path.clone(), map.clone()) {
+            Some(old) => self.chunks -= old.count() as usize + 1,
+            None => self.order.push_back(path.clone()),
+        }
+        while self.chunks > self.max_chunks && self.order.len() > 1 {
+            if let Some(old) = self.order.pop_front().and_then(|p| self.kept.remove(&p)) {
+                self.chunks -= old.count() as usize + 1;
+            }
+        }
+    }
+}
+
+impl Volume {
+    pub(crate) fn new(source: Box<dyn Source>, cutter: Arc<Cutter>, max_chunks: usize) -> Self {
+        let manifests = Manifests { kept: HashMap::new(), order: VecDeque::new(), chunks: 0, max_chunks };
+        Self { source, cutter, manifests: Mutex::new(manifests), cutting: Mutex::default() }
+    }
+
+    pub(crate) fn source(&self) -> &dyn Source {
+        &*self.source
+    }
+
+    fn known(&self, path: &FilePath) -> Option<Arc<ChunkMap>> {
+        self.manifests.lock().unwrap_or_else(PoisonError::into_inner).kept.get(path).cloned()
+    }
+
+    /// The file's manifest as it is now: remembered, or cut. Small files come with their bytes if they were read.
+    pub(crate) fn cut(&self, path: &FilePath, recut: bool) -> Result<Cut, ReadError> {
+        let one = {
+            let mut cutting = self.cutting.lock().unwrap_or_else(PoisonError::into_inner);
+            cutting.entry(path.clone()).or_default().clone()
+        };
+        let guard = one.lock().unwrap_or_else(PoisonError::into_inner);
+        let cut = self.cut_alone(path, recut);
+        drop(guard);
+        let mut cutting = self.cutting.lock().unwrap_or_else(PoisonError::into_inner);
+        if Arc::strong_count(&one) == 2 {
+            cutting.remove(path);
+        }
+        cut
+    }
+
+    fn cut_alone(&self, path: &FilePath, recut: bool) -> Result<Cut, ReadError> {
+        for _ in 0..ATTEMPTS {
+            let file = self.source.open(path)?;
+            let before = settled(&*file)?;
+            if let Some(map) = self.known(path).filter(|m| !recut && m.manifest().version == before.version) {
+                return Ok(Cut { map, bytes: None });
+            }
+            let (chunks, bytes) = match self.read_and_cut(&*file, &before) {
+                Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => continue, // shorter than it was: changed
+                cut => cut?,
+            };
+            if file.stamp()? == before {
+                let manifest = manifest_of(self.cutter.key(), before.version, chunks);
+                let map = Arc::new(ChunkMap::new(Arc::new(manifest)));
+                self.manifests.lock().unwrap_or_else(PoisonError::into_inner).keep(path, &map);
+                return Ok(Cut { map, bytes });
+            }
+        }
+        Err(ReadError::Io(io::Error::new(io::ErrorKind::ResourceBusy, "it changes faster than it can be read")))
+    }
+
+    fn read_and_cut(
+        &self,
+        file: &dyn SourceFile,
+        stamp: &Stamp,
+    ) -> io::Result<(Vec<foretide_flow::ChunkRef>, Option<Bytes>)> {
+        if stamp.size > IN_MEMORY_BYTES {
+            return Ok((self.cutter.cut_with(stamp.size, |bytes, at| file.read_exact_at(bytes, at))?, None));
+        }
+        let mut bytes = vec![0; stamp.size as usize];
+        file.read_exact_at(&mut bytes, 0)?;
+        Ok((self.cutter.cut(&bytes), Some(bytes.into())))
+    }
+
+    /// Bytes of one version, as they are in the file.
+    pub(crate) fn read(&self, path: &FilePath, map: &ChunkMap, range: Range<u64>) -> Result<Bytes, ReadError> {
+        let file = self.source.open(path)?;
+        if file.stamp()?.version != map.manifest().version {
+            return Err(ReadError::Changed);
+        }
+        let mut bytes = vec![0; (range.end - range.start) as usize];
+        match file.read_exact_at(&mut bytes, range.start) {
+            Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => return Err(ReadError::Changed),
+            read => read?,
+        }
+        if file.stamp()?.version != map.manifest().version {
+            return Err(ReadError::Changed);
+        }
+        Ok(bytes.into())
+    }
+}
+
+/// The stamp, once a further change would show in it.
+fn settled(file: &dyn SourceFile) -> io::Result<Stamp> {
+    let stamp = file.stamp()?;
+    let age_us = Timestamp::now().0 - stamp.changed_at.0;
+    // A time in the future is another machine's clock: nothing to wait for.
+    if !(0..TICK_US).contains(&age_us) {
+        return Ok(stamp);
+    }
+    std::thread::sleep(Duration::from_micros((TICK_US - age_us) as u64));
+    file.stamp()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use foretide_chunk::{CutConfig, DomainKey};
+    use foretide_flow::{Entry, FileVersion};
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    /// A file whose content and version change during the first reads.
+    struct Restless {
+        reads: Arc<AtomicU64>,
+        calm_after: u64,
+    }
+
+    impl Restless {
+        fn generation(&self) -> u64 {
+            self.reads.load(Ordering::SeqCst).min(self.calm_after)
+        }
+    }
+
+    impl Source for Restless {
+        fn list(&self, _: &FilePath) -> io::Result<Vec<Entry>> {
+            Ok(Vec::new())
+        }
+        fn stat(&self, _: &FilePath) -> io::Result<Entry> {
+            Err(io::ErrorKind::NotFound.into())
+        }
+        fn open(&self, _: &FilePath) -> io::Result<Box<dyn SourceFile>> {
+            Ok(Box::new(Self { reads: self.reads.clone(), calm_after: self.calm_after }))
+        }
+    }
+
+    impl SourceFile for Restless {
+        fn stamp(&self) -> io::Result<Stamp> {
+            let version = FileVersion(self.generation().to_string().into());
+            Ok(Stamp { version, size: 3 << 20, changed_at: Timestamp(0) })
+        }
+        fn read_exact_at(&self, bytes: &mut [u8], _: u64) -> io::Result<()> {
+            self.reads.fetch_add(1, Ordering::SeqCst);
+            bytes.fill(self.generation() as u8);
+            Ok(())
+        }
+    }
+
+    fn volume(calm_after: u64) -> (Volume, Arc<AtomicU64>) {
+        let cutter = Arc::new(Cutter::new(CutConfig::default(), DomainKey::default()).unwrap());
+        let reads = Arc::new(AtomicU64::new(0));
+        (Volume::new(Box::new(Restless { reads: reads.clone(), calm_after }), cutter, 1000), reads)
+    }
+
+    #[test]
+    fn promise_d_a_file_that_changes_while_it_is_cut_is_cut_again_and_never_torn() {
+        let (volume, _) = volume(4);
+        let map = volume.cut(&FilePath::root(), false).unwrap().map;
+        assert_eq!(map.manifest().version.0.as_ref(), "4");
+        let key = DomainKey::default();
+        for (i, chunk) in map.manifest().chunks.iter().enumerate() {
+            assert_eq!(chunk.id, key.chunk_id(&vec![4; chunk.length as usize]), "chunk {i}");
+        }
+    }
+
+    #[test]
+    fn a_file_that_never_rests_is_an_error_not_a_loop() {
+        let (volume, _) = volume(u64::MAX);
+        let Err(ReadError::Io(e)) = volume.cut(&FilePath::root(), false) else { panic!("torn file served") };
+        assert!(e.to_string().contains("changes faster"), "{e}");
+    }
+
+    #[test]
+    fn bytes_are_hashed_once_and_a_changed_file_is_not_read_as_the_old_one() {
+        let (volume, reads) = volume(4);
+        let map = volume.cut(&FilePath::root(), false).unwrap().map;
+        let after = reads.load(Ordering::SeqCst);
+        volume.cut(&FilePath::root(), false).unwrap();
+        assert_eq!(reads.load(Ordering::SeqCst), after);
+        volume.cut(&FilePath::root(), true).unwrap();
+        assert!(reads.load(Ordering::SeqCst) > after);
+        reads.store(0, Ordering::SeqCst);
+        assert!(matches!(volume.read(&FilePath::root(), &map, 0..9), Err(ReadError::Changed)));
+    }
+}
