@@ -33,10 +33,10 @@ const KEPT: f64 = 0.8;
 /// Roles into which files came, before occasion `i`, with the bytes that they had been read by before.
 pub fn keeping(group: &Group<'_>, roles: &[Vec<Option<i64>>], i: usize) -> BTreeSet<i64> {
     let mut sums: BTreeMap<i64, (u64, u64)> = BTreeMap::new();
-    for j in 1..i {
+    for (j, column) in roles.iter().enumerate().take(i).skip(1) {
         for (r, row) in group.rows.iter().enumerate() {
             let (Some(role), Some(now), Some(before)) =
-                (roles[j][r], row.cells[j].used, past(group, r, j).next_back().map(used))
+                (column[r], row.cells[j].used, past(group, r, j).next_back().map(used))
             else {
                 continue;
             };
