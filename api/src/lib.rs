@@ -1,1 +1,94 @@
 //! What agents, schedulers and the dashboard call.
+//!
+//! The API shows and takes what is written down in the [`Catalog`], and runs no model, planner or mover. Where an
+//! answer needs another room it asks a port ([`AccessSink`], [`Directory`]) that the binary plugs in. A handler
+//! only translates: it checks what came in, makes one or two calls of the catalog, and shapes the answer. All else
+//! stands once, in its own file:
+//!
+//! - `auth`: tokens, scopes, and the guard that hangs before every route; `pace`: how often one token may ask.
+//! - `extract`: from a request to values; `problem`: from an error to HTTP, as problem+json.
+//! - `wait`: long polls. A handler takes the catalog's change counter, looks, and waits for the counter only if
+//!   what it saw is what the caller has already.
+//! - `events`: the event stream. One tail of recent events is shared by all listeners, so a listener costs a
+//!   cursor, however slow it is, and one change costs one read of the catalog, however many listen.
+//! - `document`: the OpenAPI document, collected from the routes themselves, so that it cannot drift from them.
+//!
+//! Every moment on the wire is in microseconds since 1970-01-01 UTC, as in `foretide-flow`.
+
+mod auth;
+mod config;
+mod document;
+mod error;
+mod events;
+mod extract;
+mod metrics;
+mod pace;
+mod ports;
+mod problem;
+mod routes;
+mod wait;
+
+use std::sync::Arc;
+
+use foretide_catalog::Catalog;
+use tokio::sync::watch;
+
+pub use auth::{FIRST_TOKEN, Scope, first_token, mint};
+pub use config::Config;
+pub use document::openapi;
+pub use events::{EventView, Told, tell};
+pub use metrics::Metrics;
+pub use ports::{Accepted, AccessSink, Directory, Listener, Rejected};
+pub use problem::{PROBLEM_JSON, Problem};
+pub use routes::agent::{BatchTaken, Hello, Listings, ListingsTaken, NextNumbers, Peer, Welcome};
+pub use routes::fleet::{AgentView, RefusalView, SiteView, Sites, Switch};
+pub use routes::house::{AuditView, Health, TokenMade, TokenView, TokenWanted, Tokens};
+pub use routes::learned::RunView;
+pub use routes::plans::{MoveView, PlanLine};
+pub use routes::{List, router};
+
+/// Everything that handlers need. Cheap to clone.
+#[derive(Clone)]
+pub struct Api {
+    catalog: Arc<dyn Catalog>,
+    directory: Arc<dyn Directory>,
+    accesses: Arc<dyn AccessSink>,
+    listener: Arc<dyn Listener>,
+    config: Arc<Config>,
+    metrics: Arc<Metrics>,
+    events: Arc<events::Tail>,
+    census: Arc<routes::agent::CensusLists>,
+    pace: Arc<pace::Pace>,
+    stop: watch::Receiver<bool>,
+}
+
+impl Api {
+    /// Composes the API. When `stop` becomes true (or its sender is gone), long polls and event streams end, so that
+    /// a server can shut down.
+    pub fn new(
+        config: Config,
+        catalog: Arc<dyn Catalog>,
+        directory: Arc<dyn Directory>,
+        accesses: Arc<dyn AccessSink>,
+        listener: Arc<dyn Listener>,
+        stop: watch::Receiver<bool>,
+    ) -> Self {
+        Self {
+            events: Arc::new(events::Tail::new(Arc::clone(&catalog), &config)),
+            census: Arc::default(),
+            pace: Arc::new(pace::Pace::new(&config)),
+            metrics: Arc::new(Metrics::new()),
+            config: Arc::new(config),
+            catalog,
+            directory,
+            accesses,
+            listener,
+            stop,
+        }
+    }
+
+    /// The counters that `/metrics` shows, for others to add theirs.
+    pub fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+}

@@ -1,1 +1,39 @@
 //! From kernel events to accesses.
+//!
+//! ```text
+//! Source (kernel probes | recorded trace | the mount) -> Observation -> Pipeline (runs, fold) -> AccessBatch -> Spool
+//! ```
+//!
+//! A [`source::Source`] tells what it saw; [`pipeline::Pipeline`] turns that into runs and accesses without touching
+//! anything; [`Collector`] is the thread that moves it along and the spool that keeps it until it is shipped. The
+//! kernel's part is in `foretide-ebpf`; no type of its loader leaves this crate.
+//!
+//! Observing fails open: a probe that the kernel refuses costs what that probe would have seen and nothing else
+//! ([`probe::Report`] says what), a full buffer or spool costs detail that is counted, and no job ever waits for us.
+
+mod collector;
+mod config;
+mod error;
+pub mod identity;
+pub mod parquet;
+pub mod pipeline;
+pub mod probe;
+pub mod procfs;
+pub mod runs;
+pub mod source;
+pub mod spool;
+pub mod trace;
+
+pub use collector::Collector;
+pub use config::{Config, WatchedVolume};
+pub use error::CollectorError;
+
+/// Tries all probes and takes them back, for `foretide doctor`.
+pub fn probe() -> probe::Report {
+    /// Enough for a moment.
+    const RING_BYTES: u32 = 1 << 16;
+    match source::kernel::Kernel::start(Vec::new(), &[], RING_BYTES) {
+        Ok((_, report)) => report,
+        Err(error) => probe::Report { probes: Vec::new(), refused: Some(error.to_string()) },
+    }
+}

@@ -22,6 +22,7 @@ pub enum AccessOp {
 
 /// Where the bytes of a read were, as the mount or the page cache tells.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Found {
     /// Nobody could tell.

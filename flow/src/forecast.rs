@@ -6,6 +6,7 @@ use crate::{FilePath, ForecastId, RunId, SiteId, Timestamp, VolumeId, WorkloadId
 
 /// When something is expected. `p50 <= p90`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct TimeWindow {
     /// With probability 0.1 it has happened by then.
     pub p10: Timestamp,
@@ -17,6 +18,7 @@ pub struct TimeWindow {
 
 /// One extent that is expected to be read.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct PredictedRead {
     /// The file.
     pub path: FilePath,
@@ -33,6 +35,7 @@ pub struct PredictedRead {
 /// What one forecaster says of one workload at one moment. A new forecast of the same workload by the same
 /// forecaster replaces the one before.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Forecast {
     /// Its name.
     pub id: ForecastId,

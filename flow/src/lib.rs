@@ -13,6 +13,8 @@ mod forecast;
 mod ids;
 mod manifest;
 mod namespace;
+#[cfg(feature = "openapi")]
+mod openapi;
 mod outcome;
 mod path;
 mod plan;

@@ -6,6 +6,7 @@ use crate::{ChunkId, FileVersion, ManifestId};
 
 /// One chunk of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct ChunkRef {
     /// Its digest.
     pub id: ChunkId,
@@ -15,6 +16,7 @@ pub struct ChunkRef {
 
 /// A file version, cut.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Manifest {
     /// Digest of the list of chunks.
     pub id: ManifestId,

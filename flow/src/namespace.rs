@@ -6,6 +6,7 @@ use crate::{FilePath, FileVersion, Timestamp, VolumeId};
 
 /// What stands under a name.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case", tag = "kind")]
 pub enum EntryKind {
     /// A regular file.
@@ -21,6 +22,7 @@ pub enum EntryKind {
 
 /// One name in a volume.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Entry {
     /// Where.
     pub path: FilePath,
@@ -45,6 +47,7 @@ pub struct Entry {
 
 /// A directory as it was at one moment: complete, in order of name.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Listing {
     /// The volume.
     pub volume: VolumeId,

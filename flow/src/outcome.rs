@@ -6,6 +6,7 @@ use crate::{FilePath, Found, MoveId, NodeId, Refusal, RunId, SiteId, Timestamp, 
 
 /// One thing that happened at a site.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case", tag = "kind")]
 pub enum Outcome {
     /// A move ended well: its bytes are resident and verified.
@@ -70,6 +71,7 @@ pub enum Outcome {
 
 /// The store's own answer to a [`CensusRequest`](crate::CensusRequest): what is resident, whole and verified.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Census {
     /// For which warm-up.
     pub warmup: WarmupId,
@@ -81,6 +83,7 @@ pub struct Census {
 
 /// What one agent reports at one moment.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct OutcomeBatch {
     /// Who.
     pub node: NodeId,
@@ -100,6 +103,7 @@ pub struct OutcomeBatch {
 
 /// The reads of one run at one site, added up.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct ReadSummary {
     /// The run.
     pub run: RunId,

@@ -6,6 +6,7 @@ use crate::{FilePath, ForecastId, MoveId, PlanId, SiteId, Timestamp, VolumeId, W
 
 /// Who goes first, on the link, on the disk and in the cache (promise G).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Priority {
     /// Somebody waits for it now.
@@ -18,6 +19,7 @@ pub enum Priority {
 
 /// Why a move is in the plan.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case", tag = "kind")]
 pub enum MoveCause {
     /// A forecast said so.
@@ -36,6 +38,7 @@ pub enum MoveCause {
 
 /// One extent, from one site to another.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Move {
     /// Its name; stays over plans as long as extent, destination and cause do.
     pub id: MoveId,
@@ -73,6 +76,7 @@ pub struct Move {
 
 /// A move that a rule forbids.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Refusal {
     /// From which volume.
     pub volume: VolumeId,
@@ -90,6 +94,7 @@ pub struct Refusal {
 
 /// A demand that the plan could not serve.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct LeftOut {
     /// From which volume.
     pub volume: VolumeId,
@@ -107,6 +112,7 @@ pub struct LeftOut {
 
 /// Moves and what was decided against.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Plan {
     /// Its name.
     pub id: PlanId,
@@ -124,6 +130,7 @@ pub struct Plan {
 
 /// How far a move is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum MoveState {
     /// In the plan, not started.
@@ -140,6 +147,7 @@ pub enum MoveState {
 
 /// A directory that the control plane wants to know: asked of an agent at the source.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct LearnRequest {
     /// Of which volume.
     pub volume: VolumeId,
@@ -151,6 +159,7 @@ pub struct LearnRequest {
 
 /// A count that the control plane wants of a site's own store (promise C).
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct CensusRequest {
     /// For which warm-up.
     pub warmup: WarmupId,
@@ -164,6 +173,7 @@ pub struct CensusRequest {
 
 /// What an agent takes when it asks for its work: the change since it last asked.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Assignment {
     /// Ask for changes after this number next time.
     pub cursor: u64,

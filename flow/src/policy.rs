@@ -10,6 +10,7 @@ use crate::{FilePath, Site, SiteId, Timestamp, Topology, VolumeId};
 
 /// How far Foretide acts on its own forecasts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Mode {
     /// Plans are shown, nothing moves.
@@ -23,6 +24,7 @@ pub enum Mode {
 
 /// What a rule does with what it matches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Effect {
     /// May be there.
@@ -33,6 +35,7 @@ pub enum Effect {
 
 /// One rule, as the admin wrote it. Absent conditions match everything; all that are present must match.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Rule {
     /// Named in each refusal.
@@ -64,6 +67,7 @@ pub struct Rule {
 
 /// The answer for one file at one site.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Verdict {
     /// Whether the bytes may be there.
     pub effect: Effect,

@@ -6,6 +6,7 @@ use crate::{FilePath, Timestamp, VolumeId, WorkloadId};
 
 /// In which order the files of an epoch come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum OrderHabit {
     /// Too little seen to say.
@@ -20,6 +21,7 @@ pub enum OrderHabit {
 
 /// How a file is read once it is open.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case", tag = "kind")]
 pub enum ExtentHabit {
     /// Too little seen to say.
@@ -35,6 +37,7 @@ pub enum ExtentHabit {
 
 /// A path shape: digit runs, dates and hashes replaced by `#`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct PathTemplate {
     /// The volume.
     pub volume: VolumeId,
@@ -48,6 +51,7 @@ pub struct PathTemplate {
 
 /// When runs start.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Calendar {
     /// Starts seen, oldest first, at most [`Calendar::MAX_STARTS`].
     pub starts: Vec<Timestamp>,
@@ -68,6 +72,7 @@ impl Calendar {
 
 /// What is known of one workload.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Profile {
     /// Whose.
     pub workload: WorkloadId,

@@ -8,6 +8,7 @@ use crate::{BitsPerSecond, SiteId, VolumeId};
 
 /// Room for copies at a site.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct CacheSpec {
     /// Bytes that may be held.
@@ -16,6 +17,7 @@ pub struct CacheSpec {
 
 /// A place.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Site {
     /// Its jurisdiction, in the words of the rules, such as `eu`.
@@ -34,6 +36,7 @@ pub struct Site {
 
 /// A directed way from one site to another.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Link {
     /// Whence.
@@ -51,6 +54,7 @@ pub struct Link {
 
 /// A tree of files and where its truth lives.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Volume {
     /// The site of its source.
@@ -62,6 +66,7 @@ pub struct Volume {
 
 /// Everything that a plan may count on.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Topology {
     /// Sites by name.

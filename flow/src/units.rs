@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 /// A moment, microseconds since 1970-01-01 UTC.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(transparent)]
 pub struct Timestamp(pub i64);
 
@@ -49,6 +50,7 @@ impl std::ops::Sub<Duration> for Timestamp {
 
 /// A link's or a limit's rate, in bits per second, as link rates are quoted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(transparent)]
 pub struct BitsPerSecond(pub u64);
 

@@ -6,6 +6,7 @@ use crate::{FilePath, SiteId, Timestamp, VolumeId, WarmupId};
 
 /// "Have this there by then."
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct WarmupRequest {
     /// From which volume.
@@ -27,6 +28,7 @@ pub struct WarmupRequest {
 
 /// How far a warm-up is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum WarmupState {
     /// Taken; its files are being learned or it waits for room or rate.
@@ -47,6 +49,7 @@ pub enum WarmupState {
 
 /// A warm-up and how far it is.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Warmup {
     /// Its name.
     pub id: WarmupId,

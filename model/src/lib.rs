@@ -1,1 +1,35 @@
 //! From accesses to profiles and forecasts.
+//!
+//! [`Model`] takes what nodes saw ([`Model::observe`]), what directories hold ([`Model::learn`]) and what came of
+//! moves ([`Model::outcome`]), and says what will be read next, when, how surely and why ([`Model::advise`]).
+//!
+//! Inside: [`run`] follows running runs and tells their passes apart; [`history`] keeps finished ones and reckons
+//! profiles; [`features`] makes tables of whole traces; [`calendar`] says when a workload comes back; [`habit`] what it will read then; [`forecaster`] holds
+//! the experts behind one trait; [`select`] scores them in shadow and lets one speak, or none; [`train`] teaches
+//! the learned one; [`recurrence`] judges them on recorded jobs. README.md states the properties, lettered, that the tests hold them to.
+
+pub mod calendar;
+pub mod features;
+pub mod forecaster;
+pub mod habit;
+pub mod history;
+pub mod namespace;
+pub mod order;
+pub mod ranges;
+pub mod recurrence;
+pub mod run;
+pub mod select;
+pub mod shape;
+pub mod train;
+
+mod advise;
+mod config;
+mod error;
+mod model;
+mod snapshot;
+
+pub use advise::Advice;
+pub use config::Config;
+pub use error::ModelError;
+pub use model::{LeftAside, Model, ScoreRow};
+pub use snapshot::Loaded;

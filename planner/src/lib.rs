@@ -1,1 +1,21 @@
 //! From forecasts and requests to plans, purely.
+//!
+//! [`solve`] takes everything that a plan depends on as one [`Problem`] and gives back a [`Plan`]
+//! (`foretide_flow`): moves, what rules forbid, and what was decided against, each with its reason. It touches
+//! nothing, reads no clock and draws no lot that the seed does not decide, so a plan can be replayed, compared and
+//! explained (promise F). The problem in words, and the properties that the tests cite, are in this room's README.
+//!
+//! [`Plan`]: foretide_flow::Plan
+
+mod config;
+mod explain;
+mod gather;
+mod grid;
+mod left_out;
+mod problem;
+mod solve;
+
+pub use config::{Config, ConfigError};
+pub use explain::{PlanDiff, diff, explain, show};
+pub use problem::{Brakes, DemandLoad, NothingResident, Problem, Residency, RunningMove, WarmupDemand, WarmupFile};
+pub use solve::solve;

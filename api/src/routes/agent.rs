@@ -1,0 +1,461 @@
+//! What agents report and take. An agent dials in; nobody dials it.
+//!
+//! An agent says `hello` when it starts and once a minute after (peers and rules may have changed), posts what it
+//! saw, and holds one long poll for its assignment. An assignment is a change (moves, directories) and a state (the
+//! warm-ups to count, the switch). The change goes by the cursor; the state by the `ETag`, which the agent sends
+//! back as `If-None-Match`. An answer that gets lost does no harm: the agent asks again with what it last had.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use axum::Json;
+use axum::extract::{Request, State};
+use axum::http::{HeaderMap, HeaderValue, header};
+use axum::response::{IntoResponse, Response};
+use foretide_catalog::{Agent, Topic, WarmupFilter};
+use foretide_flow::{
+    Assignment, CensusRequest, Effect, Listing, Mode, NodeId, Outcome, OutcomeBatch, Rule, SiteId, Timestamp, Topology,
+    VolumeId, Warmup, WarmupState,
+};
+use serde::{Deserialize, Serialize};
+use utoipa::openapi::schema::{ObjectBuilder, Type};
+use utoipa::openapi::{RefOr, Schema};
+use utoipa::{IntoParams, PartialSchema, ToSchema};
+
+use super::warmups::names;
+use crate::Api;
+use crate::error::ApiError;
+use crate::events::{Told, tell};
+use crate::extract::{Query, Report, must_be, read};
+use crate::ports::{Accepted, Rejected};
+use crate::wait::{self, Seen};
+
+/// The media type of an access batch.
+const PARQUET: &str = "application/vnd.apache.parquet";
+/// Directories handed to one agent at once: a second's work at the source.
+const LEARN_AT_ONCE: usize = 256;
+/// A directory that was handed out and not told about is handed out again after this.
+const LEARN_LEASE: Duration = Duration::from_secs(30);
+/// An agent's life sign is written down at most this often.
+const HEARD_EVERY: Duration = Duration::from_secs(20);
+/// Warm-ups read from the catalog at a time.
+const WARMUPS_AT_ONCE: usize = 1000;
+
+/// What an agent says of itself.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Hello {
+    /// Its node.
+    pub node: NodeId,
+    /// Its site.
+    pub site: SiteId,
+    /// Where it serves chunks, as `host:port`, if it does.
+    #[serde(default)]
+    pub chunk_address: Option<String>,
+    /// Volumes whose source it serves.
+    #[serde(default)]
+    pub volumes: Vec<VolumeId>,
+    /// How it observes: `ebpf`, `mount`, …
+    #[serde(default)]
+    pub probes: Vec<String>,
+}
+
+/// What an agent needs to know.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Welcome {
+    /// Sites, links, volumes.
+    pub topology: Topology,
+    /// Residency rules in order: the agent upholds them itself (promise I).
+    pub rules: Vec<Rule>,
+    /// What holds where no rule matches.
+    pub default_effect: Effect,
+    /// How far Foretide acts on its own forecasts.
+    pub mode: Mode,
+    /// Whether all prefetching is off.
+    pub prefetch_off: bool,
+    /// The other agents that serve chunks.
+    pub peers: Vec<Peer>,
+    /// Where to go on counting.
+    pub next: NextNumbers,
+}
+
+/// Another agent that serves chunks.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Peer {
+    /// Its node.
+    pub node: NodeId,
+    /// Its site.
+    pub site: SiteId,
+    /// Where, as `host:port`.
+    pub chunk_address: String,
+    /// Volumes whose source it serves.
+    pub volumes: Vec<VolumeId>,
+    /// Whether it was heard of lately.
+    pub alive: bool,
+}
+
+/// The numbers with which an agent that lost its own count goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct NextNumbers {
+    /// Of access batches.
+    pub accesses: u64,
+    /// Of outcome batches.
+    pub outcomes: u64,
+}
+
+/// Directories that an agent learned.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Listings {
+    /// Who tells.
+    pub node: NodeId,
+    /// The directories, each complete.
+    pub listings: Vec<Listing>,
+}
+
+/// What listings changed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ListingsTaken {
+    /// Names that were not there before.
+    pub added: u64,
+    /// Names whose version, size or kind is another.
+    pub changed: u64,
+    /// Names that are gone.
+    pub removed: u64,
+}
+
+/// Whether a batch was new.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct BatchTaken {
+    /// False if it had been taken before; nothing changed then.
+    pub new: bool,
+}
+
+/// The bytes of a Parquet file, for the document.
+pub(crate) struct Parquet;
+
+impl PartialSchema for Parquet {
+    fn schema() -> RefOr<Schema> {
+        ObjectBuilder::new().schema_type(Type::String).content_media_type(PARQUET).into()
+    }
+}
+
+impl ToSchema for Parquet {}
+
+/// Say hello: who one is, where, and what one serves.
+#[utoipa::path(post, path = "/v1/agent/hello", tag = "agents", request_body = Hello,
+    responses((status = 200, description = "What an agent needs to know.", body = Welcome)))]
+pub(crate) async fn hello(State(api): State<Api>, Report(hello): Report<Hello>) -> Result<Json<Welcome>, ApiError> {
+    let now = Timestamp::now();
+    let topology = api.directory.topology();
+    check_hello(&hello, &topology)?;
+    let Hello { node, site, chunk_address, volumes, probes } = hello;
+    let agent = Agent { node, site, chunk_address, volumes, probes, seen_at: now };
+    api.catalog.put_agent(&agent).await?;
+    tell(api.catalog.as_ref(), &Told::Agent { node: agent.node.clone(), site: agent.site.clone() }, now).await?;
+    welcome(&api, &agent.node, now).await.map(Json)
+}
+
+fn check_hello(hello: &Hello, topology: &Topology) -> Result<(), ApiError> {
+    known_site(&hello.site, topology)?;
+    for volume in &hello.volumes {
+        let at = &known_volume(volume, topology)?.at;
+        if at != &hello.site {
+            return Err(ApiError::Refused(format!(
+                "node {} at site {} says that it serves volume {volume}, whose source is at site {at}",
+                hello.node, hello.site
+            )));
+        }
+    }
+    match &hello.chunk_address {
+        Some(address) if !is_host_and_port(address) => {
+            Err(ApiError::Refused(format!("chunk_address {address:?} is not host:port")))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn is_host_and_port(address: &str) -> bool {
+    address.rsplit_once(':').is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok_and(|p| p > 0))
+}
+
+fn known_site(site: &SiteId, topology: &Topology) -> Result<(), ApiError> {
+    let unknown = || ApiError::UnknownSite { site: site.clone(), known: names(topology.sites.keys()) };
+    topology.sites.get(site).map(drop).ok_or_else(unknown)
+}
+
+fn known_volume<'t>(volume: &VolumeId, topology: &'t Topology) -> Result<&'t foretide_flow::Volume, ApiError> {
+    let unknown = || ApiError::UnknownVolume { volume: volume.clone(), known: names(topology.volumes.keys()) };
+    topology.volumes.get(volume).ok_or_else(unknown)
+}
+
+async fn welcome(api: &Api, node: &NodeId, now: Timestamp) -> Result<Welcome, ApiError> {
+    let gone_before = now - Duration::from_secs(api.config.agent_gone_after_s);
+    let rules = api.directory.rules();
+    let next = api.catalog.next_sequences(node).await?;
+    let peer = |a: Agent| {
+        let alive = a.seen_at >= gone_before;
+        a.chunk_address.map(|chunk_address| Peer {
+            node: a.node,
+            site: a.site,
+            chunk_address,
+            volumes: a.volumes,
+            alive,
+        })
+    };
+    let others = api.catalog.agents().await?.into_iter().filter(|a| &a.node != node);
+    Ok(Welcome {
+        topology: api.directory.topology().as_ref().clone(),
+        rules: rules.rules().cloned().collect(),
+        default_effect: rules.default_effect(),
+        mode: api.directory.mode(),
+        prefetch_off: api.catalog.prefetch_off().await?,
+        peers: others.filter_map(peer).collect(),
+        next: NextNumbers { accesses: next.accesses, outcomes: next.outcomes },
+    })
+}
+
+/// Who sends.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct NodeQuery {
+    /// The sending node.
+    node: NodeId,
+}
+
+/// Report accesses: one batch as Parquet, at most `api.accesses_max_bytes` (64 MiB unless set).
+#[utoipa::path(post, path = "/v1/agent/accesses", tag = "agents", params(NodeQuery),
+    request_body(content = inline(Parquet), content_type = "application/vnd.apache.parquet",
+                 description = "One access batch, as the collector writes it."),
+    responses(
+        (status = 200, description = "It is kept, durably.", body = Accepted),
+        (status = 403, description = "The batch is of another node, or the token lacks the scope `agent`.",
+         body = crate::Problem, content_type = "application/problem+json"),
+        (status = 503, description = "It could not be kept: send it again.",
+         body = crate::Problem, content_type = "application/problem+json"),
+    ))]
+pub(crate) async fn accesses(
+    State(api): State<Api>,
+    Query(query): Query<NodeQuery>,
+    request: Request,
+) -> Result<Json<Accepted>, ApiError> {
+    must_be(request.headers(), PARQUET)?;
+    let parquet = read(request, api.config.accesses_max_bytes).await?;
+    api.accesses.accept(&query.node, parquet).await.map(Json).map_err(|rejected| match rejected {
+        Rejected::Unusable { .. } => ApiError::Refused(rejected.to_string()),
+        Rejected::OtherNode { .. } => ApiError::NotYours(rejected.to_string()),
+        Rejected::TryAgain(_) => ApiError::Unavailable(rejected.to_string()),
+    })
+}
+
+/// Report directories.
+#[utoipa::path(post, path = "/v1/agent/listings", tag = "agents", request_body = Listings,
+    responses(
+        (status = 200, description = "They are kept.", body = ListingsTaken),
+        (status = 409, description = "An entry does not lie in its directory, or comes twice.",
+         body = crate::Problem, content_type = "application/problem+json"),
+    ))]
+pub(crate) async fn listings(
+    State(api): State<Api>,
+    Report(told): Report<Listings>,
+) -> Result<Json<ListingsTaken>, ApiError> {
+    let topology = api.directory.topology();
+    told.listings.iter().try_for_each(|l| known_volume(&l.volume, &topology).map(drop))?;
+    let mut taken = ListingsTaken::default();
+    for listing in &told.listings {
+        let changed = api.catalog.put_listing(listing).await?;
+        taken.added += changed.added;
+        taken.changed += changed.changed;
+        taken.removed += changed.removed;
+    }
+    api.listener.listings(told.listings).await;
+    Ok(Json(taken))
+}
+
+/// Report outcomes: what was moved, read, evicted and refused, and the store's own counts.
+#[utoipa::path(post, path = "/v1/agent/outcomes", tag = "agents", request_body = OutcomeBatch,
+    responses((status = 200, description = "They are kept.", body = BatchTaken)))]
+pub(crate) async fn outcomes(
+    State(api): State<Api>,
+    Report(batch): Report<OutcomeBatch>,
+) -> Result<Json<BatchTaken>, ApiError> {
+    let now = Timestamp::now();
+    known_site(&batch.site, &api.directory.topology())?;
+    let before = counted_warmups(&api, &batch).await?;
+    let recorded = api.catalog.record_outcomes(&batch, now).await?;
+    if recorded.new {
+        let after = counted_warmups(&api, &batch).await?;
+        let catalog = api.catalog.as_ref();
+        for warmup in after.into_iter().filter(|w| !before.contains(w)) {
+            tell(catalog, &Told::Warmup(warmup), now).await?;
+        }
+        if !batch.outcomes.is_empty() {
+            tell(catalog, &told_of(&batch), now).await?;
+        }
+        api.listener.outcomes(batch).await;
+    }
+    Ok(Json(BatchTaken { new: recorded.new }))
+}
+
+/// The warm-ups that a batch counts, as they are now.
+async fn counted_warmups(api: &Api, batch: &OutcomeBatch) -> Result<Vec<Warmup>, ApiError> {
+    let mut all = Vec::with_capacity(batch.census.len());
+    for census in &batch.census {
+        all.extend(api.catalog.warmup(&census.warmup).await?);
+    }
+    Ok(all)
+}
+
+fn told_of(batch: &OutcomeBatch) -> Told {
+    let count = |wanted: fn(&Outcome) -> bool| batch.outcomes.iter().filter(|o| wanted(o)).count() as u64;
+    Told::Site {
+        site: batch.site.clone(),
+        node: batch.node.clone(),
+        resident_bytes: batch.resident_bytes,
+        capacity_bytes: batch.capacity_bytes,
+        moved: count(|o| matches!(o, Outcome::Moved { .. })),
+        failed: count(|o| matches!(o, Outcome::Failed { .. })),
+        reads: count(|o| matches!(o, Outcome::Read { .. })),
+        evicted: count(|o| matches!(o, Outcome::Evicted { .. })),
+        refused: count(|o| matches!(o, Outcome::Refused(_))),
+    }
+}
+
+/// What an agent has already.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct AssignmentQuery {
+    /// Whose assignment.
+    node: NodeId,
+    /// The cursor of the last answer; 0 for everything.
+    #[serde(default)]
+    cursor: u64,
+    /// Hold the answer for up to this many seconds until there is something new.
+    #[serde(default)]
+    #[param(minimum = 0, maximum = 60, default = 0)]
+    wait_s: u64,
+}
+
+/// Take the assignment.
+///
+/// Send the `ETag` of the last answer as `If-None-Match`: the answer then comes as soon as there are other moves or
+/// directories, other warm-ups to count, or the switch was thrown; and after `wait_s` in any case.
+#[utoipa::path(get, path = "/v1/agent/assignment", tag = "agents",
+    params(AssignmentQuery, ("If-None-Match" = Option<String>, Header, description = "The `ETag` of the last answer.")),
+    responses(
+        (status = 200, description = "What is new since the cursor; empty if nothing is.", body = Assignment,
+         headers(("etag" = String, description = "Changes with the warm-ups to count and the switch."))),
+        (status = 404, description = "This node has not said hello.",
+         body = crate::Problem, content_type = "application/problem+json"),
+    ))]
+pub(crate) async fn assignment(
+    State(api): State<Api>,
+    Query(query): Query<AssignmentQuery>,
+    headers: HeaderMap,
+) -> Result<Response, ApiError> {
+    let known = wait::known_etag(&headers)?;
+    let agent = heard_of(&api, &query.node).await?;
+    let first = Mutex::new(known);
+    let look = || async {
+        let (assignment, etag) = assigned(&api, &agent, query.cursor).await?;
+        let has = first.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_with(|| etag.clone()).clone();
+        let nothing = assignment.run.is_empty() && assignment.cancel.is_empty() && assignment.learn.is_empty();
+        let enough = !nothing || has != etag || query.cursor == 0;
+        Ok(if enough { Seen::Enough((assignment, etag)) } else { Seen::Same((assignment, etag)) })
+    };
+    let topics = [Topic::Plans, Topic::Namespace, Topic::Warmups, Topic::Settings];
+    let (assignment, etag) = wait::until(&api, &topics, query.wait_s, look).await?;
+    let mut response = Json(assignment).into_response();
+    if let Ok(etag) = HeaderValue::from_str(&etag) {
+        response.headers_mut().insert(header::ETAG, etag);
+    }
+    Ok(response)
+}
+
+/// The agent as it said hello, its life sign written down.
+async fn heard_of(api: &Api, node: &NodeId) -> Result<Agent, ApiError> {
+    let now = Timestamp::now();
+    let mut all = api.catalog.agents().await?;
+    let place = all.iter().position(|a| &a.node == node).ok_or_else(|| ApiError::not_found("agent", node))?;
+    let mut agent = all.swap_remove(place);
+    if now.since(agent.seen_at) >= HEARD_EVERY {
+        agent.seen_at = now;
+        api.catalog.put_agent(&agent).await?;
+    }
+    Ok(agent)
+}
+
+async fn assigned(api: &Api, agent: &Agent, cursor: u64) -> Result<(Assignment, String), ApiError> {
+    let now = Timestamp::now();
+    let catalog = api.catalog.as_ref();
+    let learn = match agent.volumes.as_slice() {
+        [] => Vec::new(),
+        volumes => catalog.take_wishes(volumes, &agent.node, now, LEARN_LEASE, LEARN_AT_ONCE).await?,
+    };
+    let census = api.census.of(api, &agent.site).await?;
+    let prefetch_off = catalog.prefetch_off().await?;
+    let moves = catalog.assignment_since(&agent.site, cursor).await?;
+    let etag = wait::etag_of(format!("{}{prefetch_off}", census.digest).as_bytes());
+    let assignment = Assignment {
+        cursor: moves.cursor,
+        run: moves.run,
+        cancel: moves.cancel,
+        learn,
+        census: census.requests.clone(),
+        prefetch_off,
+    };
+    Ok((assignment, etag))
+}
+
+/// The warm-ups that one site's stores count.
+pub(crate) struct CensusList {
+    /// The change counter of warm-ups before they were read.
+    counter: u64,
+    requests: Vec<CensusRequest>,
+    digest: blake3::Hash,
+}
+
+/// The lists of all sites, each read anew only when some warm-up changed: every agent asks for its own with each
+/// poll, and there may be many warm-ups.
+#[derive(Default)]
+pub(crate) struct CensusLists(Mutex<HashMap<SiteId, Arc<CensusList>>>);
+
+impl CensusLists {
+    async fn of(&self, api: &Api, site: &SiteId) -> Result<Arc<CensusList>, ApiError> {
+        let counter = *api.catalog.changes(Topic::Warmups).borrow();
+        let kept = self.0.lock().unwrap_or_else(PoisonError::into_inner).get(site).cloned();
+        if let Some(list) = kept.filter(|list| list.counter == counter) {
+            return Ok(list);
+        }
+        let requests = census_requests(api, site).await?;
+        let digest = blake3::hash(&serde_json::to_vec(&requests).unwrap_or_default());
+        let list = Arc::new(CensusList { counter, requests, digest });
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(site.clone(), Arc::clone(&list));
+        Ok(list)
+    }
+}
+
+/// States in which somebody wants to know how much is there.
+const COUNTED: [WarmupState; 5] =
+    [WarmupState::Queued, WarmupState::Planned, WarmupState::Moving, WarmupState::Ready, WarmupState::Degraded];
+
+async fn census_requests(api: &Api, site: &SiteId) -> Result<Vec<CensusRequest>, ApiError> {
+    let filter = WarmupFilter { site: Some(site.clone()), states: COUNTED.to_vec() };
+    let (mut all, mut cursor) = (Vec::new(), None);
+    loop {
+        let page = api.catalog.warmups(&filter, cursor, WARMUPS_AT_ONCE).await?;
+        all.extend(page.items.into_iter().map(|w| CensusRequest {
+            warmup: w.id,
+            volume: w.request.volume,
+            paths: w.request.paths,
+            pin_until: w.request.pin_until,
+        }));
+        cursor = page.next;
+        if cursor.is_none() {
+            return Ok(all);
+        }
+    }
+}

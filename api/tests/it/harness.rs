@@ -1,0 +1,234 @@
+//! The server under test, and how to ask it.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use foretide_api::{Accepted, AccessSink, Api, Config, Directory, Listener, Rejected, Scope, mint};
+use foretide_catalog::{Catalog, in_memory};
+use foretide_flow::{
+    BitsPerSecond, CacheSpec, Effect, Link, Listing, Mode, NodeId, OutcomeBatch, Rule, Ruleset, Site, SiteId,
+    Timestamp, Topology, Volume, VolumeId,
+};
+use reqwest::{Method, RequestBuilder, Response, StatusCode};
+use serde_json::Value;
+use tokio::sync::watch;
+
+pub fn site(name: &str) -> SiteId {
+    SiteId::new(name).unwrap()
+}
+
+pub fn volume(name: &str) -> VolumeId {
+    VolumeId::new(name).unwrap()
+}
+
+pub fn node(name: &str) -> NodeId {
+    NodeId::new(name).unwrap()
+}
+
+/// `store` (eu) holds the volumes `scans` (class phi) and `images`; `gpu-eu` and `gpu-us` have caches.
+pub fn topology() -> Topology {
+    let place = |jurisdiction: &str, cache: Option<u64>| Site {
+        jurisdiction: jurisdiction.into(),
+        labels: BTreeMap::new(),
+        cache: cache.map(|capacity_bytes| CacheSpec { capacity_bytes }),
+        accelerator_per_hour: 0.0,
+    };
+    let link = |to: &str| Link {
+        from: site("store"),
+        to: site(to),
+        rate: BitsPerSecond(1_000_000_000),
+        rtt_ms: 150.0,
+        cost_per_gb: 0.0,
+    };
+    let phi = [("class".to_owned(), "phi".to_owned())].into();
+    Topology {
+        sites: [
+            (site("store"), place("eu", None)),
+            (site("gpu-eu"), place("eu", Some(1 << 30))),
+            (site("gpu-us"), place("us", Some(1 << 30))),
+        ]
+        .into(),
+        links: vec![link("gpu-eu"), link("gpu-us")],
+        volumes: [
+            (volume("scans"), Volume { at: site("store"), tags: phi }),
+            (volume("images"), Volume { at: site("store"), tags: BTreeMap::new() }),
+        ]
+        .into(),
+    }
+}
+
+/// `phi` data stays in eu; of `images`, what lies in `secret` does not go to `gpu-us`.
+pub fn rules() -> Ruleset {
+    let rule = |name: &str| Rule {
+        name: name.into(),
+        effect: Effect::Deny,
+        volume: None,
+        paths: None,
+        tags: BTreeMap::new(),
+        sites: vec![],
+        jurisdictions: vec![],
+        outside_jurisdictions: vec![],
+        until: None,
+    };
+    let phi = Rule {
+        tags: [("class".to_owned(), "phi".to_owned())].into(),
+        outside_jurisdictions: vec!["eu".into()],
+        ..rule("phi-stays-in-eu")
+    };
+    let secret = Rule {
+        volume: Some(volume("images")),
+        paths: Some("secret/**".into()),
+        sites: vec![site("gpu-us")],
+        ..rule("secret-stays")
+    };
+    Ruleset::new(vec![phi, secret], Effect::Allow, &topology()).unwrap()
+}
+
+struct Known {
+    topology: Arc<Topology>,
+    rules: Arc<Ruleset>,
+}
+
+impl Directory for Known {
+    fn topology(&self) -> Arc<Topology> {
+        Arc::clone(&self.topology)
+    }
+    fn rules(&self) -> Arc<Ruleset> {
+        Arc::clone(&self.rules)
+    }
+    fn mode(&self) -> Mode {
+        Mode::Enforce
+    }
+}
+
+/// Keeps what it is given. A batch that says another node's name, or `broken`, is refused as the real one would.
+#[derive(Default)]
+pub struct Lake(Mutex<Vec<Bytes>>);
+
+impl Lake {
+    pub fn kept(&self) -> usize {
+        self.0.lock().unwrap().len()
+    }
+}
+
+#[async_trait]
+impl AccessSink for Lake {
+    async fn accept(&self, node: &NodeId, parquet: Bytes) -> Result<Accepted, Rejected> {
+        match parquet.as_ref() {
+            b"broken" => Err(Rejected::Unusable { node: node.clone(), why: "no magic bytes".into() }),
+            b"of another" => Err(Rejected::OtherNode { sent_by: node.clone(), says: self::node("gpu-9") }),
+            b"disk full" => Err(Rejected::TryAgain("no space left on the lake".into())),
+            _ => {
+                let mut kept = self.0.lock().unwrap();
+                let new = !kept.contains(&parquet);
+                kept.push(parquet);
+                Ok(Accepted { sequence: kept.len() as u64, accesses: 1, new })
+            }
+        }
+    }
+}
+
+/// Hears what agents reported.
+#[derive(Default)]
+pub struct Ear {
+    pub directories: AtomicUsize,
+    pub batches: AtomicUsize,
+}
+
+#[async_trait]
+impl Listener for Ear {
+    async fn listings(&self, listings: Vec<Listing>) {
+        self.directories.fetch_add(listings.len(), Ordering::SeqCst);
+    }
+    async fn outcomes(&self, _: OutcomeBatch) {
+        self.batches.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+/// A server on loopback with one token per scope.
+pub struct Served {
+    pub base: String,
+    pub catalog: Arc<dyn Catalog>,
+    pub lake: Arc<Lake>,
+    pub ear: Arc<Ear>,
+    pub client: reqwest::Client,
+    pub secrets: HashMap<Scope, String>,
+    pub stop: watch::Sender<bool>,
+    pub task: tokio::task::JoinHandle<std::io::Result<()>>,
+}
+
+pub async fn serve() -> Served {
+    serve_with(Config::default(), in_memory()).await
+}
+
+pub async fn serve_with(config: Config, catalog: Arc<dyn Catalog>) -> Served {
+    let mut secrets = HashMap::new();
+    for scope in Scope::ALL {
+        let secret = mint(catalog.as_ref(), scope.as_str(), &[scope], None, Timestamp::now()).await.unwrap();
+        secrets.insert(scope, secret);
+    }
+    let directory = Known { topology: Arc::new(topology()), rules: Arc::new(rules()) };
+    let lake = Arc::new(Lake::default());
+    let ear = Arc::new(Ear::default());
+    let (stop, stopped) = watch::channel(false);
+    let sink: Arc<dyn AccessSink> = lake.clone();
+    let api = Api::new(config, Arc::clone(&catalog), Arc::new(directory), sink, ear.clone(), stopped.clone());
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let base = format!("http://{}", listener.local_addr().unwrap());
+    let down = async move {
+        let mut stopped = stopped;
+        let _ = stopped.wait_for(|stop| *stop).await;
+    };
+    let server = axum::serve(listener, foretide_api::router(api)).with_graceful_shutdown(down);
+    let task = tokio::spawn(async move { server.await });
+    let client = reqwest::Client::builder().timeout(Duration::from_secs(60)).build().unwrap();
+    Served { base, catalog, lake, ear, client, secrets, stop, task }
+}
+
+impl Served {
+    /// A request with the token of that scope.
+    pub fn ask(&self, scope: Scope, method: Method, path: &str) -> RequestBuilder {
+        self.client.request(method, format!("{}{path}", self.base)).bearer_auth(&self.secrets[&scope])
+    }
+
+    pub async fn get(&self, scope: Scope, path: &str) -> Response {
+        self.ask(scope, Method::GET, path).send().await.unwrap()
+    }
+
+    /// The body of a 200.
+    pub async fn got(&self, scope: Scope, path: &str) -> Value {
+        let response = self.get(scope, path).await;
+        assert_eq!(response.status(), StatusCode::OK, "GET {path}");
+        response.json().await.unwrap()
+    }
+
+    pub async fn post(&self, scope: Scope, path: &str, body: &Value) -> Response {
+        self.ask(scope, Method::POST, path).json(body).send().await.unwrap()
+    }
+
+    /// The body of a POST that was taken.
+    pub async fn posted(&self, scope: Scope, path: &str, body: &Value) -> Value {
+        let response = self.post(scope, path, body).await;
+        let status = response.status();
+        let body = response.text().await.unwrap();
+        assert!(status.is_success(), "POST {path}: {status} {body}");
+        serde_json::from_str(&body).unwrap()
+    }
+}
+
+/// Checks that an answer is a problem of that status and kind with all its members, and gives it.
+pub async fn problem(response: Response, status: u16, kind: &str) -> Value {
+    assert_eq!(response.headers()["content-type"], "application/problem+json");
+    assert_eq!(response.status().as_u16(), status);
+    let body: Value = response.json().await.unwrap();
+    assert_eq!(body["type"], format!("/problems/{kind}"), "{body}");
+    assert_eq!(body["status"], status);
+    for member in ["title", "detail", "remedy"] {
+        assert!(body[member].as_str().is_some_and(|text| !text.is_empty()), "{member} in {body}");
+    }
+    body
+}

@@ -1,0 +1,11 @@
+//! A real server on loopback, asked over HTTP, over the catalog in memory and over SQLite.
+
+mod agents;
+mod document;
+mod events;
+mod fuzz;
+mod harness;
+mod problems;
+mod scopes;
+mod shown;
+mod warmups;

@@ -1,0 +1,200 @@
+//! Warm-ups over HTTP: what is taken, what is refused at the door, how one waits.
+
+use std::time::Duration;
+
+use foretide_api::Scope;
+use foretide_catalog::WarmupUpdate;
+use foretide_flow::{Census, OutcomeBatch, Timestamp, WarmupId, WarmupState};
+use reqwest::{Method, StatusCode};
+use serde_json::{Value, json};
+
+use crate::harness::{Served, node, problem, serve, site};
+
+fn wanted() -> Value {
+    json!({ "volume": "images", "paths": ["train"], "site": "gpu-eu", "label": "job 7" })
+}
+
+fn in_future(seconds: u64) -> i64 {
+    (Timestamp::now() + Duration::from_secs(seconds)).0
+}
+
+async fn learn_size(served: &Served, id: &str, bytes: u64) {
+    let update = WarmupUpdate { required: Some((bytes, 1)), ..WarmupUpdate::default() };
+    served.catalog.update_warmup(&WarmupId::from(id), &update, Timestamp::now()).await.unwrap();
+}
+
+/// What the site's store counts, told by its agent.
+async fn count(served: &Served, id: &str, sequence: u64, resident_bytes: u64) {
+    let batch = OutcomeBatch {
+        node: node("gpu-1"),
+        site: site("gpu-eu"),
+        sequence,
+        outcomes: vec![],
+        census: vec![Census { warmup: WarmupId::from(id), resident_files: 1, resident_bytes }],
+        resident_bytes,
+        capacity_bytes: 1 << 30,
+    };
+    let taken = served.posted(Scope::Agent, "/v1/agent/outcomes", &json!(batch)).await;
+    assert_eq!(taken["new"], true);
+}
+
+#[tokio::test]
+async fn one_asks_sees_and_takes_back() {
+    let served = serve().await;
+    let mut body = wanted();
+    body["need_by"] = json!(in_future(600));
+    let response = served.post(Scope::Warm, "/v1/warmups", &body).await;
+    assert_eq!(response.status(), StatusCode::ACCEPTED);
+    let location = response.headers()["location"].to_str().unwrap().to_owned();
+    let taken: Value = response.json().await.unwrap();
+    assert_eq!(taken["state"], "QUEUED");
+    assert_eq!(taken["request"], body);
+    assert_eq!(location, format!("/v1/warmups/{}", taken["id"].as_str().unwrap()));
+
+    assert_eq!(served.got(Scope::Read, &location).await, taken);
+    let second = served.posted(Scope::Warm, "/v1/warmups", &wanted()).await;
+    let first_page = served.got(Scope::Read, "/v1/warmups?limit=1&site=gpu-eu").await;
+    assert_eq!(first_page["items"], json!([second]), "newest first");
+    let rest = served.got(Scope::Read, &format!("/v1/warmups?limit=1&cursor={}", first_page["next"])).await;
+    assert_eq!(rest, json!({ "items": [taken], "next": null }));
+    let none = served.got(Scope::Read, "/v1/warmups?state=READY,MOVING").await;
+    assert_eq!(none["items"], json!([]));
+
+    let cancelled = served.ask(Scope::Warm, Method::DELETE, &location).send().await.unwrap();
+    assert_eq!(cancelled.json::<Value>().await.unwrap()["state"], "CANCELLED");
+    let again = served.ask(Scope::Warm, Method::DELETE, &location).send().await.unwrap();
+    assert_eq!(again.status(), StatusCode::OK, "a second time is no error");
+    problem(served.ask(Scope::Warm, Method::DELETE, "/v1/warmups/x").send().await.unwrap(), 404, "not-found").await;
+    problem(served.get(Scope::Read, "/v1/warmups/x").await, 404, "not-found").await;
+}
+
+#[tokio::test]
+async fn what_can_never_be_is_refused_at_the_door() {
+    let served = serve().await;
+    let past = in_future(0) - 2_000_000;
+    for (field, value, kind, named) in [
+        ("volume", json!("imgaes"), "unknown-volume", "images"),
+        ("site", json!("mars"), "unknown-site", "gpu-eu"),
+        ("site", json!("store"), "no-cache", "store"),
+        ("paths", json!([]), "no-paths", "paths"),
+        ("paths", json!(["../etc"]), "wrong-shape", "../etc"),
+        ("need_by", json!(past), "in-the-past", "need_by"),
+        ("pin_until", json!(past), "in-the-past", "pin_until"),
+        ("label", json!("x".repeat(2000)), "wrong-shape", "label"),
+        ("needed_by", json!(1), "wrong-shape", "needed_by"),
+    ] {
+        let mut body = wanted();
+        body[field] = value;
+        let told = problem(served.post(Scope::Warm, "/v1/warmups", &body).await, 422, kind).await;
+        assert!(told["detail"].as_str().unwrap().contains(named), "{told}");
+    }
+    assert_eq!(served.got(Scope::Read, "/v1/warmups").await["items"], json!([]));
+}
+
+/// Promise I: the border holds at the door, and the refusal is written down with its rule.
+#[tokio::test]
+async fn promise_i_data_that_a_rule_forbids_is_refused_by_the_rule_s_name() {
+    let served = serve().await;
+    let phi = json!({ "volume": "scans", "paths": [""], "site": "gpu-us" });
+    let told = problem(served.post(Scope::Warm, "/v1/warmups", &phi).await, 403, "forbidden-by-rule").await;
+    assert_eq!(told["rule"], "phi-stays-in-eu");
+    let audit = served.got(Scope::Admin, "/v1/audit").await;
+    assert_eq!(audit["items"][0]["what"], "warmup.refused");
+    assert_eq!(audit["items"][0]["detail"]["rule"], "phi-stays-in-eu");
+
+    let inside = json!({ "volume": "scans", "paths": [""], "site": "gpu-eu" });
+    served.posted(Scope::Warm, "/v1/warmups", &inside).await;
+    let partly = json!({ "volume": "images", "paths": ["secret/a"], "site": "gpu-us" });
+    let taken = served.posted(Scope::Warm, "/v1/warmups", &partly).await;
+    assert_eq!(taken["state"], "QUEUED", "a rule that speaks of paths is the planner's, file by file");
+}
+
+#[tokio::test]
+async fn a_request_sent_twice_counts_once() {
+    let served = serve().await;
+    let send = |scope, key: &'static str, body: Value| {
+        served.ask(scope, Method::POST, "/v1/warmups").header("idempotency-key", key).json(&body).send()
+    };
+    let first: Value = send(Scope::Warm, "k1", wanted()).await.unwrap().json().await.unwrap();
+    let same: Value = send(Scope::Warm, "k1", wanted()).await.unwrap().json().await.unwrap();
+    assert_eq!(first, same);
+    let mut other = wanted();
+    other["paths"] = json!(["test"]);
+    problem(send(Scope::Warm, "k1", other.clone()).await.unwrap(), 409, "key-reused").await;
+    let elsewhere: Value = send(Scope::Admin, "k1", other).await.unwrap().json().await.unwrap();
+    assert_ne!(elsewhere["id"], first["id"], "a key is its caller's own");
+    assert_eq!(served.got(Scope::Read, "/v1/warmups").await["items"].as_array().unwrap().len(), 2);
+    problem(send(Scope::Warm, "", wanted()).await.unwrap(), 400, "bad-parameter").await;
+
+    let mut soon = wanted();
+    soon["need_by"] = json!(Timestamp::now().0 + 300_000);
+    let taken: Value = send(Scope::Warm, "k2", soon.clone()).await.unwrap().json().await.unwrap();
+    tokio::time::sleep(Duration::from_millis(400)).await;
+    let later: Value = send(Scope::Warm, "k2", soon).await.unwrap().json().await.unwrap();
+    assert_eq!(later["id"], taken["id"], "a replay is answered after its deadline too");
+}
+
+/// Promise C: READY follows the store's count and nothing else, and is taken back when the count falls.
+#[tokio::test]
+async fn promise_c_one_waits_until_it_is_ready_and_hears_when_it_no_longer_is() {
+    let served = serve().await;
+    let taken = served.posted(Scope::Warm, "/v1/warmups", &wanted()).await;
+    let id = taken["id"].as_str().unwrap().to_owned();
+    let at = format!("/v1/warmups/{id}");
+    learn_size(&served, &id, 1000).await;
+    count(&served, &id, 1, 999).await;
+    let moving = served.got(Scope::Read, &at).await;
+    assert_eq!((&moving["state"], &moving["resident_bytes"]), (&json!("MOVING"), &json!(999)));
+
+    let waiting = {
+        let request = served.ask(Scope::Read, Method::GET, &format!("{at}?wait_s=50"));
+        tokio::spawn(async move { request.send().await.unwrap() })
+    };
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    assert!(!waiting.is_finished(), "999 of 1000 bytes are not READY");
+    count(&served, &id, 2, 1000).await;
+    let ready = waiting.await.unwrap();
+    let etag = ready.headers()["etag"].to_str().unwrap().to_owned();
+    let ready: Value = ready.json().await.unwrap();
+    assert_eq!(ready["state"], "READY");
+    assert!(ready["ready_at"].is_i64());
+
+    let unchanged = served.ask(Scope::Read, Method::GET, &at).header("if-none-match", &etag).send().await.unwrap();
+    assert_eq!(unchanged.status(), StatusCode::NOT_MODIFIED);
+    let waiting = {
+        let request = served.ask(Scope::Read, Method::GET, &format!("{at}?wait_s=50")).header("if-none-match", &etag);
+        tokio::spawn(async move { request.send().await.unwrap() })
+    };
+    count(&served, &id, 3, 400).await;
+    let degraded: Value = waiting.await.unwrap().json().await.unwrap();
+    assert_eq!((&degraded["state"], &degraded["resident_bytes"]), (&json!("DEGRADED"), &json!(400)));
+}
+
+#[tokio::test]
+async fn a_wait_ends_with_its_time_and_with_the_server() {
+    let served = serve().await;
+    let id = served.posted(Scope::Warm, "/v1/warmups", &wanted()).await["id"].as_str().unwrap().to_owned();
+    let still = served.got(Scope::Read, &format!("/v1/warmups/{id}?wait_s=1")).await;
+    assert_eq!(still["state"], "QUEUED");
+    problem(served.get(Scope::Read, &format!("/v1/warmups/{id}?wait_s=61")).await, 400, "bad-parameter").await;
+
+    let request = served.ask(Scope::Read, Method::GET, &format!("/v1/warmups/{id}?wait_s=50"));
+    let waiting = tokio::spawn(async move { request.send().await.unwrap().status() });
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    served.stop.send(true).unwrap();
+    assert_eq!(waiting.await.unwrap(), StatusCode::OK);
+    served.task.await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn a_failed_warm_up_says_why_and_is_not_taken_back() {
+    let served = serve().await;
+    let id = served.posted(Scope::Warm, "/v1/warmups", &wanted()).await["id"].as_str().unwrap().to_owned();
+    let why = "rule secret-stays forbids all 3 files";
+    let update = WarmupUpdate { state: Some(WarmupState::Failed), why: Some(why.into()), ..WarmupUpdate::default() };
+    served.catalog.update_warmup(&WarmupId::from(id.as_str()), &update, Timestamp::now()).await.unwrap();
+    let failed = served.got(Scope::Read, &format!("/v1/warmups/{id}?wait_s=50")).await;
+    assert_eq!((&failed["state"], &failed["why"]), (&json!("FAILED"), &json!(why)));
+    let cancel = served.ask(Scope::Warm, Method::DELETE, &format!("/v1/warmups/{id}")).send().await.unwrap();
+    problem(cancel, 409, "conflict").await;
+}

@@ -1,0 +1,195 @@
+//! How states follow from one another: of warm-ups and of moves. Pure, and the same for every store.
+
+use foretide_flow::{MoveState, Timestamp, Warmup, WarmupState};
+
+use crate::WarmupUpdate;
+
+/// Whether a warm-up is over.
+pub(crate) fn is_over(state: WarmupState) -> bool {
+    matches!(state, WarmupState::Failed | WarmupState::Cancelled)
+}
+
+/// Whether `to` may follow `from`. See [`Warmups`](crate::Warmups) for the picture.
+fn follows(from: WarmupState, to: WarmupState) -> bool {
+    use WarmupState::{Cancelled, Degraded, Failed, Moving, Planned, Queued, Ready};
+    match (from, to) {
+        (Failed | Cancelled, _) | (Ready, Failed) => false,
+        (_, Cancelled | Failed) => true,
+        (Queued, Planned | Moving | Ready) | (Planned, Moving | Ready) | (Moving | Degraded, Ready) => true,
+        (Ready, Degraded) => true,
+        _ => false,
+    }
+}
+
+/// Takes a step that follows by itself, such as a plan's first move; none if it does not follow.
+pub(crate) fn step(warmup: &Warmup, to: WarmupState) -> Option<Warmup> {
+    // Only a count makes it ready again once it is degraded.
+    let on_the_way = matches!(warmup.state, WarmupState::Queued | WarmupState::Planned);
+    (on_the_way && follows(warmup.state, to)).then(|| Warmup { state: to, why: None, ..warmup.clone() })
+}
+
+/// What the store's count makes of it: `Ready` or `Degraded` (promise C), or only more bytes.
+pub(crate) fn settle(warmup: &Warmup, counted_bytes: Option<u64>, at: Timestamp) -> Warmup {
+    let mut next = warmup.clone();
+    let Some(counted) = counted_bytes.filter(|_| !is_over(warmup.state)) else { return next };
+    let capped = counted.min(warmup.required_bytes.unwrap_or(u64::MAX));
+    match (warmup.required_bytes, warmup.state) {
+        (Some(required), _) if counted >= required => {
+            next.resident_bytes = required;
+            if warmup.state != WarmupState::Ready {
+                next.state = WarmupState::Ready;
+                next.why = None;
+                next.eta = None;
+                next.ready_at.get_or_insert(at);
+            }
+        }
+        (required, WarmupState::Ready | WarmupState::Degraded) => {
+            next.state = WarmupState::Degraded;
+            next.resident_bytes = capped;
+            next.why = required.map(|r| format!("{counted} of {r} bytes are resident at {}", warmup.request.site));
+        }
+        _ => next.resident_bytes = warmup.resident_bytes.max(capped),
+    }
+    next
+}
+
+/// Applies what became known; an error says why it may not be so.
+pub(crate) fn update(
+    warmup: &Warmup,
+    update: &WarmupUpdate,
+    counted_bytes: Option<u64>,
+    at: Timestamp,
+) -> Result<Warmup, String> {
+    let mut next = warmup.clone();
+    if let Some((bytes, files)) = update.required.filter(|_| !is_over(warmup.state)) {
+        next.required_bytes = Some(bytes);
+        next.required_files = Some(files);
+    }
+    if let Some(eta) = update.eta.filter(|_| !is_over(warmup.state)) {
+        next.eta = eta;
+    }
+    let mut next = settle(&next, counted_bytes, at);
+    if let Some(why) = &update.why {
+        next.why = (!why.is_empty()).then(|| why.clone());
+    }
+    match update.state {
+        None => Ok(next),
+        Some(to) if to == next.state => Ok(next),
+        Some(to @ (WarmupState::Ready | WarmupState::Degraded)) => {
+            Err(format!("{to:?} follows from the store's count alone, and that does not say so"))
+        }
+        Some(to) if follows(next.state, to) => Ok(Warmup { state: to, ..next }),
+        Some(to) => Err(format!("{to:?} does not follow {:?}", next.state)),
+    }
+}
+
+/// What an outcome makes of a move; none if it stays. Bytes that arrived are there, whatever was thought of the move
+/// since; a failure matters only while it was wanted.
+pub(crate) fn move_ended(from: MoveState, arrived: bool) -> Option<MoveState> {
+    match (from, arrived) {
+        (MoveState::Done, _) => None,
+        (_, true) => Some(MoveState::Done),
+        (MoveState::Planned | MoveState::Running, false) => Some(MoveState::Failed),
+        _ => None,
+    }
+}
+
+/// Whether a move is planned or running.
+pub(crate) fn is_active(state: MoveState) -> bool {
+    matches!(state, MoveState::Planned | MoveState::Running)
+}
+
+/// Whether a plan may want a move again that is not active: not if the plan could not know yet that it had ended.
+pub(crate) fn may_revive(state: MoveState, end_recorded_at: Timestamp, plan_made_at: Timestamp) -> bool {
+    state == MoveState::Cancelled || plan_made_at > end_recorded_at
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use foretide_flow::{FilePath, SiteId, VolumeId, WarmupId, WarmupRequest};
+    use proptest::prelude::*;
+
+    fn queued() -> Warmup {
+        let request = WarmupRequest {
+            volume: VolumeId::new("v").unwrap(),
+            paths: vec![FilePath::root()],
+            site: SiteId::new("s").unwrap(),
+            need_by: None,
+            pin_until: None,
+            label: String::new(),
+        };
+        Warmup {
+            id: WarmupId::from("w"),
+            request,
+            asked_at: Timestamp(0),
+            state: WarmupState::Queued,
+            why: None,
+            required_bytes: None,
+            required_files: None,
+            resident_bytes: 0,
+            eta: None,
+            ready_at: None,
+        }
+    }
+
+    #[test]
+    fn promise_c_nobody_can_call_it_ready_but_the_count() {
+        let mut w = queued();
+        w.required_bytes = Some(10);
+        let ready = WarmupUpdate { state: Some(WarmupState::Ready), ..WarmupUpdate::default() };
+        assert!(update(&w, &ready, Some(9), Timestamp(1)).is_err());
+        assert!(update(&w, &ready, None, Timestamp(1)).is_err());
+        assert_eq!(update(&w, &ready, Some(10), Timestamp(1)).unwrap().state, WarmupState::Ready);
+    }
+
+    #[derive(Clone, Debug)]
+    enum Step {
+        Count(u64),
+        Ask(WarmupUpdate),
+        Plan(WarmupState),
+    }
+
+    fn any_step() -> impl Strategy<Value = Step> {
+        use WarmupState::{Cancelled, Degraded, Failed, Moving, Planned, Queued, Ready};
+        let state = prop_oneof![
+            Just(Queued),
+            Just(Planned),
+            Just(Moving),
+            Just(Ready),
+            Just(Degraded),
+            Just(Failed),
+            Just(Cancelled)
+        ];
+        prop_oneof![
+            4 => (0u64..12).prop_map(Step::Count),
+            1 => (proptest::option::of(state), proptest::option::of((5u64..10, 1u64..3))).prop_map(|(state, required)| {
+                Step::Ask(WarmupUpdate { state, required, ..WarmupUpdate::default() })
+            }),
+            1 => prop_oneof![Just(Planned), Just(Moving)].prop_map(Step::Plan),
+        ]
+    }
+
+    proptest! {
+        /// Promise C, and progress that never goes back but by becoming degraded; what is over stays over.
+        #[test]
+        fn whatever_happens_states_only_follow(steps in proptest::collection::vec(any_step(), 0..40)) {
+            let (mut w, mut counted) = (queued(), None);
+            for (i, s) in steps.into_iter().enumerate() {
+                let at = Timestamp(i as i64);
+                let next = match s {
+                    Step::Count(n) => { counted = Some(n); settle(&w, counted, at) }
+                    Step::Ask(u) => update(&w, &u, counted, at).unwrap_or_else(|_| w.clone()),
+                    Step::Plan(to) => step(&w, to).unwrap_or_else(|| w.clone()),
+                };
+                prop_assert!(next.state == w.state || follows(w.state, next.state) || follows(WarmupState::Ready, next.state));
+                let enough = next.required_bytes.is_some_and(|r| counted.is_some_and(|c| c >= r));
+                prop_assert_eq!(next.state == WarmupState::Ready, enough && !is_over(next.state));
+                prop_assert!(next.resident_bytes >= w.resident_bytes || next.state == WarmupState::Degraded
+                    || (next.state == WarmupState::Ready && Some(next.resident_bytes) == next.required_bytes));
+                if is_over(w.state) { prop_assert_eq!(&next.state, &w.state); }
+                w = next;
+            }
+        }
+    }
+}

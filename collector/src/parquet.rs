@@ -1,0 +1,317 @@
+//! Access batches as Parquet: on disk, on the wire, in the lake.
+//!
+//! One row an access. Runs, losses and the batch's own number are few and travel as JSON in the file's metadata under
+//! `foretide.batch`; `foretide.schema` is the version, and a file of another version is refused by its number. Run and
+//! volume repeat and cost almost nothing as dictionaries; paths are bytes, because names need not be UTF-8.
+
+use std::sync::Arc;
+
+use ::parquet::arrow::ArrowWriter;
+use ::parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use ::parquet::basic::{Compression, ZstdLevel};
+use ::parquet::file::metadata::KeyValue;
+use ::parquet::file::properties::WriterProperties;
+use arrow_array::cast::AsArray;
+use arrow_array::types::{Int64Type, UInt8Type, UInt32Type, UInt64Type};
+use arrow_array::{
+    Array, ArrayRef, BinaryArray, Int64Array, RecordBatch, StringArray, UInt8Array, UInt32Array, UInt64Array,
+};
+use arrow_schema::{DataType, Field, Schema};
+use bytes::Bytes;
+use foretide_flow::{
+    Access, AccessBatch, AccessOp, FilePath, Found, Losses, NodeId, RunEnd, RunId, RunStart, SiteId, Timestamp,
+    VolumeId,
+};
+use serde::{Deserialize, Serialize};
+
+/// The version of the columns and of the metadata.
+pub const SCHEMA_VERSION: u32 = 1;
+const SCHEMA_KEY: &str = "foretide.schema";
+const BATCH_KEY: &str = "foretide.batch";
+
+/// Why a batch could not be read or written.
+#[derive(Debug, thiserror::Error)]
+pub enum BatchError {
+    /// Not Parquet, or cut off, or damaged.
+    #[error("not a whole access batch: {0}; it was cut off or is no Parquet, send it again")]
+    Damaged(String),
+    /// Parquet of somebody else.
+    #[error("Parquet, but no access batch of Foretide: {0}")]
+    Foreign(String),
+    /// A batch of a newer or older Foretide.
+    #[error(
+        "an access batch of version {found}, and this one reads version {SCHEMA_VERSION}: run the same Foretide on agents and control plane"
+    )]
+    Version {
+        /// Its version.
+        found: String,
+    },
+    /// A batch could not be written.
+    #[error("cannot encode the batch: {0}")]
+    Encode(String),
+}
+
+/// What the metadata holds.
+#[derive(Serialize, Deserialize)]
+struct Head {
+    node: NodeId,
+    site: SiteId,
+    sequence: u64,
+    started: Vec<RunStart>,
+    ended: Vec<RunEnd>,
+    losses: Losses,
+}
+
+fn schema() -> Schema {
+    let field = |name: &str, kind| Field::new(name, kind, false);
+    Schema::new(vec![
+        field("at_us", DataType::Int64),
+        field("run", DataType::Utf8),
+        field("process", DataType::UInt32),
+        field("volume", DataType::Utf8),
+        field("path", DataType::Binary),
+        field("op", DataType::UInt8),
+        field("offset", DataType::UInt64),
+        field("length", DataType::UInt64),
+        field("blocked_us", DataType::UInt32),
+        field("found", DataType::UInt8),
+    ])
+}
+
+/// Writes a batch.
+///
+/// # Errors
+/// [`BatchError::Encode`] if the encoder fails.
+pub fn encode(batch: &AccessBatch) -> Result<Vec<u8>, BatchError> {
+    let failed = |e: String| BatchError::Encode(e);
+    let head = Head {
+        node: batch.node.clone(),
+        site: batch.site.clone(),
+        sequence: batch.sequence,
+        started: batch.started.clone(),
+        ended: batch.ended.clone(),
+        losses: batch.losses,
+    };
+    let head = serde_json::to_string(&head).map_err(|e| failed(e.to_string()))?;
+    let pairs =
+        vec![KeyValue::new(SCHEMA_KEY.into(), SCHEMA_VERSION.to_string()), KeyValue::new(BATCH_KEY.into(), head)];
+    let level = ZstdLevel::try_new(1).map_err(|e| failed(e.to_string()))?;
+    let properties = WriterProperties::builder()
+        .set_compression(Compression::ZSTD(level))
+        .set_key_value_metadata(Some(pairs))
+        .build();
+    let schema = Arc::new(schema());
+    let rows = RecordBatch::try_new(schema.clone(), columns(&batch.accesses)).map_err(|e| failed(e.to_string()))?;
+    let mut out = Vec::new();
+    let mut writer = ArrowWriter::try_new(&mut out, schema, Some(properties)).map_err(|e| failed(e.to_string()))?;
+    writer.write(&rows).map_err(|e| failed(e.to_string()))?;
+    writer.close().map_err(|e| failed(e.to_string()))?;
+    Ok(out)
+}
+
+fn columns(accesses: &[Access]) -> Vec<ArrayRef> {
+    let all = || accesses.iter();
+    vec![
+        Arc::new(Int64Array::from_iter_values(all().map(|a| a.at.0))),
+        Arc::new(StringArray::from_iter_values(all().map(|a| a.run.as_str()))),
+        Arc::new(UInt32Array::from_iter_values(all().map(|a| a.process))),
+        Arc::new(StringArray::from_iter_values(all().map(|a| a.volume.as_str()))),
+        Arc::new(BinaryArray::from_iter_values(all().map(|a| a.path.as_bytes()))),
+        Arc::new(UInt8Array::from_iter_values(all().map(|a| op_code(a.op)))),
+        Arc::new(UInt64Array::from_iter_values(all().map(|a| a.offset))),
+        Arc::new(UInt64Array::from_iter_values(all().map(|a| a.length))),
+        Arc::new(UInt32Array::from_iter_values(all().map(|a| a.blocked_us))),
+        Arc::new(UInt8Array::from_iter_values(all().map(|a| found_code(a.found)))),
+    ]
+}
+
+/// Reads a batch.
+///
+/// # Errors
+/// [`BatchError`] if the bytes are not a whole batch of this version.
+pub fn decode(bytes: &[u8]) -> Result<AccessBatch, BatchError> {
+    let damaged = |e: String| BatchError::Damaged(e);
+    let builder =
+        ParquetRecordBatchReaderBuilder::try_new(Bytes::copy_from_slice(bytes)).map_err(|e| damaged(e.to_string()))?;
+    let head = head(builder.metadata().file_metadata().key_value_metadata())?;
+    if builder.schema().fields() != schema().fields() {
+        return Err(BatchError::Foreign("its columns are others".into()));
+    }
+    let mut accesses = Vec::new();
+    for rows in builder.build().map_err(|e| damaged(e.to_string()))? {
+        take_rows(&rows.map_err(|e| damaged(e.to_string()))?, &mut accesses)?;
+    }
+    let Head { node, site, sequence, started, ended, losses } = head;
+    Ok(AccessBatch { node, site, sequence, started, accesses, ended, losses })
+}
+
+fn head(pairs: Option<&Vec<KeyValue>>) -> Result<Head, BatchError> {
+    let value = |key: &str| pairs.and_then(|p| p.iter().find(|kv| kv.key == key)).and_then(|kv| kv.value.as_deref());
+    let version = value(SCHEMA_KEY).ok_or_else(|| BatchError::Foreign(format!("it has no {SCHEMA_KEY}")))?;
+    if version != SCHEMA_VERSION.to_string() {
+        return Err(BatchError::Version { found: version.into() });
+    }
+    let head = value(BATCH_KEY).ok_or_else(|| BatchError::Foreign(format!("it has no {BATCH_KEY}")))?;
+    serde_json::from_str(head).map_err(|e| BatchError::Foreign(format!("its {BATCH_KEY}: {e}")))
+}
+
+/// Rows repeat runs and volumes; each is made once and shared.
+fn take_rows(rows: &RecordBatch, out: &mut Vec<Access>) -> Result<(), BatchError> {
+    if rows.columns().iter().any(|c| c.null_count() > 0) {
+        return Err(BatchError::Foreign("a value is missing".into()));
+    }
+    let (run, volume) = (rows.column(1).as_string::<i32>(), rows.column(3).as_string::<i32>());
+    let path = rows.column(4).as_binary::<i32>();
+    let (at, process) = (rows.column(0).as_primitive::<Int64Type>(), rows.column(2).as_primitive::<UInt32Type>());
+    let (op, found) = (rows.column(5).as_primitive::<UInt8Type>(), rows.column(9).as_primitive::<UInt8Type>());
+    let (offset, length) = (rows.column(6).as_primitive::<UInt64Type>(), rows.column(7).as_primitive::<UInt64Type>());
+    let blocked = rows.column(8).as_primitive::<UInt32Type>();
+    let bad = |row: usize, what: String| BatchError::Foreign(format!("row {row}: {what}"));
+    let mut last: Option<(RunId, VolumeId)> = None;
+    for i in 0..rows.num_rows() {
+        let reused = last.take().filter(|(r, v)| r.as_str() == run.value(i) && v.as_str() == volume.value(i));
+        let names = match reused {
+            Some(names) => names,
+            None => {
+                let volume = VolumeId::new(volume.value(i)).map_err(|e| bad(i, e.to_string()))?;
+                (RunId::from(run.value(i)), volume)
+            }
+        };
+        out.push(Access {
+            at: Timestamp(at.value(i)),
+            run: names.0.clone(),
+            process: process.value(i),
+            volume: names.1.clone(),
+            path: FilePath::new(path.value(i)).map_err(|e| bad(i, e.to_string()))?,
+            op: op_of(op.value(i)).ok_or_else(|| bad(i, format!("op {}", op.value(i))))?,
+            offset: offset.value(i),
+            length: length.value(i),
+            blocked_us: blocked.value(i),
+            found: found_of(found.value(i)).ok_or_else(|| bad(i, format!("found {}", found.value(i))))?,
+        });
+        last = Some(names);
+    }
+    Ok(())
+}
+
+/// Codes are part of the format: they never change their meaning.
+const OPS: [AccessOp; 5] = [AccessOp::Open, AccessOp::Create, AccessOp::Read, AccessOp::Fault, AccessOp::Close];
+const FOUNDS: [Found; 4] = [Found::Unknown, Found::Hit, Found::Late, Found::Miss];
+
+fn op_code(op: AccessOp) -> u8 {
+    OPS.iter().position(|o| *o == op).unwrap_or_default() as u8
+}
+fn op_of(code: u8) -> Option<AccessOp> {
+    OPS.get(usize::from(code)).copied()
+}
+fn found_code(found: Found) -> u8 {
+    FOUNDS.iter().position(|f| *f == found).unwrap_or_default() as u8
+}
+fn found_of(code: u8) -> Option<Found> {
+    FOUNDS.get(usize::from(code)).copied()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn access() -> impl Strategy<Value = Access> {
+        (
+            (any::<i64>(), 0u8..3, any::<u32>(), 0u8..2, proptest::collection::vec(1u8.., 0..40)),
+            (0u8..5, any::<u64>(), any::<u64>(), any::<u32>(), 0u8..4),
+        )
+            .prop_filter_map(
+                "a path",
+                |((at, run, process, volume, path), (op, offset, length, blocked_us, found))| {
+                    Some(Access {
+                        at: Timestamp(at),
+                        run: format!("run-{run}").into(),
+                        process,
+                        volume: VolumeId::new(&format!("v{volume}")).ok()?,
+                        path: FilePath::new(&path).ok()?,
+                        op: op_of(op)?,
+                        offset,
+                        length,
+                        blocked_us,
+                        found: found_of(found)?,
+                    })
+                },
+            )
+    }
+
+    fn batch(accesses: Vec<Access>) -> AccessBatch {
+        AccessBatch {
+            node: NodeId::new("n").unwrap(),
+            site: SiteId::new("s").unwrap(),
+            sequence: 42,
+            started: vec![RunStart {
+                run: "run-1".into(),
+                workload: "train-1".into(),
+                command: "train --seed #".into(),
+                at: Timestamp(9),
+                site: SiteId::new("s").unwrap(),
+                node: NodeId::new("n").unwrap(),
+            }],
+            accesses,
+            ended: vec![RunEnd { run: "run-0".into(), at: Timestamp(8) }],
+            losses: Losses { dropped_events: 1, unresolved: 2, summarised: 3 },
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_batch_reads_back(accesses in proptest::collection::vec(access(), 0..50)) {
+            let batch = batch(accesses);
+            prop_assert_eq!(decode(&encode(&batch).unwrap()).unwrap(), batch);
+        }
+
+        #[test]
+        fn a_batch_that_was_cut_off_is_refused(keep in 0.0f64..0.999) {
+            let whole = encode(&batch(vec![])).unwrap();
+            let cut = &whole[..(whole.len() as f64 * keep) as usize];
+            prop_assert!(matches!(decode(cut), Err(BatchError::Damaged(_))));
+        }
+    }
+
+    #[test]
+    fn other_parquet_and_other_versions_are_told_apart() {
+        assert!(matches!(decode(b"hello"), Err(BatchError::Damaged(_))));
+        let write = |pairs: Vec<KeyValue>| {
+            let properties = WriterProperties::builder().set_key_value_metadata(Some(pairs)).build();
+            let mut out = Vec::new();
+            ArrowWriter::try_new(&mut out, Arc::new(schema()), Some(properties)).unwrap().close().unwrap();
+            decode(&out).unwrap_err()
+        };
+        assert!(matches!(write(vec![]), BatchError::Foreign(_)));
+        let newer = write(vec![KeyValue::new(SCHEMA_KEY.into(), "2".to_string())]);
+        assert!(newer.to_string().contains("version 2"), "{newer}");
+    }
+
+    #[test]
+    #[ignore = "writes the test data; run once for each new version of the schema"]
+    fn write_the_test_data() {
+        let access = |path: &[u8]| Access {
+            at: Timestamp(7),
+            run: "run-1".into(),
+            process: 3,
+            volume: VolumeId::new("v").unwrap(),
+            path: FilePath::new(path).unwrap(),
+            op: AccessOp::Read,
+            offset: 1,
+            length: 2,
+            blocked_us: 3,
+            found: Found::Miss,
+        };
+        let path = format!("{}/tests/data/batch-v{SCHEMA_VERSION}.parquet", env!("CARGO_MANIFEST_DIR"));
+        std::fs::write(path, encode(&batch(vec![access(b"a"), access(b"b\xff")])).unwrap()).unwrap();
+    }
+
+    #[test]
+    fn the_bytes_of_a_batch_that_an_older_foretide_wrote_still_read() {
+        let kept = include_bytes!("../tests/data/batch-v1.parquet");
+        let read = decode(kept).unwrap();
+        assert_eq!((read.sequence, read.accesses.len(), read.started[0].command.as_str()), (42, 2, "train --seed #"));
+        assert_eq!(read.accesses[1].path.as_bytes(), b"b\xff");
+    }
+}

@@ -1,0 +1,415 @@
+//! Observations -> runs and accesses. Pure: no clock, no disk; `/proc` is behind a trait.
+//!
+//! Reads of one process that continue each other in one file are one access, over calls, events, CPUs and polls, until
+//! the batch is taken. The end of a run is held back until the next look at the source, because the last reads of a
+//! process lie in shared memory and may be told after its exit.
+
+use std::collections::HashMap;
+
+use foretide_flow::{
+    Access, AccessBatch, AccessOp, FilePath, Found, Losses, NodeId, RunEnd, RunId, RunStart, SiteId, Timestamp,
+    VolumeId,
+};
+
+use crate::runs::Runs;
+use crate::source::Observation;
+
+/// What one batch carries, but for its number.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Harvest {
+    /// Runs that began.
+    pub started: Vec<RunStart>,
+    /// What was accessed, in order of time.
+    pub accesses: Vec<Access>,
+    /// Runs that ended.
+    pub ended: Vec<RunEnd>,
+    /// What is missing.
+    pub losses: Losses,
+}
+
+impl Harvest {
+    /// Whether nothing happened.
+    pub fn is_empty(&self) -> bool {
+        self == &Self::default()
+    }
+
+    /// As a batch.
+    pub fn into_batch(self, node: NodeId, site: SiteId, sequence: u64) -> AccessBatch {
+        let Self { started, accesses, ended, losses } = self;
+        AccessBatch { node, site, sequence, started, accesses, ended, losses }
+    }
+}
+
+/// Paths by file number, at most `kept`: the half that was not asked for is dropped.
+struct Paths {
+    young: HashMap<u64, (VolumeId, FilePath)>,
+    old: HashMap<u64, (VolumeId, FilePath)>,
+    kept: usize,
+}
+
+impl Paths {
+    fn insert(&mut self, file: u64, at: (VolumeId, FilePath)) {
+        if self.young.len() >= self.kept.div_ceil(2) {
+            self.old = std::mem::take(&mut self.young);
+        }
+        self.young.insert(file, at);
+    }
+
+    fn get(&mut self, file: u64) -> Option<(VolumeId, FilePath)> {
+        if let Some(at) = self.young.get(&file) {
+            return Some(at.clone());
+        }
+        let at = self.old.remove(&file)?;
+        self.insert(file, at.clone());
+        Some(at)
+    }
+}
+
+/// Folds what a source tells.
+pub struct Pipeline {
+    node: NodeId,
+    site: SiteId,
+    /// When this machine booted.
+    booted_at: Timestamp,
+    runs: Runs,
+    paths: Paths,
+    harvest: Harvest,
+    /// Where in `harvest.accesses` the read lies that a next one may continue.
+    open_reads: HashMap<(u32, u64), usize>,
+    ending: Vec<(u32, Timestamp)>,
+    forgotten: Vec<u64>,
+}
+
+impl Pipeline {
+    /// `booted_at` turns the ticks of a process' start into a time; `paths_kept` bounds memory.
+    pub fn new(node: NodeId, site: SiteId, runs: Runs, booted_at: Timestamp, paths_kept: usize) -> Self {
+        let paths = Paths { young: HashMap::new(), old: HashMap::new(), kept: paths_kept };
+        let (harvest, open_reads) = (Harvest::default(), HashMap::new());
+        Self { node, site, booted_at, runs, paths, harvest, open_reads, ending: Vec::new(), forgotten: Vec::new() }
+    }
+
+    /// Takes the observations of one poll.
+    pub fn take(&mut self, seen: impl IntoIterator<Item = Observation>) {
+        let ending = std::mem::take(&mut self.ending);
+        seen.into_iter().for_each(|o| self.observe(o));
+        for (process, at) in ending {
+            self.runs.exited(process, at);
+        }
+        self.collect_ends();
+    }
+
+    /// Looks for ends that nobody told.
+    pub fn look_through(&mut self, now: Timestamp) {
+        self.runs.look_through(now);
+        self.collect_ends();
+    }
+
+    /// Everything since this was last asked.
+    pub fn harvest(&mut self) -> Harvest {
+        self.open_reads.clear();
+        let mut harvest = std::mem::take(&mut self.harvest);
+        harvest.accesses.sort_by_key(|a| a.at);
+        harvest
+    }
+
+    /// Accesses that wait.
+    pub fn waiting(&self) -> usize {
+        self.harvest.accesses.len()
+    }
+
+    /// Whether a run began or ended, or anything else happened.
+    pub fn news(&self) -> (bool, bool) {
+        (!self.harvest.started.is_empty() || !self.harvest.ended.is_empty(), !self.harvest.is_empty())
+    }
+
+    /// Files whose path is needed again.
+    pub fn take_forgotten(&mut self) -> Vec<u64> {
+        std::mem::take(&mut self.forgotten)
+    }
+
+    fn observe(&mut self, seen: Observation) {
+        match seen {
+            Observation::Path { file, volume, path } => self.paths.insert(file, (volume, path)),
+            Observation::Open { at, process, parent, file, writable } => {
+                let op = if writable { AccessOp::Create } else { AccessOp::Open };
+                self.event(at, process, parent, file, op);
+            }
+            Observation::Close { at, process, file } => {
+                self.event(at, process, 0, file, AccessOp::Close);
+                self.open_reads.remove(&(process, file));
+            }
+            Observation::Extent { .. } => self.extent(seen),
+            Observation::MappedWait { process, file, offset, blocked_us } => {
+                self.mapped_wait(process, file, offset, blocked_us);
+            }
+            Observation::Fork { at, process, parent, started_ticks } => {
+                self.runs.forked(process, parent, started_ticks, at);
+            }
+            Observation::Exec { process, parent, started_ticks, program, argv, .. } => {
+                self.runs.executed(process, parent, started_ticks, program, argv);
+            }
+            Observation::Exit { at, process } => self.ending.push((process, at)),
+            Observation::Loss { dropped, unresolved } => {
+                self.harvest.losses.dropped_events += dropped;
+                self.harvest.losses.unresolved += unresolved;
+            }
+        }
+    }
+
+    fn event(&mut self, at: Timestamp, process: u32, parent: u32, file: u64, op: AccessOp) {
+        let Some((volume, path)) = self.resolve(file, 1) else { return };
+        let run = self.run_of(process, parent);
+        let found = Found::Unknown;
+        let access = Access { at, run, process, volume, path, op, offset: 0, length: 0, blocked_us: 0, found };
+        self.harvest.accesses.push(access);
+    }
+
+    fn extent(&mut self, seen: Observation) {
+        let Observation::Extent { at, process, parent, file, offset, length, calls, blocked_us, missed, mapped } = seen
+        else {
+            return;
+        };
+        let op = if mapped { AccessOp::Fault } else { AccessOp::Read };
+        if let Some(last) = self.open_reads.get(&(process, file)).and_then(|i| self.harvest.accesses.get_mut(*i))
+            && last.op == op
+            && last.offset + last.length == offset
+        {
+            last.length += length;
+            last.blocked_us = last.blocked_us.saturating_add(blocked_us);
+            last.at = last.at.min(at);
+            if missed {
+                last.found = Found::Miss;
+            }
+            return;
+        }
+        let Some((volume, path)) = self.resolve(file, calls) else { return };
+        let run = self.run_of(process, parent);
+        let found = if missed { Found::Miss } else { Found::Unknown };
+        self.open_reads.insert((process, file), self.harvest.accesses.len());
+        self.harvest.accesses.push(Access { at, run, process, volume, path, op, offset, length, blocked_us, found });
+    }
+
+    /// Adds a wait to the touch it belongs to, if that is still here.
+    fn mapped_wait(&mut self, process: u32, file: u64, offset: u64, blocked_us: u32) {
+        let last = self.open_reads.get(&(process, file)).and_then(|i| self.harvest.accesses.get_mut(*i));
+        if let Some(last) = last
+            && last.op == AccessOp::Fault
+            && (last.offset..last.offset + last.length).contains(&offset)
+        {
+            last.blocked_us = last.blocked_us.saturating_add(blocked_us);
+            last.found = Found::Miss;
+        }
+    }
+
+    fn resolve(&mut self, file: u64, calls: u32) -> Option<(VolumeId, FilePath)> {
+        let at = self.paths.get(file);
+        if at.is_none() {
+            self.harvest.losses.unresolved += u64::from(calls);
+            self.forgotten.push(file);
+        }
+        at
+    }
+
+    fn run_of(&mut self, process: u32, parent: u32) -> RunId {
+        let (run, begins) = self.runs.run_of(process, parent);
+        if let Some(new) = begins {
+            self.harvest.started.push(RunStart {
+                run: new.run,
+                workload: new.workload,
+                command: new.command,
+                at: Timestamp(self.booted_at.0 + new.started_ticks as i64 * TICK_US),
+                site: self.site.clone(),
+                node: self.node.clone(),
+            });
+        }
+        run
+    }
+
+    fn collect_ends(&mut self) {
+        self.harvest.ended.extend(self.runs.take_ended().into_iter().map(|(run, at)| RunEnd { run, at }));
+    }
+}
+
+/// A tick of a process' start.
+const TICK_US: i64 = 10_000;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::procfs::{ProcessFacts, ProcessView};
+    use proptest::prelude::*;
+    use std::collections::BTreeMap;
+
+    /// Nobody is there any more: everything is known from events alone.
+    struct Nobody;
+
+    impl ProcessView for Nobody {
+        fn process(&self, _: u32) -> Option<ProcessFacts> {
+            None
+        }
+        fn started_ticks(&self, _: u32) -> Option<u64> {
+            None
+        }
+        fn surroundings(&self, _: u32) -> Option<(String, String)> {
+            None
+        }
+    }
+
+    fn pipeline(paths_kept: usize) -> Pipeline {
+        let runs = Runs::new(Box::new(Nobody), "n-b".into(), 1);
+        Pipeline::new(NodeId::new("n").unwrap(), SiteId::new("s").unwrap(), runs, Timestamp(1_000), paths_kept)
+    }
+
+    fn path(file: u64) -> Observation {
+        let volume = VolumeId::new("v").unwrap();
+        Observation::Path { file, volume, path: FilePath::parse(&format!("f{file}")).unwrap() }
+    }
+
+    fn read(at: i64, process: u32, file: u64, offset: u64, length: u64) -> Observation {
+        Observation::Extent {
+            at: Timestamp(at),
+            process,
+            parent: 0,
+            file,
+            offset,
+            length,
+            calls: 1,
+            blocked_us: 2,
+            missed: false,
+            mapped: false,
+        }
+    }
+
+    proptest! {
+        /// Against the plainest model: per process and file, the bytes in order; and no two neighbours that a fold
+        /// should have joined.
+        #[test]
+        fn folding_neither_loses_nor_invents_bytes(
+            reads in proptest::collection::vec((1u32..4, 1u64..4, 0u64..6, 1u64..4), 0..120),
+            cuts in proptest::collection::vec(0usize..120, 0..5),
+        ) {
+            let mut p = pipeline(100);
+            p.take((1..4).map(path));
+            let mut model: BTreeMap<(u32, u64), Vec<u64>> = BTreeMap::new();
+            let mut batches = Vec::new();
+            for (i, (process, file, offset, length)) in reads.iter().copied().enumerate() {
+                p.take([read(i as i64, process, file, offset, length)]);
+                model.entry((process, file)).or_default().extend(offset..offset + length);
+                if cuts.contains(&i) {
+                    batches.push(p.harvest());
+                }
+            }
+            batches.push(p.harvest());
+            let mut told: BTreeMap<(u32, u64), Vec<u64>> = BTreeMap::new();
+            let mut blocked = 0;
+            for batch in &batches {
+                prop_assert!(batch.accesses.is_sorted_by_key(|a| a.at));
+                let mut last: BTreeMap<(u32, String), u64> = BTreeMap::new();
+                for a in &batch.accesses {
+                    let name = a.path.to_string();
+                    let file: u64 = name[1..].parse().unwrap();
+                    told.entry((a.process, file)).or_default().extend(a.offset..a.offset + a.length);
+                    blocked += a.blocked_us;
+                    let end = last.insert((a.process, name), a.offset + a.length);
+                    prop_assert_ne!(end, Some(a.offset), "not folded");
+                }
+            }
+            prop_assert_eq!(told, model);
+            prop_assert_eq!(blocked as usize, 2 * reads.len());
+        }
+
+        /// However few paths are kept, an access has its own file's path or is counted as unresolved (promise J).
+        #[test]
+        fn promise_j_a_path_that_is_not_known_is_counted_and_asked_for(
+            kept in 1usize..6,
+            files in proptest::collection::vec(0u64..20, 1..100),
+        ) {
+            let mut p = pipeline(kept);
+            let (mut resolved, mut told) = (0, std::collections::BTreeSet::new());
+            for (i, file) in files.iter().copied().enumerate() {
+                if told.insert(file) {
+                    p.take([path(file)]);
+                }
+                p.take([read(i as i64, 1, file, i as u64 * 10, 1)]);
+                for forgotten in p.take_forgotten() {
+                    prop_assert_eq!(forgotten, file);
+                    told.remove(&forgotten);
+                }
+            }
+            let harvest = p.harvest();
+            for a in &harvest.accesses {
+                resolved += 1;
+                let file = files[a.offset as usize / 10];
+                prop_assert_eq!(a.path.to_string(), format!("f{file}"));
+            }
+            prop_assert_eq!(resolved + harvest.losses.unresolved, files.len() as u64);
+            prop_assert!(p.paths.young.len() + p.paths.old.len() <= kept + 1);
+        }
+    }
+
+    #[test]
+    fn reads_that_are_told_after_the_exit_still_belong_to_the_run() {
+        let mut p = pipeline(10);
+        let exec = Observation::Exec {
+            at: Timestamp(5),
+            process: 7,
+            parent: 3,
+            started_ticks: 4,
+            program: "/usr/bin/train".into(),
+            argv: vec!["train".into(), "--seed".into(), "5".into()],
+        };
+        p.take([exec, path(1), read(6, 7, 1, 0, 10), Observation::Exit { at: Timestamp(9), process: 7 }]);
+        assert!(p.harvest().ended.is_empty(), "the source may have more of it");
+        p.take([read(8, 7, 1, 10, 10)]);
+        let harvest = p.harvest();
+        assert_eq!(harvest.accesses[0].run.as_str(), "n-b-7-4");
+        assert_eq!(harvest.ended, [RunEnd { run: "n-b-7-4".into(), at: Timestamp(9) }]);
+        assert!(harvest.started.is_empty());
+    }
+
+    #[test]
+    fn a_run_is_told_with_what_it_runs_and_when_it_started() {
+        let mut p = pipeline(10);
+        p.take([
+            Observation::Exec {
+                at: Timestamp(5),
+                process: 7,
+                parent: 3,
+                started_ticks: 2,
+                program: "/usr/bin/train".into(),
+                argv: vec!["train".into(), "--token=x".into(), "5".into()],
+            },
+            path(1),
+            Observation::Open { at: Timestamp(7), process: 7, parent: 3, file: 1, writable: false },
+        ]);
+        let harvest = p.harvest();
+        let start = &harvest.started[0];
+        assert_eq!((start.command.as_str(), start.at), ("train --token=*** #", Timestamp(1_000 + 20_000)));
+        assert_eq!(harvest.accesses[0].op, AccessOp::Open);
+    }
+
+    #[test]
+    fn a_device_wait_makes_a_miss_of_a_read_and_of_a_touch() {
+        let mut p = pipeline(10);
+        let Observation::Extent { at, process, parent, file, offset, length, calls, blocked_us, .. } =
+            read(1, 7, 1, 0, 4096)
+        else {
+            unreachable!()
+        };
+        let touch = Observation::Extent {
+            at,
+            process,
+            parent,
+            file,
+            offset,
+            length,
+            calls,
+            blocked_us,
+            missed: false,
+            mapped: true,
+        };
+        p.take([path(1), touch, Observation::MappedWait { process: 7, file: 1, offset: 0, blocked_us: 500 }]);
+        let access = &p.harvest().accesses[0];
+        assert_eq!((access.op, access.found, access.blocked_us), (AccessOp::Fault, Found::Miss, 502));
+    }
+}

@@ -1,0 +1,63 @@
+//! What of the kernel's side works here, for `foretide doctor` and for the control plane.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+/// How one probe fared.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "state")]
+pub enum ProbeState {
+    /// It runs.
+    Loaded,
+    /// The kernel refused it.
+    Refused {
+        /// Why, in the kernel's words where it has some.
+        why: String,
+    },
+}
+
+/// One probe.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Probe {
+    /// Its hook, such as `sys_exit`.
+    pub hook: String,
+    /// How it fared.
+    #[serde(flatten)]
+    pub state: ProbeState,
+    /// What is not seen without it.
+    pub without: String,
+}
+
+/// All probes.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Report {
+    /// In the order in which they were tried.
+    pub probes: Vec<Probe>,
+    /// Why none was tried, if that is so.
+    pub refused: Option<String>,
+}
+
+impl Report {
+    /// Whether reads are seen by the kernel's probes; if not, the mount has to observe.
+    pub fn observes_reads(&self) -> bool {
+        self.probes.first().is_some_and(|p| p.state == ProbeState::Loaded)
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(why) = &self.refused {
+            writeln!(f, "no kernel probes: {why}; reads are seen only where they pass the mount")?;
+        }
+        for probe in &self.probes {
+            match &probe.state {
+                ProbeState::Loaded => writeln!(f, "{:24} loaded", probe.hook)?,
+                ProbeState::Refused { why } => {
+                    writeln!(f, "{:24} refused: {why}; not seen: {}", probe.hook, probe.without)?;
+                }
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,90 @@
+//! What `/proc` says of a process that was there before we looked, or whose start was missed.
+
+use std::path::Path;
+
+use crate::identity::Image;
+use crate::source::kernel::arguments;
+
+/// A process as `/proc` has it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ProcessFacts {
+    /// Its parent.
+    pub parent: u32,
+    /// When it started, ticks of 10 ms since boot.
+    pub started_ticks: u64,
+    /// What it runs.
+    pub image: Image,
+}
+
+/// Where facts about processes come from: `/proc`, or a table in tests.
+pub trait ProcessView: Send {
+    /// The process, if it is still there.
+    fn process(&self, process: u32) -> Option<ProcessFacts>;
+
+    /// When the process started, if it is still there; cheaper than all facts.
+    fn started_ticks(&self, process: u32) -> Option<u64>;
+
+    /// The directory a process is in, and its control groups.
+    fn surroundings(&self, process: u32) -> Option<(String, String)>;
+}
+
+/// The real `/proc`.
+pub struct Procfs;
+
+impl ProcessView for Procfs {
+    fn process(&self, process: u32) -> Option<ProcessFacts> {
+        let (parent, started_ticks) = stat(process)?;
+        let argv = std::fs::read(format!("/proc/{process}/cmdline")).ok()?;
+        let exe = link(process, "exe").unwrap_or_default();
+        let (cwd, cgroup) = self.surroundings(process)?;
+        Some(ProcessFacts { parent, started_ticks, image: Image { exe, argv: arguments(&argv), cwd, cgroup } })
+    }
+
+    fn started_ticks(&self, process: u32) -> Option<u64> {
+        stat(process).map(|(_, ticks)| ticks)
+    }
+
+    fn surroundings(&self, process: u32) -> Option<(String, String)> {
+        let cgroup = std::fs::read_to_string(format!("/proc/{process}/cgroup")).ok()?;
+        Some((link(process, "cwd").unwrap_or_default(), cgroup))
+    }
+}
+
+fn link(process: u32, name: &str) -> Option<String> {
+    let target = std::fs::read_link(Path::new("/proc").join(process.to_string()).join(name)).ok()?;
+    Some(target.to_string_lossy().into_owned())
+}
+
+fn stat(process: u32) -> Option<(u32, u64)> {
+    let text = std::fs::read_to_string(format!("/proc/{process}/stat")).ok()?;
+    parse_stat(&text)
+}
+
+/// Parent and start of a process that is no zombie. The name in parentheses may hold anything, parentheses too.
+fn parse_stat(text: &str) -> Option<(u32, u64)> {
+    let mut fields = text.rsplit_once(')')?.1.split_ascii_whitespace();
+    let state = fields.next()?;
+    let parent = fields.next()?.parse().ok()?;
+    let started = fields.nth(17)?.parse().ok()?;
+    (!matches!(state, "Z" | "X")).then_some((parent, started))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stat_is_read_whatever_the_process_is_called() {
+        let line = "71 (a) b) S 70 71 71 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 1 0 98765 1 2 3";
+        assert_eq!(parse_stat(line), Some((70, 98765)));
+        assert_eq!(parse_stat(&line.replace(" S ", " Z ")), None, "a zombie has ended");
+        assert_eq!(parse_stat("71 (cut"), None);
+    }
+
+    #[test]
+    fn this_process_is_found() {
+        let me = Procfs.process(std::process::id()).unwrap();
+        assert!(me.image.program().contains("foretide_collector"), "{me:?}");
+        assert_eq!(Procfs.started_ticks(std::process::id()), Some(me.started_ticks));
+    }
+}

@@ -1,0 +1,276 @@
+//! The kernel as a source: loads the probes of `foretide-ebpf`, polls what they leave, steers them.
+//!
+//! One poll: copy the slots from shared memory, drain the ring, then tell the copies. In that order, because what the
+//! ring holds of a slot is older than a copy of its next filling and newer than a copy of the same one (see
+//! [`decode`]). The ring wakes nobody: a wake-up for each event would cost the readers more than the probes do.
+
+mod btf;
+mod decode;
+mod load;
+mod roots;
+mod shared;
+
+use std::os::fd::OwnedFd;
+use std::path::Path;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::time::Duration;
+
+use foretide_ebpf::event::{EventKind, Extent, Identity, Root, SlotHeader, Taken, Tally, bit_of};
+use foretide_flow::Timestamp;
+
+use self::decode::{Clock, Sight, Slots};
+use self::roots::{MountWatch, Place};
+use super::{Observation, Source};
+use crate::probe::Report;
+use crate::{CollectorError, WatchedVolume};
+pub(crate) use decode::arguments;
+
+/// How long two readings of the kernel's clocks lie apart to tell the length of a jiffy (1 to 10 ms).
+const JIFFY_SAMPLE: Duration = Duration::from_millis(60);
+/// Bursts of unknown files start at most one new epoch in this time.
+const EPOCH_INTERVAL_US: i64 = 1_000_000;
+
+/// The probes at work.
+pub(crate) struct Kernel {
+    loaded: load::Loaded,
+    slots: Slots,
+    /// The last change of each slot that was copied.
+    copied: Vec<u64>,
+    clock: Clock,
+    watch: Vec<WatchedVolume>,
+    places: Vec<Place>,
+    /// Keep the watched directories' inodes in memory.
+    _kept: Vec<OwnedFd>,
+    anchor: OwnedFd,
+    mounts: MountWatch,
+    tally: Tally,
+    forgotten: bool,
+    last_epoch: Timestamp,
+}
+
+impl Kernel {
+    /// Loads the probes and watches the volumes. Processes in `ignored`, and this one, are not observed.
+    pub(crate) fn start(
+        watch: Vec<WatchedVolume>,
+        ignored: &[u32],
+        ring_bytes: u32,
+    ) -> Result<(Self, Report), CollectorError> {
+        let (loaded, report) = load::load(ring_bytes).map_err(CollectorError::Kernel)?;
+        let system = |e: std::io::Error| CollectorError::Kernel(e.to_string());
+        let mut kernel = Self {
+            loaded,
+            slots: Slots::default(),
+            copied: Vec::new(),
+            clock: Clock::default(),
+            watch,
+            places: Vec::new(),
+            _kept: Vec::new(),
+            anchor: roots::open_path("/".as_ref()).map_err(system)?,
+            mounts: MountWatch::new().map_err(system)?,
+            tally: Tally::default(),
+            forgotten: false,
+            last_epoch: Timestamp::default(),
+        };
+        if report.observes_reads() {
+            kernel.measure_jiffy()?;
+            for process in ignored.iter().copied().chain([std::process::id()]) {
+                kernel
+                    .loaded
+                    .skipped
+                    .insert(process, 1, 0)
+                    .map_err(|e| CollectorError::Kernel(format!("cannot ignore process {process}: {e}")))?;
+            }
+            kernel.watch_all()?;
+        }
+        Ok((kernel, report))
+    }
+
+    fn identity(&self, fd: &OwnedFd) -> Result<Identity, CollectorError> {
+        let before = self.loaded.identities.read(0).calls;
+        roots::ask(fd);
+        let identity = self.loaded.identities.read(0);
+        if identity.calls == before {
+            return Err(CollectorError::Kernel(
+                "the probe at sys_exit does not answer; the kernel may lack bpf_rdonly_cast (6.2 or later has it)"
+                    .into(),
+            ));
+        }
+        Ok(identity)
+    }
+
+    fn measure_jiffy(&mut self) -> Result<(), CollectorError> {
+        let first = self.identity(&self.anchor)?;
+        std::thread::sleep(JIFFY_SAMPLE);
+        let second = self.identity(&self.anchor)?;
+        let ns = (second.now_ns - first.now_ns) / (second.jiffies - first.jiffies).max(1);
+        // The kernel is built with one of these.
+        self.clock.jiffy_ns =
+            [1_000_000, 3_333_333, 4_000_000, 10_000_000].into_iter().min_by_key(|hz| ns.abs_diff(*hz)).unwrap_or(ns);
+        Ok(())
+    }
+
+    /// Tells the probes all roots, also those that were mounted since.
+    fn watch_all(&mut self) -> Result<(), CollectorError> {
+        let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+        let places = roots::places(&self.watch, &roots::mount_points(&mounts));
+        let mut kept = Vec::new();
+        let (mut root_bits, mut device_bits) = (0, 0);
+        let stale: Vec<u64> = self.loaded.roots.keys().filter_map(Result::ok).collect();
+        let mut fresh = Vec::new();
+        for (id, place) in places.iter().enumerate() {
+            let told = self.tell_root(id as u32, &place.directory, &mut kept);
+            match told {
+                Ok(identity) => {
+                    root_bits |= bit_of(identity.inode);
+                    device_bits |= bit_of(identity.super_block);
+                    fresh.push(identity.inode);
+                }
+                // A mount below a root may go at any moment; the root itself must be there.
+                Err(e) if place.prefix.is_root() => return Err(e),
+                Err(_) => {}
+            }
+        }
+        for inode in stale.iter().filter(|i| !fresh.contains(i)) {
+            let _ = self.loaded.roots.remove(inode);
+        }
+        self.places = places;
+        self._kept = kept;
+        self.steer(root_bits, device_bits);
+        Ok(())
+    }
+
+    fn tell_root(&mut self, id: u32, directory: &Path, kept: &mut Vec<OwnedFd>) -> Result<Identity, CollectorError> {
+        let fd = roots::open_path(directory)
+            .map_err(|source| CollectorError::Root { root: directory.to_owned(), source })?;
+        let identity = self.identity(&fd)?;
+        let root = Root { id, dev: identity.dev, inode_number: identity.inode_number };
+        let mut value = [0u8; 16];
+        value[..4].copy_from_slice(&root.id.to_ne_bytes());
+        value[4..8].copy_from_slice(&root.dev.to_ne_bytes());
+        value[8..].copy_from_slice(&root.inode_number.to_ne_bytes());
+        self.loaded
+            .roots
+            .insert(identity.inode, value, 0)
+            .map_err(|e| CollectorError::Kernel(format!("cannot watch {}: {e}", directory.display())))?;
+        if identity.is_fs_root == 0 {
+            kept.push(fd);
+        }
+        Ok(identity)
+    }
+
+    fn steer(&self, root_bits: u64, device_bits: u64) {
+        let control = self.loaded.control.pointer(0);
+        // SAFETY: the fields are aligned integers in a live shared mapping; the kernel reads them at any time and
+        // adds to `epoch` atomically.
+        let (roots, devices, epoch) = unsafe {
+            (
+                AtomicU64::from_ptr(&raw mut (*control).root_bits),
+                AtomicU64::from_ptr(&raw mut (*control).device_bits),
+                AtomicU32::from_ptr(&raw mut (*control).epoch),
+            )
+        };
+        roots.store(root_bits, Ordering::Relaxed);
+        devices.store(device_bits, Ordering::Relaxed);
+        epoch.fetch_add(1, Ordering::Release);
+    }
+
+    fn next_epoch(&self) {
+        let control = self.loaded.control.read(0);
+        self.steer(control.root_bits, control.device_bits);
+    }
+
+    fn set_clock(&mut self) -> Result<(), CollectorError> {
+        let identity = self.identity(&self.anchor)?;
+        self.clock =
+            Clock { now: Timestamp::now(), boot_ns: identity.now_ns, jiffies: identity.jiffies as u32, ..self.clock };
+        Ok(())
+    }
+
+    fn copies(&mut self) -> Vec<(usize, SlotHeader, Vec<Extent>)> {
+        let (slots, copied) = (&self.loaded.slots, &mut self.copied);
+        copied.resize(slots.entries(), 0);
+        let mut copies = Vec::new();
+        for (index, seen) in copied.iter_mut().enumerate() {
+            if let Some((header, extents)) = slots.copy(index, *seen) {
+                *seen = header.done;
+                copies.push((index, header, extents));
+            }
+        }
+        copies
+    }
+
+    fn drain(&mut self, out: &mut Vec<Observation>) {
+        while let Some(event) = self.loaded.ring.next() {
+            match EventKind::of(&event) {
+                Some(EventKind::Slot) => {
+                    if let Some((header, extents)) = decode::slot(&event) {
+                        self.slots.see(&header, &extents, Sight::GivenOut, &self.clock, out);
+                    }
+                }
+                Some(EventKind::Path) => {
+                    if let Some((header, below)) = decode::path(&event)
+                        && let Some(place) = self.places.get(header.root as usize)
+                        && let Some(path) = place.path(&below)
+                    {
+                        out.push(Observation::Path { file: header.file_id, volume: place.volume.clone(), path });
+                    }
+                }
+                Some(EventKind::FaultWait) => out.extend(decode::fault_wait(&event)),
+                Some(EventKind::Fork | EventKind::Exec | EventKind::Exit) => {
+                    out.extend(decode::process(&event, &self.clock));
+                }
+                None => {}
+            }
+        }
+    }
+
+    fn losses(&mut self, out: &mut Vec<Observation>) {
+        let tallies = &self.loaded.tallies;
+        let sum = |field: fn(&Tally) -> u64| (0..tallies.entries()).map(|cpu| field(&tallies.read(cpu))).sum::<u64>();
+        let now = Tally {
+            lost_calls: sum(|t| t.lost_calls),
+            lost_process_events: sum(|t| t.lost_process_events),
+            unresolved_calls: sum(|t| t.unresolved_calls),
+            compat_calls: sum(|t| t.compat_calls),
+            ..Tally::default()
+        };
+        let dropped = now.lost_calls - self.tally.lost_calls + now.lost_process_events - self.tally.lost_process_events;
+        let unresolved =
+            now.unresolved_calls - self.tally.unresolved_calls + now.compat_calls - self.tally.compat_calls;
+        self.tally = now;
+        if dropped > 0 || unresolved > 0 {
+            out.push(Observation::Loss { dropped, unresolved });
+        }
+    }
+}
+
+impl Source for Kernel {
+    fn poll(&mut self, out: &mut Vec<Observation>) -> Result<(), CollectorError> {
+        self.set_clock()?;
+        if self.mounts.changed() {
+            // What is in the ring names roots by their old numbers.
+            self.drain(out);
+            // A root that has just been unmounted is no reason to stop watching the others.
+            let _ = self.watch_all();
+        }
+        if self.forgotten && self.clock.now.0 - self.last_epoch.0 > EPOCH_INTERVAL_US {
+            self.forgotten = false;
+            self.last_epoch = self.clock.now;
+            self.next_epoch();
+        }
+        let copies = self.copies();
+        self.drain(out);
+        for (index, header, extents) in copies {
+            self.slots.see(&header, &extents, Sight::Copied, &self.clock, out);
+            self.loaded.takens.write(index, Taken { cookie: header.cookie, pad: 0, calls: header.calls });
+        }
+        self.losses(out);
+        Ok(())
+    }
+
+    fn forget(&mut self, file: u64) {
+        let entry = file as usize % self.loaded.announced.entries();
+        self.loaded.announced.write(entry, 0);
+        self.forgotten = true;
+    }
+}

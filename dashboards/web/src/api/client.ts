@@ -1,0 +1,78 @@
+// The edge to the API: one place that knows the token, the shape of errors and how lists are paged.
+
+import type { Page } from "./types";
+
+/** Items asked for per page; the API's own bound. */
+const PAGE_ITEMS = 1000;
+/** A call that took longer is given up, so that a hung server shows as one. */
+const CALL_TIMEOUT_MS = 15_000;
+
+/** What the API answered instead of what was asked: RFC 9457's fields. Status 0: no answer at all. */
+export class ApiError extends Error {
+  constructor(
+    readonly status: number,
+    readonly title: string,
+    readonly detail = "",
+    readonly remedy = "",
+  ) {
+    super(detail ? `${title}: ${detail}` : title);
+  }
+}
+
+/** Parts of a message as sentences, however the API punctuates them. */
+export const sentences = (...parts: string[]): string =>
+  parts
+    .filter(Boolean)
+    .map((p) => p[0]!.toUpperCase() + p.slice(1) + (/[.!?]$/.test(p) ? "" : "."))
+    .join(" ");
+
+export type Query = Record<string, string | number | undefined>;
+
+export class Client {
+  constructor(private readonly token: string) {}
+
+  headers(more: Record<string, string> = {}): Record<string, string> {
+    return { Authorization: `Bearer ${this.token}`, ...more };
+  }
+
+  get<T>(path: string, query: Query = {}): Promise<T> {
+    return this.call<T>("GET", path + search(query));
+  }
+
+  send<T>(method: "PUT" | "POST" | "DELETE", path: string, body?: unknown): Promise<T> {
+    return this.call<T>(method, path, body);
+  }
+
+  /** A whole list, page by page, at most `most` items. */
+  async list<T>(path: string, query: Query = {}, most = 20_000): Promise<T[]> {
+    const items: T[] = [];
+    let cursor: number | string | undefined;
+    do {
+      const page = await this.get<Page<T>>(path, { limit: PAGE_ITEMS, ...query, cursor });
+      items.push(...page.items);
+      cursor = page.next ?? undefined;
+    } while (cursor !== undefined && items.length < most);
+    return items;
+  }
+
+  private async call<T>(method: string, path: string, body?: unknown): Promise<T> {
+    const json = body === undefined ? undefined : JSON.stringify(body);
+    const headers = this.headers(json === undefined ? {} : { "Content-Type": "application/json" });
+    const signal = AbortSignal.timeout(CALL_TIMEOUT_MS);
+    const answer = await fetch(path, { method, headers, body: json, signal, cache: "no-store" }).catch((why: unknown) => {
+      throw new ApiError(0, "no answer from the control plane", String(why));
+    });
+    if (!answer.ok) throw await problem(answer);
+    return (answer.status === 204 ? undefined : await answer.json()) as T;
+  }
+}
+
+function search(query: Query): string {
+  const set = Object.entries(query).filter((e): e is [string, string | number] => e[1] !== undefined);
+  return set.length === 0 ? "" : `?${new URLSearchParams(set.map(([k, v]) => [k, String(v)]))}`;
+}
+
+export async function problem(answer: Response): Promise<ApiError> {
+  const told = (await answer.json().catch(() => ({}))) as { title?: string; detail?: string; remedy?: string };
+  return new ApiError(answer.status, told.title ?? `HTTP ${answer.status}`, told.detail, told.remedy);
+}

@@ -1,0 +1,133 @@
+// The page in a real browser. With FORETIDE_URL and FORETIDE_TOKEN: against whatever runs there, touching nothing. Without:
+// against the fixture, its faults included. Pictures go to the folder given as the first argument.
+
+import { mkdir } from "node:fs/promises";
+import { join } from "node:path";
+import { expectAccessible, expectClean, open, pageOf } from "./browser.mjs";
+import { faultTests } from "./faults.mjs";
+import { startFixture } from "./fixture.mjs";
+import { Api, expectEqual } from "./numbers.mjs";
+import { unitTests } from "./units.mjs";
+
+const pictures = process.argv[2];
+if (pictures) await mkdir(pictures, { recursive: true });
+const given = process.env.FORETIDE_URL;
+if (given && !process.env.FORETIDE_TOKEN) {
+  console.error("FORETIDE_URL is set and FORETIDE_TOKEN is not: give the API's token too");
+  process.exit(2);
+}
+const fixture = given ? null : await startFixture();
+const url = (given ?? fixture.url).replace(/\/$/, "");
+const token = given ? process.env.FORETIDE_TOKEN : fixture.token;
+
+const failed = [];
+let passed = 0;
+/** A test that takes longer has hung; the machine may be busy. */
+const TEST_MOST_MS = 90_000;
+async function test(name, body) {
+  const from = performance.now();
+  try {
+    const late = new Promise((_, fail) => setTimeout(() => fail(new Error(`not done after ${TEST_MOST_MS / 1000} s`)), TEST_MOST_MS).unref());
+    const said = await Promise.race([body(), late]);
+    passed += 1;
+    console.log(`ok    ${name}${said ? ` (${said})` : ""} ${Math.round(performance.now() - from)} ms`);
+  } catch (why) {
+    failed.push(name);
+    const said = String(why.message).split("Browser logs:")[0];
+    console.log(`FAIL  ${name}\n      ${said.replaceAll("\n", "\n      ")}`);
+  }
+}
+const expect = (holds, what) => {
+  if (!holds) throw new Error(what);
+};
+
+const browser = await open();
+try {
+  for (const scheme of ["light", "dark"]) {
+    await test(`the page shows what runs, ${scheme}`, async () => {
+      const at = await pageOf(browser, { scheme });
+      const { page } = at;
+      await page.goto(`${url}/#token=${encodeURIComponent(token)}`);
+      await page.waitForSelector('[data-connection="live"]');
+      await page.waitForFunction(() => !document.querySelector('[aria-busy="true"]'));
+      expect(!(await page.evaluate(() => location.href)).includes("token"), "the token is still in the address bar");
+      if (fixture) fixture.state.frozenAt = Date.now();
+      const compared = await expectEqual(page, new Api(url, token));
+      if (fixture) fixture.state.frozenAt = null;
+      await expectAccessible(page, "page");
+      await expectClean(at, "page");
+      if (pictures) await page.screenshot({ path: join(pictures, `dashboard-${scheme}.png`), fullPage: true });
+      await at.context.close();
+      return `${compared} numbers equal the API's`;
+    });
+  }
+  await test("a lane draws its moves, and a move is explained by key and by click", async () => {
+    const at = await pageOf(browser);
+    const { page } = at;
+    await page.goto(`${url}/#token=${encodeURIComponent(token)}`);
+    await page.waitForSelector("[data-lane]");
+    const api = new Api(url, token);
+    const moves = await api.list("/v1/moves");
+    await page.waitForFunction(() => document.querySelector('#timeline[aria-busy="false"]'));
+    if (moves.every((m) => m.state === "cancelled")) return "no moves to explain here";
+    await page.getByRole("button", { name: "Fit" }).click();
+    await page.waitForTimeout(300);
+    const inked = await page.$$eval("[data-lane] canvas", (all) => all.map((c) => {
+      const data = c.getContext("2d").getImageData(0, 0, c.width, Math.floor(c.height * 0.68)).data;
+      const colours = new Set();
+      for (let i = 0; i < data.length; i += 4) if (data[i + 3] > 200) colours.add((data[i] << 16) | (data[i + 1] << 8) | data[i + 2]);
+      return colours.size;
+    }));
+    expect(inked.some((n) => n > 2), `no lane shows a bar: ${inked}`);
+    const nodes = await page.evaluate(() => document.querySelectorAll("*").length);
+    expect(nodes < 3000, `${nodes} elements for ${moves.length} moves: bars must not be elements`);
+    await page.locator(".lanes").focus();
+    await page.keyboard.press("]");
+    const id = await page.getAttribute("#explain[data-move]", "data-move");
+    const said = await page.locator("#explain").innerText();
+    const move = moves.find((m) => m.id === id);
+    expect(move && said.includes(move.path) && said.includes(move.reason), `the explanation of ${id} lacks path or reason:\n${said}`);
+    await expectAccessible(page, "explanation");
+    await page.keyboard.press("Escape");
+    expect((await page.locator("#explain[data-move]").count()) === 0, "Escape does not clear the choice");
+    await expectClean(at, "explanation");
+    if (pictures) await page.screenshot({ path: join(pictures, "explain.png") });
+    await at.context.close();
+    return `${moves.length} moves, ${nodes} elements`;
+  });
+  await test("panning and zooming stay smooth", async () => {
+    const at = await pageOf(browser);
+    const { page } = at;
+    await page.goto(`${url}/#token=${encodeURIComponent(token)}`);
+    await page.waitForSelector("[data-lane]");
+    await page.waitForTimeout(1500);
+    await page.locator(".lanes").focus();
+    const [idle, busy] = await page.evaluate(async () => {
+      const lanes = document.querySelector(".lanes");
+      const median = async (act) => {
+        const times = [];
+        for (let i = 0; i < 40; i += 1) {
+          const from = performance.now();
+          act(i);
+          await new Promise(requestAnimationFrame);
+          times.push(performance.now() - from);
+        }
+        return times.sort((a, b) => a - b)[20];
+      };
+      const press = (i) => lanes.dispatchEvent(new KeyboardEvent("keydown", { key: ["ArrowRight", "+", "ArrowLeft", "-"][i % 4], bubbles: true, cancelable: true }));
+      return [await median(() => {}), await median(press)];
+    });
+    expect(busy < 4 * idle, `a step takes ${busy.toFixed(1)} ms where a frame takes ${idle.toFixed(1)} ms`);
+    await at.context.close();
+    return `median step ${busy.toFixed(1)} ms, frame ${idle.toFixed(1)} ms`;
+  });
+  if (fixture) {
+    await unitTests(test, expect);
+    await faultTests({ test, expect, browser, pictures });
+  }
+} finally {
+  await browser.close();
+  await fixture?.stop();
+}
+console.log(`${passed} passed, ${failed.length} failed, against ${given ? url : "the fixture"}`);
+process.exit(failed.length === 0 && passed > 0 ? 0 : 1);

@@ -1,0 +1,47 @@
+// Numbers in words: what is printed means the number, within its last digit. The page's own functions, in Node.
+
+import { build } from "vite";
+import { meaning } from "./numbers.mjs";
+
+async function load(path) {
+  const file = new URL(`../src/${path}`, import.meta.url).pathname;
+  const { output } = (await build({ configFile: false, logLevel: "silent", build: { write: false, minify: false, lib: { entry: file, formats: ["es"] } } }))[0];
+  return import(`data:text/javascript;base64,${Buffer.from(output[0].code).toString("base64")}`);
+}
+
+export async function unitTests(test, expect) {
+  await test("a number in words means the number", async () => {
+    const { kinds } = await load("units.ts");
+    const each = { bytes: [0, 1, 999, 1000, 123_456, 999_499, 999_500, 5e9, 3.84e12], seconds: [0, 0.000_21, 0.15, 1, 119.96, 7199, 86_400, 5e6], share: [0, 0.5, 0.925, 1], count: [0, 7, 4005, 1_204_118], rate: [1e9, 2.5e10, 640] };
+    for (const [kind, values] of Object.entries(each))
+      for (const value of values) {
+        const text = kinds[kind](value);
+        const said = meaning(text);
+        expect(said && Math.abs(said.number - value) <= said.off, `${kind} ${value} reads ${text}`);
+      }
+    expect(kinds.share(0.9999) === "> 99.9 %" && kinds.share(0.0001) === "< 0.1 %", "a share rounds to a certainty");
+  });
+
+  await test("events are the same however the network cuts them", async () => {
+    const { EventParser } = await load("api/events.ts");
+    const text = ": awake\n\nid: 7\nevent: plan\ndata: {\"a\":1}\n\nevent: lost\ndata: x\ndata: y\n\n";
+    const whole = JSON.stringify(new EventParser().push(text));
+    for (let cut = 0; cut <= text.length; cut += 1) {
+      const parser = new EventParser();
+      const got = JSON.stringify([...parser.push(text.slice(0, cut)), ...parser.push(text.slice(cut))]);
+      expect(got === whole, `cut at ${cut}: ${got}`);
+    }
+    expect(JSON.parse(whole).length === 2 && JSON.parse(whole)[1].data === "x\ny", whole);
+  });
+
+  await test("merged columns keep every byte in view", async () => {
+    const { arrange, barOf } = await load("timeline/bars.ts");
+    const link = { from: "a", to: "b", rate: 1e9, rtt_ms: 1, cost_per_gb: 0 };
+    const bars = Array.from({ length: 4000 }, (_, i) => barOf({ id: `m${i}`, length: 100_000, start_at: 1_000_000 + i * 250, due_at: 3_000_000, state: "planned" }, link, 0));
+    const drawn = arrange(bars, { from: 0, to: 10_000 }, 900);
+    expect(drawn.kind === "columns", "4,000 moves in a second are drawn as bars");
+    const total = drawn.columns.reduce((sum, c) => sum + c.total, 0);
+    expect(Math.abs(total - 4e8) < 1, `${total} of 400,000,000 bytes are drawn`);
+    expect(arrange(bars.slice(0, 4), { from: 1000, to: 1003 }, 900).kind === "bars", "four moves that can be told apart are merged");
+  });
+}

@@ -1,0 +1,886 @@
+// SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0
+/*
+ * What processes read of watched files, at the price of one hook on the way out of a system call.
+ *
+ * A read ends in `sys_exit`: the call number says which descriptor, the descriptor which file, and the position after
+ * the call, less what it returned, where. Reads that continue each other grow one extent; the extents of one open
+ * file gather in a slot of this CPU, and 32 of them leave as one event. User space also copies the slots from shared
+ * memory, or it would never hear of the last extents of an idle reader.
+ *
+ * A file is watched if a directory above it is a watched root, told by the directory's inode: so bind mounts,
+ * chroots and other mount namespaces change nothing. The verdict is kept in the slot, or in a table of unwatched
+ * files, until a rename or a new root starts another epoch.
+ *
+ * Mapped files are seen by their first touches. Blocked time is what passes between switched out and switched in
+ * inside a read. Forks, execs and exits tell which reads are one run.
+ *
+ * Nothing here waits, and nothing a program can do makes a probe fail it: what cannot be kept is counted in `tallies`.
+ */
+#include "kernel.h"
+#include "calls.h"
+#include "events.h"
+
+char LICENSE[] SEC("license") = "GPL";
+
+/* A call to this number becomes a call of bpf_rdonly_cast before the object is loaded: the loader knows no kfuncs. */
+#define CAST_MARK 0x0f07e71d
+typedef void *(*cast_fn)(const void *object, u32 btf_id);
+
+const volatile u32 typed_loads = 0;	/* whether the mark was resolved */
+const volatile u32 own_process = 0;
+const volatile u8 call_kinds[CALLS_MAX] = { CALL_TABLE };
+
+struct {
+	__uint(type, BPF_MAP_TYPE_RINGBUF);
+	__uint(max_entries, 4 << 20);
+} events SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, SLOTS_PER_CPU);
+	__type(key, u32);
+	__type(value, struct slot);
+} slots SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, SLOTS_PER_CPU);
+	__type(key, u32);
+	__type(value, struct taken);
+} takens SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, 1);
+	__type(key, u32);
+	__type(value, struct tally);
+} tallies SEC(".maps");
+
+struct unwatched {
+	u64 file;
+	u64 inode;
+	u32 process;
+	u32 epoch;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, UNWATCHED_PER_CPU);
+	__type(key, u32);
+	__type(value, struct unwatched);
+} unwatched SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 1024);
+	__type(key, u64);
+	__type(value, struct root);
+} roots SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 256);
+	__type(key, u32);
+	__type(value, u8);
+} skipped SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, ANNOUNCED_ENTRIES);
+	__type(key, u32);
+	__type(value, u64);
+} announced SEC(".maps");
+
+struct wait {
+	u64 since_ns;
+	u64 total_ns;
+	s32 fd;
+	u32 device;
+	u64 fault_file_id;
+	u64 fault_offset;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, WAITS_MAX);
+	__type(key, u32);
+	__type(value, struct wait);
+} waits SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, u32);
+	__type(value, struct path_event);
+} path_scratch SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, u32);
+	__type(value, struct process_event);
+} process_scratch SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, 1);
+	__type(key, u32);
+	__type(value, struct identity);
+} identities SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, 1);
+	__type(key, u32);
+	__type(value, struct control);
+} controls SEC(".maps");
+
+static __always_inline struct control *control_here(void)
+{
+	u32 zero = 0;
+	return bpf_map_lookup_elem(&controls, &zero);
+}
+
+static __always_inline u64 mix(u64 x)
+{
+	x ^= x >> 32;
+	x *= 0x9e3779b97f4a7c15ULL;
+	x ^= x >> 29;
+	return x;
+}
+
+/* The verifier computes with no pointer, but lets its low half be copied: 32 bits are enough to spread by. */
+static __always_inline u32 low_half(const void *address)
+{
+	u32 half;
+
+	asm volatile("%0 = %1" : "=w"(half) : "w"((u32)(u64)address));
+	return half;
+}
+
+static __always_inline u64 bit_of(const void *address)
+{
+	return 1ULL << (mix(low_half(address)) >> 58);
+}
+
+static __always_inline struct tally *tally_here(void)
+{
+	u32 cpu = bpf_get_smp_processor_id();
+	return bpf_map_lookup_elem(&tallies, &cpu);
+}
+
+/* ---- slots ---- */
+
+static __always_inline u32 slot_index(u32 process, u32 what)
+{
+	u32 cpu = bpf_get_smp_processor_id();
+	return cpu * SLOTS_PER_CPU + (mix(((u64)process << 32) ^ what) >> 40) % SLOTS_PER_CPU;
+}
+
+static __always_inline void slot_begin(struct slot *slot)
+{
+	slot->begun++;
+	barrier();
+}
+
+static __always_inline void slot_done(struct slot *slot)
+{
+	barrier();
+	slot->done = slot->begun;
+}
+
+/* Gives the filling out and leaves the slot empty for the same file. */
+static __noinline int slot_emit(struct slot *slot)
+{
+	u32 count = slot->count;
+
+	if (count > EXTENTS_MAX)
+		return 0;
+	if (count || (slot->flags & (SLOT_OPENED | SLOT_CLOSED))) {
+		u64 bytes = offsetof(struct slot, extents) + count * sizeof(struct extent);
+
+		if (bpf_ringbuf_output(&events, slot, bytes, BPF_RB_NO_WAKEUP)) {
+			struct tally *tally = tally_here();
+			u32 key = (u32)slot->cpu * SLOTS_PER_CPU + slot->index;
+			struct taken *taken = bpf_map_lookup_elem(&takens, &key);
+
+			if (tally) {
+				u64 copied = taken && taken->cookie == slot->cookie ? taken->calls : 0;
+
+				tally->lost_slots++;
+				if (slot->calls > copied)
+					tally->lost_calls += slot->calls - copied;
+			}
+		}
+	}
+	slot_begin(slot);
+	slot->cookie++;
+	slot->count = 0;
+	slot->calls = 0;
+	slot->flags = 0;
+	slot_done(slot);
+	return 0;
+}
+
+static __always_inline void slot_add(struct slot *slot, u64 offset, u64 length, u32 op, u64 blocked_ns, u32 missed)
+{
+	u32 count = slot->count;
+	struct extent *last;
+
+	if (count >= EXTENTS_MAX) {
+		slot_emit(slot);
+		count = 0;
+	}
+	slot_begin(slot);
+	if (count) {
+		last = &slot->extents[(count - 1) % EXTENTS_MAX];
+		if (last->offset + last->length == offset && last->op == op) {
+			last->length += length;
+			last->calls++;
+			last->blocked_us += blocked_ns / 1000;
+			last->missed |= missed;
+			slot->calls++;
+			slot_done(slot);
+			return;
+		}
+	}
+	last = &slot->extents[count % EXTENTS_MAX];
+	last->offset = offset;
+	last->length = length;
+	last->calls = 1;
+	last->blocked_us = blocked_ns / 1000;
+	last->jiffies = bpf_jiffies64();
+	last->op = op;
+	last->missed = missed;
+	slot->count = count + 1;
+	slot->calls++;
+	slot_done(slot);
+}
+
+/* ---- which file ---- */
+
+struct verdict {
+	u64 file_id;
+	u64 inode_number;
+	u32 root;
+};
+
+/*
+ * Walks from the file's name up to a watched root. The id is made of the file's inode and of all names on the way, so
+ * that a rename makes another id and two hard links stay apart. 0 if no root is above it.
+ */
+static __always_inline u32 find_root(const struct control *control, struct dentry *dentry, struct verdict *out)
+{
+	u64 names = 0;
+
+	for (int depth = 0; depth < DEPTH_MAX; depth++) {
+		struct dentry *parent = dentry->d_parent;
+		struct inode *inode;
+		u64 directory;
+
+		names = mix(names ^ dentry->d_name.hash_len);
+		if (parent == dentry)
+			return 0;
+		inode = parent->d_inode;
+		if (control->root_bits & bit_of(inode)) {
+			struct root *root;
+
+			directory = (u64)inode;
+			root = bpf_map_lookup_elem(&roots, &directory);
+			if (root && root->inode_number == inode->i_ino) {
+				out->root = root->id;
+				out->file_id = mix(names ^ mix(((u64)low_half(inode) << 32) ^ out->inode_number));
+				return 1;
+			}
+		}
+		dentry = parent;
+	}
+	return 0;
+}
+
+/* Tells the path once for each file; the table forgets when two files meet in one entry, and then it is told again. */
+static __noinline int announce(struct dentry *dentry, struct verdict *verdict)
+{
+	struct control *control = control_here();
+	u32 index = verdict->file_id % ANNOUNCED_ENTRIES, zero = 0, length = 0;
+	u64 *known = bpf_map_lookup_elem(&announced, &index);
+	struct path_event *event = bpf_map_lookup_elem(&path_scratch, &zero);
+
+	if (!control || !known || !event || *known == verdict->file_id)
+		return 0;
+	for (int depth = 0; depth < DEPTH_MAX; depth++) {
+		struct dentry *parent = BPF_CORE_READ(dentry, d_parent);
+		u64 directory = (u64)BPF_CORE_READ(parent, d_inode);
+		long copied;
+
+		if (length >= PATH_BUFFER_BYTES)
+			break;
+		copied = bpf_probe_read_kernel_str(&event->names[length], NAME_BYTES, BPF_CORE_READ(dentry, d_name.name));
+		if (copied < 0)
+			break;
+		length += copied & (NAME_BYTES * 2 - 1);
+		if (parent == dentry)
+			break;
+		if (control->root_bits & bit_of((void *)directory)) {
+			struct root *root = bpf_map_lookup_elem(&roots, &directory);
+
+			if (root && root->id == verdict->root) {
+				event->type = EVENT_PATH;
+				event->root = verdict->root;
+				event->file_id = verdict->file_id;
+				event->inode_number = verdict->inode_number;
+				event->fingerprint_index = index;
+				event->length = length;
+				if (length > PATH_BUFFER_BYTES)
+					break;
+				if (bpf_ringbuf_output(&events, event, offsetof(struct path_event, names) + length,
+						       BPF_RB_NO_WAKEUP))
+					break;
+				*known = verdict->file_id;
+				return 0;
+			}
+		}
+		dentry = parent;
+	}
+	{
+		struct tally *tally = tally_here();
+
+		if (tally)
+			tally->lost_paths++;
+	}
+	return 0;
+}
+
+static __always_inline void remember_unwatched(u32 epoch, const void *file, const struct inode *inode, u32 process)
+{
+	u32 index = mix(low_half(file)) >> 40 & (UNWATCHED_PER_CPU - 1);
+	struct unwatched *entry = bpf_map_lookup_elem(&unwatched, &index);
+
+	if (entry) {
+		entry->file = (u64)file;
+		entry->inode = (u64)inode;
+		entry->process = process;
+		entry->epoch = epoch;
+	}
+}
+
+static __always_inline int is_unwatched(u32 epoch, const void *file, const struct inode *inode, u32 process)
+{
+	u32 index = mix(low_half(file)) >> 40 & (UNWATCHED_PER_CPU - 1);
+	struct unwatched *entry = bpf_map_lookup_elem(&unwatched, &index);
+
+	return entry && entry->file == (u64)file && entry->inode == (u64)inode && entry->process == process &&
+	       entry->epoch == epoch;
+}
+
+#define S_IFMT 0170000
+#define S_IFREG 0100000
+#define FMODE_READ 0x1
+#define FMODE_WRITE 0x2
+#define FMODE_PATH 0x4000
+
+/* Gives the slot to another file: what it held leaves first. */
+static __always_inline void slot_claim(struct slot *slot, u32 epoch, u32 index, struct task_struct *task, s32 fd, u64 file,
+				       u64 inode, const struct verdict *verdict)
+{
+	slot_emit(slot);
+	slot_begin(slot);
+	slot->type = EVENT_SLOT;
+	slot->file = file;
+	slot->inode = inode;
+	slot->file_id = verdict->file_id;
+	slot->opened_ns = 0;
+	slot->process = task->tgid;
+	slot->fd = fd;
+	slot->parent = task->real_parent->tgid;
+	slot->epoch = epoch;
+	slot->root = verdict->root;
+	slot->cpu = index / SLOTS_PER_CPU;
+	slot->index = index % SLOTS_PER_CPU;
+	slot_done(slot);
+}
+
+/* The slot of this open file on this CPU, or none if nobody watches it. */
+static __always_inline struct slot *slot_of(struct task_struct *task, struct file *file, s32 fd)
+{
+	u32 process = task->tgid;
+	u32 index = slot_index(process, (u32)fd);
+	struct slot *slot = bpf_map_lookup_elem(&slots, &index);
+	struct inode *inode = file->f_inode;
+	struct control *control = control_here();
+	struct verdict verdict = {};
+
+	if (!slot || !control)
+		return 0;
+	if (slot->file == (u64)file && slot->inode == (u64)inode && slot->process == process && slot->fd == fd &&
+	    slot->epoch == control->epoch)
+		return slot;
+	if (is_unwatched(control->epoch, file, inode, process))
+		return 0;
+	if ((inode->i_mode & S_IFMT) == S_IFREG && (control->device_bits & bit_of(inode->i_sb)) &&
+	    !(file->f_mode & FMODE_PATH) && !bpf_map_lookup_elem(&skipped, &process)) {
+		struct dentry *dentry = file->f_path.dentry;
+
+		verdict.inode_number = inode->i_ino;
+		if (find_root(control, dentry, &verdict)) {
+			announce(dentry, &verdict);
+			slot_claim(slot, control->epoch, index, task, fd, (u64)file, (u64)inode, &verdict);
+			return slot;
+		}
+	}
+	remember_unwatched(control->epoch, file, inode, process);
+	return 0;
+}
+
+/* ---- system calls ---- */
+
+static __always_inline struct file *file_of(struct task_struct *task, u32 fd)
+{
+	struct fdtable *table = task->files->fdt;
+	struct file **entry;
+
+	if (fd >= table->max_fds)
+		return 0;
+	entry = table->fd + fd;
+	if (typed_loads) {
+		struct kiocb *first = ((cast_fn)CAST_MARK)(entry, bpf_core_type_id_kernel(struct kiocb));
+
+		return first->ki_filp;
+	}
+	return 0;
+}
+
+/* What the thread waited in the call that ends now. */
+static __always_inline u64 take_wait(struct task_struct *task, s32 fd, u32 *missed)
+{
+	u32 thread = task->pid;
+	struct tally *tally = tally_here();
+	struct wait *wait;
+	u64 total = 0;
+
+	if (!tally || tally->waiter != thread)
+		return 0;
+	tally->waiter = 0;
+	wait = bpf_map_lookup_elem(&waits, &thread);
+	if (!wait)
+		return 0;
+	if (wait->fd == fd) {
+		total = wait->total_ns;
+		*missed = wait->device;
+	}
+	bpf_map_delete_elem(&waits, &thread);
+	return total;
+}
+
+static __always_inline s64 user_offset(u64 address)
+{
+	s64 offset = 0;
+
+	bpf_probe_read_user(&offset, sizeof(offset), (void *)address);
+	return offset;
+}
+
+static __always_inline void on_read(struct task_struct *task, struct pt_regs *regs, u32 kind, u64 bytes)
+{
+	s32 fd = kind == CALL_SENDFILE ? ARG2(regs) : ARG1(regs);
+	struct file *file = file_of(task, fd);
+	struct slot *slot;
+	u32 missed = 0;
+	u64 blocked;
+	s64 end;
+
+	if (!file) {
+		struct tally *tally = tally_here();
+
+		if (tally)
+			tally->unresolved_calls++;
+		return;
+	}
+	slot = slot_of(task, file, fd);
+	if (!slot)
+		return;
+	if (kind == CALL_PREAD)
+		end = ARG4(regs) + bytes;
+	else if (kind == CALL_PREADV2 && (s64)ARG4(regs) != -1)
+		end = ARG4(regs) + bytes;
+	else if (kind == CALL_SENDFILE && ARG3(regs))
+		end = user_offset(ARG3(regs));
+	else if (kind == CALL_SPLICE && ARG2(regs))
+		end = user_offset(ARG2(regs));
+	else
+		end = file->f_pos;
+	blocked = take_wait(task, fd, &missed);
+	slot_add(slot, end - bytes, bytes, EXTENT_READ, blocked, missed);
+}
+
+static __always_inline void on_open(struct task_struct *task, s32 fd)
+{
+	struct file *file = file_of(task, fd);
+	struct slot *slot;
+
+	if (!file)
+		return;
+	slot = slot_of(task, file, fd);
+	if (!slot)
+		return;
+	if (slot->count || slot->flags)
+		slot_emit(slot);
+	slot_begin(slot);
+	slot->opened_ns = bpf_ktime_get_boot_ns();
+	slot->calls++;
+	slot->flags = SLOT_OPENED | (file->f_mode & FMODE_WRITE ? SLOT_WRITABLE : 0);
+	slot_done(slot);
+}
+
+/* The descriptor is gone already: the slot alone still knows it. */
+static __always_inline void on_close(struct task_struct *task, s32 fd)
+{
+	u32 process = task->tgid;
+	u32 index = slot_index(process, (u32)fd);
+	struct slot *slot = bpf_map_lookup_elem(&slots, &index);
+
+	if (!slot || slot->process != process || slot->fd != fd || !slot->file)
+		return;
+	slot->flags |= SLOT_CLOSED;
+	slot_emit(slot);
+	slot->file = 0;
+}
+
+/* The agent asks: which inode is behind this descriptor of mine, and what time is it on your clock? */
+static __always_inline void on_fadvise(struct task_struct *task, u32 fd)
+{
+	u32 zero = 0;
+	struct identity *identity = bpf_map_lookup_elem(&identities, &zero);
+	struct file *file;
+	struct inode *inode;
+
+	if ((u32)task->tgid != own_process || !identity)
+		return;
+	file = file_of(task, fd);
+	if (!file)
+		return;
+	inode = file->f_inode;
+	identity->inode = (u64)inode;
+	identity->inode_number = inode->i_ino;
+	identity->super_block = (u64)inode->i_sb;
+	identity->dev = inode->i_sb->s_dev;
+	identity->is_fs_root = inode->i_sb->s_root->d_inode == inode;
+	identity->now_ns = bpf_ktime_get_boot_ns();
+	identity->jiffies = bpf_jiffies64();
+	identity->calls++;
+}
+
+SEC("tp_btf/sys_exit")
+int BPF_PROG(sys_exit, struct pt_regs *regs, long ret)
+{
+	struct task_struct *task;
+	u64 number = CALL_NUMBER(regs);
+	u32 kind;
+
+	if (number >= CALLS_MAX)
+		return 0;
+	kind = call_kinds[number];
+	if (kind == CALL_IGNORED)
+		return 0;
+	task = bpf_get_current_task_btf();
+	if (IS_COMPAT(task)) {
+		struct tally *tally = tally_here();
+
+		if (tally)
+			tally->compat_calls++;
+		return 0;
+	}
+	if (kind <= CALL_SPLICE) {
+		if (ret > 0)
+			on_read(task, regs, kind, ret);
+	} else if (kind == CALL_OPEN) {
+		if (ret >= 0)
+			on_open(task, ret);
+	} else if (kind == CALL_CLOSE) {
+		on_close(task, ARG1(regs));
+	} else if (kind == CALL_RENAME) {
+		struct control *control = control_here();
+
+		if (ret == 0 && control)
+			__sync_fetch_and_add(&control->epoch, 1);
+	} else if (kind == CALL_FADVISE) {
+		on_fadvise(task, ARG1(regs));
+	}
+	return 0;
+}
+
+/* ---- mapped files ---- */
+
+static __always_inline void on_fault(struct address_space *mapping, u64 first_page, u64 last_page)
+{
+	struct task_struct *task = bpf_get_current_task_btf();
+	struct inode *inode = mapping->host;
+	u32 process = task->tgid;
+	u32 index = slot_index(process, low_half(inode));
+	struct slot *slot = bpf_map_lookup_elem(&slots, &index);
+	struct control *control = control_here();
+	struct verdict verdict = {};
+	struct tally *tally;
+
+	if (!slot || !control)
+		return;
+	if (slot->file == (u64)inode && slot->process == process && slot->fd == -1 && slot->epoch == control->epoch)
+		goto add;
+	if (!(control->device_bits & bit_of(inode->i_sb)) || is_unwatched(control->epoch, inode, inode, process))
+		return;
+	if (!bpf_map_lookup_elem(&skipped, &process)) {
+		struct hlist_node *alias = inode->i_dentry.first;
+		struct dentry *dentry;
+
+		if (!alias)
+			return;
+		dentry = (void *)alias - bpf_core_field_offset(struct dentry, d_u.d_alias);
+		verdict.inode_number = inode->i_ino;
+		dentry = ((cast_fn)CAST_MARK)(dentry, bpf_core_type_id_kernel(struct dentry));
+		if (find_root(control, dentry, &verdict)) {
+			announce(dentry, &verdict);
+			slot_claim(slot, control->epoch, index, task, -1, (u64)inode, (u64)inode, &verdict);
+			goto add;
+		}
+	}
+	remember_unwatched(control->epoch, inode, inode, process);
+	return;
+add:
+	slot_add(slot, first_page << 12, (last_page - first_page + 1) << 12, EXTENT_FAULT, 0, 0);
+	tally = tally_here();
+	if (tally) {
+		tally->fault_process = task->pid;
+		tally->fault_file_id = slot->file_id;
+		tally->fault_offset = first_page << 12;
+	}
+}
+
+SEC("tp_btf/mm_filemap_fault")
+int BPF_PROG(fault, struct address_space *mapping, unsigned long page)
+{
+	if (typed_loads)
+		on_fault(mapping, page, page);
+	return 0;
+}
+
+SEC("tp_btf/mm_filemap_map_pages")
+int BPF_PROG(map_pages, struct address_space *mapping, unsigned long first_page, unsigned long last_page)
+{
+	if (typed_loads)
+		on_fault(mapping, first_page, last_page);
+	return 0;
+}
+
+/* ---- waiting ---- */
+
+#define PF_KTHREAD 0x00200000
+
+/* The descriptor that the thread is reading from, -1 if it is in no read. */
+static __always_inline s32 reading_from(struct task_struct *task)
+{
+	struct pt_regs *regs;
+	u64 number;
+	u32 kind;
+
+	if (task->flags & PF_KTHREAD)
+		return -1;
+	regs = (struct pt_regs *)bpf_task_pt_regs(task);
+	number = CALL_NUMBER(regs);
+	if (number >= CALLS_MAX)
+		return -1;
+	kind = call_kinds[number];
+	if (kind == CALL_IGNORED || kind > CALL_SPLICE)
+		return -1;
+	return kind == CALL_SENDFILE ? ARG2(regs) : ARG1(regs);
+}
+
+static __always_inline void wait_began(struct task_struct *task)
+{
+	u32 thread = task->pid, process = task->tgid, index;
+	s32 fd = reading_from(task);
+	struct tally *tally = tally_here();
+	struct wait *wait, fresh = {};
+	struct slot *slot;
+
+	if (fd < 0) {
+		/* Not in a read: only a fault on a watched mapping counts, and only if a device is waited for. */
+		if (!task->in_iowait || !tally || tally->fault_process != thread)
+			return;
+		fresh.fault_file_id = tally->fault_file_id;
+		fresh.fault_offset = tally->fault_offset;
+	} else if (!task->in_iowait) {
+		/* Pipes and sockets wait as well: take a wait without a device only on a file known to be watched. */
+		index = slot_index(process, (u32)fd);
+		slot = bpf_map_lookup_elem(&slots, &index);
+		if (!slot || slot->process != process || slot->fd != fd)
+			return;
+	}
+	wait = bpf_map_lookup_elem(&waits, &thread);
+	if (wait && wait->fd == fd) {
+		wait->since_ns = bpf_ktime_get_ns();
+		wait->device |= task->in_iowait;
+		return;
+	}
+	fresh.fd = fd;
+	fresh.since_ns = bpf_ktime_get_ns();
+	fresh.device = task->in_iowait;
+	bpf_map_update_elem(&waits, &thread, &fresh, BPF_ANY);
+}
+
+static __always_inline void wait_ended(struct task_struct *task)
+{
+	u32 thread = task->pid;
+	s32 fd = reading_from(task);
+	struct tally *tally;
+	struct wait *wait;
+
+	if (fd < 0 && !task->in_iowait)
+		return;
+	wait = bpf_map_lookup_elem(&waits, &thread);
+	if (!wait)
+		return;
+	if (wait->since_ns) {
+		wait->total_ns += bpf_ktime_get_ns() - wait->since_ns;
+		wait->since_ns = 0;
+	}
+	if (fd < 0) {
+		struct fault_wait_event event = {
+			.type = EVENT_FAULT_WAIT,
+			.process = task->tgid,
+			.file_id = wait->fault_file_id,
+			.waited_ns = wait->total_ns,
+			.offset = wait->fault_offset,
+		};
+
+		bpf_map_delete_elem(&waits, &thread);
+		if (event.file_id)
+			bpf_ringbuf_output(&events, &event, sizeof(event), BPF_RB_NO_WAKEUP);
+		return;
+	}
+	tally = tally_here();
+	if (tally)
+		tally->waiter = thread;
+}
+
+SEC("tp_btf/sched_switch")
+int BPF_PROG(sched_switch, _Bool preempted, struct task_struct *prev, struct task_struct *next)
+{
+	if (!preempted)
+		wait_began(prev);
+	wait_ended(next);
+	return 0;
+}
+
+/* ---- processes ---- */
+
+static __always_inline int process_emit(struct process_event *event, u64 bytes)
+{
+	if (bpf_ringbuf_output(&events, event, bytes, BPF_RB_NO_WAKEUP)) {
+		struct tally *tally = tally_here();
+
+		if (tally)
+			tally->lost_process_events++;
+	}
+	return 0;
+}
+
+static __always_inline void process_fill(struct process_event *event, u32 type, struct task_struct *task)
+{
+	event->type = type;
+	event->process = task->tgid;
+	event->parent = task->real_parent->tgid;
+	event->argv_length = 0;
+	event->at_ns = bpf_ktime_get_boot_ns();
+	event->started_ns = task->group_leader->start_boottime;
+}
+
+SEC("tp_btf/sched_process_fork")
+int BPF_PROG(process_fork, struct task_struct *parent, struct task_struct *child)
+{
+	u32 zero = 0;
+	struct process_event *event = bpf_map_lookup_elem(&process_scratch, &zero);
+
+	if (!event || child->pid != child->tgid)
+		return 0;
+	event->type = EVENT_FORK;
+	event->process = child->tgid;
+	event->parent = parent->tgid;
+	event->argv_length = 0;
+	event->at_ns = bpf_ktime_get_boot_ns();
+	event->started_ns = child->start_boottime;
+	return process_emit(event, offsetof(struct process_event, filename));
+}
+
+SEC("tp_btf/sched_process_exec")
+int BPF_PROG(process_exec, struct task_struct *task, int old_pid, struct linux_binprm *bprm)
+{
+	u32 zero = 0;
+	struct process_event *event = bpf_map_lookup_elem(&process_scratch, &zero);
+	u64 start, length;
+
+	if (!event)
+		return 0;
+	process_fill(event, EVENT_EXEC, task);
+	bpf_probe_read_kernel_str(event->filename, FILENAME_BYTES, bprm->filename);
+	start = task->mm->arg_start;
+	length = task->mm->arg_end - start;
+	if (length > ARGV_BYTES)
+		length = ARGV_BYTES;
+	if (bpf_probe_read_user(event->argv, length, (void *)start))
+		length = 0;
+	event->argv_length = length;
+	return process_emit(event, offsetof(struct process_event, argv) + length);
+}
+
+SEC("tp_btf/sched_process_exit")
+int BPF_PROG(process_exit, struct task_struct *task)
+{
+	u32 zero = 0;
+	struct process_event *event = bpf_map_lookup_elem(&process_scratch, &zero);
+
+	if (!event || task->signal->live.counter)
+		return 0;
+	process_fill(event, EVENT_EXIT, task);
+	return process_emit(event, offsetof(struct process_event, filename));
+}
+
+/* ---- io_uring ---- */
+
+#define IORING_OP_READV 1
+#define IORING_OP_READ_FIXED 4
+#define IORING_OP_READ 22
+
+SEC("tp_btf/io_uring_complete")
+int BPF_PROG(uring_complete, void *ring, void *request, struct io_uring_cqe *cqe)
+{
+	struct task_struct *task = bpf_get_current_task_btf();
+	struct io_kiocb *req = request;
+	struct slot *slot;
+	struct file *file;
+	s64 end;
+	u8 op;
+	s32 bytes;
+
+	if (!typed_loads)
+		return 0;
+	req = ((cast_fn)CAST_MARK)(request, bpf_core_type_id_kernel(struct io_kiocb));
+	op = req->opcode;
+	if (op != IORING_OP_READ && op != IORING_OP_READV && op != IORING_OP_READ_FIXED)
+		return 0;
+	bytes = cqe->res;
+	if (bytes <= 0)
+		return 0;
+	file = req->file;
+	slot = slot_of(task, file, -2);
+	if (!slot)
+		return 0;
+	end = ((struct io_rw *)((cast_fn)CAST_MARK)(request, bpf_core_type_id_kernel(struct io_rw)))->kiocb.ki_pos;
+	slot_add(slot, end - bytes, bytes, EXTENT_READ, 0, 0);
+	return 0;
+}

@@ -1,0 +1,165 @@
+//! A workload that comes back: what it will read, and when.
+//!
+//! *What* is the outlook that the habits of its past runs give (see [`crate::habit`]): replay where names stay,
+//! ranks and command-line numbers where they move on, checked against what there is. *When* is the calendar's
+//! next start, with its jitter, plus each file's own time after the start where the order is known. While a run
+//! of the workload goes on, the same outlook tells what is left of its first pass.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use foretide_flow::{OrderHabit, PredictedRead, TimeWindow, Timestamp, VolumeId};
+
+use super::{Claim, Forecaster, View, grouped, size_told};
+use crate::calendar::window;
+use crate::habit::{Expected, Outlook};
+use crate::history::RunRecord;
+
+/// See the module.
+pub struct Recurrence;
+
+impl Forecaster for Recurrence {
+    fn name(&self) -> &'static str {
+        "recurrence"
+    }
+
+    fn claim(&self, view: &View<'_>) -> Vec<Claim> {
+        view.outlook.map(|o| claims(view, o)).unwrap_or_default()
+    }
+}
+
+/// When the run starts, or started.
+#[derive(Clone, Copy)]
+struct Start {
+    at: Timestamp,
+    jitter_s: f64,
+    confidence: f64,
+    period_s: Option<f64>,
+}
+
+/// An outlook as claims, one per volume.
+pub fn claims(view: &View<'_>, outlook: &Outlook) -> Vec<Claim> {
+    let Some(last) = view.workload.records.back() else { return Vec::new() };
+    let Some(start) = start(view) else { return Vec::new() };
+    let pass_s = pass_seconds(last);
+    let mut reads: BTreeMap<&VolumeId, Vec<PredictedRead>> = BTreeMap::new();
+    for expected in outlook.expected.iter().filter(|e| wanted(view, e)) {
+        let probability = (expected.probability * start.confidence).clamp(0.0, 1.0);
+        if probability < view.config.least_probability {
+            continue;
+        }
+        let window = when(view, start, last, expected, pass_s);
+        let of_volume = reads.entry(&expected.key.volume).or_default();
+        of_volume.extend(expected.extents.as_slice().iter().map(|(from, to)| PredictedRead {
+            path: expected.key.path.clone(),
+            offset: *from,
+            length: to - from,
+            probability,
+            window,
+        }));
+    }
+    reads.into_iter().map(|(volume, reads)| claim(view, outlook, start, volume, reads)).collect()
+}
+
+fn claim(view: &View<'_>, outlook: &Outlook, start: Start, volume: &VolumeId, mut reads: Vec<PredictedRead>) -> Claim {
+    reads.sort_by(|a, b| a.window.p50.cmp(&b.window.p50).then_with(|| (&a.path, a.offset).cmp(&(&b.path, b.offset))));
+    reads.truncate(view.config.forecast_files);
+    let last = reads.iter().map(|r| r.window.p90).max().unwrap_or(view.now);
+    Claim {
+        run: view.run.map(|r| r.run.clone()),
+        site: view.run.map_or(&view.workload.site, |r| &r.site).clone(),
+        volume: volume.clone(),
+        expires_at: last.max(view.now) + Duration::from_secs_f64((3.0 * start.jitter_s).clamp(5.0, 7200.0)),
+        reason: reason(view, outlook, start),
+        reads,
+    }
+}
+
+/// The start that the claim is about; none if none is expected within the horizon.
+fn start(view: &View<'_>) -> Option<Start> {
+    if let Some(run) = view.run {
+        return Some(Start { at: run.started_at, jitter_s: 0.0, confidence: 1.0, period_s: None });
+    }
+    let calendar = view.workload.calendar(view.now);
+    let at = calendar.next_start?;
+    let due = at <= view.now + Duration::from_secs_f64(view.config.horizon_s);
+    due.then_some(Start {
+        at,
+        jitter_s: calendar.jitter_s,
+        confidence: calendar.confidence,
+        period_s: calendar.period_s,
+    })
+}
+
+/// Whether the file is still to be read: in a running run, what it has read already is not.
+fn wanted(view: &View<'_>, expected: &Expected) -> bool {
+    view.run.and_then(|r| r.file(&expected.key)).is_none_or(|u| u.visits == 0)
+}
+
+/// Seconds that one pass of this run takes where nothing waits.
+fn pass_seconds(record: &RunRecord) -> f64 {
+    let files = record.external().count() as f64;
+    let measured = record.ended_at.since(record.started_at).as_secs_f64() / f64::from(record.epochs.max(1));
+    record.rate.map_or(measured, |r| files / r.files_per_second.max(1e-9)).min(measured.max(1e-3))
+}
+
+/// When a file is read: at its own time after the start where the order stays, anywhere in the pass where it
+/// does not.
+fn when(view: &View<'_>, start: Start, last: &RunRecord, expected: &Expected, pass_s: f64) -> TimeWindow {
+    let [p10, p50, p90] = window(start.at, start.jitter_s);
+    let passed_s = view.run.map_or(0.0, |r| r.last_at.since(r.started_at).as_secs_f64());
+    let after = |s: f64| Duration::from_secs_f64(s.max(passed_s).max(0.0));
+    match expected.first_s {
+        Some(first_s) if last.order.habit() != OrderHabit::Shuffled => {
+            let at = first_s.min(pass_s);
+            TimeWindow { p10: p10 + after(0.8 * at), p50: p50 + after(at), p90: p90 + after(1.2 * at) }
+        }
+        _ => {
+            let end = pass_s.max(passed_s);
+            TimeWindow { p10: p10 + after(0.1 * end), p50: p50 + after(0.5 * end), p90: p90 + after(0.9 * end) }
+        }
+    }
+}
+
+fn reason(view: &View<'_>, outlook: &Outlook, start: Start) -> String {
+    let runs = view.workload.records.len();
+    let comes = match start.period_s {
+        Some(period) => format!(
+            "comes back every {}, give or take {} ({:.0} % sure after {} starts)",
+            seconds(period),
+            seconds(start.jitter_s),
+            100.0 * start.confidence,
+            view.workload.starts.len()
+        ),
+        None => "has come back and is running".to_owned(),
+    };
+    let files = outlook.expected.len();
+    let bytes: u64 = outlook.expected.iter().map(|e| e.extents.bytes()).sum();
+    let rules: Vec<String> = outlook
+        .habits
+        .iter()
+        .filter(|h| h.files > 0)
+        .take(3)
+        .map(|h| match h.precision {
+            Some(p) => format!("of {} {} (right for {:.0} % of bytes so far)", h.shape, h.rule, 100.0 * p),
+            None => format!("of {} {}", h.shape, h.rule),
+        })
+        .collect();
+    format!(
+        "{comes}; {} files, {}, from {runs} run{}: {}",
+        grouped(files),
+        size_told(bytes),
+        if runs == 1 { "" } else { "s" },
+        rules.join("; ")
+    )
+}
+
+/// A span of time as people say it.
+fn seconds(s: f64) -> String {
+    match s {
+        s if s >= 172_800.0 => format!("{:.1} days", s / 86_400.0),
+        s if s >= 7200.0 => format!("{:.1} h", s / 3600.0),
+        s if s >= 120.0 => format!("{:.1} min", s / 60.0),
+        s => format!("{s:.1} s"),
+    }
+}

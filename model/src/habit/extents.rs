@@ -1,0 +1,149 @@
+//! Which bytes of a file that a rule tells.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::table::{Cell, Group};
+use crate::ranges::Ranges;
+
+/// A way to say which bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Mode {
+    /// All.
+    Whole,
+    /// Those of the last time this very file was read.
+    Last,
+    /// Those read in most of the runs that read it.
+    Often,
+    /// Those that files in the same role were read by last time.
+    Role,
+    /// Those of its own last time where files coming into this role keep them, else those of the role.
+    Kept,
+}
+
+/// Modes, the simplest first.
+pub const MODES: [Mode; 5] = [Mode::Whole, Mode::Last, Mode::Often, Mode::Role, Mode::Kept];
+/// Ranges that end this close to the end of a file are tied to its end: footers and indexes.
+const TAIL_BYTES: u64 = 64 << 10;
+/// Share of the runs in which bytes must have been read to be read often.
+const OFTEN: f64 = 0.5;
+
+/// A file coming into a role keeps its bytes there if this share of them stayed on earlier occasions.
+const KEPT: f64 = 0.8;
+
+/// Roles into which files came, before occasion `i`, with the bytes that they had been read by before.
+pub fn keeping(group: &Group<'_>, roles: &[Vec<Option<i64>>], i: usize) -> BTreeSet<i64> {
+    let mut sums: BTreeMap<i64, (u64, u64)> = BTreeMap::new();
+    for j in 1..i {
+        for (r, row) in group.rows.iter().enumerate() {
+            let (Some(role), Some(now), Some(before)) =
+                (roles[j][r], row.cells[j].used, past(group, r, j).next_back().map(used))
+            else {
+                continue;
+            };
+            let sum = sums.entry(role).or_default();
+            sum.0 += now.extents.overlap(before);
+            sum.1 += now.extents.bytes().max(before.bytes());
+        }
+    }
+    sums.into_iter().filter(|(_, (same, all))| *same as f64 >= KEPT * *all as f64).map(|(role, _)| role).collect()
+}
+
+/// What is known of the roles of a group when bytes are told.
+#[derive(Clone, Copy)]
+pub struct Roles<'r> {
+    /// The role of each row, by occasion.
+    pub of: &'r [Vec<Option<i64>>],
+    /// See [`keeping`], for the occasion that is told.
+    pub keeping: &'r BTreeSet<i64>,
+}
+
+/// The bytes of row `r` on occasion `i`, from what earlier occasions show.
+pub fn extents(mode: Mode, group: &Group<'_>, roles: Option<Roles<'_>>, r: usize, i: usize) -> Ranges {
+    let size = group.rows[r].cells[i].size.unwrap_or(0);
+    let whole = || Ranges::one(0, size);
+    match mode {
+        Mode::Whole => whole(),
+        Mode::Last => last(group, r, i, size).unwrap_or_else(whole),
+        Mode::Often => often(past(group, r, i).map(used), size).unwrap_or_else(whole),
+        Mode::Role => roles.and_then(|roles| by_role(group, roles.of, r, i)).unwrap_or_else(whole),
+        Mode::Kept => {
+            let keeps = roles.is_some_and(|k| k.of[i][r].is_some_and(|role| k.keeping.contains(&role)));
+            let own = last(group, r, i, size).filter(|_| keeps);
+            own.or_else(|| roles.and_then(|roles| by_role(group, roles.of, r, i))).unwrap_or_else(whole)
+        }
+    }
+}
+
+fn last(group: &Group<'_>, r: usize, i: usize, size: u64) -> Option<Ranges> {
+    past(group, r, i).next_back().map(|c| used(c).cut(size))
+}
+
+fn past<'g>(group: &'g Group<'_>, r: usize, i: usize) -> impl DoubleEndedIterator<Item = &'g Cell<'g>> {
+    group.rows[r].cells[..i].iter().filter(|c| c.used.is_some())
+}
+
+fn used<'c>(cell: &'c Cell<'_>) -> &'c Ranges {
+    &cell.used.expect("filtered for cells that were used").extents
+}
+
+/// Bytes in at least half of the sets; none if there are fewer than two sets.
+fn often<'r>(sets: impl Iterator<Item = &'r Ranges>, size: u64) -> Option<Ranges> {
+    let sets: Vec<&Ranges> = sets.collect();
+    if sets.len() < 2 {
+        return sets.first().map(|s| s.cut(size));
+    }
+    let mut edges: Vec<(u64, i64)> =
+        sets.iter().flat_map(|s| s.as_slice()).flat_map(|(a, b)| [(*a, 1), (*b, -1)]).collect();
+    edges.sort_unstable();
+    let least = ((sets.len() as f64 * OFTEN).floor() as i64 + 1).min(sets.len() as i64);
+    let (mut depth, mut from, mut out) = (0, 0, Ranges::default());
+    for (at, step) in edges {
+        let before = depth;
+        depth += step;
+        if before < least && depth >= least {
+            from = at;
+        } else if before >= least && depth < least {
+            out.add(from, at.min(size), usize::MAX);
+        }
+    }
+    Some(out)
+}
+
+/// The bytes of the files that had this role when the role was last read, moved to this file: ranges near the
+/// end stay near the end. Of several such files, that which differs from this one in a single slot (the same
+/// part of another day) speaks alone.
+fn by_role(group: &Group<'_>, roles: &[Vec<Option<i64>>], r: usize, i: usize) -> Option<Ranges> {
+    let role = roles[i][r]?;
+    let size = group.rows[r].cells[i].size?;
+    for j in (0..i).rev() {
+        let in_role = |d: &usize| roles[j][*d] == Some(role) && group.rows[*d].cells[j].used.is_some();
+        let donors: Vec<usize> = (0..group.rows.len()).filter(in_role).collect();
+        let sibling = donors.iter().find(|d| differ(group, **d, r) <= 1).copied();
+        let donors: Vec<&Cell<'_>> =
+            sibling.map_or(donors, |d| vec![d]).into_iter().map(|d| &group.rows[d].cells[j]).collect();
+        if !donors.is_empty() {
+            let moved: Vec<Ranges> = donors.iter().map(|c| moved(used(c), c.size.unwrap_or(size), size)).collect();
+            return Some(moved.iter().fold(Ranges::default(), |a, b| a.union(b)));
+        }
+    }
+    None
+}
+
+/// Slots in which two paths of a group differ.
+fn differ(group: &Group<'_>, a: usize, b: usize) -> usize {
+    group.rows[a].slots.iter().zip(&group.rows[b].slots).filter(|(x, y)| x != y).count()
+}
+
+fn moved(ranges: &Ranges, from_size: u64, to_size: u64) -> Ranges {
+    let mut out = Ranges::default();
+    for (start, end) in ranges.as_slice() {
+        if end + TAIL_BYTES >= from_size && *start > TAIL_BYTES {
+            let (back, length) = (from_size.saturating_sub(*start), end - start);
+            let at = to_size.saturating_sub(back);
+            out.add(at, (at + length).min(to_size), usize::MAX);
+        } else {
+            out.add(*start, (*end).min(to_size), usize::MAX);
+        }
+    }
+    out
+}

@@ -1,0 +1,139 @@
+//! The learned ranker: P(the next run reads this file), from what was known before past runs.
+//!
+//! A random forest of regression trees on 0/1 (smartcore's regressor: its classifier is ten times slower and
+//! answers with labels only). One row for each file that was there at a past start. It is trained per workload,
+//! on all runs but the newest, and judged on the newest against the plain rules played on the same run. Only if
+//! it is worth more there is it trained again on all runs and allowed to speak: that comparison runs after every
+//! run, so a ranker that falls behind falls silent.
+
+use rand::seq::IndexedRandom;
+use rand::{SeedableRng, rngs::StdRng};
+use smartcore::ensemble::random_forest_regressor::{RandomForestRegressor, RandomForestRegressorParameters};
+use smartcore::linalg::basic::matrix::DenseMatrix;
+
+use crate::habit::Occasion;
+use crate::habit::{Expected, Outlook, Table, habits};
+
+/// Rows beyond this are sampled: a forest learns no more from them, and training stays under a second.
+const ROWS_MOST: usize = 20_000;
+/// Fewest rows of either answer from which anything can be learned.
+const ROWS_LEAST: usize = 8;
+/// A file is expected when it is more probable than not.
+const EXPECTED: f64 = 0.5;
+/// What the ranker must be worth more than the rules, as a share of the bytes read: less is chance.
+const MARGIN: f64 = 0.01;
+
+type Forest = RandomForestRegressor<f64, f64, DenseMatrix<f64>, Vec<f64>>;
+
+/// How the ranker did on the newest run, held back.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct HeldBack {
+    /// Bytes read of those it told, less the price of the rest.
+    pub ranked: f64,
+    /// The same of the plain rules.
+    pub plain: f64,
+    /// Bytes read.
+    pub read: f64,
+}
+
+impl HeldBack {
+    /// Whether the ranker has earned its place.
+    pub fn earned(&self) -> bool {
+        self.ranked > self.plain + MARGIN * self.read
+    }
+}
+
+/// A trained ranker, and how it did.
+pub struct Ranker {
+    forest: Forest,
+    /// On the newest run, told by a ranker that had not seen it.
+    pub held_back: HeldBack,
+}
+
+impl Ranker {
+    /// Learns from all of these occasions but the last, which has yet to be. None if there is too little to
+    /// learn from.
+    pub fn learn(occasions: &[Occasion<'_>], seed: u64) -> Option<Self> {
+        let next = occasions.len().checked_sub(1)?;
+        let newest = next.checked_sub(1)?;
+        let table = Table::new(occasions);
+        let trial = fit(&table, newest, seed)?;
+        let then = &occasions[..next];
+        let plain = habits(then);
+        let held_back = HeldBack {
+            ranked: worth(&outlook(&trial, &table, newest, &plain), then),
+            plain: worth(&plain, then),
+            read: occasions[newest].uses.iter().filter(|u| !u.created).map(|u| u.extents.bytes() as f64).sum(),
+        };
+        Some(Self { forest: fit(&table, next, seed)?, held_back })
+    }
+
+    /// What it expects of the last of these occasions.
+    pub fn outlook(&self, occasions: &[Occasion<'_>], plain: &Outlook) -> Outlook {
+        let table = Table::new(occasions);
+        outlook(&self.forest, &table, occasions.len().saturating_sub(1), plain)
+    }
+}
+
+/// A forest from the occasions before `until`, the first left out: nothing was known before it.
+fn fit(table: &Table<'_>, until: usize, seed: u64) -> Option<Forest> {
+    let mut rows: Vec<(Vec<f64>, f64)> =
+        (1..until).flat_map(|i| table.rows_at(i)).map(|r| (r.features, r.read)).collect();
+    let read = rows.iter().filter(|r| r.1 > 0.5).count();
+    if read < ROWS_LEAST || rows.len() - read < ROWS_LEAST {
+        return None;
+    }
+    if rows.len() > ROWS_MOST {
+        let mut draw = StdRng::seed_from_u64(seed);
+        rows = rows.sample(&mut draw, ROWS_MOST).cloned().collect();
+    }
+    let (x, y): (Vec<Vec<f64>>, Vec<f64>) = rows.into_iter().unzip();
+    let parameters = RandomForestRegressorParameters::default()
+        .with_n_trees(20)
+        .with_max_depth(8)
+        .with_min_samples_leaf(2)
+        .with_seed(seed);
+    Forest::fit(&DenseMatrix::from_2d_vec(&x).ok()?, &y, parameters).ok()
+}
+
+/// What the forest expects on occasion `i`. It says which files; which bytes of them the rules say, where they
+/// name the file, else all.
+fn outlook(forest: &Forest, table: &Table<'_>, i: usize, plain: &Outlook) -> Outlook {
+    let rows = table.rows_at(i);
+    let x: Vec<Vec<f64>> = rows.iter().map(|r| r.features.clone()).collect();
+    let told = DenseMatrix::from_2d_vec(&x).ok().and_then(|x| forest.predict(&x).ok()).unwrap_or_default();
+    let by_rule: std::collections::HashMap<_, &Expected> = plain.expected.iter().map(|e| (&e.key, e)).collect();
+    let expected = rows
+        .iter()
+        .zip(told)
+        .filter(|(_, p)| *p >= EXPECTED)
+        .map(|(row, p)| {
+            let whole = crate::ranges::Ranges::one(0, row.size);
+            let last = row.last.map(|u| u.extents.cut(row.size));
+            let extents = by_rule.get(row.key).map(|e| e.extents.clone()).or(last).unwrap_or(whole);
+            Expected {
+                key: row.key.clone(),
+                size: row.size,
+                extents,
+                probability: p.clamp(0.0, 1.0),
+                first_s: row.last.map(|u| u.first_s),
+            }
+        })
+        .collect();
+    Outlook { expected, habits: plain.habits.clone() }
+}
+
+/// Worth in bytes of an outlook on the last of these occasions.
+fn worth(outlook: &Outlook, occasions: &[Occasion<'_>]) -> f64 {
+    let Some(last) = occasions.last() else { return 0.0 };
+    let used: std::collections::HashMap<_, _> =
+        last.uses.iter().filter(|u| u.visits > 0 && !u.created).map(|u| (&u.key, &u.extents)).collect();
+    outlook
+        .expected
+        .iter()
+        .map(|e| {
+            let hit = used.get(&e.key).map_or(0, |u| u.overlap(&e.extents)) as f64;
+            hit - crate::habit::WASTE_PRICE * (e.extents.bytes() as f64 - hit)
+        })
+        .sum()
+}

@@ -1,0 +1,60 @@
+//! Recorded jobs: all runs but the last are learned from, the last is told before it starts.
+
+use std::path::PathBuf;
+
+use foretide_model::recurrence::{JobReport, Row, evaluate_recurrence};
+
+fn data(job: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/data").join(job)
+}
+
+fn report(job: &str) -> JobReport {
+    evaluate_recurrence(&data(job), 1).unwrap().jobs.remove(0)
+}
+
+fn row<'r>(rows: &'r [Row], name: &str) -> &'r Row {
+    rows.iter().find(|r| r.name == name).unwrap()
+}
+
+#[test]
+fn the_baselines_are_what_others_measured() {
+    let nightly = report("nightly-parquet");
+    let (replay, template) = (row(&nightly.before, "replay"), row(&nightly.before, "template"));
+    assert!((replay.byte_coverage - 0.792).abs() < 0.001 && (replay.byte_precision - 0.742).abs() < 0.001);
+    assert!((template.byte_precision - 0.101).abs() < 0.001);
+}
+
+#[test]
+fn a_moving_window_of_dates_is_told_better_than_by_replay_or_template() {
+    let nightly = report("nightly-parquet");
+    let ours = row(&nightly.before, "foretide");
+    assert!(ours.byte_coverage >= 0.95 && ours.byte_precision >= 0.85, "{ours:?}");
+}
+
+#[test]
+fn a_new_sample_beside_a_fixed_reference_is_told() {
+    let ours = report("bwa-align");
+    let ours = row(&ours.before, "foretide");
+    assert!(ours.byte_coverage >= 0.97 && ours.byte_precision >= 0.95, "{ours:?}");
+}
+
+#[test]
+fn the_newest_checkpoint_is_told_and_nothing_in_vain() {
+    let ours = report("resume-train");
+    let ours = row(&ours.before, "foretide");
+    assert!(ours.byte_coverage >= 0.45 && ours.byte_precision >= 0.95, "{ours:?}");
+}
+
+#[test]
+fn a_broken_trace_is_named_with_its_line() {
+    let dir = tempfile::tempdir().unwrap();
+    let told = || evaluate_recurrence(dir.path(), 1).unwrap_err().to_string();
+    assert!(told().contains("no job with two runs"), "{}", told());
+    std::fs::write(dir.path().join("runs.csv"), "run,job,start_s\nr1,j,yesterday,1,0,x,cmd\n").unwrap();
+    assert!(told().contains("trace.csv"), "{}", told());
+    std::fs::write(dir.path().join("trace.csv"), "time_s\n1.0,r1,j,7,read,a/b,0,10\n1.1,r1,j,7,read,a/b,zero,10\n")
+        .unwrap();
+    assert!(told().contains("trace.csv: line 3: offset is no number"), "{}", told());
+    std::fs::write(dir.path().join("trace.csv"), "time_s\n1.0,r1,j,7,read,a/b,0,10\n").unwrap();
+    assert!(told().contains("runs.csv: line 2: start_s is no number"), "{}", told());
+}

@@ -1,0 +1,342 @@
+//! Names, attributes, versions: what a program may count on.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::io::Read;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use crate::rig::{bytes, cannot_mount, errno, eventually, on, rig, with};
+use crate::source::Source;
+
+#[test]
+fn a_volume_is_a_directory_of_ordinary_files() {
+    if cannot_mount() {
+        return;
+    }
+    let rig = rig();
+    rig.source.put("a/b/c.txt", "hello");
+    assert_eq!(fs::read(rig.at("a/b/c.txt")).unwrap(), b"hello");
+    let top: Vec<_> = fs::read_dir(rig.point.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
+    assert_eq!(top, ["data"]);
+    let meta = fs::metadata(rig.at("a/b/c.txt")).unwrap();
+    assert_eq!((meta.len(), meta.mtime(), meta.mode() & 0o7777), (5, 1_700_000_000, 0o644));
+    assert!(fs::metadata(rig.at("a")).unwrap().is_dir());
+}
+
+#[test]
+fn nothing_is_asked_before_somebody_looks_and_no_tree_is_walked() {
+    if cannot_mount() {
+        return;
+    }
+    let rig = rig();
+    for directory in 0..50 {
+        rig.source.put(&format!("d{directory}/sub/file"), "x");
+    }
+    assert_eq!(rig.source.lists.load(Ordering::Relaxed), 0);
+    fs::read(rig.at("d7/sub/file")).unwrap();
+    // The volume's root, d7 and d7/sub.
+    eventually("listings end", || rig.source.lists.load(Ordering::Relaxed) == 3);
+}
+
+#[test]
+fn a_known_directory_costs_no_question_while_its_lease_lasts() {
+    if cannot_mount() {
+        return;
+    }
+    let rig = rig();
+    (0..100).for_each(|i| rig.source.put(&format!("d/{i}"), "x"));
+    assert_eq!(fs::read_dir(rig.at("d")).unwrap().count(), 100);
+    let before = (rig.source.lists.load(Ordering::Relaxed), rig.source.stats.load(Ordering::Relaxed));
+    (0..100).for_each(|i| assert_eq!(fs::metadata(rig.at(&format!("d/{i}"))).unwrap().len(), 1));
+    assert_eq!(errno(fs::metadata(rig.at("d/none"))), libc::ENOENT);
+    let after = (rig.source.lists.load(Ordering::Relaxed), rig.source.stats.load(Ordering::Relaxed));
+    assert_eq!(before, after);
+}
+
+#[test]
+fn names_that_are_not_utf8_long_names_and_deep_trees_work() {
+    if cannot_mount() {
+        return;
+    }
+    let rig = rig();
+    let odd = b"caf\xe9 \xff%41";
+    rig.source.put_bytes_name(odd, "odd");
+    let long = "n".repeat(255);
+    rig.source.put(&long, "long");
+    let deep = vec!["d"; 200].join("/") + "/f";
+    rig.source.put(&deep, "deep");
+    assert_eq!(fs::read(rig.at("").join(OsStr::from_bytes(odd))).unwrap(), b"odd");
+    assert_eq!(fs::read(rig.at(&long)).unwrap(), b"long");
+    assert_eq!(fs::read(rig.at(&deep)).unwrap(), b"deep");
+    let shown: Vec<_> = fs::read_dir(rig.at("")).unwrap().map(|e| e.unwrap().file_name()).collect();
+    assert!(shown.iter().any(|n| n.as_bytes() == odd), "{shown:?}");
+    assert_eq!(errno(fs::metadata(rig.at(&"n".repeat(256)))), libc::ENAMETOOLONG);
+}
+
+#[test]
+fn symlinks_are_shown_as_the_source_has_them_and_a_cycle_is_eloop() {
+    if cannot_mount() {
+        return;
+    }
+    let rig = rig();
+    rig.source.put("real/file", "through the link");
+    rig.source.link("to", "real/file");
+    rig.source.link("odd", "caf%E9");
+    rig.source.link("x", "y");
+    rig.source.link("y", "x");
+    assert_eq!(fs::read(rig.at("to")).unwrap(), b"through the link");
+    assert_eq!(fs::read_link(rig.at("odd")).unwrap().as_os_str().as_bytes(), b"caf\xe9");
+    assert_eq!(fs::symlink_metadata(rig.at("odd")).unwrap().len(), 4);
+    assert_eq!(errno(fs::read(rig.at("x"))), libc::ELOOP);
+}
+
+#[test]
+fn hard_links_share_an_inode_number_and_survive_each_other() {
+    if cannot_mount() {
+        return;
+    }
+    let rig = with(|c| c.lease_s = 1.0);
+    rig.source.put("one", "same");
+    rig.source.hard_link("one", "two");
+    let (one, two) = (fs::metadata(rig.at("one")).unwrap(), fs::metadata(rig.at("two")).unwrap());
+    assert_eq!((one.ino(), one.nlink()), (two.ino(), 2));
+    rig.source.remove("one");
+    eventually("the removed name is gone", || fs::metadata(rig.at("one")).is_err());
+    assert_eq!(fs::read(rig.at("two")).unwrap(), b"same");
+}
+
+#[test]
+fn inode_numbers_are_the_same_after_a_restart() {
+    if cannot_mount() {
+        return;
+    }
+    let source = Source::new("data");
+    source.put("a/b", "x");
+    let numbers = |rig: &crate::rig::Rig| ["", "a", "a/b"].map(|p| fs::metadata(rig.at(p)).unwrap().ino());
+    let first = on(source.clone(), tempfile::tempdir().unwrap(), |_| {});
+    let before = numbers(&first);
+    drop(first);
+    let second = on(source, tempfile::tempdir().unwrap(), |_| {});
+    assert_eq!(numbers(&second), before);
+}
+
+#[test]
+fn permissions_are_the_sources_and_the_kernel_enforces_them() {
+    if cannot_mount() {
+        return;
+    }
+    let rig = rig();
+    rig.source.put_mode("secret", "x", 0o600);
+    rig.source.make_directory("closed", 0o700);
+    rig.source.put("closed/file", "x");
+    assert_eq!(fs::metadata(rig.at("secret")).unwrap().permissions().mode() & 0o7777, 0o600);
+    // SAFETY: geteuid takes nothing and cannot fail.
+    if unsafe { libc::geteuid() } != 0 {
+        return;
+    }
+    fs::set_permissions(rig.point.path(), fs::Permissions::from_mode(0o755)).ok();
+    for hidden in ["secret", "closed/file"] {
+        let told = std::process::Command::new("setpriv")
+            .args(["--reuid=65534", "--regid=65534", "--clear-groups", "cat"])
+            .arg(rig.at(hidden))
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&told.stderr).into_owned();
+        assert!(!told.status.success() && said.contains("Permission denied"), "{hidden}: {said}");
+    }
+}
+
+#[test]
+fn everything_that_writes_is_erofs_b() {
+    if cannot_mount() {
+        return;
+    }
+    let rig = rig();
+    rig.source.put("d/file", "x");
+    let file = rig.at("d/file");
+    fs::read(&file).unwrap();
+    assert_eq!(errno(fs::write(&file, "y")), libc::EROFS);
+    assert_eq!(errno(fs::OpenOptions::new().append(true).open(&file)), libc::EROFS);
+    assert_eq!(errno(fs::write(rig.at("d/new"), "y")), libc::EROFS);
+    assert_eq!(errno(fs::create_dir(rig.at("d/dir"))), libc::EROFS);
+    assert_eq!(errno(fs::remove_file(&file)), libc::EROFS);
+    assert_eq!(errno(fs::remove_dir(rig.at("d"))), libc::EROFS);
+    assert_eq!(errno(fs::rename(&file, rig.at("d/other"))), libc::EROFS);
+    assert_eq!(errno(fs::hard_link(&file, rig.at("d/other"))), libc::EROFS);
+    assert_eq!(errno(std::os::unix::fs::symlink("x", rig.at("d/other"))), libc::EROFS);
+    assert_eq!(errno(fs::set_permissions(&file, fs::Permissions::from_mode(0o600))), libc::EROFS);
+    assert_eq!(errno(std::os::unix::fs::chown(&file, Some(1), None)), libc::EROFS);
+    let opened = fs::File::open(&file).unwrap();
+    assert_eq!(errno(opened.set_len(0)), libc::EINVAL, "a file that is open for reading only");
+    assert_eq!(errno(opened.set_modified(std::time::SystemTime::now())), libc::EROFS);
+}
+
+#[test]
+fn a_change_is_seen_at_the_next_open_after_the_lease_close_to_open() {
+    if cannot_mount() {
+        return;
+    }
+    let rig = with(|c| c.lease_s = 1.0);
+    rig.source.put("f", "old");
+    rig.source.put("gone", "x");
+    assert_eq!(fs::read(rig.at("f")).unwrap(), b"old");
+    rig.source.put("f", "newer");
+    rig.source.put("born", "y");
+    rig.source.remove("gone");
+    std::thread::sleep(Duration::from_millis(1100));
+    assert_eq!(fs::read(rig.at("f")).unwrap(), b"newer");
+    assert_eq!(fs::metadata(rig.at("f")).unwrap().len(), 5);
+    assert_eq!(fs::read(rig.at("born")).unwrap(), b"y");
+    assert_eq!(errno(fs::metadata(rig.at("gone"))), libc::ENOENT);
+    let shown: Vec<_> = fs::read_dir(rig.at("")).unwrap().map(|e| e.unwrap().file_name()).collect();
+    assert_eq!(shown, ["born", "f"]);
+}
+
+#[test]
+fn an_open_handle_sees_one_version_to_its_end_d() {
+    if cannot_mount() {
+        return;
+    }
+    for passthrough in [true, false] {
+        let rig = with(|c| (c.lease_s, c.passthrough) = (1.0, passthrough));
+        let (old, new) = (bytes(300_000, 1), bytes(200_000, 2));
+        rig.source.put("f", old.clone());
+        let mut handle = fs::File::open(rig.at("f")).unwrap();
+        let mut read = vec![0; 1000];
+        handle.read_exact(&mut read).unwrap();
+        rig.source.put("f", new.clone());
+        std::thread::sleep(Duration::from_millis(1100));
+        assert_eq!(fs::read(rig.at("f")).unwrap(), new, "a new open sees the new version");
+        handle.read_to_end(&mut read).unwrap();
+        assert_eq!(read, old, "passthrough: {passthrough}");
+        assert_eq!(handle.metadata().unwrap().len(), old.len() as u64);
+    }
+}
+
+#[test]
+fn a_removed_file_stays_readable_for_who_has_it_open() {
+    if cannot_mount() {
+        return;
+    }
+    let rig = with(|c| c.lease_s = 1.0);
+    rig.source.put("d/f", "still here");
+    let handle = fs::File::open(rig.at("d/f")).unwrap();
+    rig.source.remove("d");
+    eventually("the name is gone", || fs::metadata(rig.at("d/f")).is_err());
+    let mut read = [0; 10];
+    handle.read_exact_at(&mut read, 0).unwrap();
+    assert_eq!(&read, b"still here");
+}
+
+#[test]
+fn a_small_file_that_changed_within_the_lease_is_opened_in_its_new_version() {
+    if cannot_mount() {
+        return;
+    }
+    let rig = rig();
+    rig.source.put("f", "old");
+    assert_eq!(fs::metadata(rig.at("f")).unwrap().len(), 3);
+    rig.source.put("f", "newer");
+    // The open asks for bytes of the old version, is told that there is another, and opens that.
+    assert_eq!(fs::read(rig.at("f")).unwrap(), b"newer");
+}
+
+#[test]
+fn a_rename_at_the_source_is_one_name_gone_and_one_come() {
+    if cannot_mount() {
+        return;
+    }
+    let rig = with(|c| c.lease_s = 1.0);
+    rig.source.put("a", "content");
+    assert_eq!(fs::read(rig.at("a")).unwrap(), b"content");
+    rig.source.rename("a", "b");
+    eventually("the old name is gone", || fs::metadata(rig.at("a")).is_err());
+    assert_eq!(fs::read(rig.at("b")).unwrap(), b"content");
+}
+
+#[test]
+fn a_file_that_became_a_directory_is_one() {
+    if cannot_mount() {
+        return;
+    }
+    let rig = with(|c| c.lease_s = 1.0);
+    rig.source.put("x", "file");
+    assert_eq!(fs::read(rig.at("x")).unwrap(), b"file");
+    rig.source.remove("x");
+    rig.source.put("x/inner", "dir");
+    eventually("the directory is there", || fs::read(rig.at("x/inner")).is_ok_and(|b| b == b"dir"));
+}
+
+#[test]
+fn a_busy_directory_is_learned_again_before_anybody_waits_for_it() {
+    if cannot_mount() {
+        return;
+    }
+    let rig = with(|c| c.lease_s = 2.0);
+    rig.source.put("d/f", "x");
+    fs::read(rig.at("d/f")).unwrap();
+    let before = rig.source.lists.load(Ordering::Relaxed);
+    // Somebody goes on looking; the background keeps ahead of the lease.
+    eventually("learned again", || {
+        fs::metadata(rig.at("d/f")).unwrap();
+        let _ = fs::metadata(rig.at("d/none"));
+        rig.source.lists.load(Ordering::Relaxed) > before + 2
+    });
+}
+
+#[test]
+fn o_direct_and_extended_attributes_and_seeking_behave() {
+    if cannot_mount() {
+        return;
+    }
+    let rig = rig();
+    let content = bytes(100_000, 3);
+    rig.source.put("f", content.clone());
+    for _ in 0..2 {
+        let direct = fs::OpenOptions::new().read(true).custom_flags(libc::O_DIRECT).open(rig.at("f")).unwrap();
+        let layout = std::alloc::Layout::from_size_align(8192, 4096).unwrap();
+        // SAFETY: the layout has a size, the memory is freed with the same layout, and the slice lives no longer.
+        unsafe {
+            let memory = std::alloc::alloc_zeroed(layout);
+            let buffer = std::slice::from_raw_parts_mut(memory, 8192);
+            direct.read_exact_at(buffer, 4096).unwrap();
+            assert_eq!(buffer, &content[4096..12_288]);
+            std::alloc::dealloc(memory, layout);
+        }
+        rig.source.bring("f");
+    }
+    let path = std::ffi::CString::new(rig.at("f").as_os_str().as_bytes()).unwrap();
+    // SAFETY: path and name end in NUL, and a size of 0 asks for nothing to be written.
+    let told = unsafe { libc::getxattr(path.as_ptr(), c"user.none".as_ptr(), std::ptr::null_mut(), 0) };
+    assert_eq!((told, std::io::Error::last_os_error().raw_os_error()), (-1, Some(libc::EOPNOTSUPP)));
+}
+
+#[test]
+fn a_change_that_is_pushed_is_seen_at_once_within_the_lease() {
+    if cannot_mount() {
+        return;
+    }
+    let rig = with(|c| c.whole_file_bytes = 0);
+    rig.source.put("d/f", "old");
+    rig.source.put("d/gone", "x");
+    assert_eq!(fs::read(rig.at("d/f")).unwrap(), b"old");
+    assert_eq!(errno(fs::metadata(rig.at("d/born"))), libc::ENOENT);
+    let open = fs::File::open(rig.at("d/f")).unwrap();
+    rig.source.put("d/f", "newer");
+    rig.source.put("d/born", "y");
+    rig.source.remove("d/gone");
+    for name in ["d/f", "d/born", "d/gone"] {
+        rig.mount.changed(&rig.source.volume, &crate::source::path(name));
+    }
+    assert_eq!(fs::read(rig.at("d/f")).unwrap(), b"newer");
+    assert_eq!(fs::read(rig.at("d/born")).unwrap(), b"y");
+    assert_eq!(errno(fs::metadata(rig.at("d/gone"))), libc::ENOENT);
+    let shown: Vec<_> = fs::read_dir(rig.at("d")).unwrap().map(|e| e.unwrap().file_name()).collect();
+    assert_eq!(shown, ["born", "f"]);
+    let mut read = [0; 3];
+    open.read_exact_at(&mut read, 0).unwrap();
+    assert_eq!(&read, b"old", "who had it open has the old version (promise D)");
+}

@@ -1,0 +1,120 @@
+//! The whole way, every part real: files on a disk, an agent that serves them over TCP, the mover, its store, the mount.
+
+use std::fs::{self, File};
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use foretide_chunk::{DomainKey, Store};
+use foretide_flow::{NodeId, Ruleset, Site, SiteId, Topology, Volume, VolumeId};
+use foretide_mount::{Config, MountHandle, Sinks, mount};
+use foretide_transfer::{Borders, Identity, LocalDirectory, Mover, MoverConfig, Server, ServerConfig, Token};
+use tempfile::TempDir;
+use tokio::runtime::Runtime;
+use tokio::sync::mpsc;
+
+use crate::rig::{bytes, cannot_mount, errno, eventually};
+
+struct Way {
+    folder: TempDir,
+    server: Option<Server>,
+    mount: MountHandle,
+    store: Arc<Store>,
+    _outcomes: mpsc::Receiver<foretide_flow::Outcome>,
+    _runtime: Runtime,
+}
+
+fn topology(volume: &VolumeId) -> Topology {
+    let mut topology = Topology::default();
+    let [store, gpu] = ["store", "gpu"].map(|name| SiteId::new(name).unwrap());
+    for site in [store.clone(), gpu] {
+        let (jurisdiction, labels) = ("eu".into(), Default::default());
+        topology.sites.insert(site, Site { jurisdiction, labels, cache: None, accelerator_per_hour: 0.0 });
+    }
+    topology.volumes.insert(volume.clone(), Volume { at: store, tags: Default::default() });
+    topology
+}
+
+fn way() -> Way {
+    let folder = TempDir::new().unwrap();
+    let [source, store, point] = ["source", "store", "mount"].map(|name| folder.path().join(name));
+    [&source, &point].iter().for_each(|at| fs::create_dir(at).unwrap());
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    let guard = runtime.enter();
+    let volume = VolumeId::new("data").unwrap();
+    let borders = Borders::new(Ruleset::default(), topology(&volume));
+    let listen = ServerConfig { listen: "127.0.0.1:0".parse().unwrap(), ..ServerConfig::default() };
+    let served: Vec<(VolumeId, Box<dyn foretide_transfer::Source>)> =
+        vec![(volume.clone(), Box::new(LocalDirectory::open(&source).unwrap()))];
+    let start = Server::start(listen, DomainKey::default(), Token::new("t"), served, Arc::clone(&borders));
+    let server = runtime.block_on(start).unwrap();
+    let store = Store::open(&store, foretide_chunk::Config::default(), DomainKey::default()).unwrap();
+    let identity = Identity { site: SiteId::new("gpu").unwrap(), node: NodeId::new("gpu-1").unwrap() };
+    let (outcomes, kept) = mpsc::channel(10_000);
+    let config = MoverConfig::default();
+    let mover = Mover::new(config, identity, Token::new("t"), Arc::clone(&store), borders, outcomes.clone());
+    mover.set_source(&volume, &server.address().to_string());
+    let config = Config { lease_s: 1.0, whole_file_bytes: 1 << 20, ..Config::at(point, vec![volume]) };
+    let mount = mount(config, mover, Sinks { outcomes, events: None }).unwrap();
+    drop(guard);
+    Way { folder, server: Some(server), mount, store, _outcomes: kept, _runtime: runtime }
+}
+
+impl Way {
+    fn source(&self, at: &str) -> PathBuf {
+        self.folder.path().join("source").join(at)
+    }
+
+    fn at(&self, at: &str) -> PathBuf {
+        self.mount.path().join("data").join(at)
+    }
+}
+
+#[test]
+fn files_of_a_real_source_are_read_cold_then_warm_then_without_it_a() {
+    if cannot_mount() {
+        return;
+    }
+    let mut way = way();
+    let (small, large) = (bytes(100_000, 1), bytes(9 << 20, 2));
+    fs::create_dir(way.source("d")).unwrap();
+    fs::write(way.source("d/small"), &small).unwrap();
+    fs::write(way.source("d/large"), &large).unwrap();
+    fs::write(way.source("d/never-read"), "x").unwrap();
+    std::os::unix::fs::symlink("small", way.source("d/link")).unwrap();
+    for _ in 0..2 {
+        assert!(fs::read(way.at("d/small")).unwrap() == small);
+        assert!(fs::read(way.at("d/large")).unwrap() == large);
+        assert!(fs::read(way.at("d/link")).unwrap() == small);
+    }
+    let (here, there) = (fs::metadata(way.at("d/small")).unwrap(), fs::metadata(way.source("d/small")).unwrap());
+    assert_eq!((here.mode(), here.uid(), here.mtime()), (there.mode(), there.uid(), there.mtime()));
+    assert!(way.store.resident_bytes() >= (small.len() + large.len()) as u64);
+    way.server.take();
+    std::thread::sleep(std::time::Duration::from_millis(1500));
+    assert!(fs::read(way.at("d/small")).unwrap() == small, "what is cached stays readable");
+    assert!(fs::read(way.at("d/large")).unwrap() == large, "what is cached stays readable");
+    assert_eq!(errno(File::open(way.at("d/never-read"))), libc::EHOSTUNREACH);
+}
+
+#[test]
+fn a_file_that_is_rewritten_at_a_real_source_is_never_a_mixture_d() {
+    if cannot_mount() {
+        return;
+    }
+    let way = way();
+    let (old, new) = (bytes(6 << 20, 3), bytes(6 << 20, 4));
+    fs::write(way.source("f"), &old).unwrap();
+    let open = File::open(way.at("f")).unwrap();
+    let mut part = vec![0; 65_536];
+    open.read_exact_at(&mut part, 0).unwrap();
+    assert!(part == old[..65_536]);
+    fs::write(way.source("f"), &new).unwrap();
+    eventually("the new version is opened", || fs::read(way.at("f")).is_ok_and(|read| read == new));
+    for at in (0..6u64 << 20).step_by(1 << 20) {
+        match open.read_exact_at(&mut part, at) {
+            Ok(()) => assert!(part == old[at as usize..at as usize + 65_536], "a mixture at {at}"),
+            Err(error) => assert_eq!(error.raw_os_error(), Some(libc::ESTALE)),
+        }
+    }
+}

@@ -1,0 +1,334 @@
+//! From a problem to wants: which bytes should be where, by when, and what that is worth.
+//!
+//! Here everything is dropped that no solver need see: what a rule forbids (property (d)), what has no way, what
+//! is there already, what is too improbable. Reads that several forecasts or warm-ups name are one want, so a byte
+//! is never planned twice for one site: the request with the earliest deadline claims it, then the forecast that
+//! is surest.
+
+use std::collections::{BTreeMap, HashMap};
+
+use foretide_flow::{FilePath, Forecast, Link, PredictedRead, Refusal, SiteId, TimeWindow, Timestamp, VolumeId};
+
+use crate::left_out::{LeftOuts, Why};
+use crate::problem::{Problem, WarmupDemand};
+
+/// At most this many refusals are named file by file for one volume, site and rule; what is beyond is one refusal
+/// of the volume's root. A thousand is more than anybody reads, and a plan must not grow with a forbidden tree.
+const MAX_REFUSALS_PER_RULE: usize = 1_000;
+
+/// Who wants it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Cause<'a> {
+    Forecast(&'a Forecast),
+    Warmup(&'a WarmupDemand),
+}
+
+/// A volume and a site that wants bytes of it.
+#[derive(Debug)]
+pub(crate) struct Route<'a> {
+    pub(crate) volume: &'a VolumeId,
+    pub(crate) from: &'a SiteId,
+    pub(crate) to: &'a SiteId,
+    pub(crate) link: &'a Link,
+    accelerator_per_hour: f64,
+    refusals: BTreeMap<String, usize>,
+}
+
+/// An extent that should be at a site.
+#[derive(Debug)]
+pub(crate) struct Want<'a> {
+    pub(crate) route: usize,
+    pub(crate) path: &'a FilePath,
+    pub(crate) offset: u64,
+    pub(crate) length: u64,
+    /// Bytes of it that are not there.
+    pub(crate) missing: u64,
+    pub(crate) cause: Cause<'a>,
+    /// 1 for what was asked for.
+    pub(crate) probability: f64,
+    /// When it is read, if a forecast says so.
+    pub(crate) window: Option<TimeWindow>,
+    /// Seconds that its reader waits if it is not there.
+    pub(crate) stall_s: f64,
+    /// Money a stalled second costs.
+    pub(crate) money_per_s: f64,
+    /// Money for its missing bytes on the link.
+    pub(crate) cost: f64,
+}
+
+impl Want<'_> {
+    /// The end of its last expected use.
+    pub(crate) fn keep_until(&self, problem: &Problem<'_>) -> Timestamp {
+        let read = self.window.map_or(Timestamp(i64::MIN), |w| w.p90);
+        match self.cause {
+            Cause::Forecast(_) => read,
+            Cause::Warmup(w) => {
+                let hold = std::time::Duration::from_secs_f64(problem.config.warmup_hold_s);
+                let hold_until = w.request.need_by.unwrap_or(problem.now).max(problem.now) + hold;
+                read.max(w.request.pin_until.unwrap_or(hold_until))
+            }
+        }
+    }
+
+    /// Net worth, money, if it arrives when the read is still to come with probability `in_time`.
+    ///
+    /// Without the move the bytes cross the link too, when they are read. So the money that prefetching them costs
+    /// is only that of the case that they are not.
+    pub(crate) fn worth(&self, in_time: f64) -> f64 {
+        self.probability * in_time * self.stall_s * self.money_per_s - (1.0 - self.probability) * self.cost
+    }
+}
+
+/// What came of a problem.
+#[derive(Debug, Default)]
+pub(crate) struct Gathered<'a> {
+    pub(crate) routes: Vec<Route<'a>>,
+    pub(crate) wants: Vec<Want<'a>>,
+    /// Bytes that are where they are wanted, and until when: (site, bytes, until).
+    pub(crate) holds: Vec<(&'a SiteId, u64, Timestamp)>,
+    pub(crate) excluded: Excluded,
+}
+
+/// What no solver need see.
+#[derive(Debug, Default)]
+pub(crate) struct Excluded {
+    pub(crate) refused: Vec<Refusal>,
+    pub(crate) left_out: LeftOuts,
+}
+
+/// One file at one destination.
+struct FileSlot {
+    allowed: bool,
+    number: u32,
+}
+
+/// A claim: the extent up to `end` belongs to want `want`, or to nobody if it is there already.
+struct Claim {
+    end: u64,
+    want: Option<usize>,
+}
+
+struct Gatherer<'a, 'p> {
+    problem: &'p Problem<'a>,
+    out: Gathered<'a>,
+    routes: HashMap<(&'a VolumeId, &'a SiteId), Result<usize, Why>>,
+    files: HashMap<(usize, &'a FilePath), FileSlot>,
+    claims: BTreeMap<(u32, u64), Claim>,
+}
+
+/// Everything that should be moved, and why other things are not.
+pub(crate) fn gather<'a>(problem: &Problem<'a>) -> Gathered<'a> {
+    let mut g = Gatherer {
+        problem,
+        out: Gathered::default(),
+        routes: HashMap::new(),
+        files: HashMap::new(),
+        claims: BTreeMap::new(),
+    };
+    let mut warmups: Vec<&WarmupDemand> = problem.warmups.iter().collect();
+    warmups.sort_by_key(|w| (w.request.need_by.unwrap_or(Timestamp(i64::MAX)), w.asked_at, &w.id));
+    warmups.into_iter().for_each(|w| g.warmup(w));
+    let mut forecasts: Vec<&Forecast> = problem.forecasts.iter().collect();
+    forecasts.sort_by(|a, b| (&a.id, a.made_at).cmp(&(&b.id, b.made_at)));
+    forecasts.into_iter().for_each(|f| g.forecast(f));
+    g.out
+}
+
+impl<'a> Gatherer<'a, '_> {
+    fn warmup(&mut self, demand: &'a WarmupDemand) {
+        let request = &demand.request;
+        let route = self.route(&request.volume, &request.site);
+        for file in demand.files.iter().filter(|f| f.bytes > 0) {
+            match &route {
+                Ok(Some(route)) => {
+                    let read = Extent { path: &file.path, offset: 0, end: file.bytes };
+                    self.claim(*route, read, Cause::Warmup(demand), 1.0, None);
+                }
+                Ok(None) => {}
+                Err(why) => self.out.excluded.left_out.add(&request.volume, &file.path, &request.site, file.bytes, why),
+            }
+        }
+    }
+
+    fn forecast(&mut self, forecast: &'a Forecast) {
+        if forecast.expires_at < self.problem.now {
+            return;
+        }
+        let route = self.route(&forecast.volume, &forecast.site);
+        let braked = self.braked(forecast);
+        for read in forecast.reads.iter().filter(|r| r.length > 0) {
+            let why = match (&braked, &route) {
+                (_, Ok(None)) => continue,
+                (Some(why), _) | (None, Err(why)) => Some(why.clone()),
+                (None, Ok(Some(route))) => self.read(*route, forecast, read).err(),
+            };
+            if let Some(why) = why {
+                self.out.excluded.left_out.add(&forecast.volume, &read.path, &forecast.site, read.length, &why);
+            }
+        }
+    }
+
+    fn braked(&self, forecast: &Forecast) -> Option<Why> {
+        if self.problem.brakes.prefetch_off {
+            return Some(Why::Off);
+        }
+        self.problem.brakes.muted.get(&forecast.workload).map(|why| Why::Muted(why.as_str().into()))
+    }
+
+    fn read(&mut self, route: usize, forecast: &'a Forecast, read: &'a PredictedRead) -> Result<(), Why> {
+        if read.probability.is_nan() || read.probability < self.problem.config.min_probability {
+            return Err(Why::Improbable);
+        }
+        let extent = Extent { path: &read.path, offset: read.offset, end: read.offset.saturating_add(read.length) };
+        self.claim(route, extent, Cause::Forecast(forecast), read.probability.min(1.0), Some(read.window));
+        Ok(())
+    }
+
+    /// The way from a volume's source to a site; nothing if that is the same place.
+    fn route(&mut self, volume: &'a VolumeId, to: &'a SiteId) -> Result<Option<usize>, Why> {
+        if self.problem.topology.volumes.get(volume).is_some_and(|v| &v.at == to) {
+            return Ok(None);
+        }
+        if let Some(known) = self.routes.get(&(volume, to)) {
+            return known.clone().map(Some);
+        }
+        let found = self.find_route(volume, to).map(|route| {
+            self.out.routes.push(route);
+            self.out.routes.len() - 1
+        });
+        self.routes.insert((volume, to), found.clone());
+        found.map(Some)
+    }
+
+    fn find_route(&self, volume: &'a VolumeId, to: &'a SiteId) -> Result<Route<'a>, Why> {
+        let topology = self.problem.topology;
+        let from = &topology.volumes.get(volume).ok_or(Why::UnknownVolume)?.at;
+        let site = topology.sites.get(to).ok_or(Why::UnknownSite)?;
+        if site.cache.is_none_or(|c| c.capacity_bytes == 0) {
+            return Err(Why::NoCache);
+        }
+        let link = topology.link(from, to).ok_or_else(|| Why::NoLink { from: from.clone() })?;
+        let told = site.accelerator_per_hour;
+        let accelerator_per_hour = if told > 0.0 { told } else { self.problem.config.accelerator_per_hour };
+        Ok(Route { volume, from, to, link, accelerator_per_hour, refusals: BTreeMap::new() })
+    }
+
+    /// Claims what nobody has claimed of the extent; the rest makes earlier claims surer or sooner.
+    fn claim(
+        &mut self,
+        route: usize,
+        extent: Extent<'a>,
+        cause: Cause<'a>,
+        probability: f64,
+        window: Option<TimeWindow>,
+    ) {
+        let file = self.file(route, extent.path);
+        if !file.0 {
+            return;
+        }
+        let mut at = extent.offset;
+        while at < extent.end {
+            let before = self.claims.range((file.1, 0)..=(file.1, at)).next_back().filter(|(_, c)| c.end > at);
+            let next = match before {
+                Some((_, claim)) => {
+                    let (end, want) = (claim.end, claim.want);
+                    if let Some(want) = want {
+                        self.strengthen(want, cause, probability, window);
+                    }
+                    end
+                }
+                None => {
+                    let after = self.claims.range((file.1, at)..(file.1, u64::MAX)).next().map(|(k, _)| k.1);
+                    let end = after.unwrap_or(u64::MAX).min(extent.end);
+                    let want = self.want(route, Extent { end, offset: at, ..extent }, cause, probability, window);
+                    self.claims.insert((file.1, at), Claim { end, want });
+                    end
+                }
+            };
+            at = next;
+        }
+    }
+
+    /// A second voice for the same bytes: the surer probability and the earlier window hold; the cause stays.
+    fn strengthen(&mut self, want: usize, cause: Cause<'a>, probability: f64, window: Option<TimeWindow>) {
+        let want = &mut self.out.wants[want];
+        if matches!((want.cause, cause), (Cause::Forecast(_), Cause::Forecast(_))) && probability > want.probability {
+            want.cause = cause;
+            want.probability = probability;
+        }
+        want.window = match (want.window, window) {
+            (Some(a), Some(b)) => {
+                Some(TimeWindow { p10: a.p10.min(b.p10), p50: a.p50.min(b.p50), p90: a.p90.max(b.p90) })
+            }
+            (a, b) => a.or(b),
+        };
+    }
+
+    fn want(
+        &mut self,
+        route_number: usize,
+        extent: Extent<'a>,
+        cause: Cause<'a>,
+        probability: f64,
+        window: Option<TimeWindow>,
+    ) -> Option<usize> {
+        let config = self.problem.config;
+        let route = &self.out.routes[route_number];
+        let length = extent.end - extent.offset;
+        let there = self.problem.resident.resident_bytes(route.to, route.volume, extent.path, extent.offset, length);
+        let missing = length.saturating_sub(there);
+        let want = Want {
+            route: route_number,
+            path: extent.path,
+            offset: extent.offset,
+            length,
+            missing,
+            cause,
+            probability,
+            window,
+            stall_s: config.cold_read_round_trips * route.link.rtt_ms / 1e3 + route.link.rate.seconds_for(missing),
+            money_per_s: route.accelerator_per_hour / 3_600.0,
+            cost: missing as f64 / 1e9 * route.link.cost_per_gb,
+        };
+        if there > 0 {
+            self.out.holds.push((route.to, there.min(length), want.keep_until(self.problem)));
+        }
+        if missing == 0 {
+            return None;
+        }
+        self.out.wants.push(want);
+        Some(self.out.wants.len() - 1)
+    }
+
+    /// Whether the file may go there, and its number.
+    fn file(&mut self, route_number: usize, path: &'a FilePath) -> (bool, u32) {
+        if let Some(known) = self.files.get(&(route_number, path)) {
+            return (known.allowed, known.number);
+        }
+        let number = self.files.len() as u32;
+        let problem = self.problem;
+        let route = &mut self.out.routes[route_number];
+        let verdict = problem.rules.verdict(problem.topology, route.volume, path, route.to, problem.now);
+        let allowed = verdict.allows();
+        if !allowed {
+            let rule = verdict.rule.unwrap_or_else(|| "default".into());
+            let told = route.refusals.entry(rule.clone()).or_default();
+            *told += 1;
+            if *told <= MAX_REFUSALS_PER_RULE + 1 {
+                let path = if *told <= MAX_REFUSALS_PER_RULE { path.clone() } else { FilePath::root() };
+                let (volume, to) = (route.volume.clone(), route.to.clone());
+                let at = problem.now;
+                self.out.excluded.refused.push(Refusal { volume, path, to, rule, by: "planner".into(), at });
+            }
+        }
+        self.files.insert((route_number, path), FileSlot { allowed, number });
+        (allowed, number)
+    }
+}
+
+#[derive(Clone, Copy)]
+struct Extent<'a> {
+    path: &'a FilePath,
+    offset: u64,
+    end: u64,
+}

@@ -1,0 +1,148 @@
+//! From wants to a plan.
+//!
+//! Three passes over one [`Ledger`]:
+//! 1. what runs already keeps what it needs;
+//! 2. [`place`]: warm-ups, earliest deadline first; then forecasts, most net worth per byte first; each as late as
+//!    possible before the read is likely, so that what comes sooner finds the link and the cache free;
+//! 3. [`pull_forward`]: soonest first, everything moves into bandwidth and room that nobody took. No booking is
+//!    lost by it: the old place is free again for the one that leaves it.
+//!
+//! Late is better than never, and less is better than late: a forecast has three deadlines, the quantiles of its
+//! window, and what it is worth falls with each.
+
+mod identity;
+mod ledger;
+mod place;
+mod write;
+
+use std::collections::HashMap;
+
+use foretide_flow::{FilePath, Move, Plan, SiteId, Timestamp, VolumeId};
+
+use crate::gather::{Cause, Gathered, Route, Want, gather};
+use crate::grid::Grid;
+use crate::left_out::Why;
+use crate::problem::Problem;
+use ledger::{Booking, Lane, Ledger};
+
+/// Decides what is moved, whence, when and why. Pure: the same problem gives the same plan (promise F).
+///
+/// Takes milliseconds for tens of thousands of extents; blocks nothing and reads no clock.
+pub fn solve(problem: &Problem<'_>) -> Plan {
+    let grid = Grid::new(problem.now, problem.config.horizon_s);
+    let mut gathered = gather(problem);
+    let excluded = std::mem::take(&mut gathered.excluded);
+    let mut table = Table::new(problem, grid, &gathered);
+    table.keep_running();
+    table.place();
+    table.pull_forward();
+    write::plan(&table, excluded)
+}
+
+/// What was decided of one want.
+#[derive(Debug)]
+enum Decision {
+    Move { booking: Booking, in_time: f64, due: Timestamp },
+    Leave(Why),
+}
+
+/// One file's extent at one destination for one kind of cause: what makes two moves the same.
+type Key<'k> = (&'k VolumeId, &'k FilePath, u64, u64, &'k SiteId, bool);
+
+fn key_of(planned: &Move) -> Key<'_> {
+    let asked = matches!(planned.cause, foretide_flow::MoveCause::Warmup { .. });
+    (&planned.volume, &planned.path, planned.offset, planned.length, &planned.to, asked)
+}
+
+/// The state of one solve.
+struct Table<'s, 'a> {
+    problem: &'s Problem<'a>,
+    grid: Grid,
+    routes: &'s [Route<'a>],
+    wants: &'s [Want<'a>],
+    lanes: Vec<u32>,
+    ledger: Ledger,
+    /// Cache bytes that forecasts leave free, by route.
+    leave_free: Vec<i64>,
+    /// What the previous plan, or an agent, knows of each want.
+    before: Vec<Option<&'s Move>>,
+    decided: Vec<Option<Decision>>,
+}
+
+impl<'s, 'a> Table<'s, 'a> {
+    fn new(problem: &'s Problem<'a>, grid: Grid, gathered: &'s Gathered<'a>) -> Self {
+        let (ledger, lanes) = ledger_of(problem, &grid, gathered);
+        let cache = |r: &Route<'_>| problem.topology.sites[r.to].cache.map_or(0, |c| c.capacity_bytes) as f64;
+        let spared = 1.0 - problem.config.forecast_cache_share;
+        Self {
+            problem,
+            routes: &gathered.routes,
+            leave_free: gathered.routes.iter().map(|r| (cache(r) * spared) as i64).collect(),
+            before: known_before(problem, gathered),
+            decided: gathered.wants.iter().map(|_| None).collect(),
+            wants: &gathered.wants,
+            grid,
+            lanes,
+            ledger,
+        }
+    }
+}
+
+/// What each want's move was called and when it was to start.
+fn known_before<'s>(problem: &'s Problem<'_>, gathered: &'s Gathered<'_>) -> Vec<Option<&'s Move>> {
+    let running = problem.running.iter().map(|r| &r.planned);
+    let previous = problem.previous.iter().flat_map(|p| &p.moves);
+    let known: HashMap<Key<'_>, &Move> = previous.chain(running).map(|m| (key_of(m), m)).collect();
+    if known.is_empty() {
+        return vec![None; gathered.wants.len()];
+    }
+    let look_up = |w: &Want<'_>| {
+        let route = &gathered.routes[w.route];
+        let asked = matches!(w.cause, Cause::Warmup(_));
+        known.get(&(route.volume, w.path, w.offset, w.length, route.to, asked)).copied()
+    };
+    gathered.wants.iter().map(look_up).collect()
+}
+
+/// What is free before anything is placed, and each route's lane.
+fn ledger_of(problem: &Problem<'_>, grid: &Grid, gathered: &Gathered<'_>) -> (Ledger, Vec<u32>) {
+    let index: HashMap<&SiteId, u32> =
+        problem.topology.sites.keys().enumerate().map(|(i, id)| (id, i as u32)).collect();
+    let mut ledger = Ledger::new(grid.slots(), index.len());
+    for (id, site) in &problem.topology.sites {
+        let capacity = site.cache.map_or(0, |c| c.capacity_bytes) as i64;
+        let taken = problem.resident.unevictable_bytes(id) as i64;
+        ledger.set_cache(index[id], capacity.saturating_sub(taken));
+    }
+    for (site, bytes, until) in &gathered.holds {
+        ledger.hold(index[site], *bytes as i64, grid.slot_at(*until));
+    }
+    let mut lane_of: HashMap<(&SiteId, &SiteId), u32> = HashMap::new();
+    let mut lane = |from, to, rate: f64, demand: f64| {
+        *lane_of.entry((from, to)).or_insert_with(|| {
+            let lane = Lane { from: index[from], to: index[to] };
+            ledger.add_lane(lane, rates(problem, grid, rate, demand))
+        })
+    };
+    let demand_on = |from: &SiteId, to: &SiteId| {
+        problem.demand.iter().filter(|d| &d.from == from && &d.to == to).map(|d| d.bytes_per_second).sum()
+    };
+    let lanes = gathered.routes.iter();
+    let lanes = lanes.map(|r| lane(r.from, r.to, r.link.rate.bytes_per_second(), demand_on(r.from, r.to))).collect();
+    (ledger, lanes)
+}
+
+/// Bytes of each slot of a link that plans may count on.
+fn rates(problem: &Problem<'_>, grid: &Grid, rate: f64, demand: f64) -> impl Iterator<Item = i64> {
+    let config = problem.config;
+    let full = rate * config.link_share;
+    let beside_demand = (full - demand.max(0.0)).max(rate * config.link_share_under_demand).min(full);
+    let calm = problem.now + std::time::Duration::from_secs_f64(config.demand_lasts_s);
+    (0..grid.slots()).map(move |slot| {
+        let rate = if grid.start(slot) < calm { beside_demand } else { full };
+        (rate * grid.seconds(slot)) as i64
+    })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,529 @@
+//! Properties (a) to (h) of the README, each test by its letter.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use foretide_flow::{
+    BitsPerSecond, CacheSpec, Effect, FilePath, Forecast, Link, MoveCause, PredictedRead, Priority, Rule, Ruleset,
+    Site, SiteId, TimeWindow, Timestamp, Topology, Volume, VolumeId, WarmupRequest, WorkloadId,
+};
+use proptest::prelude::*;
+
+use crate::problem::{DemandLoad, RunningMove, WarmupDemand, WarmupFile};
+use crate::{Brakes, Config, NothingResident, Problem, Residency, diff, explain, show, solve};
+
+const NOW: Timestamp = Timestamp(1_800_000_000_000_000);
+
+fn site(name: &str) -> SiteId {
+    SiteId::new(name).unwrap()
+}
+
+fn volume() -> VolumeId {
+    VolumeId::new("data").unwrap()
+}
+
+fn at(seconds: f64) -> Timestamp {
+    Timestamp(NOW.0 + (seconds * 1e6) as i64)
+}
+
+fn path(text: &str) -> FilePath {
+    FilePath::parse(text).unwrap()
+}
+
+/// One source, `gpus` sites with a cache each, a link to each.
+fn topology(gpus: usize, rate_mbit: u64, cache_bytes: u64) -> Topology {
+    let place = |cache| Site { jurisdiction: "eu".into(), labels: BTreeMap::new(), cache, accelerator_per_hour: 3.0 };
+    let cache = Some(CacheSpec { capacity_bytes: cache_bytes });
+    let names: Vec<SiteId> = (0..gpus).map(|i| site(&format!("gpu-{i}"))).collect();
+    let link = |to: &SiteId| Link {
+        from: site("store"),
+        to: to.clone(),
+        rate: BitsPerSecond(rate_mbit * 1_000_000),
+        rtt_ms: 150.0,
+        cost_per_gb: 0.0,
+    };
+    Topology {
+        links: names.iter().map(link).collect(),
+        sites: names.into_iter().map(|n| (n, place(cache))).chain([(site("store"), place(None))]).collect(),
+        volumes: [(volume(), Volume { at: site("store"), tags: BTreeMap::new() })].into(),
+    }
+}
+
+fn read(file: &str, length: u64, probability: f64, p10_s: f64, p90_s: f64) -> PredictedRead {
+    let window = TimeWindow { p10: at(p10_s), p50: at((p10_s + p90_s) / 2.0), p90: at(p90_s) };
+    PredictedRead { path: path(file), offset: 0, length, probability, window }
+}
+
+fn forecast(name: &str, to: &str, reads: Vec<PredictedRead>) -> Forecast {
+    Forecast {
+        id: name.into(),
+        workload: WorkloadId::from("train"),
+        run: None,
+        site: site(to),
+        volume: volume(),
+        made_at: NOW,
+        expires_at: at(1e6),
+        forecaster: "remaining_set".into(),
+        reason: "42 of 100 files are still to come in this epoch".into(),
+        reads,
+    }
+}
+
+fn warmup(name: &str, to: &str, need_by: Option<Timestamp>, files: &[(&str, u64)]) -> WarmupDemand {
+    let request = WarmupRequest {
+        volume: volume(),
+        paths: vec![FilePath::root()],
+        site: site(to),
+        need_by,
+        pin_until: None,
+        label: String::new(),
+    };
+    let files = files.iter().map(|(p, bytes)| WarmupFile { path: path(p), bytes: *bytes }).collect();
+    WarmupDemand { id: name.into(), request, asked_at: NOW, files }
+}
+
+/// A problem that owns its parts.
+struct Case {
+    forecasts: Vec<Forecast>,
+    warmups: Vec<WarmupDemand>,
+    topology: Topology,
+    rules: Ruleset,
+    resident: Arc<dyn Residency>,
+    running: Vec<RunningMove>,
+    demand: Vec<DemandLoad>,
+    brakes: Brakes,
+    config: Config,
+    now: Timestamp,
+}
+
+impl std::fmt::Debug for Case {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{:#?}\n{:#?}\n{:#?}", self.topology, self.forecasts, self.warmups)
+    }
+}
+
+impl Case {
+    fn new(topology: Topology) -> Self {
+        Self {
+            forecasts: vec![],
+            warmups: vec![],
+            topology,
+            rules: Ruleset::default(),
+            resident: Arc::new(NothingResident),
+            running: vec![],
+            demand: vec![],
+            brakes: Brakes::default(),
+            config: Config::default(),
+            now: NOW,
+        }
+    }
+
+    fn problem<'a>(&'a self, previous: Option<&'a foretide_flow::Plan>) -> Problem<'a> {
+        Problem {
+            forecasts: &self.forecasts,
+            warmups: &self.warmups,
+            topology: &self.topology,
+            rules: &self.rules,
+            resident: self.resident.as_ref(),
+            running: &self.running,
+            demand: &self.demand,
+            brakes: &self.brakes,
+            previous,
+            now: self.now,
+            seed: 1,
+            config: &self.config,
+        }
+    }
+
+    fn solve(&self) -> foretide_flow::Plan {
+        solve(&self.problem(None))
+    }
+}
+
+#[test]
+fn a_read_within_seconds_starts_now_and_the_soonest_goes_first() {
+    let mut case = Case::new(topology(1, 1000, 1 << 30));
+    let reads = (0..50).rev().map(|i| read(&format!("{i:03}"), 1_000_000, 0.9, 1.0 + i as f64 * 0.1, 9.0)).collect();
+    case.forecasts = vec![forecast("f", "gpu-0", reads)];
+    let plan = case.solve();
+    assert_eq!(plan.moves.len(), 50);
+    assert_eq!(plan.moves[0].start_at, NOW);
+    assert!(plan.moves.windows(2).all(|w| w[0].path < w[1].path), "soonest first");
+}
+
+#[test]
+fn a_recurrence_is_there_before_its_first_decile() {
+    let mut case = Case::new(topology(1, 1000, 1 << 31));
+    let reads = (0..4000).map(|i| read(&format!("{i:04}"), 100_000, 0.9, 20.0 + i as f64 * 0.005, 50.0)).collect();
+    case.forecasts = vec![forecast("f", "gpu-0", reads)];
+    let plan = case.solve();
+    assert_eq!(plan.moves.len(), 4000, "{:?}", plan.left_out.first());
+    assert!(plan.moves.iter().all(|m| m.due_at == at(20.0 + m.path.to_string().parse::<f64>().unwrap() * 0.005)));
+}
+
+#[test]
+fn what_is_far_away_waits_and_leaves_the_link_to_others() {
+    let mut case = Case::new(topology(1, 1000, 1 << 31));
+    case.forecasts = vec![forecast("f", "gpu-0", vec![read("a", 1_000_000, 0.9, 7_000.0, 8_000.0)])];
+    let start = case.solve().moves[0].start_at;
+    assert!(start > at(6_000.0) && start < at(7_000.0), "{start:?}");
+}
+
+#[test]
+fn warmups_go_before_forecasts_and_the_earliest_deadline_first() {
+    let mut case = Case::new(topology(1, 8, 1 << 30)); // 0.95 MB/s for plans
+    case.warmups = vec![
+        warmup("later", "gpu-0", Some(at(60.0)), &[("w/later", 25_000_000)]),
+        warmup("sooner", "gpu-0", Some(at(30.0)), &[("w/sooner", 20_000_000)]),
+    ];
+    case.forecasts = vec![forecast("f", "gpu-0", vec![read("f", 30_000_000, 1.0, 50.0, 55.0)])];
+    let plan = case.solve();
+    let names: Vec<_> = plan.moves.iter().map(|m| m.path.to_string()).collect();
+    assert_eq!(names, ["w/sooner", "w/later"]);
+    assert!(plan.moves.iter().all(|m| m.priority == Priority::Deadline));
+    assert!(plan.left_out[0].why.contains("link"), "{:?}", plan.left_out);
+}
+
+#[test]
+fn a_deadline_in_the_past_is_planned_at_once_and_said() {
+    let mut case = Case::new(topology(1, 1000, 1 << 30));
+    case.warmups = vec![warmup("w", "gpu-0", Some(at(-60.0)), &[("a", 1_000)])];
+    let plan = case.solve();
+    assert_eq!(plan.moves[0].start_at, NOW);
+    assert!(plan.moves[0].reason.contains("passed 60 s ago"), "{}", plan.moves[0].reason);
+}
+
+#[test]
+fn a_deadline_that_the_link_cannot_meet_is_planned_and_said() {
+    let mut case = Case::new(topology(1, 8, 1 << 30));
+    case.warmups = vec![warmup("w", "gpu-0", Some(at(10.0)), &[("a", 50_000_000)])];
+    let plan = case.solve();
+    assert_eq!(plan.moves[0].start_at, NOW);
+    assert!(plan.moves[0].reason.contains("late"), "{}", plan.moves[0].reason);
+}
+
+/// (d), promise I.
+#[test]
+fn d_no_move_crosses_a_forbidden_border_and_the_rule_is_named() {
+    let mut case = Case::new(topology(2, 1000, 1 << 30));
+    let deny = Rule {
+        name: "patients-stay".into(),
+        effect: Effect::Deny,
+        volume: None,
+        paths: Some("patients/**".into()),
+        tags: BTreeMap::new(),
+        sites: vec![site("gpu-1")],
+        jurisdictions: vec![],
+        outside_jurisdictions: vec![],
+        until: None,
+    };
+    case.rules = Ruleset::new(vec![deny], Effect::Allow, &case.topology).unwrap();
+    let reads = || vec![read("patients/1", 10, 0.9, 5.0, 9.0), read("public/1", 10, 0.9, 5.0, 9.0)];
+    case.forecasts = vec![forecast("a", "gpu-0", reads()), forecast("b", "gpu-1", reads())];
+    case.warmups = vec![warmup("w", "gpu-1", None, &[("patients/2", 7)])];
+    let plan = case.solve();
+    assert_eq!(plan.moves.len(), 3);
+    assert!(plan.moves.iter().all(|m| m.to == site("gpu-0") || !m.path.is_within(&path("patients"))));
+    assert_eq!(plan.refused.len(), 2);
+    assert!(plan.refused.iter().all(|r| r.rule == "patients-stay" && r.by == "planner"));
+}
+
+#[test]
+fn what_is_left_out_says_why() {
+    let mut t = topology(2, 1000, 1_000_000);
+    t.links.retain(|l| l.to != site("gpu-1"));
+    let mut case = Case::new(t);
+    let reads = vec![
+        read("rare/1", 10, 0.01, 5.0, 9.0),
+        read("rare/2", 10, 0.01, 5.0, 9.0),
+        read("big", 2_000_000, 0.9, 5.0, 9.0),
+        read("late", 10, 0.9, 200_000.0, 210_000.0),
+    ];
+    case.forecasts = vec![forecast("a", "gpu-0", reads), forecast("b", "gpu-1", vec![read("x", 1, 0.9, 5.0, 9.0)])];
+    case.warmups = vec![warmup("w", "mars", None, &[("y", 7)])];
+    let plan = case.solve();
+    assert!(plan.moves.is_empty());
+    let why = |of: &str| plan.left_out.iter().find(|l| l.path == path(of)).map(|l| l.why.clone()).unwrap_or_default();
+    assert!(why("rare").contains("min_probability"), "{:?}", plan.left_out);
+    assert!(why("big").contains("no room"));
+    assert!(why("late").contains("horizon_s"));
+    assert!(why("x").contains("no link from store"));
+    assert!(why("y").contains("not in the topology"));
+    assert_eq!(plan.left_out.iter().find(|l| l.path == path("rare")).unwrap().files, 2);
+    assert!(show(&plan).contains("no room") && explain(&plan, &path("rare/1")).contains("min_probability"));
+}
+
+#[test]
+fn a_move_that_costs_more_than_it_saves_is_left_out() {
+    let mut case = Case::new(topology(1, 1000, 1 << 40));
+    case.topology.links[0].cost_per_gb = 1.0;
+    // Surely read: prefetching it costs no more than reading it. Rarely read: nine in ten are paid for nothing.
+    let reads = vec![read("sure", 1 << 30, 1.0, 60.0, 90.0), read("rare", 1 << 30, 0.1, 60.0, 90.0)];
+    case.forecasts = vec![forecast("a", "gpu-0", reads)];
+    let plan = case.solve();
+    assert_eq!(plan.moves.iter().map(|m| m.path.to_string()).collect::<Vec<_>>(), ["sure"]);
+    assert!(plan.left_out[0].why.contains("costs more"));
+}
+
+/// Promise H: the switch and the mute hold forecasts back, never what was asked for.
+#[test]
+fn brakes_stop_forecasts_and_not_warmups() {
+    let mut case = Case::new(topology(1, 1000, 1 << 30));
+    case.forecasts = vec![forecast("a", "gpu-0", vec![read("x", 10, 0.9, 5.0, 9.0)])];
+    case.warmups = vec![warmup("w", "gpu-0", None, &[("y", 7)])];
+    case.brakes.prefetch_off = true;
+    let off = case.solve();
+    assert_eq!(off.moves.len(), 1);
+    assert!(off.left_out[0].why.contains("switched off"));
+    case.brakes = Brakes { prefetch_off: false, muted: [("train".into(), "wasted 3 GB".into())].into() };
+    assert!(case.solve().left_out[0].why.contains("wasted 3 GB"));
+}
+
+struct HasHalf;
+impl Residency for HasHalf {
+    fn resident_bytes(&self, _: &SiteId, _: &VolumeId, path: &FilePath, _: u64, length: u64) -> u64 {
+        if path.to_string().starts_with("here") { length } else { length / 2 }
+    }
+    fn unevictable_bytes(&self, _: &SiteId) -> u64 {
+        0
+    }
+}
+
+#[test]
+fn what_is_there_is_not_moved_but_keeps_its_room() {
+    let mut case = Case::new(topology(1, 1000, 1_000));
+    case.config.forecast_cache_share = 1.0;
+    case.resident = Arc::new(HasHalf);
+    case.forecasts = vec![forecast(
+        "a",
+        "gpu-0",
+        vec![read("here/1", 600, 0.9, 5.0, 90.0), read("half", 400, 0.9, 5.0, 9.0), read("third", 402, 0.9, 5.0, 9.0)],
+    )];
+    let plan = case.solve();
+    let moved: BTreeSet<_> = plan.moves.iter().map(|m| m.path.to_string()).collect();
+    assert!(!moved.contains("here/1"));
+    assert!(moved.is_empty(), "600 + 200 + 201 are there; no byte of room is left: {moved:?}");
+    assert!(plan.left_out.iter().all(|l| l.why.contains("no room")));
+}
+
+#[test]
+fn one_extent_that_two_forecasts_and_a_warmup_name_is_moved_once() {
+    let mut case = Case::new(topology(1, 1000, 1 << 30));
+    let part = |o, l, p| PredictedRead { offset: o, ..read("a", l, p, 5.0, 9.0) };
+    case.forecasts = vec![
+        forecast("1", "gpu-0", vec![part(0, 100, 0.5), part(200, 100, 0.5)]),
+        forecast("2", "gpu-0", vec![part(50, 200, 0.9)]),
+    ];
+    let plan = case.solve();
+    let mut extents: Vec<_> = plan.moves.iter().map(|m| (m.offset, m.length, m.probability)).collect();
+    extents.sort_by_key(|e| e.0);
+    assert_eq!(extents, [(0, 100, 0.9), (100, 100, 0.9), (200, 100, 0.9)]);
+    case.warmups = vec![warmup("w", "gpu-0", Some(at(60.0)), &[("a", 300)])];
+    let plan = case.solve();
+    assert_eq!(plan.moves.len(), 1);
+    assert!(matches!(plan.moves[0].cause, MoveCause::Warmup { .. }));
+    assert_eq!(plan.moves[0].due_at, at(5.0), "the forecast says that it is read before the deadline");
+}
+
+#[test]
+fn what_runs_goes_on_under_its_name_and_takes_the_link_first() {
+    let mut case = Case::new(topology(1, 8, 1 << 30));
+    case.forecasts = vec![forecast("a", "gpu-0", vec![read("x", 10_000_000, 0.9, 15.0, 25.0)])];
+    let first = case.solve();
+    case.running = vec![RunningMove { planned: first.moves[0].clone(), left_bytes: 4_000_000 }];
+    case.forecasts.push(forecast("b", "gpu-0", vec![read("y", 1_000_000, 1.0, 2.0, 3.0)]));
+    case.now = at(0.05);
+    let next = solve(&case.problem(Some(&first)));
+    let x = next.moves.iter().find(|m| m.path == path("x")).unwrap();
+    assert_eq!((&x.id, x.start_at), (&first.moves[0].id, first.moves[0].start_at));
+    case.forecasts.remove(0);
+    assert!(solve(&case.problem(Some(&first))).moves.iter().all(|m| m.path != path("x")), "nobody wants it any more");
+}
+
+/// (g): demand on the link leaves less of it to plans, for a while, never nothing.
+#[test]
+fn g_demand_goes_first() {
+    let mut case = Case::new(topology(1, 8, 1 << 30));
+    let reads = (0..40).map(|i| read(&format!("{i:02}"), 100_000, 0.9, 4.0, 4.5)).collect();
+    case.forecasts = vec![forecast("a", "gpu-0", reads)];
+    let calm = case.solve().moves.len();
+    case.demand = vec![DemandLoad { from: site("store"), to: site("gpu-0"), bytes_per_second: 5e6 }];
+    let busy = case.solve().moves.len();
+    assert!(busy > 0 && busy < calm, "{busy} of {calm}");
+}
+
+/// (f): the plan made a moment later, when the link has carried what it can, is nearly the same plan.
+#[test]
+fn f_a_plan_is_stable_as_time_goes_on() {
+    let mut case = Case::new(topology(1, 1000, 1 << 31));
+    let reads = |from: f64, files: u32| {
+        (0..files)
+            .map(|i| read(&format!("{from}/{i:04}"), 100_000, 0.9, from + i as f64 * 0.005, from + 30.0))
+            .collect()
+    };
+    case.forecasts = vec![forecast("near", "gpu-0", reads(2.0, 3000)), forecast("far", "gpu-0", reads(900.0, 3000))];
+    let first = case.solve();
+    let carried = (case.topology.links[0].rate.bytes_per_second() * 0.05) as usize / 100_000;
+    let running = |m: &foretide_flow::Move| RunningMove { planned: m.clone(), left_bytes: 1 };
+    case.running = first.moves[..carried].iter().map(running).collect();
+    case.now = at(0.05);
+    let changes = diff(&first, &solve(&case.problem(Some(&first))));
+    let altered = changes.added.len() + changes.removed.len() + changes.changed.len();
+    assert!(altered * 20 <= first.moves.len(), "{altered} of {}:\n{changes}", first.moves.len());
+}
+
+#[test]
+fn twenty_thousand_extents_are_planned_within_the_control_loop() {
+    let mut case = Case::new(topology(4, 1000, 1 << 32));
+    case.forecasts = (0..4)
+        .map(|s| {
+            let reads = (0..5_000).map(|i| read(&format!("train/{s}/{i:05}"), 100_000, 0.9, 1.0, 30.0)).collect();
+            forecast(&format!("f{s}"), &format!("gpu-{s}"), reads)
+        })
+        .collect();
+    let plan = case.solve();
+    assert_eq!(plan.moves.len() as u64 + plan.left_out.iter().map(|l| l.files).sum::<u64>(), 20_000);
+}
+
+prop_compose! {
+    fn any_read(files: u32)(
+        file in 0..files, offset in 0u64..3, length in 1u64..4_000_000, p in 0.05f64..1.0, p10 in -5.0f64..400.0,
+        span in 0.0f64..300.0,
+    ) -> PredictedRead {
+        PredictedRead { offset: offset * 1_000_000, ..read(&format!("d{}/f{file}", file % 3), length, p, p10, p10 + span) }
+    }
+}
+
+prop_compose! {
+    fn any_case()(
+        rate in 1u64..40, cache in 1u64..80, gpus in 1usize..4, cost in 0.0f64..0.2,
+        forecasts in proptest::collection::vec((0usize..3, proptest::collection::vec(any_read(30), 0..30)), 0..4),
+        warmups in proptest::collection::vec((0usize..3, proptest::option::of(-10.0f64..900.0), 0u32..40, 1u64..9_000_000), 0..5),
+        demand in 0.0f64..4e6,
+        denied in proptest::option::of(0u32..3),
+    ) -> Case {
+        let mut case = Case::new(topology(gpus, rate, cache * 1_000_000));
+        case.topology.links.iter_mut().for_each(|l| l.cost_per_gb = cost);
+        case.forecasts = forecasts.into_iter().enumerate()
+            .map(|(i, (to, reads))| forecast(&format!("f{i}"), &format!("gpu-{}", to % gpus), reads)).collect();
+        case.warmups = warmups.into_iter().enumerate()
+            .map(|(i, (to, by, file, bytes))| {
+                let name = format!("d{}/f{file}", file % 3);
+                warmup(&format!("w{i}"), &format!("gpu-{}", to % gpus), by.map(at), &[(name.as_str(), bytes)])
+            }).collect();
+        case.demand = vec![DemandLoad { from: site("store"), to: site("gpu-0"), bytes_per_second: demand }];
+        if let Some(folder) = denied {
+            let deny = Rule {
+                name: "no".into(), effect: Effect::Deny, volume: None, paths: Some(format!("d{folder}/**")),
+                tags: BTreeMap::new(), sites: vec![], jurisdictions: vec![], outside_jurisdictions: vec![], until: None,
+            };
+            case.rules = Ruleset::new(vec![deny], Effect::Allow, &case.topology).unwrap();
+        }
+        case
+    }
+}
+
+/// Most bytes that a plan asks of a link in any window beyond what the link carries in it. A set of jobs with
+/// releases and deadlines can be carried out iff this is not positive.
+fn overload(plan: &foretide_flow::Plan, link: &Link, slack_s: f64) -> f64 {
+    let jobs: Vec<_> = plan.moves.iter().filter(|m| m.to == link.to).collect();
+    let mut worst = f64::MIN;
+    for from in jobs.iter().map(|m| m.start_at.max(plan.made_at)) {
+        for until in jobs.iter().map(|m| m.due_at) {
+            let within = |m: &&&foretide_flow::Move| m.start_at.max(plan.made_at) >= from && m.due_at <= until;
+            let asked: u64 = jobs.iter().filter(within).map(|m| m.length).sum();
+            let carried = link.rate.bytes_per_second() * (until.since(from).as_secs_f64() + slack_s);
+            worst = worst.max(asked as f64 - carried);
+        }
+    }
+    worst
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
+
+    /// (a), promise F: same inputs, same plan; and the order in which demands are handed in does not matter.
+    #[test]
+    fn a_a_plan_is_a_pure_function(case in any_case()) {
+        let plan = case.solve();
+        prop_assert_eq!(&plan, &case.solve());
+        let mut turned = case;
+        turned.forecasts.reverse();
+        turned.warmups.reverse();
+        let again = turned.solve();
+        let key = |p: &foretide_flow::Plan| p.moves.iter().map(|m| (m.id.clone(), m.start_at)).collect::<Vec<_>>();
+        prop_assert_eq!(key(&plan), key(&again));
+    }
+
+    /// (b): read off the plan alone, no link is asked for more than it carries between any start and any due time.
+    #[test]
+    fn b_no_link_is_asked_for_more_than_it_carries(case in any_case()) {
+        let plan = case.solve();
+        for link in &case.topology.links {
+            // A read due within the first slot may be given all of that slot.
+            prop_assert!(overload(&plan, link, 0.1) <= 1.0);
+        }
+    }
+
+    /// (c): read off the plan alone, what is there or on its way never exceeds the cache, even if every move
+    /// arrives the moment that it may start.
+    #[test]
+    fn c_no_cache_holds_more_than_it_can_when_nothing_comes_early(case in any_case()) {
+        let plan = case.solve();
+        for (name, place) in &case.topology.sites {
+            let capacity = place.cache.map_or(0, |c| c.capacity_bytes);
+            let here: Vec<_> = plan.moves.iter().filter(|m| &m.to == name).collect();
+            for m in &here {
+                let t = m.due_at;
+                let held: u64 = here.iter().filter(|h| h.due_at <= t && h.keep_until >= t).map(|h| h.length).sum();
+                prop_assert!(held <= capacity, "{held} in {capacity} at {}", name);
+            }
+        }
+    }
+
+    /// (d), promise I.
+    #[test]
+    fn d_nothing_crosses_a_border(case in any_case()) {
+        let plan = case.solve();
+        for m in &plan.moves {
+            prop_assert!(case.rules.verdict(&case.topology, &m.volume, &m.path, &m.to, plan.made_at).allows());
+        }
+    }
+
+    /// (e): no byte is planned twice for one site.
+    #[test]
+    fn e_no_byte_is_moved_twice(case in any_case()) {
+        let plan = case.solve();
+        let mut extents: Vec<_> = plan.moves.iter().map(|m| (&m.to, &m.path, m.offset, m.offset + m.length)).collect();
+        extents.sort();
+        for w in extents.windows(2) {
+            prop_assert!((w[0].0, w[0].1) != (w[1].0, w[1].1) || w[0].3 <= w[1].2);
+        }
+        let ids: BTreeSet<_> = plan.moves.iter().map(|m| &m.id).collect();
+        prop_assert_eq!(ids.len(), plan.moves.len());
+    }
+
+    /// (f): what happens at another site alters nothing here.
+    #[test]
+    fn f_an_irrelevant_change_alters_nothing(case in any_case(), reads in proptest::collection::vec(any_read(30), 1..30)) {
+        let first = case.solve();
+        let mut more = case;
+        let elsewhere = topology(4, 8, 9_000_000);
+        more.topology.sites.insert(site("gpu-3"), elsewhere.sites[&site("gpu-3")].clone());
+        more.topology.links.push(elsewhere.links[3].clone());
+        more.forecasts.push(forecast("z", "gpu-3", reads));
+        let next = solve(&more.problem(Some(&first)));
+        let changes = diff(&first, &next);
+        prop_assert!(changes.removed.is_empty() && changes.changed.is_empty(), "{}", changes);
+        prop_assert!(changes.added.iter().all(|m| m.to == site("gpu-3")));
+    }
+
+    /// (h): moves stand in the order in which they start; of those that start together, what was asked for first.
+    #[test]
+    fn h_moves_stand_in_order(case in any_case()) {
+        let plan = case.solve();
+        for w in plan.moves.windows(2) {
+            prop_assert!((w[0].start_at, w[0].priority) <= (w[1].start_at, w[1].priority));
+        }
+    }
+}

@@ -1,0 +1,105 @@
+//! Decisions in the words of the plan.
+
+use foretide_flow::{Move, MoveCause, MoveId, Plan, Priority, Timestamp};
+
+use super::identity::{move_id, plan_id};
+use super::ledger::Booking;
+use super::{Decision, Table};
+use crate::gather::{Cause, Excluded, Route, Want};
+use crate::grid::Grid;
+use crate::problem::Problem;
+
+/// The plan: moves in the order in which they should start.
+pub(super) fn plan(table: &Table<'_, '_>, excluded: Excluded) -> Plan {
+    let problem = table.problem;
+    let Excluded { refused, mut left_out } = excluded;
+    let mut moves = Vec::with_capacity(table.wants.len());
+    for (number, want) in table.wants.iter().enumerate() {
+        let route = &table.routes[want.route];
+        match &table.decided[number] {
+            Some(Decision::Move { booking, in_time, due }) => {
+                let before = table.before[number];
+                let start_at = start_at(problem, &table.grid, booking, before);
+                let id = before.map(|m| m.id.clone());
+                moves.push(one(problem, want, route, (id, start_at, *due, *in_time)));
+            }
+            Some(Decision::Leave(why)) => left_out.add(route.volume, want.path, route.to, want.missing, why),
+            None => {}
+        }
+    }
+    moves.sort_by(|a, b| {
+        let when = |m: &Move| (m.start_at.max(problem.now), m.priority, m.due_at);
+        when(a)
+            .cmp(&when(b))
+            .then_with(|| (&a.volume, &a.path, a.offset, &a.to).cmp(&(&b.volume, &b.path, b.offset, &b.to)))
+    });
+    Plan {
+        id: plan_id(problem.now, problem.seed, &moves),
+        made_at: problem.now,
+        horizon: table.grid.horizon(),
+        moves,
+        refused,
+        left_out: left_out.told(problem.config),
+    }
+}
+
+/// A move that was let go stays so; one that could start a little later than it was told keeps its time; the others
+/// start with their first slot.
+fn start_at(problem: &Problem<'_>, grid: &Grid, booking: &Booking, before: Option<&Move>) -> Timestamp {
+    let (now, start) = (problem.now, grid.start(booking.first_slot()));
+    let Some(told) = before.map(|m| m.start_at) else { return start };
+    if told <= now {
+        return if start <= now { told } else { start };
+    }
+    let slack_s = start.since(now).as_secs_f64() * problem.config.start_tolerance;
+    if told <= start && start.since(told).as_secs_f64() <= slack_s { told } else { start }
+}
+
+fn one(
+    problem: &Problem<'_>,
+    want: &Want<'_>,
+    route: &Route<'_>,
+    (id, start_at, due_at, in_time): (Option<MoveId>, Timestamp, Timestamp, f64),
+) -> Move {
+    let asked = matches!(want.cause, Cause::Warmup(_));
+    let name = || move_id(route.volume, want.path, (want.offset, want.length), route.to, asked);
+    Move {
+        id: id.unwrap_or_else(name),
+        volume: route.volume.clone(),
+        path: want.path.clone(),
+        offset: want.offset,
+        length: want.length,
+        from: route.from.clone(),
+        to: route.to.clone(),
+        start_at,
+        due_at,
+        keep_until: want.keep_until(problem).max(due_at),
+        priority: if asked { Priority::Deadline } else { Priority::Background },
+        probability: want.probability,
+        benefit_s: want.probability * in_time * want.stall_s,
+        cost: want.cost,
+        cause: match want.cause {
+            Cause::Forecast(f) => MoveCause::Forecast { forecast: f.id.clone(), workload: f.workload.clone() },
+            Cause::Warmup(w) => MoveCause::Warmup { warmup: w.id.clone() },
+        },
+        reason: reason(problem, want, due_at),
+    }
+}
+
+fn reason(problem: &Problem<'_>, want: &Want<'_>, due_at: Timestamp) -> String {
+    match want.cause {
+        Cause::Forecast(f) => format!("{}: {}", f.forecaster, f.reason),
+        Cause::Warmup(w) => match w.request.need_by {
+            None => "asked for as soon as possible".into(),
+            Some(by) if by <= problem.now => {
+                let late = problem.now.since(by).as_secs_f64();
+                format!("asked for by a deadline that passed {late:.0} s ago: moved at once")
+            }
+            Some(by) if due_at > by => {
+                let late = due_at.since(by).as_secs_f64();
+                format!("asked for by a deadline that the link cannot meet: expected {late:.0} s late")
+            }
+            Some(_) => "asked for by its deadline".into(),
+        },
+    }
+}

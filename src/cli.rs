@@ -1,0 +1,118 @@
+//! Arguments, and which of them goes where.
+
+use clap::{Args, CommandFactory, Parser, Subcommand};
+use clap_complete::Shell;
+use tracing_subscriber::EnvFilter;
+
+use crate::client::{ClientError, ControlClient};
+use crate::run::{RunError, agent, cache, demo, doctor, link, mount, serve, status, trace, warm};
+
+/// Moves data toward GPUs ahead of the reads.
+#[derive(Parser, Debug)]
+#[command(name = "foretide", version)]
+pub struct Cli {
+    /// Log more: -v for what is done, -vv for each step. `FORETIDE_LOG` sets it by module.
+    #[arg(short, long, action = clap::ArgAction::Count, global = true)]
+    verbose: u8,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand, Debug)]
+enum Command {
+    /// Run the control plane: API, dashboard, model and planner.
+    Serve(serve::Options),
+    /// Run the agent of a storage or compute node.
+    Agent(agent::Options),
+    /// Mount the namespace with its cache, without tracing.
+    Mount(mount::Options),
+    /// See the whole of it on this machine: two sites 150 ms apart and a training job.
+    Demo(demo::Options),
+    /// Record what reads what, and look at recordings.
+    Trace(trace::Options),
+    /// Ask for data to be at a site by a time.
+    Warm(warm::Options),
+    /// Show sites, caches, warm-ups and runs.
+    Status(status::Options),
+    /// Look into or empty this node's cache.
+    Cache(cache::Options),
+    /// Say what this machine can do and what is missing.
+    Doctor(doctor::Options),
+    /// Print completions for a shell.
+    Completions {
+        /// Which shell.
+        shell: Shell,
+    },
+    /// Emulate a wide-area link on this machine.
+    #[command(hide = true)]
+    Link(link::Options),
+}
+
+/// Which control plane, and with which token.
+#[derive(Args, Debug, Clone)]
+pub struct ControlOptions {
+    /// Address of the control plane.
+    #[arg(long, env = "FORETIDE_CONTROL", default_value = "http://127.0.0.1:7700")]
+    control: String,
+    /// The token itself.
+    #[arg(long, env = "FORETIDE_TOKEN", hide_env_values = true, conflicts_with = "token_file")]
+    token: Option<String>,
+    /// A file that holds the token.
+    #[arg(long, env = "FORETIDE_TOKEN_FILE", default_value = "/var/lib/foretide/token")]
+    token_file: std::path::PathBuf,
+}
+
+impl ControlOptions {
+    /// The caller that these options mean.
+    ///
+    /// # Errors
+    /// If no HTTP client can be made.
+    pub fn client(&self) -> Result<ControlClient, ClientError> {
+        match &self.token {
+            Some(token) => ControlClient::with_token(&self.control, token.clone()),
+            None => ControlClient::new(&self.control, self.token_file.clone()),
+        }
+    }
+}
+
+/// Logs go to standard error, so that standard output is the command's answer alone.
+pub fn start_log(cli: &Cli) {
+    let long_running = matches!(cli.command, Command::Serve(_) | Command::Agent(_) | Command::Mount(_));
+    let default = match (cli.verbose, long_running) {
+        (0, false) => "warn",
+        (0, true) | (1, false) => "info",
+        _ => "debug",
+    };
+    let filter = EnvFilter::try_from_env("FORETIDE_LOG").unwrap_or_else(|_| EnvFilter::new(default));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+}
+
+/// Runs the command to its end.
+///
+/// # Errors
+/// One line that names the thing and the remedy.
+pub fn dispatch(cli: Cli) -> Result<(), RunError> {
+    if let Command::Completions { shell } = cli.command {
+        clap_complete::generate(shell, &mut Cli::command(), "foretide", &mut std::io::stdout());
+        return Ok(());
+    }
+    let runtime = tokio::runtime::Runtime::new()?;
+    let done = runtime.block_on(async {
+        match cli.command {
+            Command::Serve(options) => serve::run(options).await,
+            Command::Agent(options) => agent::run(options).await,
+            Command::Mount(options) => mount::run(options).await,
+            Command::Demo(options) => Ok(demo::run(options).await?),
+            Command::Trace(options) => trace::run(options).await,
+            Command::Warm(options) => warm::run(options).await,
+            Command::Status(options) => status::run(options).await,
+            Command::Cache(options) => cache::run(options).await,
+            Command::Doctor(options) => doctor::run(&options),
+            Command::Link(options) => Ok(link::run(options).await?),
+            Command::Completions { .. } => Ok(()),
+        }
+    });
+    // Threads that wait in the kernel (a trace, a lock) must not hold up the end.
+    runtime.shutdown_background();
+    done
+}

@@ -1,0 +1,80 @@
+//! The cache side of an agent: the store, the mover that fills it, the mount in front of it.
+
+use std::sync::Arc;
+
+use foretide_api::Welcome;
+use foretide_chunk::{DomainKey, Store};
+use foretide_collector::WatchedVolume;
+use foretide_flow::{Listing, Outcome};
+use foretide_mount::{MountEvent, MountHandle, Sinks};
+use foretide_transfer::{Borders, Identity, Mover, Token};
+use tokio::sync::mpsc;
+
+use super::origin::Telling;
+use super::talk::set_sources;
+use crate::config::{AgentConfig, CacheConfig};
+use crate::run::RunError;
+
+/// Outcomes between the mover and the mount on one side and the sender on the other.
+const OUTCOMES_WAITING: usize = 1 << 17;
+/// Events of the mount on the way to the collector, where the kernel refuses its probes.
+const EVENTS_WAITING: usize = 1 << 16;
+
+/// The running cache.
+pub struct Cache {
+    /// What is here.
+    pub store: Arc<Store>,
+    /// What brings it.
+    pub mover: Arc<Mover>,
+    /// Where it is seen.
+    pub mount: Option<MountHandle>,
+    /// What happened.
+    pub happened: mpsc::Receiver<Outcome>,
+    /// The mount as collector.
+    pub events: Option<mpsc::Receiver<MountEvent>>,
+}
+
+impl Cache {
+    /// Opens the store, and mounts if a mount point is configured.
+    ///
+    /// # Errors
+    /// A folder that cannot be used, a mount point that is taken.
+    pub fn start(
+        config: &AgentConfig,
+        cache: &CacheConfig,
+        welcome: &Welcome,
+        borders: &Arc<Borders>,
+        token: &str,
+        learned: mpsc::Sender<Listing>,
+    ) -> Result<Self, RunError> {
+        let store_config = foretide_chunk::Config { capacity_bytes: cache.capacity, ..cache.store.clone() };
+        let store = Store::open(&cache.path, store_config, DomainKey::default())?;
+        let (outcomes, happened) = mpsc::channel(OUTCOMES_WAITING);
+        let mover = Mover::new(
+            cache.mover.clone(),
+            Identity { site: config.site.clone(), node: config.node.clone() },
+            Token::new(token),
+            Arc::clone(&store),
+            Arc::clone(borders),
+            outcomes.clone(),
+        );
+        set_sources(&mover, welcome);
+        let Some(mount_point) = &cache.mount else {
+            return Ok(Self { store, mover, mount: None, happened, events: None });
+        };
+        let volumes = welcome.topology.volumes.keys().cloned().collect();
+        let mounting = foretide_mount::Config { volumes, ..foretide_mount::Config::at(mount_point, Vec::new()) };
+        let (events, seen) = mpsc::channel(EVENTS_WAITING);
+        let sinks = Sinks { outcomes, events: Some(events) };
+        let origin = Arc::new(Telling { mover: Arc::clone(&mover), learned });
+        let mount = foretide_mount::mount(mounting, origin, sinks)?;
+        Ok(Self { store, mover, mount: Some(mount), happened, events: Some(seen) })
+    }
+
+    /// The volumes as the mount shows them.
+    pub fn watched(&self, welcome: &Welcome) -> Vec<WatchedVolume> {
+        let Some(mount) = &self.mount else { return Vec::new() };
+        let volumes = welcome.topology.volumes.keys();
+        volumes.map(|v| WatchedVolume { volume: v.clone(), root: mount.path().join(v.as_str()) }).collect()
+    }
+}

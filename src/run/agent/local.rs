@@ -1,0 +1,122 @@
+//! The agent's own socket: what an admin on this node asks of it. Only this user and root may open it.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use foretide_chunk::{Store, Subset};
+use foretide_flow::Timestamp;
+use serde::{Deserialize, Serialize};
+use tokio::net::UnixListener;
+
+use crate::run::RunError;
+
+/// What may be asked.
+#[derive(Clone, Copy, Debug)]
+pub enum Request {
+    /// How full the cache is.
+    Status,
+    /// Drop everything that is not pinned or being read.
+    Empty,
+    /// Verify everything.
+    Check,
+}
+
+/// The cache as it is after the request.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct CacheStatus {
+    /// Bytes resident and verified.
+    pub resident_bytes: u64,
+    /// Bytes that it may hold.
+    pub capacity_bytes: u64,
+    /// What the request did, in words; empty for a mere look.
+    pub note: String,
+}
+
+fn socket(state: &Path) -> PathBuf {
+    state.join("agent.sock")
+}
+
+/// Answers on the socket in the agent's state folder, until dropped.
+///
+/// # Errors
+/// If the socket cannot be made.
+pub async fn serve(state: &Path, store: Option<Arc<Store>>) -> Result<(), RunError> {
+    let path = socket(state);
+    let _ = fs::remove_file(&path);
+    let listener = UnixListener::bind(&path)?;
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o600))?;
+    let routes = Router::new()
+        .route("/cache", get(status))
+        .route("/cache/empty", post(empty))
+        .route("/cache/check", post(check))
+        .with_state(store);
+    axum::serve(listener, routes).await?;
+    Ok(())
+}
+
+/// Asks the agent whose state folder this is.
+///
+/// # Errors
+/// If no agent answers or it keeps no cache.
+pub async fn ask(state: &Path, request: Request) -> Result<CacheStatus, RunError> {
+    let path = socket(state);
+    let told = |why: String| RunError::Told(format!("{}: {why}; is the agent running?", path.display()));
+    let http = reqwest::Client::builder().unix_socket(path.as_path()).build().map_err(|e| told(e.to_string()))?;
+    let answer = match request {
+        Request::Status => http.get("http://agent/cache"),
+        Request::Empty => http.post("http://agent/cache/empty"),
+        Request::Check => http.post("http://agent/cache/check"),
+    }
+    .send()
+    .await
+    .map_err(|e| told(e.to_string()))?;
+    let status = answer.status();
+    let body = answer.text().await.map_err(|e| told(e.to_string()))?;
+    if !status.is_success() {
+        return Err(RunError::Told(body));
+    }
+    serde_json::from_str(&body).map_err(|e| told(e.to_string()))
+}
+
+type Answer = Result<Json<CacheStatus>, (axum::http::StatusCode, String)>;
+
+async fn status(State(store): State<Option<Arc<Store>>>) -> Answer {
+    answer(store, |_| Ok(String::new())).await
+}
+
+async fn empty(State(store): State<Option<Arc<Store>>>) -> Answer {
+    answer(store, |store| store.clear(Timestamp::now()).map(|bytes| format!("; {:.3} GB dropped", bytes as f64 / 1e9))).await
+}
+
+async fn check(State(store): State<Option<Arc<Store>>>) -> Answer {
+    answer(store, |store| {
+        let report = store.check(Subset::ALL)?;
+        Ok(format!("; {} chunks verified, {} corrupt and dropped", report.chunks, report.corrupt))
+    })
+    .await
+}
+
+/// The store blocks on its disk, so it is asked on a thread that may.
+async fn answer(
+    store: Option<Arc<Store>>,
+    deed: impl FnOnce(&Store) -> Result<String, foretide_chunk::StoreError> + Send + 'static,
+) -> Answer {
+    use axum::http::StatusCode;
+    let store = store.ok_or((StatusCode::NOT_FOUND, "this agent keeps no cache".to_owned()))?;
+    let failed = |e: &dyn std::fmt::Display| (StatusCode::INTERNAL_SERVER_ERROR, e.to_string());
+    tokio::task::spawn_blocking(move || {
+        let note = deed(&store).map_err(|e| failed(&e))?;
+        Ok(Json(CacheStatus {
+            resident_bytes: store.resident_bytes(),
+            capacity_bytes: store.capacity_bytes(),
+            note,
+        }))
+    })
+    .await
+    .map_err(|e| failed(&e))?
+}

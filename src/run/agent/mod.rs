@@ -1,0 +1,190 @@
+//! `foretide agent`: what one node does. It serves the volumes whose truth is here, keeps the cache and the mount,
+//! observes who reads what, and talks to the control plane, which it dials and which never dials it.
+//!
+//! The parts go on when the control plane is gone (promise A): what it said last is kept in the state folder, so
+//! that an agent that starts without it knows its peers and its rules.
+
+mod attribution;
+mod cache;
+pub mod local;
+mod observe;
+mod origin;
+mod ship;
+mod talk;
+
+use std::collections::HashMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use clap::Args;
+use foretide_chunk::{DomainKey, Store};
+use foretide_flow::VolumeId;
+use foretide_collector::WatchedVolume;
+use foretide_mount::MountHandle;
+use foretide_transfer::{Borders, LocalDirectory, Server, ServerConfig, Source, Token};
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+
+use self::attribution::Shared;
+use self::cache::Cache;
+use self::talk::{Talk, hello_of, ruleset, welcomed};
+use super::RunError;
+use crate::client::ControlClient;
+use crate::config::{self, AgentConfig};
+
+/// Listings between those who learn them and those who send them.
+const LISTINGS_WAITING: usize = 1 << 14;
+
+/// Options of `foretide agent`.
+#[derive(Args, Debug)]
+pub struct Options {
+    /// Configuration file.
+    #[arg(long, env = "FORETIDE_CONFIG", default_value = "/etc/foretide/agent.toml")]
+    config: PathBuf,
+}
+
+/// Which of the configured parts are wanted.
+#[derive(Clone, Copy, Debug)]
+pub struct Parts {
+    /// Serve source volumes.
+    pub source: bool,
+    /// Observe.
+    pub trace: bool,
+}
+
+/// Runs until a signal.
+///
+/// # Errors
+/// A configuration that cannot be meant, a folder that cannot be used, a port or mount point that is taken.
+pub async fn run(options: Options) -> Result<(), RunError> {
+    run_parts(config::read(&options.config)?, Parts { source: true, trace: true }).await
+}
+
+/// Runs the wanted parts until a signal.
+///
+/// # Errors
+/// As [`run`].
+pub async fn run_parts(mut config: AgentConfig, parts: Parts) -> Result<(), RunError> {
+    fs::create_dir_all(&config.state).map_err(|e| named(&config.state, e))?;
+    if !parts.source {
+        config.source = None;
+    }
+    config.trace.enabled &= parts.trace;
+    let agent = Agent::start(&config).await?;
+    super::until_signal().await;
+    agent.stop();
+    Ok(())
+}
+
+fn named(path: &Path, e: std::io::Error) -> RunError {
+    RunError::Io(std::io::Error::new(e.kind(), format!("{}: {e}", path.display())))
+}
+
+/// The running parts.
+struct Agent {
+    _server: Option<Server>,
+    mount: Option<MountHandle>,
+    store: Option<Arc<Store>>,
+    tasks: JoinSet<()>,
+}
+
+impl Agent {
+    async fn start(config: &AgentConfig) -> Result<Self, RunError> {
+        check_sources(config)?;
+        let control = ControlClient::new(&config.control, config.token_file.clone())?;
+        let hello = hello_of(config);
+        let welcome = welcomed(&control, &hello, &config.state).await?;
+        let token = fs::read_to_string(&config.token_file).map_err(|e| named(&config.token_file, e))?;
+        let borders = Borders::new(ruleset(&welcome)?, welcome.topology.clone());
+        let (attribution, mut tasks) = (Shared::default(), JoinSet::new());
+        let (learned, to_tell) = mpsc::channel(LISTINGS_WAITING);
+        let (census, counted) = watch::channel(Vec::new());
+
+        let server = start_server(config, token.trim(), &borders).await?;
+        let mut cache = match &config.cache {
+            Some(cache) => Some(Cache::start(config, cache, &welcome, &borders, token.trim(), learned.clone())?),
+            None => None,
+        };
+        let mut watched = own_volumes(config);
+        watched.extend(cache.iter().flat_map(|c| c.watched(&welcome)));
+        let events = cache.as_mut().and_then(|c| c.events.take());
+        if config.trace.enabled {
+            observe::start(config, watched, events, &control, &attribution, &mut tasks)?;
+        }
+        tasks.spawn(ship::listings(control.clone(), config.node.clone(), to_tell));
+        let (mut mount, mut store, mut mover) = (None, None, None);
+        if let Some(cache) = cache {
+            tasks.spawn(ship::Outcomes {
+                control: control.clone(),
+                node: config.node.clone(),
+                site: config.site.clone(),
+                store: Arc::clone(&cache.store),
+                happened: cache.happened,
+                attribution: Arc::clone(&attribution),
+                census: counted,
+                sequence: welcome.next.outcomes,
+            }.run());
+            (mount, store, mover) = (cache.mount, Some(cache.store), Some(cache.mover));
+        }
+        tasks.spawn(serve_local(config.state.clone(), store.clone()));
+        tasks.spawn(Talk { control, hello, state: config.state.clone(), borders, mover, sources: sources(config)?, learned, census }.run());
+        tracing::info!(node = %config.node, site = %config.site, "the agent is up");
+        Ok(Self { _server: server, mount, store, tasks })
+    }
+
+    /// The tasks first, the mount next, the store last: what stands on another ends before it.
+    fn stop(mut self) {
+        self.tasks.abort_all();
+        if let Some(mount) = self.mount.take()
+            && let Err(error) = mount.unmount()
+        {
+            tracing::warn!(%error, "the mount is still in use");
+        }
+        if let Some(store) = &self.store
+            && let Err(error) = store.checkpoint()
+        {
+            tracing::warn!(%error, "no last checkpoint: the newest content is verified again at the next start");
+        }
+    }
+}
+
+fn check_sources(config: &AgentConfig) -> Result<(), RunError> {
+    for (name, root) in config.source.iter().flat_map(|s| &s.volumes) {
+        fs::read_dir(root).map_err(|e| {
+            RunError::Told(format!("volume {name}: {}: {e}; correct source.volumes.{name}", root.display()))
+        })?;
+    }
+    Ok(())
+}
+
+async fn start_server(config: &AgentConfig, token: &str, borders: &Arc<Borders>) -> Result<Option<Server>, RunError> {
+    let Some(source) = &config.source else { return Ok(None) };
+    let mut volumes: Vec<(VolumeId, Box<dyn Source>)> = Vec::with_capacity(source.volumes.len());
+    for (name, root) in &source.volumes {
+        volumes.push((name.clone(), Box::new(LocalDirectory::open(root)?)));
+    }
+    let server_config = ServerConfig { listen: source.listen, ..source.server.clone() };
+    let (key, token) = (DomainKey::default(), Token::new(token));
+    Ok(Some(Server::start(server_config, key, token, volumes, Arc::clone(borders)).await?))
+}
+
+/// The own volumes once more, for telling the control plane what their directories hold.
+fn sources(config: &AgentConfig) -> Result<HashMap<VolumeId, Arc<dyn Source>>, RunError> {
+    let mut sources: HashMap<VolumeId, Arc<dyn Source>> = HashMap::new();
+    for (name, root) in config.source.iter().flat_map(|s| &s.volumes) {
+        sources.insert(name.clone(), Arc::new(LocalDirectory::open(root)?));
+    }
+    Ok(sources)
+}
+
+fn own_volumes(config: &AgentConfig) -> Vec<WatchedVolume> {
+    let all = config.source.iter().flat_map(|s| &s.volumes);
+    all.map(|(volume, root)| WatchedVolume { volume: volume.clone(), root: root.clone() }).collect()
+}
+
+async fn serve_local(state: PathBuf, store: Option<Arc<Store>>) {
+    if let Err(error) = local::serve(&state, store).await {
+        tracing::error!(%error, "`foretide cache` cannot reach this agent");
+    }
+}

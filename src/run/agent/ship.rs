@@ -1,0 +1,159 @@
+//! What the agent tells the control plane: what was read, what became of moves, which directories it learned.
+//!
+//! The control plane may be gone for an hour; the agent goes on (promise A). Access batches wait in the collector's
+//! spool on disk; outcomes wait here, in a bounded queue whose overflow is counted (promise J). Each batch carries
+//! a number, so one that is sent twice counts once.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+
+use foretide_api::Listings;
+use foretide_chunk::Store;
+use foretide_flow::{Census, CensusRequest, Listing, NodeId, Outcome, OutcomeBatch, SiteId, Timestamp};
+use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
+
+use super::attribution::Shared;
+use crate::client::{ClientError, ControlClient};
+
+/// Outcomes that wait for the control plane: an hour of a busy loader.
+const OUTCOMES_WAITING: usize = 1_000_000;
+/// Outcomes in one batch.
+const OUTCOMES_PER_BATCH: usize = 5_000;
+/// Outcomes are sent this often while there are some.
+const SEND_EVERY: Duration = Duration::from_millis(200);
+/// The store's counts are sent at least this often, so that the control plane sees a living agent.
+const SAY_ALIVE_EVERY: Duration = Duration::from_secs(10);
+/// First and longest wait before trying again.
+const RETRY: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(10));
+
+/// Calls until it succeeds or is refused; a refusal is final and logged, since sending again would not help.
+pub async fn insist<T, F: Future<Output = Result<T, ClientError>>>(what: &str, mut call: impl FnMut() -> F) -> Option<T> {
+    let (mut wait, longest) = RETRY;
+    loop {
+        match call().await {
+            Ok(answer) => return Some(answer),
+            Err(error @ ClientError::Refused { status, .. }) if status < 500 && status != 429 => {
+                tracing::error!(%error, "the control plane refuses {what}");
+                return None;
+            }
+            Err(error) => {
+                tracing::warn!(%error, "cannot send {what}; trying again");
+                tokio::time::sleep(wait).await;
+                wait = (wait * 2).min(longest);
+            }
+        }
+    }
+}
+
+/// Sends listings as they are learned.
+pub async fn listings(control: ControlClient, node: NodeId, mut learned: mpsc::Receiver<Listing>) {
+    while let Some(first) = learned.recv().await {
+        let mut listings = vec![first];
+        while let Ok(more) = learned.try_recv() {
+            listings.push(more);
+        }
+        let body = Listings { node: node.clone(), listings };
+        insist("listings", || control.send_listings(&body)).await;
+    }
+}
+
+/// Sends outcomes and counts.
+pub struct Outcomes {
+    /// The control plane.
+    pub control: ControlClient,
+    /// Who sends.
+    pub node: NodeId,
+    /// Where.
+    pub site: SiteId,
+    /// The store that is counted.
+    pub store: Arc<Store>,
+    /// What happened.
+    pub happened: mpsc::Receiver<Outcome>,
+    /// Who knows whose read it was.
+    pub attribution: Shared,
+    /// Warm-ups to count.
+    pub census: watch::Receiver<Vec<CensusRequest>>,
+    /// Number of the next batch.
+    pub sequence: u64,
+}
+
+impl Outcomes {
+    /// Runs until the senders of outcomes are gone.
+    pub async fn run(mut self) {
+        let mut waiting = VecDeque::new();
+        let mut told: Vec<Census> = Vec::new();
+        let mut told_at = Instant::now() - SAY_ALIVE_EVERY;
+        let mut dropped = 0u64;
+        loop {
+            let deadline = tokio::time::sleep(SEND_EVERY);
+            tokio::pin!(deadline);
+            loop {
+                tokio::select! {
+                    () = &mut deadline => break,
+                    outcome = self.happened.recv() => match outcome {
+                        Some(outcome) => self.hold(outcome),
+                        None => return,
+                    },
+                }
+            }
+            waiting.extend(self.named());
+            while waiting.len() > OUTCOMES_WAITING {
+                waiting.pop_front();
+                dropped += 1;
+            }
+            if dropped > 0 {
+                tracing::warn!(dropped, "outcomes were dropped: the control plane has not answered for long");
+                dropped = 0;
+            }
+            let census = self.count().await;
+            if waiting.is_empty() && census == told && told_at.elapsed() < SAY_ALIVE_EVERY {
+                continue;
+            }
+            let outcomes = waiting.drain(..waiting.len().min(OUTCOMES_PER_BATCH)).collect();
+            self.send(outcomes, census.clone()).await;
+            (told, told_at) = (census, Instant::now());
+        }
+    }
+
+    fn hold(&self, outcome: Outcome) {
+        self.attribution.lock().unwrap_or_else(PoisonError::into_inner).take(outcome, Timestamp::now());
+    }
+
+    fn named(&self) -> Vec<Outcome> {
+        self.attribution.lock().unwrap_or_else(PoisonError::into_inner).release(Timestamp::now())
+    }
+
+    async fn send(&mut self, outcomes: Vec<Outcome>, census: Vec<Census>) {
+        let batch = OutcomeBatch {
+            node: self.node.clone(),
+            site: self.site.clone(),
+            sequence: self.sequence,
+            outcomes,
+            census,
+            resident_bytes: self.store.resident_bytes(),
+            capacity_bytes: self.store.capacity_bytes(),
+        };
+        self.sequence += 1;
+        insist("outcomes", || self.control.send_outcomes(&batch)).await;
+    }
+
+    /// What the store holds of each warm-up, counted by the store itself (promise C).
+    async fn count(&self) -> Vec<Census> {
+        let wanted = self.census.borrow().clone();
+        if wanted.is_empty() {
+            return Vec::new();
+        }
+        let store = Arc::clone(&self.store);
+        let counted = tokio::task::spawn_blocking(move || {
+            wanted.into_iter().map(|request| count_one(&store, request)).collect()
+        });
+        counted.await.unwrap_or_default()
+    }
+}
+
+fn count_one(store: &Store, request: CensusRequest) -> Census {
+    let counted = store.census(&request.volume, &request.paths);
+    Census { warmup: request.warmup, resident_files: counted.files, resident_bytes: counted.bytes }
+}

@@ -1,0 +1,204 @@
+//! The agent's side of the talk with the control plane: hello now and again, and one long poll for its work.
+
+use std::collections::HashMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use foretide_api::{Hello, Welcome};
+use foretide_flow::{CensusRequest, EntryKind, FilePath, LearnRequest, Listing, Ruleset, Timestamp, VolumeId};
+use foretide_transfer::{Borders, Mover, Source};
+use tokio::sync::{mpsc, watch};
+
+use crate::client::{ClientError, ControlClient};
+use crate::config::AgentConfig;
+use crate::run::RunError;
+
+/// Longest wait for the assignment to change.
+const POLL: Duration = Duration::from_secs(30);
+/// Hello is said again this often: peers and rules may have changed.
+const HELLO_EVERY: Duration = Duration::from_secs(30);
+/// The same while some source is not known yet: at a start all agents come up together.
+const HELLO_WHILE_ALONE: Duration = Duration::from_millis(500);
+/// Wait after a call that failed.
+const AFTER_FAILURE: Duration = Duration::from_secs(1);
+/// What the control plane said last, in the state folder.
+const LAST_WELCOME: &str = "welcome.json";
+/// Directories told about for one wish, at most: a wish of a whole tree is asked again for what is left.
+const DIRECTORIES_PER_WISH: usize = 10_000;
+
+/// What this agent says of itself.
+pub fn hello_of(config: &AgentConfig) -> Hello {
+    let source = config.source.as_ref();
+    Hello {
+        node: config.node.clone(),
+        site: config.site.clone(),
+        chunk_address: source.map(|s| s.advertise.clone().unwrap_or_else(|| s.listen.to_string())),
+        volumes: source.map(|s| s.volumes.keys().cloned().collect()).unwrap_or_default(),
+        probes: if config.trace.enabled { vec!["ebpf".into()] } else { Vec::new() },
+    }
+}
+
+/// The control plane's welcome; if it cannot be reached, the last one that it gave; if there is none, waits.
+///
+/// # Errors
+/// If the control plane refuses this agent.
+pub async fn welcomed(control: &ControlClient, hello: &Hello, state: &Path) -> Result<Welcome, RunError> {
+    let kept = state.join(LAST_WELCOME);
+    loop {
+        match control.hello(hello).await {
+            Ok(welcome) => {
+                keep(&kept, &welcome);
+                return Ok(welcome);
+            }
+            Err(error @ (ClientError::Refused { .. } | ClientError::Token { .. })) => return Err(error.into()),
+            Err(error) => {
+                tracing::warn!(%error, "no control plane yet");
+                let last = fs::read(&kept).ok().and_then(|text| serde_json::from_slice(&text).ok());
+                if let Some(welcome) = last {
+                    tracing::warn!(from = %kept.display(), "starting with what it said last");
+                    return Ok(welcome);
+                }
+                tokio::time::sleep(AFTER_FAILURE).await;
+            }
+        }
+    }
+}
+
+fn keep(path: &Path, welcome: &Welcome) {
+    let written = serde_json::to_vec(welcome).map_err(std::io::Error::other).and_then(|text| {
+        let partial = path.with_extension("partial");
+        fs::write(&partial, text)?;
+        fs::rename(&partial, path)
+    });
+    if let Err(error) = written {
+        tracing::warn!(%error, path = %path.display(), "what the control plane said is not kept");
+    }
+}
+
+/// The rules of a welcome, compiled.
+///
+/// # Errors
+/// If they cannot be meant: then nothing may move.
+pub fn ruleset(welcome: &Welcome) -> Result<Ruleset, RunError> {
+    Ruleset::new(welcome.rules.clone(), welcome.default_effect, &welcome.topology)
+        .map_err(|e| RunError::Told(e.to_string()))
+}
+
+/// Tells the mover whom to ask for which volume. Answers whether every volume has a source.
+pub fn set_sources(mover: &Mover, welcome: &Welcome) -> bool {
+    let mut known = 0;
+    for peer in &welcome.peers {
+        for volume in &peer.volumes {
+            mover.set_source(volume, &peer.chunk_address);
+            known += 1;
+        }
+    }
+    known >= welcome.topology.volumes.len()
+}
+
+/// Everything that an assignment may concern.
+pub struct Talk {
+    /// The control plane.
+    pub control: ControlClient,
+    /// What this agent says of itself.
+    pub hello: Hello,
+    /// Where the last welcome is kept.
+    pub state: PathBuf,
+    /// Rules as sender and receiver uphold them.
+    pub borders: Arc<Borders>,
+    /// What carries moves out.
+    pub mover: Option<Arc<Mover>>,
+    /// What knows the own volumes.
+    pub sources: HashMap<VolumeId, Arc<dyn Source>>,
+    /// Where listings go.
+    pub learned: mpsc::Sender<Listing>,
+    /// Where warm-ups to count go.
+    pub census: watch::Sender<Vec<CensusRequest>>,
+}
+
+impl Talk {
+    /// Runs until dropped.
+    pub async fn run(self) {
+        let (mut cursor, mut etag) = (0, None);
+        let mut hello_due = Instant::now();
+        loop {
+            if Instant::now() >= hello_due {
+                let complete = self.say_hello().await;
+                hello_due = Instant::now() + if complete { HELLO_EVERY } else { HELLO_WHILE_ALONE };
+            }
+            let wait = POLL.min(hello_due.saturating_duration_since(Instant::now()));
+            match self.control.assignment(&self.hello.node, cursor, wait, etag.as_deref()).await {
+                Ok((assignment, new_etag)) => {
+                    (cursor, etag) = (assignment.cursor, new_etag);
+                    self.census.send_if_modified(|known| {
+                        let differs = *known != assignment.census;
+                        known.clone_from(&assignment.census);
+                        differs
+                    });
+                    for wish in &assignment.learn {
+                        self.fulfil(wish).await;
+                    }
+                    if let Some(mover) = &self.mover {
+                        mover.take(&assignment);
+                    }
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "no assignment; what was assigned goes on");
+                    tokio::time::sleep(AFTER_FAILURE).await;
+                }
+            }
+        }
+    }
+
+    /// Answers whether all sources are known.
+    async fn say_hello(&self) -> bool {
+        let welcome = match self.control.hello(&self.hello).await {
+            Ok(welcome) => welcome,
+            Err(error) => {
+                tracing::warn!(%error, "the control plane does not greet");
+                return true;
+            }
+        };
+        keep(&self.state.join(LAST_WELCOME), &welcome);
+        match ruleset(&welcome) {
+            Ok(rules) => self.borders.replace(rules, welcome.topology.clone()),
+            Err(error) => tracing::error!(%error, "the new rules cannot be meant; the old ones hold"),
+        }
+        self.mover.as_ref().is_none_or(|mover| set_sources(mover, &welcome))
+    }
+
+    /// Tells about a directory, and with a recursive wish about all below it.
+    async fn fulfil(&self, wish: &LearnRequest) {
+        let Some(source) = self.sources.get(&wish.volume) else { return };
+        let mut waiting: Vec<FilePath> = vec![wish.directory.clone()];
+        let mut told = 0;
+        while let Some(directory) = waiting.pop() {
+            let listing = match listing(source, &wish.volume, &directory).await {
+                Ok(listing) => listing,
+                Err(error) => {
+                    tracing::warn!(%error, volume = %wish.volume, %directory, "a directory cannot be told about");
+                    continue;
+                }
+            };
+            if wish.recursive {
+                let folders = listing.entries.iter().filter(|e| e.kind == EntryKind::Directory);
+                waiting.extend(folders.map(|e| e.path.clone()));
+            }
+            told += 1;
+            if self.learned.send(listing).await.is_err() || told == DIRECTORIES_PER_WISH {
+                return;
+            }
+        }
+    }
+}
+
+/// One own directory. The disk may block, so a thread that may does it.
+async fn listing(source: &Arc<dyn Source>, volume: &VolumeId, directory: &FilePath) -> std::io::Result<Listing> {
+    let (asked, path) = (Arc::clone(source), directory.clone());
+    let seen_at = Timestamp::now();
+    let listed = tokio::task::spawn_blocking(move || asked.list(&path)).await;
+    let entries = listed.map_err(std::io::Error::other)??;
+    Ok(Listing { volume: volume.clone(), directory: directory.clone(), seen_at, entries })
+}

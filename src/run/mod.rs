@@ -1,0 +1,63 @@
+//! What the subcommands do: rooms put together, nothing decided.
+
+pub mod agent;
+pub mod cache;
+pub mod demo;
+pub mod doctor;
+pub mod link;
+pub mod mount;
+pub mod serve;
+pub mod status;
+pub mod trace;
+pub mod warm;
+
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::client::ClientError;
+use crate::config::ConfigError;
+
+/// Why a command failed: one line that names the thing and the remedy.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The configuration.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The control plane.
+    #[error(transparent)]
+    Control(#[from] ClientError),
+    /// The catalog.
+    #[error(transparent)]
+    Catalog(#[from] foretide_catalog::CatalogError),
+    /// The control plane's loop.
+    #[error(transparent)]
+    Ring(#[from] serve::RingError),
+    /// The collector.
+    #[error(transparent)]
+    Collector(#[from] foretide_collector::CollectorError),
+    /// The chunk store.
+    #[error(transparent)]
+    Store(#[from] foretide_chunk::StoreError),
+    /// Transfers.
+    #[error(transparent)]
+    Transfer(#[from] foretide_transfer::TransferError),
+    /// The mount.
+    #[error(transparent)]
+    Mount(#[from] foretide_mount::MountError),
+    /// The demo.
+    #[error(transparent)]
+    Demo(#[from] demo::DemoError),
+    /// The system.
+    #[error(transparent)]
+    Io(#[from] std::io::Error),
+    /// Whatever else, in words.
+    #[error("{0}")]
+    Told(String),
+}
+
+/// Waits for SIGINT, SIGTERM or SIGHUP.
+pub async fn until_signal() {
+    let kinds = [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()];
+    let mut signals: Vec<_> = kinds.into_iter().filter_map(|kind| signal(kind).ok()).collect();
+    let waits = signals.iter_mut().map(|s| Box::pin(s.recv()));
+    futures::future::select_all(waits).await;
+}

@@ -1,0 +1,168 @@
+//! `foretide serve`: the control plane. The API takes and shows, the ring turns, the catalog remembers.
+
+mod lake;
+mod residency;
+mod ring;
+
+use std::fs;
+use std::io;
+use std::net::SocketAddr;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use clap::Args;
+use foretide_api::{Api, Directory, Listener};
+use foretide_catalog::Catalog;
+use foretide_flow::{Listing, Mode, OutcomeBatch, Ruleset, Timestamp, Topology};
+use tokio::sync::{mpsc, watch};
+
+use self::lake::Lake;
+pub use self::ring::RingError;
+use self::ring::{NEWS_WAITING, News, Ring};
+use super::RunError;
+use crate::config::{self, ServeConfig};
+
+/// Options of `foretide serve`.
+#[derive(Args, Debug)]
+pub struct Options {
+    /// Configuration file.
+    #[arg(long, env = "FORETIDE_CONFIG", default_value = "/etc/foretide/serve.toml")]
+    config: PathBuf,
+    /// Listen here instead of where the configuration says.
+    #[arg(long, env = "FORETIDE_LISTEN")]
+    listen: Option<SocketAddr>,
+}
+
+/// Topology and rules as configured.
+struct Configured {
+    topology: Arc<Topology>,
+    rules: Arc<Ruleset>,
+    mode: Mode,
+}
+
+impl Directory for Configured {
+    fn topology(&self) -> Arc<Topology> {
+        Arc::clone(&self.topology)
+    }
+    fn rules(&self) -> Arc<Ruleset> {
+        Arc::clone(&self.rules)
+    }
+    fn mode(&self) -> Mode {
+        self.mode
+    }
+}
+
+/// Passes on to the ring what agents reported.
+struct ToRing(mpsc::Sender<News>);
+
+#[async_trait::async_trait]
+impl Listener for ToRing {
+    async fn listings(&self, listings: Vec<Listing>) {
+        self.tell(News::Listings(listings)).await;
+    }
+    async fn outcomes(&self, batch: OutcomeBatch) {
+        self.tell(News::Outcomes(batch)).await;
+    }
+}
+
+impl ToRing {
+    async fn tell(&self, news: News) {
+        if self.0.send(news).await.is_err() {
+            tracing::error!("the ring has ended; what was reported is written down and will be read at the next start");
+        }
+    }
+}
+
+/// Runs until a signal.
+///
+/// # Errors
+/// A configuration that cannot be meant, a port that is taken, a catalog that cannot be opened.
+pub async fn run(options: Options) -> Result<(), RunError> {
+    let config: ServeConfig = config::read(&options.config)?;
+    let meaningless = |why| config::ConfigError::Meaningless { path: options.config.clone(), why };
+    let topology = Arc::new(config.topology().map_err(meaningless)?);
+    let rules = Arc::new(config.ruleset(&topology).map_err(meaningless)?);
+    config.planner.check().map_err(|e| meaningless(e.to_string()))?;
+    let listen = options.listen.unwrap_or(config.listen);
+    let listener = tokio::net::TcpListener::bind(listen).await.map_err(|e| {
+        io::Error::new(e.kind(), format!("cannot listen on {listen}: {e}; choose another with `listen` or --listen"))
+    })?;
+    fs::create_dir_all(&config.state)
+        .map_err(|e| io::Error::new(e.kind(), format!("state folder {}: {e}", config.state.display())))?;
+    let catalog = open_catalog(&config).await?;
+    write_first_token(catalog.as_ref(), &config.state).await?;
+
+    let (news, heard) = mpsc::channel(NEWS_WAITING);
+    let lake = Lake::open(config.state.join("lake"), Arc::clone(&catalog), news.clone())?;
+    let ring = Ring::new(
+        Arc::clone(&catalog),
+        Arc::clone(&topology),
+        Arc::clone(&rules),
+        config.planner.clone(),
+        config.model.clone(),
+        heard,
+    )
+    .await?;
+    let (stop, stopped) = watch::channel(false);
+    let directory = Arc::new(Configured { topology, rules, mode: config.mode });
+    let api = Api::new(
+        config.api.clone(),
+        Arc::clone(&catalog),
+        directory,
+        Arc::new(lake),
+        Arc::new(ToRing(news)),
+        stopped.clone(),
+    );
+    let turning = turn_on_own_thread(ring);
+    let app = foretide_api::router(api).merge(foretide_dashboards::router());
+    tracing::info!(%listen, state = %config.state.display(), "the control plane is up");
+    let serving = tokio::spawn(
+        axum::serve(listener, app)
+            .with_graceful_shutdown(async move {
+                let mut stopped = stopped;
+                let _ = stopped.wait_for(|stop| *stop).await;
+            })
+            .into_future(),
+    );
+    tokio::select! {
+        () = super::until_signal() => {}
+        ended = turning => {
+            stop.send_replace(true);
+            let why = ended.map_or("its thread panicked".to_owned(), |r| r.err().map_or(String::new(), |e| e.to_string()));
+            return Err(RunError::Told(format!("the planning loop ended: {why}")));
+        }
+    }
+    stop.send_replace(true);
+    let _ = serving.await;
+    Ok(())
+}
+
+/// The ring computes for tens of milliseconds at a time, so it has a thread of its own.
+fn turn_on_own_thread(ring: Ring) -> tokio::sync::oneshot::Receiver<Result<(), RingError>> {
+    let (ended, end) = tokio::sync::oneshot::channel();
+    let runtime = tokio::runtime::Handle::current();
+    std::thread::spawn(move || {
+        let result = runtime.block_on(ring.turn());
+        let _ = ended.send(result);
+    });
+    end
+}
+
+async fn open_catalog(config: &ServeConfig) -> Result<Arc<dyn Catalog>, RunError> {
+    let own = || config.state.join("catalog.sqlite").display().to_string();
+    let database = config.database.clone().unwrap_or_else(own);
+    Ok(foretide_catalog::open(&database).await?)
+}
+
+/// The first token is written where only this user reads it.
+async fn write_first_token(catalog: &dyn Catalog, state: &Path) -> Result<(), RunError> {
+    if let Some(secret) = foretide_api::first_token(catalog, Timestamp::now()).await? {
+        let path = state.join("token");
+        let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&path)?;
+        io::Write::write_all(&mut file, secret.as_bytes())?;
+        file.sync_all()?;
+        tracing::info!(token = %path.display(), "the first token is in this file");
+    }
+    Ok(())
+}

@@ -1,0 +1,334 @@
+//! The ring: what was read becomes profiles and forecasts, these become a plan, and what comes of it is learned from.
+//!
+//! One thread owns the model and does one thing at a time: take all news, ask the model, ask the planner, write down.
+//! It runs when something changed, and rests as long as [`REST_PER_WORK`] says, so that learning never takes the
+//! machine from those who serve requests. The rooms decide; here their answers are carried from one to the next.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use foretide_catalog::limits::PAGE_ITEMS;
+use foretide_catalog::{Catalog, CatalogError, MoveFilter, Topic, WarmupFilter, WarmupUpdate};
+use foretide_flow::{
+    AccessBatch, Forecast, ForecastId, LearnRequest, Listing, MoveState, OutcomeBatch, Plan, Ruleset, SiteId,
+    Timestamp, Topology, Warmup, WarmupId, WarmupState,
+};
+use foretide_model::Model;
+use foretide_planner::{Brakes, Problem, RunningMove, WarmupDemand, WarmupFile, solve};
+use tokio::sync::mpsc;
+
+use super::residency::Resident;
+
+/// Shortest time between two rounds: within it, what comes belongs together.
+const SHORTEST_ROUND: Duration = Duration::from_millis(50);
+/// Longest time between two rounds: clocks move on though nothing else does.
+const LONGEST_ROUND: Duration = Duration::from_secs(1);
+/// Rest after a round, in times of its own length.
+const REST_PER_WORK: u32 = 3;
+/// The model is written down this often, so that little is learned again after a crash.
+const SNAPSHOT_EVERY: Duration = Duration::from_secs(30);
+/// Name of the model's snapshot in the catalog.
+const SNAPSHOT: &str = "model";
+/// News that may wait for the ring before their senders wait.
+pub const NEWS_WAITING: usize = 1024;
+/// Heat of a directory that a forecast or a warm-up needs, against one that is merely near.
+const HEAT_NEEDED: f64 = 1.0;
+
+/// What the ring is told.
+#[derive(Debug)]
+pub enum News {
+    /// Somebody read.
+    Accesses(AccessBatch),
+    /// Directories became known.
+    Listings(Vec<Listing>),
+    /// Moves ended, files were read or evicted.
+    Outcomes(OutcomeBatch),
+}
+
+/// Why the ring cannot go on.
+#[derive(Debug, thiserror::Error)]
+pub enum RingError {
+    /// Nothing can be written down any more.
+    #[error(transparent)]
+    Catalog(#[from] CatalogError),
+    /// The model's settings cannot be meant, or it cannot be written down.
+    #[error(transparent)]
+    Model(#[from] foretide_model::ModelError),
+}
+
+/// The model, the planner and what passes between them.
+pub struct Ring {
+    catalog: Arc<dyn Catalog>,
+    topology: Arc<Topology>,
+    rules: Arc<Ruleset>,
+    planner: foretide_planner::Config,
+    model: Model,
+    news: mpsc::Receiver<News>,
+    forecasts: BTreeMap<ForecastId, Forecast>,
+    warmups: BTreeMap<WarmupId, Vec<WarmupFile>>,
+    previous: Option<Plan>,
+    resident: Resident,
+    snapshot_at: Instant,
+}
+
+impl Ring {
+    /// Takes up where the last one ended: the model's snapshot and the latest plan come from the catalog.
+    ///
+    /// # Errors
+    /// The catalog's.
+    pub async fn new(
+        catalog: Arc<dyn Catalog>,
+        topology: Arc<Topology>,
+        rules: Arc<Ruleset>,
+        planner: foretide_planner::Config,
+        model: foretide_model::Config,
+        news: mpsc::Receiver<News>,
+    ) -> Result<Self, RingError> {
+        let previous = catalog.latest_plan().await?;
+        let model = restored(catalog.as_ref(), model).await?;
+        Ok(Self {
+            resident: Resident::default(),
+            snapshot_at: Instant::now(),
+            forecasts: BTreeMap::new(),
+            warmups: BTreeMap::new(),
+            previous,
+            catalog,
+            topology,
+            rules,
+            planner,
+            model,
+            news,
+        })
+    }
+
+    /// Turns until all senders of news are gone, then writes the model down.
+    ///
+    /// # Errors
+    /// The catalog's, when it can no longer be written.
+    pub async fn turn(mut self) -> Result<(), RingError> {
+        let topics = [Topic::Warmups, Topic::Settings, Topic::Outcomes, Topic::Namespace];
+        let mut changes = topics.map(|topic| self.catalog.changes(topic));
+        loop {
+            let [warmups, settings, outcomes, namespace] = &mut changes;
+            tokio::select! {
+                heard = self.news.recv() => match heard {
+                    Some(news) => self.hear(news),
+                    None => return self.write_model_down().await,
+                },
+                _ = warmups.changed() => {}
+                _ = settings.changed() => {}
+                _ = outcomes.changed() => self.resident.is_stale(),
+                _ = namespace.changed() => {}
+                () = tokio::time::sleep(LONGEST_ROUND) => {}
+            }
+            tokio::time::sleep(SHORTEST_ROUND / 5).await;
+            while let Ok(news) = self.news.try_recv() {
+                self.hear(news);
+            }
+            let began = Instant::now();
+            self.round(Timestamp::now()).await?;
+            if self.snapshot_at.elapsed() > SNAPSHOT_EVERY {
+                self.write_model_down().await?;
+            }
+            tokio::time::sleep((began.elapsed() * REST_PER_WORK).max(SHORTEST_ROUND)).await;
+        }
+    }
+
+    fn hear(&mut self, news: News) {
+        match news {
+            News::Accesses(batch) => self.model.observe(&batch),
+            News::Listings(listings) => listings.iter().for_each(|l| self.model.learn(l)),
+            News::Outcomes(batch) => self.model.outcome(&batch),
+        }
+    }
+
+    async fn round(&mut self, now: Timestamp) -> Result<(), CatalogError> {
+        self.ask_model(now).await?;
+        let warmups = self.demands_of_warmups(now).await?;
+        self.resident.refresh(self.catalog.as_ref(), &self.topology).await?;
+        let running = self.running().await?;
+        // The model mutes what wastes by itself: it says nothing of such a workload.
+        let brakes = Brakes { prefetch_off: self.catalog.prefetch_off().await?, ..Brakes::default() };
+        let forecasts: Vec<Forecast> = self.forecasts.values().cloned().collect();
+        let plan = solve(&Problem {
+            forecasts: &forecasts,
+            warmups: &warmups,
+            topology: &self.topology,
+            rules: &self.rules,
+            resident: &self.resident,
+            running: &running,
+            demand: &[],
+            brakes: &brakes,
+            previous: self.previous.as_ref(),
+            now,
+            seed: 0,
+            config: &self.planner,
+        });
+        if self.previous.as_ref().is_none_or(|previous| differs(previous, &plan)) {
+            self.catalog.put_plan(&plan).await?;
+            self.tell_etas(&plan, &warmups, now).await?;
+            self.previous = Some(plan);
+        }
+        Ok(())
+    }
+
+    async fn ask_model(&mut self, now: Timestamp) -> Result<(), CatalogError> {
+        let advice = self.model.advise(now);
+        let gone = advice.withdrawn.iter().chain(
+            self.forecasts.iter().filter(|(_, f)| f.expires_at <= now).map(|(id, _)| id),
+        );
+        let gone: Vec<ForecastId> = gone.cloned().collect();
+        if !gone.is_empty() {
+            gone.iter().for_each(|id| {
+                self.forecasts.remove(id);
+            });
+            self.catalog.withdraw_forecasts(&gone, now).await?;
+        }
+        if !advice.forecasts.is_empty() {
+            self.catalog.put_forecasts(&advice.forecasts).await?;
+            self.forecasts.extend(advice.forecasts.into_iter().map(|f| (f.id.clone(), f)));
+        }
+        for profile in &advice.profiles {
+            self.catalog.put_profile(profile).await?;
+        }
+        self.satisfy(&advice.wanted, now).await
+    }
+
+    /// What the model wants to know is told at once where it is known, and else asked of the source's agent.
+    async fn satisfy(&mut self, wanted: &[LearnRequest], now: Timestamp) -> Result<(), CatalogError> {
+        let mut unknown = Vec::new();
+        for wish in wanted {
+            match self.catalog.directory(&wish.volume, &wish.directory).await? {
+                Some(listing) => self.model.learn(&listing),
+                None => unknown.push(wish.clone()),
+            }
+        }
+        if unknown.is_empty() { Ok(()) } else { self.catalog.want_learned(&unknown, HEAT_NEEDED, now).await }
+    }
+
+    /// Every warm-up that still wants something, with its files.
+    async fn demands_of_warmups(&mut self, now: Timestamp) -> Result<Vec<WarmupDemand>, CatalogError> {
+        use WarmupState::{Degraded, Moving, Planned, Queued, Ready};
+        let filter = WarmupFilter { site: None, states: vec![Queued, Planned, Moving, Degraded, Ready] };
+        let (mut active, mut cursor) = (Vec::new(), None);
+        loop {
+            let page = self.catalog.warmups(&filter, cursor, PAGE_ITEMS).await?;
+            active.extend(page.items);
+            cursor = page.next;
+            if cursor.is_none() {
+                break;
+            }
+        }
+        self.warmups.retain(|id, _| active.iter().any(|w| &w.id == id));
+        let mut demands = Vec::with_capacity(active.len());
+        for warmup in active {
+            if !self.warmups.contains_key(&warmup.id)
+                && let Some(files) = self.expand(&warmup, now).await?
+            {
+                self.warmups.insert(warmup.id.clone(), files);
+            }
+            if let Some(files) = self.warmups.get(&warmup.id) {
+                demands.push(WarmupDemand {
+                    id: warmup.id,
+                    request: warmup.request,
+                    asked_at: warmup.asked_at,
+                    files: files.clone(),
+                });
+            }
+        }
+        Ok(demands)
+    }
+
+    /// The files that a warm-up covers, once all of its directories are known; until then they are asked for.
+    async fn expand(&self, warmup: &Warmup, now: Timestamp) -> Result<Option<Vec<WarmupFile>>, CatalogError> {
+        let (volume, mut files, mut complete) = (&warmup.request.volume, Vec::new(), true);
+        for path in &warmup.request.paths {
+            if !self.catalog.totals(volume, path).await?.complete {
+                let wish = LearnRequest { volume: volume.clone(), directory: path.clone(), recursive: true };
+                self.catalog.want_learned(&[wish], HEAT_NEEDED, now).await?;
+                complete = false;
+                continue;
+            }
+            let mut after = None;
+            loop {
+                let page = self.catalog.files_below(volume, path, after.as_ref(), PAGE_ITEMS).await?;
+                let ended = page.len() < PAGE_ITEMS;
+                after = page.last().map(|e| e.path.clone());
+                files.extend(page.into_iter().map(|e| WarmupFile { path: e.path, bytes: e.size }));
+                if ended {
+                    break;
+                }
+            }
+        }
+        if !complete {
+            return Ok(None);
+        }
+        let bytes = files.iter().map(|f| f.bytes).sum();
+        let update = WarmupUpdate { required: Some((bytes, files.len() as u64)), ..WarmupUpdate::default() };
+        self.catalog.update_warmup(&warmup.id, &update, now).await?;
+        Ok(Some(files))
+    }
+
+    /// A warm-up is expected to be ready when the last of its moves is due to arrive at the planned rate.
+    async fn tell_etas(&self, plan: &Plan, warmups: &[WarmupDemand], now: Timestamp) -> Result<(), CatalogError> {
+        for warmup in warmups {
+            let moves = plan.moves.iter().filter(
+                |m| matches!(&m.cause, foretide_flow::MoveCause::Warmup { warmup: id } if id == &warmup.id),
+            );
+            let (mut bytes, mut last_start, mut link) = (0, now, None);
+            for m in moves {
+                bytes += m.length;
+                last_start = last_start.max(m.start_at);
+                link = self.topology.link(&m.from, &m.to).or(link);
+            }
+            if let Some(link) = link {
+                let crossing = Duration::from_secs_f64(link.rate.seconds_for(bytes) + link.rtt_ms / 1e3);
+                let eta = (now + crossing).max(last_start);
+                let update = WarmupUpdate { eta: Some(Some(eta)), ..WarmupUpdate::default() };
+                self.catalog.update_warmup(&warmup.id, &update, now).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn running(&self) -> Result<Vec<RunningMove>, CatalogError> {
+        let filter = MoveFilter { states: vec![MoveState::Running], ..MoveFilter::default() };
+        let (mut running, mut cursor) = (Vec::new(), None);
+        loop {
+            let page = self.catalog.moves(&filter, cursor, PAGE_ITEMS).await?;
+            running.extend(page.items.into_iter().map(|r| RunningMove { left_bytes: r.mv.length, planned: r.mv }));
+            cursor = page.next;
+            if cursor.is_none() {
+                return Ok(running);
+            }
+        }
+    }
+
+    async fn write_model_down(&mut self) -> Result<(), RingError> {
+        self.snapshot_at = Instant::now();
+        self.catalog.put_model(SNAPSHOT, &self.model.snapshot()?, Timestamp::now()).await?;
+        Ok(())
+    }
+}
+
+/// The model as it was written down last; a snapshot that cannot be used costs what it had learned, not the start.
+async fn restored(catalog: &dyn Catalog, config: foretide_model::Config) -> Result<Model, RingError> {
+    if let Some(snapshot) = catalog.model(SNAPSHOT).await? {
+        match Model::restore(config.clone(), &snapshot.bytes) {
+            Ok(model) => return Ok(model),
+            Err(error) => tracing::error!(%error, "the model's snapshot cannot be used; it starts anew"),
+        }
+    }
+    Ok(Model::new(config)?)
+}
+
+/// Whether a plan says anything that the one before does not.
+fn differs(previous: &Plan, plan: &Plan) -> bool {
+    previous.moves != plan.moves || previous.refused.len() != plan.refused.len() || previous.left_out != plan.left_out
+}
+
+/// Sites that keep copies.
+pub fn cache_sites(topology: &Topology) -> impl Iterator<Item = &SiteId> {
+    topology.sites.iter().filter(|(_, site)| site.cache.is_some()).map(|(name, _)| name)
+}
