@@ -27,6 +27,14 @@ pub enum TransferError {
         /// The peer.
         peer: String,
     },
+    /// A certificate or key that cannot be used.
+    #[error("TLS {what} cannot be used: {why}")]
+    Tls {
+        /// Which.
+        what: String,
+        /// Why.
+        why: String,
+    },
     /// The peer speaks another protocol.
     #[error("{peer} speaks protocol {theirs}, this agent {ours}: update the older of the two")]
     Version {

@@ -16,6 +16,7 @@ mod mover;
 mod server;
 mod socket;
 mod source;
+mod tls;
 
 pub use borders::Borders;
 pub use client::{Client, ClientConfig};
@@ -24,3 +25,4 @@ pub use handshake::{Identity, Token};
 pub use mover::{Answer, Mover, MoverConfig};
 pub use server::{Server, ServerConfig, ServerStats};
 pub use source::{LocalDirectory, Source, SourceFile, Stamp};
+pub use tls::{AGENT_NAME, Authority, Credentials, Issued, Tls, certificate_name};

@@ -39,6 +39,9 @@ const SILENCE_LIMIT: Duration = Duration::from_secs(20);
 /// A peer may send a chunk more at each end than was asked, and no more: bytes.
 const EXCESS_BYTES: u64 = 32 << 20;
 
+/// An answer whose length is not known counts as this much when connections are chosen, bytes.
+const MAX_RECKONED_BYTES: u64 = 1 << 20;
+
 #[derive(Debug)]
 struct Pending {
     events: mpsc::UnboundedSender<Event>,
@@ -126,6 +129,7 @@ impl Connection {
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
         let (events, receiver) = mpsc::unbounded_channel();
         let allowed_bytes = expected_bytes.saturating_add(EXCESS_BYTES);
+        let expected_bytes = expected_bytes.min(MAX_RECKONED_BYTES);
         self.lock().insert(id, Pending { events, allowed_bytes });
         self.outstanding_bytes.fetch_add(expected_bytes, Ordering::Relaxed);
         let frame = Frame::new(Kind::Request, id, request.encode()).with_priority(priority);
@@ -219,7 +223,8 @@ pub(super) async fn open<R: AsyncRead + Unpin, W: AsyncWrite + Unpin>(
 }
 
 async fn send<W: AsyncWrite + Unpin>(write: &mut W, frame: &Frame) -> std::io::Result<()> {
-    write.write_all(&[frame.header().as_slice(), &frame.payload].concat()).await
+    write.write_all(&[frame.header().as_slice(), &frame.payload].concat()).await?;
+    write.flush().await
 }
 
 impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Opened<R, W> {
@@ -259,7 +264,11 @@ async fn write_frames<W: AsyncWrite + Unpin>(mut write: W, mut frames: mpsc::Unb
             batch.extend_from_slice(&frame.payload);
             next = if batch.len() < MAX_BATCH_BYTES { frames.try_recv().ok() } else { None };
         }
-        if let Err(e) = write.write_all(&batch).await {
+        let written = async {
+            write.write_all(&batch).await?;
+            write.flush().await
+        };
+        if let Err(e) = written.await {
             return e.to_string();
         }
         batch.clear();

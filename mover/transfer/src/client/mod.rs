@@ -18,8 +18,9 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::TransferError;
-use crate::handshake::{Identity, Token};
+use crate::handshake::Identity;
 use crate::message::{Failure, ReadRequest, Request, entries};
+use crate::tls::{self, Credentials, ReadHalf, WriteHalf};
 use connection::{Connection, open};
 pub(crate) use connection::{Event, Handle, Incoming};
 
@@ -62,7 +63,7 @@ pub struct Client {
 struct Pool {
     address: String,
     config: ClientConfig,
-    token: Token,
+    credentials: Credentials,
     identity: Identity,
     slots: Mutex<Vec<Option<Arc<Connection>>>>,
     /// Grows whenever a slot changes or a dial fails.
@@ -73,12 +74,17 @@ struct Pool {
 
 impl Client {
     /// Begins to dial `address` (`host:port`); must be called inside a tokio runtime.
-    pub fn new(config: ClientConfig, address: &str, token: Token, identity: Identity) -> Arc<Self> {
+    pub fn new(
+        config: ClientConfig,
+        address: &str,
+        credentials: impl Into<Credentials>,
+        identity: Identity,
+    ) -> Arc<Self> {
         let connections = config.connections.max(1);
         let shared = Arc::new(Pool {
             address: address.to_owned(),
             config,
-            token,
+            credentials: credentials.into(),
             identity,
             slots: Mutex::new(vec![None; connections]),
             changes: watch::channel(0).0,
@@ -174,7 +180,7 @@ impl Client {
         priority: Priority,
         expected_bytes: u64,
     ) -> Result<Incoming, TransferError> {
-        self.ask(&Request::Read(request), priority, expected_bytes + SMALL_ANSWER_BYTES).await
+        self.ask(&Request::Read(request), priority, expected_bytes.saturating_add(SMALL_ANSWER_BYTES)).await
     }
 
     async fn ask(&self, request: &Request, priority: Priority, bytes: u64) -> Result<Incoming, TransferError> {
@@ -266,16 +272,15 @@ async fn keep_connected(pool: Arc<Pool>, slot: usize) {
     }
 }
 
-async fn dial(
-    pool: &Pool,
-) -> Result<connection::Opened<tokio::net::tcp::OwnedReadHalf, tokio::net::tcp::OwnedWriteHalf>, TransferError> {
+async fn dial(pool: &Pool) -> Result<connection::Opened<ReadHalf, WriteHalf>, TransferError> {
     let unreachable = |why: String| TransferError::Unreachable { peer: pool.address.clone(), why };
     let limit = Duration::from_secs(pool.config.dial_timeout_s);
     let dialled = async {
         let stream = TcpStream::connect(&pool.address).await.map_err(|e| unreachable(e.to_string()))?;
         crate::socket::tune(&stream).map_err(|e| unreachable(e.to_string()))?;
-        let (read, write) = stream.into_split();
-        open(&pool.address, read, write, &pool.token, &pool.identity, pool.received_bytes.clone()).await
+        let Credentials { token, tls } = &pool.credentials;
+        let (read, write) = tls::connect(stream, tls.as_ref()).await.map_err(|e| unreachable(e.to_string()))?;
+        open(&pool.address, read, write, token, &pool.identity, pool.received_bytes.clone()).await
     };
     tokio::time::timeout(limit, dialled).await.map_err(|_| unreachable("no answer".into()))?
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use foretide_chunk::{Arrival, ChunkMap, FileKey};
 use foretide_flow::{Move, Outcome};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::task::JoinSet;
 
 use super::fetch::{Fetcher, Purpose, blocking};
@@ -32,7 +32,7 @@ pub(super) async fn run_moves(inner: Arc<Inner>) {
         while moves.try_join_next().is_some() {}
         // Room first, then the choice: so what is started is what is most urgent then.
         let Ok(slot) = inner.slots.clone().acquire_owned().await else { return };
-        let Ok(mut room) = acquire(&inner.window, SEGMENT_BYTES).await else { return };
+        let Ok(mut room) = acquire(&inner, SEGMENT_BYTES).await else { return };
         let Some(m) = lock(&inner.desk).next(now()) else {
             drop((slot, room));
             wait_for_work(&inner).await;
@@ -49,9 +49,9 @@ pub(super) async fn run_moves(inner: Arc<Inner>) {
     }
 }
 
-async fn acquire(window: &Arc<Semaphore>, bytes: u64) -> Result<OwnedSemaphorePermit, TransferError> {
-    let kib = bytes.div_ceil(1024).clamp(1, SEGMENT_BYTES.div_ceil(1024) * 32) as u32;
-    window.clone().acquire_many_owned(kib).await.map_err(|_| TransferError::Cancelled)
+async fn acquire(inner: &Inner, bytes: u64) -> Result<OwnedSemaphorePermit, TransferError> {
+    let kib = usize::try_from(bytes.div_ceil(1024)).unwrap_or(usize::MAX).clamp(1, inner.window_kib);
+    inner.window.clone().acquire_many_owned(kib as u32).await.map_err(|_| TransferError::Cancelled)
 }
 
 async fn wait_for_work(inner: &Inner) {
@@ -223,7 +223,7 @@ impl Inner {
         tokio::select! {
             biased;
             () = flight.raised.notified() => Ok(None),
-            permit = acquire(&self.window, end - start) => permit.map(Some),
+            permit = acquire(self, end - start) => permit.map(Some),
         }
     }
 }

@@ -128,7 +128,7 @@ impl Fetcher {
             Some(map) => Want::Chunks { manifest: map.manifest().id, chunks: map.covering(&range) },
             None => Want::Bytes(range.clone()),
         };
-        let expected = range.end.saturating_sub(range.start).min(super::SEGMENT_BYTES);
+        let expected = range.end.saturating_sub(range.start);
         let request = self.request(version, None, recut, want);
         let mut incoming = self.client.read(request, purpose.priority, expected).await?;
         flight.served_by(incoming.handle());

@@ -22,7 +22,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use foretide_chunk::{ChunkMap, FileKey, Store, StoreError};
+use foretide_chunk::{Arrival, ChunkMap, FileKey, Store, StoreError};
 use foretide_flow::{
     Assignment, Entry, FilePath, Found, Listing, Move, MoveCause, MoveId, Outcome, Priority, Timestamp, VolumeId,
 };
@@ -32,7 +32,8 @@ use tokio::sync::{Notify, Semaphore, mpsc};
 use tokio::task::{AbortHandle, JoinSet};
 
 use crate::client::{Client, ClientConfig};
-use crate::handshake::{Identity, Token};
+use crate::handshake::Identity;
+use crate::tls::Credentials;
 use crate::{Borders, TransferError};
 use desk::Desk;
 use fetch::{Duplicates, Fetcher, Purpose, blocking};
@@ -63,6 +64,11 @@ pub(crate) const SEGMENT_BYTES: u64 = 1 << 20;
 /// Rounds of looking, fetching and looking again before a reader is told an error: flights that he joined may
 /// be given up, chunks evicted.
 const READ_ROUNDS: usize = 4;
+/// A reader who wants more than this of a file whose chunks are not known asks for its manifest first, bytes: the
+/// further round trip is little beside the transfer.
+const LONG_RANGE_BYTES: u64 = 4 << 20;
+/// What one reader may have asked for and not received, bytes.
+const READER_WINDOW_BYTES: u64 = 64 << 20;
 /// Evictions are told this often.
 const EVICTED_INTERVAL: Duration = Duration::from_millis(500);
 /// The move loop looks at the clock at least this often, so that a clock that is set does not stall it.
@@ -90,7 +96,7 @@ struct Inner {
     runtime: Handle,
     config: MoverConfig,
     identity: Identity,
-    token: Token,
+    credentials: Credentials,
     store: Arc<Store>,
     borders: Arc<Borders>,
     outcomes: mpsc::Sender<Outcome>,
@@ -102,7 +108,10 @@ struct Inner {
     wake: Notify,
     /// KiB that moves may still ask for.
     window: Arc<Semaphore>,
+    window_kib: usize,
     slots: Arc<Semaphore>,
+    /// Where flights run: whoever asks for one may stand on a thread of the kernel's.
+    runtime: tokio::runtime::Handle,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -115,7 +124,7 @@ impl Mover {
     pub fn new(
         config: MoverConfig,
         identity: Identity,
-        token: Token,
+        credentials: impl Into<Credentials>,
         store: Arc<Store>,
         borders: Arc<Borders>,
         outcomes: mpsc::Sender<Outcome>,
@@ -124,10 +133,11 @@ impl Mover {
         let inner = Arc::new(Inner {
             runtime: Handle::current(),
             window: Arc::new(Semaphore::new(window_kib as usize)),
+            window_kib: window_kib as usize,
             slots: Arc::new(Semaphore::new(config.max_running.max(1))),
             config,
             identity,
-            token,
+            credentials: credentials.into(),
             store,
             borders,
             outcomes,
@@ -137,6 +147,7 @@ impl Mover {
             desk: Mutex::default(),
             running: Mutex::default(),
             wake: Notify::new(),
+            runtime: tokio::runtime::Handle::current(),
         });
         let mut tasks = JoinSet::new();
         tasks.spawn(carry::run_moves(inner.clone()));
@@ -150,8 +161,9 @@ impl Mover {
         let mut clients = lock(&self.inner.clients);
         let known = clients.values().find(|c| c.address() == address).cloned();
         let client = known.unwrap_or_else(|| {
-            let Inner { config, token, identity, .. } = &*self.inner;
-            Client::new(config.client.clone(), address, token.clone(), identity.clone())
+            let Inner { config, credentials, identity, runtime, .. } = &*self.inner;
+            let _inside = runtime.enter();
+            Client::new(config.client.clone(), address, credentials.clone(), identity.clone())
         });
         clients.insert(volume.clone(), client);
     }
@@ -225,12 +237,12 @@ impl Mover {
     /// [`TransferError`]; [`TransferError::Changed`] means that the source has another version by now.
     pub async fn read(&self, key: &FileKey, range: Range<u64>) -> Result<Answer, TransferError> {
         let (mut found, mut flights) = (Found::Hit, Vec::new());
-        let mut failed = TransferError::Cancelled;
+        let mut failed = self.inner.came_short(key);
         for _ in 0..READ_ROUNDS {
             if let Some(bytes) = self.inner.assemble(key, &range, &flights).await? {
                 return Ok(Answer { bytes, found });
             }
-            match self.inner.bring(key, &range, &mut flights).await {
+            match self.inner.bring_all(key, &range, &mut flights).await {
                 Ok(now) => found = worse(found, now),
                 Err((now, e)) if matches!(e, TransferError::Cancelled) => {
                     (found, failed) = (worse(found, now), e);
@@ -255,7 +267,7 @@ impl Mover {
             if self.inner.gaps(key, &range).is_empty() {
                 return Ok(found);
             }
-            match self.inner.bring(key, &range, &mut flights).await {
+            match self.inner.bring_all(key, &range, &mut flights).await {
                 Ok(now) => found = worse(found, now),
                 Err((now, TransferError::Cancelled)) => found = worse(found, now),
                 Err((_, e)) => return Err(e),
@@ -348,6 +360,52 @@ impl Inner {
             });
         }
         (joined, started)
+    }
+
+    fn came_short(&self, key: &FileKey) -> TransferError {
+        let peer = self.client(&key.volume).map_or_else(|_| key.volume.to_string(), |c| c.address().to_owned());
+        TransferError::Protocol { peer, why: format!("it sends less of {} than it is asked for", key.path) }
+    }
+
+    /// Brings a range of any length, a window at a time; the manifest first where the range is long, so that it
+    /// comes in segments over all connections.
+    async fn bring_all(
+        &self,
+        key: &FileKey,
+        range: &Range<u64>,
+        flights: &mut Vec<Arc<Flight>>,
+    ) -> Result<Found, (Found, TransferError)> {
+        let is_long = range.end - range.start > LONG_RANGE_BYTES;
+        if is_long && self.store.lookup(key).is_none() {
+            self.borders_allow(key).map_err(|e| (Found::Miss, e))?;
+            self.learn_chunks(key).await.map_err(|e| (Found::Miss, e))?;
+        }
+        let Some(resident) = self.store.lookup(key) else { return self.bring(key, range, flights).await };
+        let end = range.end.min(resident.map.manifest().size).max(range.start);
+        let (mut at, mut found) = (range.start, Found::Hit);
+        loop {
+            let part = at..end.min(at.saturating_add(READER_WINDOW_BYTES));
+            at = part.end;
+            match self.bring(key, &part, flights).await {
+                Ok(now) => found = worse(found, now),
+                Err((now, e)) => return Err((worse(found, now), e)),
+            }
+            if at >= end {
+                return Ok(found);
+            }
+        }
+    }
+
+    /// Asks for a file's manifest and admits it to the store, without content yet.
+    async fn learn_chunks(&self, key: &FileKey) -> Result<(), TransferError> {
+        let fetcher = self.fetcher(self.client(&key.volume)?, &key.volume, &key.path);
+        let manifest = fetcher.ask_manifest(None, Priority::Demand).await?;
+        let manifest = manifest.filter(|m| m.version == key.version);
+        let manifest = Arc::new(manifest.ok_or_else(|| TransferError::Changed { path: key.path.clone() })?);
+        let (store, key) = (self.store.clone(), key.clone());
+        let arrival = Arrival { by: None, keep_until: None, at: now() };
+        // A store that cannot even take the name is no reason to fail: the bytes are read past it.
+        blocking(move || drop(store.fill(&key, &manifest, 0..0, &arrival))).await
     }
 
     /// Joins or starts what brings the range, and waits for it; how it was found.

@@ -23,6 +23,7 @@ use crate::handshake::{Identity, PROTOCOL, Token, decode_hello, encode_challenge
 use crate::limit::Limiter;
 use crate::message::Request;
 use crate::source::Source;
+use crate::tls::{self, Credentials, Shown};
 use crate::{Borders, TransferError};
 use answer::{Answer, Urgency};
 use queue::{Link, OutQueue};
@@ -83,7 +84,7 @@ struct Counts {
 /// What all connections share.
 struct Shared {
     config: ServerConfig,
-    token: Token,
+    credentials: Credentials,
     volumes: HashMap<VolumeId, Arc<Volume>>,
     borders: Arc<Borders>,
     readers: Arc<Semaphore>,
@@ -123,7 +124,7 @@ impl Server {
     pub async fn start(
         config: ServerConfig,
         key: DomainKey,
-        token: Token,
+        credentials: impl Into<Credentials>,
         volumes: Vec<(VolumeId, Box<dyn Source>)>,
         borders: Arc<Borders>,
     ) -> Result<Self, TransferError> {
@@ -136,7 +137,7 @@ impl Server {
         let address = listener.local_addr().map_err(|e| failed(config.listen.to_string(), e.to_string()))?;
         let of = |source| Arc::new(Volume::new(source, cutter.clone(), config.remembered_chunks));
         let shared = Arc::new(Shared {
-            token,
+            credentials: credentials.into(),
             volumes: volumes.into_iter().map(|(name, source)| (name, of(source))).collect(),
             borders,
             readers: Arc::new(Semaphore::new(config.readers.max(1))),
@@ -189,18 +190,14 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>) {
 
 async fn connection(stream: TcpStream, shared: Arc<Shared>) -> Result<(), FrameError> {
     crate::socket::tune(&stream)?;
-    let (read, write) = stream.into_split();
-    serve(read, write, shared).await
-}
-
-async fn serve(
-    read: impl AsyncRead + Unpin,
-    mut write: impl AsyncWrite + Unpin + Send + 'static,
-    shared: Arc<Shared>,
-) -> Result<(), FrameError> {
-    let mut reader = FrameReader::new(read);
-    let handshake = tokio::time::timeout(HANDSHAKE_TIMEOUT, let_in(&mut reader, &mut write, &shared.token));
-    let identity = handshake.await.map_err(|_| FrameError::Closed)??;
+    let handshake = async {
+        let (read, mut write, shown) = tls::accept(stream, shared.credentials.tls.as_ref()).await?;
+        let mut reader = FrameReader::new(read);
+        let identity = let_in(&mut reader, &mut write, &shared.credentials.token, &shown).await?;
+        Ok::<_, FrameError>((reader, write, identity))
+    };
+    let let_in = tokio::time::timeout(HANDSHAKE_TIMEOUT, handshake).await;
+    let (mut reader, write, identity) = let_in.map_err(|_| FrameError::Closed)??;
     tracing::debug!(site = %identity.site, node = %identity.node, "peer connected");
     reader.trust();
     let link = shared.link(&identity.site);
@@ -229,6 +226,7 @@ async fn let_in<R: AsyncRead + Unpin, W: AsyncWrite + Unpin>(
     reader: &mut FrameReader<R>,
     write: &mut W,
     token: &Token,
+    shown: &Shown,
 ) -> Result<Identity, FrameError> {
     let hello = expect(reader.next().await?, Kind::Hello)?;
     let (protocol, theirs, identity) = decode_hello(&hello.payload).map_err(|_| FrameError::Damaged)?;
@@ -236,13 +234,15 @@ async fn let_in<R: AsyncRead + Unpin, W: AsyncWrite + Unpin>(
     let challenge = encode_challenge(&ours, &token.listener_mac(&theirs, &ours));
     let frame = Frame::new(Kind::Challenge, 0, challenge);
     write.write_all(&[frame.header().as_slice(), &frame.payload].concat()).await?;
+    write.flush().await?;
     let proof = expect(reader.next().await?, Kind::Proof)?;
     let right = token.dialler_mac(&theirs, &ours, &identity);
     // Compared by blake3's own constant-time equality.
     let told: [u8; 32] = proof.payload.as_ref().try_into().map_err(|_| FrameError::Damaged)?;
-    if protocol != PROTOCOL || right != told {
+    if protocol != PROTOCOL || right != told || !shown.may_be(&identity) {
         let refused = Frame::new(Kind::Failed, 0, Vec::new());
         write.write_all(&refused.header()).await?;
+        write.flush().await?;
         return Err(FrameError::Closed);
     }
     Ok(identity)

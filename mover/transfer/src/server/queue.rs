@@ -200,6 +200,6 @@ mod tests {
         let _all = queue.room(Priority::Background, LANE_ROOM_KIB * 1024).await;
         let more = tokio::time::timeout(Duration::from_millis(10), queue.room(Priority::Background, 1)).await;
         assert!(more.is_err());
-        queue.room(Priority::Demand, LANE_ROOM_KIB * 1024).await;
+        drop(queue.room(Priority::Demand, LANE_ROOM_KIB * 1024).await);
     }
 }

@@ -1,0 +1,213 @@
+//! TLS with mutual authentication between agents, and the authority that makes their certificates.
+//!
+//! An [`Authority`] is an installation's own: `foretide` makes it once and issues one certificate to each agent; whoever
+//! brings certificates of his own needs the two names of [`AGENT_NAME`] and [`certificate_name`] in them. Both ends
+//! show a certificate of the same authority, and a dialler's must bear the name of the site that it claims: residency
+//! rules are asked for that site, so it must not be free to choose.
+
+use std::sync::Arc;
+
+use rcgen::{
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
+};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::server::{ParsedCertificate, WebPkiClientVerifier};
+use rustls::{ClientConfig, RootCertStore, ServerConfig};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+
+use crate::TransferError;
+use crate::handshake::{Identity, Token};
+
+/// The name that every agent's certificate bears: a dialler checks that it talks to an agent, whatever its address.
+pub const AGENT_NAME: &str = "agent.foretide";
+
+/// The name that only this agent's certificate bears. A digest, because site and node names need be no DNS labels.
+pub fn certificate_name(identity: &Identity) -> String {
+    let told = format!("{}\0{}", identity.site, identity.node);
+    let digest = blake3::derive_key("foretide v1 certificate name", told.as_bytes());
+    let hex: String = digest[..16].iter().map(|b| format!("{b:02x}")).collect();
+    format!("{hex}.{AGENT_NAME}")
+}
+
+/// A certificate and its key as PEM text.
+#[derive(Clone, Debug)]
+pub struct Issued {
+    /// The certificate.
+    pub certificate_pem: String,
+    /// Its private key: keep it readable to the agent alone.
+    pub key_pem: String,
+}
+
+/// Issues agents' certificates.
+pub struct Authority {
+    issuer: Issuer<'static, KeyPair>,
+    issued: Issued,
+}
+
+impl std::fmt::Debug for Authority {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Authority(..)")
+    }
+}
+
+fn tls_error(what: &str, e: impl std::fmt::Display) -> TransferError {
+    TransferError::Tls { what: what.to_owned(), why: e.to_string() }
+}
+
+fn authority_params() -> CertificateParams {
+    let mut params = CertificateParams::default();
+    params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+    params.distinguished_name.push(DnType::CommonName, "Foretide site authority");
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    params
+}
+
+impl Authority {
+    /// A new one.
+    ///
+    /// # Errors
+    /// [`TransferError::Tls`] if the machine cannot make keys.
+    pub fn new() -> Result<Self, TransferError> {
+        let key = KeyPair::generate().map_err(|e| tls_error("authority", e))?;
+        let certificate = authority_params().self_signed(&key).map_err(|e| tls_error("authority", e))?;
+        let issued = Issued { certificate_pem: certificate.pem(), key_pem: key.serialize_pem() };
+        Ok(Self { issuer: Issuer::new(authority_params(), key), issued })
+    }
+
+    /// One that was kept.
+    ///
+    /// # Errors
+    /// [`TransferError::Tls`] if the key is none.
+    pub fn load(issued: Issued) -> Result<Self, TransferError> {
+        let key = KeyPair::from_pem(&issued.key_pem).map_err(|e| tls_error("authority key", e))?;
+        Ok(Self { issuer: Issuer::new(authority_params(), key), issued })
+    }
+
+    /// Its certificate, which every agent needs, and its key, which none does.
+    pub fn kept(&self) -> &Issued {
+        &self.issued
+    }
+
+    /// A certificate for an agent.
+    ///
+    /// # Errors
+    /// [`TransferError::Tls`] if the machine cannot make keys.
+    pub fn issue(&self, identity: &Identity) -> Result<Issued, TransferError> {
+        let failed = |e| tls_error("certificate", e);
+        let names = vec![AGENT_NAME.to_owned(), certificate_name(identity)];
+        let mut params = CertificateParams::new(names).map_err(failed)?;
+        params.distinguished_name.push(DnType::CommonName, format!("{}/{}", identity.site, identity.node));
+        params.use_authority_key_identifier_extension = true;
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+        let key = KeyPair::generate().map_err(failed)?;
+        let certificate = params.signed_by(&key, &self.issuer).map_err(failed)?;
+        Ok(Issued { certificate_pem: certificate.pem(), key_pem: key.serialize_pem() })
+    }
+}
+
+/// What an agent needs for TLS, ready to use.
+#[derive(Clone, Debug)]
+pub struct Tls {
+    server: Arc<ServerConfig>,
+    client: Arc<ClientConfig>,
+}
+
+impl Tls {
+    /// From PEM texts: the authority's certificate, and the agent's own with its key.
+    ///
+    /// # Errors
+    /// [`TransferError::Tls`] naming what cannot be used.
+    pub fn new(authority_pem: &str, own: &Issued) -> Result<Self, TransferError> {
+        let mut roots = RootCertStore::empty();
+        let authority = CertificateDer::from_pem_slice(authority_pem.as_bytes());
+        roots
+            .add(authority.map_err(|e| tls_error("authority certificate", e))?)
+            .map_err(|e| tls_error("authority certificate", e))?;
+        let roots = Arc::new(roots);
+        let chain: Vec<_> = CertificateDer::pem_slice_iter(own.certificate_pem.as_bytes())
+            .collect::<Result<_, _>>()
+            .map_err(|e| tls_error("certificate", e))?;
+        let key = || PrivateKeyDer::from_pem_slice(own.key_pem.as_bytes()).map_err(|e| tls_error("key", e));
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let verifier = WebPkiClientVerifier::builder_with_provider(roots.clone(), provider.clone())
+            .build()
+            .map_err(|e| tls_error("authority certificate", e))?;
+        let server = ServerConfig::builder_with_provider(provider.clone())
+            .with_protocol_versions(&[&rustls::version::TLS13])
+            .map_err(|e| tls_error("protocol", e))?
+            .with_client_cert_verifier(verifier)
+            .with_single_cert(chain.clone(), key()?)
+            .map_err(|e| tls_error("certificate and key", e))?;
+        let client = ClientConfig::builder_with_provider(provider)
+            .with_protocol_versions(&[&rustls::version::TLS13])
+            .map_err(|e| tls_error("protocol", e))?
+            .with_root_certificates(roots)
+            .with_client_auth_cert(chain, key()?)
+            .map_err(|e| tls_error("certificate and key", e))?;
+        Ok(Self { server: Arc::new(server), client: Arc::new(client) })
+    }
+}
+
+/// What an agent shows to its peers: a shared token, and over other people's networks TLS as well.
+#[derive(Clone, Debug)]
+pub struct Credentials {
+    pub(crate) token: Token,
+    pub(crate) tls: Option<Tls>,
+}
+
+impl Credentials {
+    /// With TLS.
+    pub fn with_tls(token: Token, tls: Tls) -> Self {
+        Self { token, tls: Some(tls) }
+    }
+}
+
+impl From<Token> for Credentials {
+    fn from(token: Token) -> Self {
+        Self { token, tls: None }
+    }
+}
+
+pub(crate) type ReadHalf = Box<dyn AsyncRead + Send + Unpin>;
+pub(crate) type WriteHalf = Box<dyn AsyncWrite + Send + Unpin>;
+
+/// What the peer's certificate says of it; nothing without TLS.
+#[derive(Debug, Default)]
+pub(crate) struct Shown(Option<CertificateDer<'static>>);
+
+impl Shown {
+    /// Whether the peer may call itself so.
+    pub(crate) fn may_be(&self, identity: &Identity) -> bool {
+        let Some(certificate) = &self.0 else { return true };
+        let Ok(parsed) = ParsedCertificate::try_from(certificate) else { return false };
+        let Ok(name) = ServerName::try_from(certificate_name(identity)) else { return false };
+        rustls::client::verify_server_name(&parsed, &name).is_ok()
+    }
+}
+
+/// The listener's side of a fresh connection.
+pub(crate) async fn accept(stream: TcpStream, tls: Option<&Tls>) -> std::io::Result<(ReadHalf, WriteHalf, Shown)> {
+    let Some(tls) = tls else {
+        let (read, write) = stream.into_split();
+        return Ok((Box::new(read), Box::new(write), Shown::default()));
+    };
+    let stream = tokio_rustls::TlsAcceptor::from(tls.server.clone()).accept(stream).await?;
+    let shown = stream.get_ref().1.peer_certificates().and_then(|c| c.first()).map(|c| c.clone().into_owned());
+    let (read, write) = tokio::io::split(stream);
+    Ok((Box::new(read), Box::new(write), Shown(shown)))
+}
+
+/// The dialler's side.
+pub(crate) async fn connect(stream: TcpStream, tls: Option<&Tls>) -> std::io::Result<(ReadHalf, WriteHalf)> {
+    let Some(tls) = tls else {
+        let (read, write) = stream.into_split();
+        return Ok((Box::new(read), Box::new(write)));
+    };
+    let name = ServerName::try_from(AGENT_NAME).map_err(std::io::Error::other)?;
+    let stream = tokio_rustls::TlsConnector::from(tls.client.clone()).connect(name, stream).await?;
+    let (read, write) = tokio::io::split(stream);
+    Ok((Box::new(read), Box::new(write)))
+}
