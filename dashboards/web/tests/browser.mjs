@@ -9,9 +9,13 @@ const FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-ru
 export const open = () =>
   chromium.launch({ executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium", headless: true, args: FLAGS });
 
+/** On a machine that compiles something beside it. */
+const SLOWEST_MS = 60_000;
+
 /** A page in its own context. `faults` collects console errors, exceptions and refusals by the policy. */
 export async function pageOf(browser, { scheme = "light", width = 1440, height = 1000 } = {}) {
   const context = await browser.newContext({ viewport: { width, height }, colorScheme: scheme, reducedMotion: "reduce" });
+  context.setDefaultTimeout(SLOWEST_MS);
   const page = await context.newPage();
   const faults = [];
   page.on("console", (m) => (m.type() === "error" || m.type() === "warning") && faults.push(`${m.type()}: ${m.text()}`));

@@ -50,6 +50,7 @@ export function lookUp(api, of) {
       return field === "au_least" ? reads && 1 - reads.stalled_share_at_most : reads?.[field];
     }
     case "profiles":
+      if (!id && field === "count") return api.profiles.length;
       return find(api.profiles, "workload", id)?.[field];
     case "warmups":
       return id === "count" ? api.warmups.filter((w) => w.state === field).length : find(api.warmups, "id", id)?.[field];

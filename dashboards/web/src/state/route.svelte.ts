@@ -1,0 +1,19 @@
+// Which view is open: the URL's fragment, so that each has its own address.
+
+export const VIEWS = { now: "Now", workloads: "Workloads", sites: "Sites", governance: "Governance" } as const;
+export type ViewName = keyof typeof VIEWS;
+
+const named = (): ViewName => {
+  const name = location.hash.slice(1);
+  return name in VIEWS ? (name as ViewName) : "now";
+};
+
+class Route {
+  view = $state<ViewName>(named());
+
+  constructor() {
+    addEventListener("hashchange", () => (this.view = named()));
+  }
+}
+
+export const route = new Route();
