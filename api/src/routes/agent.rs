@@ -358,12 +358,14 @@ pub(crate) async fn assignment(
 ) -> Result<Response, ApiError> {
     let known = wait::known_etag(&headers)?;
     let agent = heard_of(&api, &query.node).await?;
+    // Who has had nothing yet is answered at once, with what there is.
+    let begins = known.is_none() && query.cursor == 0;
     let first = Mutex::new(known);
     let look = || async {
         let (assignment, etag) = assigned(&api, &agent, query.cursor).await?;
         let has = first.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_with(|| etag.clone()).clone();
         let nothing = assignment.run.is_empty() && assignment.cancel.is_empty() && assignment.learn.is_empty();
-        let enough = !nothing || has != etag || query.cursor == 0;
+        let enough = !nothing || has != etag || begins;
         Ok(if enough { Seen::Enough((assignment, etag)) } else { Seen::Same((assignment, etag)) })
     };
     let topics = [Topic::Plans, Topic::Namespace, Topic::Warmups, Topic::Settings];
