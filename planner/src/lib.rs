@@ -7,14 +7,19 @@
 //!
 //! [`Plan`]: foretide_flow::Plan
 
+mod advise;
+pub mod assign;
 mod config;
 mod explain;
 mod gather;
 mod grid;
+mod ledger;
 mod left_out;
 mod problem;
+pub mod simulate;
 mod solve;
 
+pub use advise::{Advice, AdviceRequest, advise};
 pub use config::{Config, ConfigError};
 pub use explain::{PlanDiff, diff, explain, show};
 pub use problem::{Brakes, DemandLoad, NothingResident, Problem, Residency, RunningMove, WarmupDemand, WarmupFile};

@@ -11,7 +11,6 @@
 //! window, and what it is worth falls with each.
 
 mod identity;
-mod ledger;
 mod place;
 mod write;
 
@@ -21,9 +20,9 @@ use foretide_flow::{FilePath, Move, Plan, SiteId, Timestamp, VolumeId};
 
 use crate::gather::{Cause, Gathered, Route, Want, gather};
 use crate::grid::Grid;
+use crate::ledger::{Booking, Lane, Ledger};
 use crate::left_out::Why;
 use crate::problem::Problem;
-use ledger::{Booking, Lane, Ledger};
 
 /// Decides what is moved, whence, when and why. Pure: the same problem gives the same plan (promise F).
 ///

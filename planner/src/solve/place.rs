@@ -8,8 +8,8 @@ use foretide_flow::{TimeWindow, Timestamp};
 
 use super::{Decision, Table};
 use crate::gather::{Cause, Want};
+use crate::ledger::Need;
 use crate::left_out::Why;
-use crate::solve::ledger::Need;
 
 /// Arrival by the end of `slot`, which the read is still ahead of with probability `in_time`.
 struct Tier {

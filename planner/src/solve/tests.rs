@@ -10,7 +10,7 @@ use foretide_flow::{
 use proptest::prelude::*;
 
 use crate::problem::{DemandLoad, RunningMove, WarmupDemand, WarmupFile};
-use crate::{Brakes, Config, NothingResident, Problem, Residency, diff, explain, show, solve};
+use crate::{AdviceRequest, Brakes, Config, NothingResident, Problem, Residency, advise, diff, explain, show, solve};
 
 const NOW: Timestamp = Timestamp(1_800_000_000_000_000);
 
@@ -350,6 +350,38 @@ fn g_demand_goes_first() {
     case.demand = vec![DemandLoad { from: site("store"), to: site("gpu-0"), bytes_per_second: 5e6 }];
     let busy = case.solve().moves.len();
     assert!(busy > 0 && busy < calm, "{busy} of {calm}");
+}
+
+#[test]
+fn advice_weighs_moving_the_data_against_moving_the_job() {
+    let mut case = Case::new(topology(100, 1000, 1 << 40));
+    case.topology.links[1].rate = BitsPerSecond(10_000_000_000);
+    case.topology.links.retain(|l| l.to != site("gpu-2"));
+    let deny = Rule {
+        name: "no".into(),
+        effect: Effect::Deny,
+        volume: None,
+        paths: Some("f/7".into()),
+        tags: BTreeMap::new(),
+        sites: vec![site("gpu-3")],
+        jurisdictions: vec![],
+        outside_jurisdictions: vec![],
+        until: None,
+    };
+    case.rules = Ruleset::new(vec![deny], Effect::Allow, &case.topology).unwrap();
+    let files: Vec<_> = (0..500).map(|i| WarmupFile { path: path(&format!("f/{i}")), bytes: 10_000_000 }).collect();
+    let free = |s: &SiteId| (s == &site("gpu-9")).then_some(0);
+    let request = AdviceRequest { volume: &volume(), files: &files, candidates: &[], free_accelerators: &free };
+    let advice = advise(&case.problem(None), &request);
+    assert_eq!(advice.len(), 101);
+    assert_eq!(advice[0].site, site("store"), "where the data is, nothing is to be moved");
+    assert_eq!(advice[1].site, site("gpu-1"), "then where the link is fastest");
+    assert!(
+        (advice[1].ready_p50_s - 5e9 / (1.25e9 * 0.95)).abs() < 0.5 && advice[1].ready_p90_s > advice[1].ready_p50_s
+    );
+    assert_eq!(advice[98].site, site("gpu-9"), "no accelerator is free there");
+    let last: Vec<_> = advice[99..].iter().map(|a| (a.possible, a.site.as_str(), a.rule.as_deref())).collect();
+    assert_eq!(last, [(false, "gpu-2", None), (false, "gpu-3", Some("no"))]);
 }
 
 /// (f): the plan made a moment later, when the link has carried what it can, is nearly the same plan.

@@ -3,10 +3,10 @@
 use foretide_flow::{Move, MoveCause, MoveId, Plan, Priority, Timestamp};
 
 use super::identity::{move_id, plan_id};
-use super::ledger::Booking;
 use super::{Decision, Table};
 use crate::gather::{Cause, Excluded, Route, Want};
 use crate::grid::Grid;
+use crate::ledger::Booking;
 use crate::problem::Problem;
 
 /// The plan: moves in the order in which they should start.

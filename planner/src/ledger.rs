@@ -80,6 +80,18 @@ impl Ledger {
         (self.lanes.len() - 1) as u32
     }
 
+    /// Bytes that may leave a site in each slot over all its lanes.
+    pub(crate) fn limit_egress(&mut self, site: u32, bytes_per_slot: i64) {
+        let at = site as usize * self.slots;
+        self.egress[at..at + self.slots].fill(bytes_per_slot);
+    }
+
+    /// Bytes that may enter a site in each slot over all its lanes.
+    pub(crate) fn limit_ingress(&mut self, site: u32, bytes_per_slot: i64) {
+        let at = site as usize * self.slots;
+        self.ingress[at..at + self.slots].fill(bytes_per_slot);
+    }
+
     pub(crate) fn set_cache(&mut self, site: u32, bytes: i64) {
         let at = site as usize * self.slots;
         self.cache[at..at + self.slots].fill(bytes);
@@ -160,6 +172,36 @@ impl Ledger {
         let out = self.egress[from as usize * self.slots + slot];
         let inn = self.ingress[to as usize * self.slots + slot];
         self.rate[lane as usize * self.slots + slot].min(out).min(inn)
+    }
+
+    /// Bytes that may arrive in `slot` and stay until `last_use`.
+    pub(crate) fn room(&self, lane: u32, slot: usize, last_use: usize) -> i64 {
+        self.cache_of(lane)[slot..=last_use].iter().copied().min().unwrap_or(0)
+    }
+
+    /// Takes rate in one slot and room from it to the last use.
+    pub(crate) fn take(&mut self, lane: u32, slot: usize, last_use: usize, bytes: i64) {
+        let Lane { from, to } = self.lanes[lane as usize];
+        self.rate[lane as usize * self.slots + slot] -= bytes;
+        self.egress[from as usize * self.slots + slot] -= bytes;
+        self.ingress[to as usize * self.slots + slot] -= bytes;
+        let to = to as usize * self.slots;
+        self.cache[to + slot..=to + last_use].iter_mut().for_each(|free| *free -= bytes);
+    }
+
+    /// Slots of the time axis.
+    pub(crate) fn slots(&self) -> usize {
+        self.slots
+    }
+
+    /// The lanes by number.
+    pub(crate) fn lanes(&self) -> &[Lane] {
+        &self.lanes
+    }
+
+    /// What is free: rate by lane and slot; egress, ingress and cache by site and slot.
+    pub(crate) fn resources(&self) -> [&[i64]; 4] {
+        [&self.rate, &self.egress, &self.ingress, &self.cache]
     }
 
     fn apply(&mut self, booking: &Booking, sign: i64) {

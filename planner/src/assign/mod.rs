@@ -1,0 +1,159 @@
+//! The problem by numbers: demands, ways and what is free, without names. The core on which plans of any size rest.
+//!
+//! As a linear program: choose how much of each demand travels by which way in which slot, so that the worth is
+//! greatest and no rate, egress, ingress or cache is exceeded. Two things are made of it:
+//! - [`greedy`](Instance::greedy): most worth per byte first, each as late as possible. One pass.
+//! - [`priced`](Instance::priced): every resource gets a price, found by subgradient steps on the dual; a demand is
+//!   worth what it earns beyond the prices of its cheapest column. The greedy order by that excess, each in its
+//!   cheapest slots, wastes no scarce slot on a demand that could have gone elsewhere. Any prices at all bound the
+//!   optimum from above (weak duality), so the gap that comes with the answer is certain, without a solver.
+//!
+//! A demand is an extent of many chunks; it may travel in parts of whole grains, and is worth what its parts are.
+
+mod dual;
+mod fill;
+mod group;
+mod replan;
+
+use crate::ledger::{Lane, Ledger};
+
+pub use group::{ChunkRow, group};
+
+/// Bytes that are wanted at a site by the end of a slot.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Demand {
+    /// Bytes.
+    pub bytes: u64,
+    /// Money if all of it is there in time.
+    pub worth: f64,
+    /// Part of the money for the link that is spent in vain, between 0 and 1: the probability that it is not read.
+    pub vain: f32,
+    /// Which list of ways ([`Instance::add_ways`]).
+    pub ways: u32,
+    /// Not before this slot.
+    pub release: u16,
+    /// By the end of this slot.
+    pub deadline: u16,
+    /// Kept to the end of this slot.
+    pub last_use: u16,
+}
+
+/// What there is to decide on.
+#[derive(Clone, Debug)]
+pub struct Instance {
+    ledger: Ledger,
+    /// Money per byte, by lane.
+    cost: Vec<f64>,
+    /// Lanes that lead to where a demand is wanted, by list.
+    ways: Vec<Vec<u32>>,
+    /// Parts are multiples of this, bytes; what is smaller travels whole.
+    grain_bytes: u64,
+    demands: Vec<Demand>,
+}
+
+/// Part of a demand, on one lane in one slot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Part {
+    /// Which demand.
+    pub demand: u32,
+    /// On which lane.
+    pub lane: u32,
+    /// In which slot.
+    pub slot: u16,
+    /// Bytes.
+    pub bytes: u64,
+}
+
+/// What was decided.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Assignment {
+    /// Parts that travel.
+    pub parts: Vec<Part>,
+    /// Money they are worth, less what they cost.
+    pub worth: f64,
+    /// No assignment is worth more; infinite where nothing was computed.
+    pub bound: f64,
+}
+
+impl Assignment {
+    /// How far from the best it can be at most, as part of the bound.
+    pub fn gap(&self) -> f64 {
+        if self.bound > 0.0 { (self.bound - self.worth).max(0.0) / self.bound } else { 0.0 }
+    }
+}
+
+impl Instance {
+    /// No lane, no demand; sites without limits and without caches.
+    pub fn new(slots: u16, sites: u32, grain_bytes: u64) -> Self {
+        let ledger = Ledger::new(slots as usize, sites as usize);
+        Self { ledger, cost: Vec::new(), ways: Vec::new(), grain_bytes: grain_bytes.max(1), demands: Vec::new() }
+    }
+
+    /// A directed link: bytes it carries in each slot, money per byte. Gives its number.
+    pub fn add_lane(&mut self, from: u32, to: u32, bytes_per_slot: u64, cost_per_byte: f64) -> u32 {
+        self.cost.push(cost_per_byte);
+        let bytes = i64::try_from(bytes_per_slot).unwrap_or(i64::MAX);
+        self.ledger.add_lane(Lane { from, to }, std::iter::repeat(bytes))
+    }
+
+    /// Bytes that a site's cache holds.
+    pub fn set_cache(&mut self, site: u32, bytes: u64) {
+        self.ledger.set_cache(site, bytes as i64);
+    }
+
+    /// Bytes that may leave and enter a site in each slot, over all its links.
+    pub fn limit_site(&mut self, site: u32, egress_bytes: u64, ingress_bytes: u64) {
+        self.ledger.limit_egress(site, egress_bytes as i64);
+        self.ledger.limit_ingress(site, ingress_bytes as i64);
+    }
+
+    /// Lanes that demands may choose from; all lead to the same site. Gives the list's number.
+    pub fn add_ways(&mut self, lanes: Vec<u32>) -> u32 {
+        self.ways.push(lanes);
+        (self.ways.len() - 1) as u32
+    }
+
+    /// Adds a demand.
+    ///
+    /// # Panics
+    /// If its slots are not in order within the axis, or its ways are unknown.
+    pub fn add(&mut self, demand: Demand) {
+        assert!(demand.release <= demand.deadline && demand.deadline <= demand.last_use, "slots out of order");
+        assert!((demand.last_use as usize) < self.ledger.slots(), "beyond the last slot");
+        assert!((demand.ways as usize) < self.ways.len(), "unknown ways");
+        self.demands.push(demand);
+    }
+
+    /// The demands.
+    pub fn demands(&self) -> &[Demand] {
+        &self.demands
+    }
+
+    /// Replaces demands, for the next plan.
+    pub fn demands_mut(&mut self) -> &mut [Demand] {
+        &mut self.demands
+    }
+
+    /// What a demand earns on a lane per byte.
+    fn density(&self, demand: &Demand, lane: u32) -> f64 {
+        demand.worth / demand.bytes as f64 - self.cost[lane as usize] * f64::from(demand.vain)
+    }
+
+    /// The excess of what is taken over what there is, over all resources; zero for every answer of this module.
+    pub fn excess_bytes(&self, assignment: &Assignment) -> i64 {
+        let mut ledger = self.ledger.clone();
+        let before: i64 = negative(&ledger);
+        for p in &assignment.parts {
+            let d = &self.demands[p.demand as usize];
+            ledger.take(p.lane, p.slot as usize, d.last_use as usize, p.bytes as i64);
+        }
+        negative(&ledger) - before
+    }
+}
+
+fn negative(ledger: &Ledger) -> i64 {
+    ledger.resources().into_iter().flatten().map(|free| (-free).max(0)).sum()
+}
+
+#[cfg(test)]
+mod tests;
