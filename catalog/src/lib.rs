@@ -20,6 +20,7 @@
 //! Waiting: no call waits for news. Who wants news takes [`House::changes`] before it looks, looks, and waits for
 //! the next change if it saw nothing; so no change falls between.
 
+mod codec;
 mod error;
 mod extents;
 mod fleet;
@@ -31,6 +32,7 @@ mod namespace;
 mod outcomes;
 mod plans;
 mod progress;
+mod sql;
 mod topics;
 mod warmups;
 
@@ -39,9 +41,10 @@ pub use fleet::{Agent, Fleet, NextSequences, NodeLosses, Recorded, Run, RunFilte
 pub use house::{AuditEntry, AuditRecord, Event, House, Token};
 pub use learned::{ForecastFilter, Learned, ModelSnapshot};
 pub use memory::in_memory;
-pub use namespace::{Changed, FileQuery, Found, Namespace, Totals};
+pub use namespace::{Changed, FileQuery, Found, FoundPage, Namespace, Totals};
 pub use outcomes::{Outcomes, ReadFilter, RefusalRecord, ResidentFile, SiteStatus};
 pub use plans::{MoveChanges, MoveFilter, MoveRecord, PlanChange, PlanSummary, Plans};
+pub use sql::{PostgresConfig, SqliteConfig, open_postgres, open_sqlite};
 pub use topics::Topic;
 pub use warmups::{WarmupFilter, WarmupTaken, WarmupUpdate, Warmups};
 
@@ -52,6 +55,18 @@ pub type Result<T> = std::result::Result<T, CatalogError>;
 pub trait Catalog: Namespace + Fleet + Learned + Plans + Outcomes + Warmups + House {}
 
 impl<T: Namespace + Fleet + Learned + Plans + Outcomes + Warmups + House> Catalog for T {}
+
+/// Opens what `database` names, all else as usual: `postgres://…`, or the path of an SQLite file.
+///
+/// # Errors
+/// As [`open_postgres`] and [`open_sqlite`].
+pub async fn open(database: &str) -> Result<std::sync::Arc<dyn Catalog>> {
+    if database.starts_with("postgres://") || database.starts_with("postgresql://") {
+        open_postgres(&PostgresConfig::at(database)).await
+    } else {
+        open_sqlite(&SqliteConfig::at(database)).await
+    }
+}
 
 /// Part of a list, and where the rest begins.
 #[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]

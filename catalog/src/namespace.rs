@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use foretide_flow::{
-    Entry, FilePath, FileVersion, LearnRequest, Listing, Manifest, NodeId, SiteId, Timestamp, VolumeId,
+    Entry, EntryKind, FilePath, FileVersion, LearnRequest, Listing, Manifest, NodeId, SiteId, Timestamp, VolumeId,
 };
 use serde::{Deserialize, Serialize};
 
@@ -57,8 +57,6 @@ pub struct FileQuery {
     pub tags: BTreeMap<String, String>,
     /// Some of it resident at this site.
     pub resident_at: Option<SiteId>,
-    /// Only what comes after this file in order of volume, directory, name.
-    pub after: Option<(VolumeId, FilePath)>,
 }
 
 /// A file that a query found.
@@ -71,9 +69,19 @@ pub struct Found {
     pub entry: Entry,
 }
 
+/// What a search found so far.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct FoundPage {
+    /// Files that match.
+    pub items: Vec<Found>,
+    /// Hand this back as `cursor` to search on; none at the end. A page may hold fewer files than asked for, or none,
+    /// and yet not be the last: a call looks at a bounded number of files.
+    pub next: Option<String>,
+}
+
 /// Files by path, and what is wanted of them.
 ///
-/// Order of files everywhere: by directory, then by name, both as bytes.
+/// Order of files: by directory, then by name, both as bytes; [`find_files`](Namespace::find_files) has its own.
 #[async_trait]
 pub trait Namespace: Send + Sync {
     /// Replaces what is known of that one directory. A subdirectory that is no longer in it goes with all below
@@ -108,12 +116,12 @@ pub trait Namespace: Send + Sync {
     /// Directories below `prefix`, itself included, that are known to exist and not learned; at most `limit`.
     async fn unlearned(&self, volume: &VolumeId, prefix: &FilePath, limit: usize) -> Result<Vec<FilePath>>;
 
-    /// Regular files that match, in order of volume, directory, name; at most `limit` and at most
+    /// Regular files that match, each once, in an order that suits the search; at most `limit` a page and at most
     /// [`PAGE_ITEMS`](crate::limits::PAGE_ITEMS).
     ///
     /// # Errors
-    /// `Refused` if `below` is given without `volume`.
-    async fn find_files(&self, query: &FileQuery, limit: usize) -> Result<Vec<Found>>;
+    /// `Refused` if `below` is given without `volume`, or the cursor is none of this search's.
+    async fn find_files(&self, query: &FileQuery, cursor: Option<&str>, limit: usize) -> Result<FoundPage>;
 
     /// Sets the tags of a subtree (or file), in place of those that it carried itself. Empty takes them away.
     ///
@@ -193,13 +201,40 @@ pub(crate) fn check_query(query: &FileQuery) -> Result<()> {
     }
 }
 
+/// For a cursor that no page of this search gave.
+pub(crate) fn bad_cursor(cursor: &str) -> CatalogError {
+    let why = "no page of this search gave it: start without one".into();
+    CatalogError::Refused { what: "cursor", name: cursor.to_owned(), why }
+}
+
 /// Whether two entries of one name are the same bytes.
 pub(crate) fn same_file(a: &Entry, b: &Entry) -> bool {
     a.kind == b.kind && a.size == b.size && a.version == b.version
 }
 
+/// Whether this is a regular file that matches all conditions but where it is resident.
+pub(crate) fn matches(
+    query: &FileQuery,
+    volume: &VolumeId,
+    entry: &Entry,
+    tags: impl FnOnce() -> BTreeMap<String, String>,
+) -> bool {
+    entry.kind == EntryKind::File
+        && query.volume.as_ref().is_none_or(|v| v == volume)
+        && query.below.as_ref().is_none_or(|dir| entry.path.is_within(dir))
+        && query.min_bytes.is_none_or(|min| entry.size >= min)
+        && query.max_bytes.is_none_or(|max| entry.size <= max)
+        && query.modified_from.is_none_or(|from| entry.modified_at >= from)
+        && query.modified_before.is_none_or(|before| entry.modified_at < before)
+        && name_matches(query, entry.path.name())
+        && (query.tags.is_empty() || {
+            let tags = tags();
+            query.tags.iter().all(|(k, v)| tags.get(k) == Some(v))
+        })
+}
+
 /// Whether a name holds the query's part and ends in its suffix.
-pub(crate) fn name_matches(query: &FileQuery, name: &[u8]) -> bool {
+fn name_matches(query: &FileQuery, name: &[u8]) -> bool {
     let name = name.to_ascii_lowercase();
     let part = query.name_part.as_ref().map(|p| p.to_ascii_lowercase());
     let suffix = query.suffix.as_ref().map(|s| s.to_ascii_lowercase());

@@ -1,10 +1,12 @@
 //! What is to be moved, and how far it is.
 
+use std::collections::HashSet;
+
 use async_trait::async_trait;
 use foretide_flow::{Move, MoveId, MoveState, Plan, PlanId, SiteId, Timestamp, VolumeId, WarmupId, WorkloadId};
 use serde::{Deserialize, Serialize};
 
-use crate::{Page, Result};
+use crate::{CatalogError, Page, Result};
 
 /// What a plan changed against the moves that were planned or running.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -96,6 +98,9 @@ pub trait Plans: Send + Sync {
     /// Writes a plan down: its moves are upserted by id, planned and running moves that it no longer has are
     /// cancelled, its refusals are kept as evidence, warm-ups that have moves in it become `Planned`. A plan whose
     /// id is known changes nothing.
+    ///
+    /// # Errors
+    /// `Refused` if a move is in it twice.
     async fn put_plan(&self, plan: &Plan) -> Result<PlanChange>;
 
     /// The last plan put.
@@ -117,6 +122,19 @@ pub trait Plans: Send + Sync {
     /// becomes `Running`. At most [`MOVES_PER_ASSIGNMENT`](crate::limits::MOVES_PER_ASSIGNMENT): ask again with the
     /// new cursor for the rest. It does not wait: see [`Topic::Plans`](crate::Topic::Plans).
     async fn assignment_since(&self, site: &SiteId, cursor: u64) -> Result<MoveChanges>;
+}
+
+/// Whether each move is in the plan once.
+pub(crate) fn check_plan(plan: &Plan) -> Result<()> {
+    let mut ids = HashSet::with_capacity(plan.moves.len());
+    match plan.moves.iter().find(|m| !ids.insert(&m.id)) {
+        Some(twice) => Err(CatalogError::Refused {
+            what: "plan",
+            name: plan.id.to_string(),
+            why: format!("move {} is in it twice", twice.id),
+        }),
+        None => Ok(()),
+    }
 }
 
 /// A plan in one line.

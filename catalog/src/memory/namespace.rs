@@ -9,8 +9,8 @@ use foretide_flow::{
 };
 
 use super::{InMemory, State};
-use crate::namespace::{check_listing, check_query, name_matches, same_file};
-use crate::{CatalogError, Changed, FileQuery, Found, Namespace, Result, Topic, Totals, limits};
+use crate::namespace::{bad_cursor, check_listing, check_query, matches, same_file};
+use crate::{CatalogError, Changed, FileQuery, Found, FoundPage, Namespace, Result, Topic, Totals, limits};
 
 /// What one volume's tree is known to be.
 #[derive(Default)]
@@ -195,29 +195,22 @@ impl Namespace for InMemory {
         Ok(found.into_iter().take(limit.min(limits::PAGE_ITEMS)).collect())
     }
 
-    async fn find_files(&self, query: &FileQuery, limit: usize) -> Result<Vec<Found>> {
+    async fn find_files(&self, query: &FileQuery, cursor: Option<&str>, limit: usize) -> Result<FoundPage> {
         check_query(query)?;
+        let seen = cursor.map_or(Ok(0), |c| c.parse().map_err(|_| bad_cursor(c)))?;
         let state = self.state();
         let resident = query.resident_at.as_ref().map(|site| state.outcomes.paths_at(site));
-        let key = |v: &VolumeId, p: &FilePath| (v.clone(), p.parent(), p.name().to_vec());
-        let after = query.after.as_ref().map(|(v, p)| key(v, p));
-        let matches = |v: &VolumeId, e: &Entry| {
-            query.volume.as_ref().is_none_or(|q| q == v)
-                && query.below.as_ref().is_none_or(|dir| e.path.is_within(dir))
-                && name_matches(query, e.path.name())
-                && query.min_bytes.is_none_or(|min| e.size >= min)
-                && query.max_bytes.is_none_or(|max| e.size <= max)
-                && query.modified_from.is_none_or(|from| e.modified_at >= from)
-                && query.modified_before.is_none_or(|before| e.modified_at < before)
+        let wanted = |v: &VolumeId, e: &Entry| {
+            matches(query, v, e, || state.namespace.effective_tags(v, &e.path))
                 && resident.as_ref().is_none_or(|r| r.contains(&(v.clone(), e.path.clone())))
-                && (query.tags.is_empty() || {
-                    let tags = state.namespace.effective_tags(v, &e.path);
-                    query.tags.iter().all(|(k, v)| tags.get(k) == Some(v))
-                })
-                && after.as_ref().is_none_or(|a| key(v, &e.path) > *a)
         };
-        let found = state.namespace.files().filter(|(v, e)| matches(v, e)).take(limit.min(limits::PAGE_ITEMS));
-        Ok(found.map(|(v, e)| Found { volume: v.clone(), entry: e.clone() }).collect())
+        // The cursor is how many matches were shown.
+        let mut rest = state.namespace.files().filter(|(v, e)| wanted(v, e)).skip(seen);
+        let limit = limit.min(limits::PAGE_ITEMS);
+        let found = rest.by_ref().take(limit).map(|(v, e)| Found { volume: v.clone(), entry: e.clone() });
+        let items: Vec<_> = found.collect();
+        let next = rest.next().map(|_| (seen + items.len()).to_string());
+        Ok(FoundPage { items, next })
     }
 
     async fn put_tags(&self, volume: &VolumeId, path: &FilePath, tags: &BTreeMap<String, String>) -> Result<()> {

@@ -19,8 +19,9 @@ use crate::{Outcomes, Page, ReadFilter, Recorded, RefusalRecord, ResidentFile, R
 pub(super) struct Happened {
     stores: BTreeMap<NodeId, (u64, StoreReport)>,
     sites: BTreeMap<SiteId, SiteStatus>,
+    site_waited_us: BTreeMap<SiteId, u64>,
     resident: BTreeMap<(SiteId, VolumeId, FilePath), Ranges>,
-    reads: BTreeMap<(RunId, SiteId), (u64, ReadSummary)>,
+    reads: BTreeMap<(RunId, SiteId), (u64, ReadSummary, u64)>,
     refusals: BTreeMap<u64, ([u8; 32], Refusal)>,
     last_refusal: u64,
     /// By warm-up and node, with the number of the batch that counted.
@@ -99,14 +100,15 @@ impl State {
         match outcome {
             Outcome::Moved { id, at, bytes, wire_bytes } => {
                 let status = self.outcomes.site(site);
-                status.prefetched_bytes += bytes;
-                status.wire_bytes += wire_bytes;
+                status.prefetched_bytes = status.prefetched_bytes.saturating_add(*bytes);
+                status.wire_bytes = status.wire_bytes.saturating_add(*wire_bytes);
                 self.move_ended(site, id, *at, recorded_at, Ok(*wire_bytes));
             }
             Outcome::Failed { id, at, why } => self.move_ended(site, id, *at, recorded_at, Err(why)),
             Outcome::Read { .. } => self.read(site, outcome),
             Outcome::Evicted { volume, path, unread_prefetched_bytes, .. } => {
-                self.outcomes.site(site).wasted_bytes += unread_prefetched_bytes;
+                let status = self.outcomes.site(site);
+                status.wasted_bytes = status.wasted_bytes.saturating_add(*unread_prefetched_bytes);
                 self.outcomes.resident.remove(&(site.clone(), volume.clone(), path.clone()));
             }
             Outcome::Refused(refusal) => self.refuse(refusal),
@@ -143,9 +145,8 @@ impl State {
             return;
         };
         let status = self.outcomes.site(site);
-        status.read_bytes += bytes;
-        status.read_prefetched_bytes += prefetched_bytes;
-        status.waited_s += *waited_us as f64 / 1e6;
+        status.read_bytes = status.read_bytes.saturating_add(*bytes);
+        status.read_prefetched_bytes = status.read_prefetched_bytes.saturating_add(*prefetched_bytes);
         match found {
             Found::Hit => status.hits += 1,
             Found::Late => status.late += 1,
@@ -155,17 +156,20 @@ impl State {
         if self.namespace.entry(volume, path).is_some_and(|e| *bytes >= e.size) {
             self.outcomes.arrived((site.clone(), volume.clone(), path.clone()), 0, *bytes);
         }
+        *self.outcomes.site_waited_us.entry(site.clone()).or_default() += waited_us;
         let Some(run) = run else { return };
         let key = (run.clone(), site.clone());
         let number = self.outcomes.reads.get(&key).map(|r| r.0).unwrap_or_else(|| self.number());
-        let (_, sum) = self.outcomes.reads.entry(key).or_insert_with(|| (number, first_read(run, site, *at)));
+        let row = self.outcomes.reads.entry(key).or_insert_with(|| (number, first_read(run, site, *at), 0));
+        let (_, sum, waited) = row;
+        *waited += waited_us;
         sum.reads += 1;
         sum.bytes += bytes;
         sum.prefetched_bytes += prefetched_bytes;
         sum.hits += u64::from(*found == Found::Hit);
         sum.late += u64::from(*found == Found::Late);
         sum.misses += u64::from(*found == Found::Miss);
-        sum.waited_s += *waited_us as f64 / 1e6;
+        sum.waited_s = *waited as f64 / 1e6;
         sum.started_at = sum.started_at.min(*at);
     }
 
@@ -230,6 +234,7 @@ impl Outcomes for InMemory {
             status.capacity_bytes += store.capacity_bytes;
             status.reported_at = status.reported_at.max(Some(store.at));
         }
+        status.waited_s = state.outcomes.site_waited_us.get(site).map_or(0.0, |us| *us as f64 / 1e6);
         Ok(status)
     }
 
@@ -268,7 +273,7 @@ impl Outcomes for InMemory {
         limit: usize,
     ) -> Result<Page<ReadSummary>> {
         let state = self.state();
-        let sums = state.outcomes.reads.values().map(|(number, sum)| (*number, state.with_run(sum)));
+        let sums = state.outcomes.reads.values().map(|(number, sum, _)| (*number, state.with_run(sum)));
         let wanted = sums.filter(|(_, s)| {
             filter.run.as_ref().is_none_or(|r| *r == s.run)
                 && filter.workload.as_ref().is_none_or(|w| *w == s.workload)

@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use foretide_flow::{MoveCause, MoveId, MoveState, Plan, PlanId, SiteId, Timestamp, WarmupState};
 
 use super::{InMemory, State, page};
-use crate::plans::summary;
+use crate::plans::{check_plan, summary};
 use crate::progress::{is_active, may_revive};
 use crate::{MoveChanges, MoveFilter, MoveRecord, Page, PlanChange, PlanSummary, Plans, Result, Topic, limits};
 
@@ -126,6 +126,7 @@ impl State {
 #[async_trait]
 impl Plans for InMemory {
     async fn put_plan(&self, plan: &Plan) -> Result<PlanChange> {
+        check_plan(plan)?;
         let changed = self.state().put_plan(plan);
         self.tell(&[Topic::Plans, Topic::Warmups]);
         Ok(changed)

@@ -1,0 +1,245 @@
+//! The two engines behind one face: open a transaction, run a statement, take its rows.
+//!
+//! Statements are shared text (both know `$1`, `ON CONFLICT`, `RETURNING`); what differs between the engines is
+//! here and in `sqlite.rs` and `postgres.rs`, and nowhere else.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use sqlx::postgres::{PgArguments, PgRow};
+use sqlx::query::Query;
+use sqlx::sqlite::{SqliteArguments, SqliteRow};
+use sqlx::{AssertSqlSafe, Postgres, Row as _, Sqlite, Transaction};
+
+use super::text::{Arg, Statement};
+use super::{postgres, sqlite};
+use crate::{CatalogError, Result};
+
+/// An engine with its connections.
+pub(super) enum Engine {
+    Sqlite(sqlite::Store),
+    Postgres(postgres::Store),
+}
+
+/// A transaction. Dropped without [`Tx::commit`], it changes nothing.
+pub(super) struct Tx {
+    open: Open,
+    place: Arc<Path>,
+}
+
+enum Open {
+    Sqlite(Transaction<'static, Sqlite>),
+    Postgres(Transaction<'static, Postgres>),
+}
+
+/// A row of either engine.
+pub(super) enum Row {
+    Sqlite(SqliteRow),
+    Postgres(PgRow),
+}
+
+macro_rules! bound {
+    ($sql:expr, $args:expr) => {{
+        let mut query = sqlx::query(AssertSqlSafe($sql));
+        for arg in $args {
+            query = match *arg {
+                Arg::Int(v) => query.bind(v),
+                Arg::Real(v) => query.bind(v),
+                Arg::Text(v) => query.bind(v),
+                Arg::Blob(v) => query.bind(v),
+            };
+        }
+        query
+    }};
+}
+
+fn for_sqlite(sql: &str, args: &[Arg<'_>]) -> Query<'static, Sqlite, SqliteArguments> {
+    bound!(sql, args)
+}
+
+fn for_postgres(sql: &str, args: &[Arg<'_>]) -> Query<'static, Postgres, PgArguments> {
+    bound!(sql, args)
+}
+
+impl Engine {
+    fn place(&self) -> Arc<Path> {
+        match self {
+            Self::Sqlite(store) => store.place.clone(),
+            Self::Postgres(store) => store.place.clone(),
+        }
+    }
+
+    /// Whether there is an index of names (see `names.rs`).
+    pub(super) fn finds_names(&self) -> bool {
+        matches!(self, Self::Sqlite(_))
+    }
+
+    /// A transaction that writes. SQLite has one at a time: waiting for it is waiting for its pool of one connection.
+    pub(super) async fn write(&self) -> Result<Tx> {
+        let place = self.place();
+        let open = match self {
+            Self::Sqlite(store) => store.writer.begin_with("BEGIN IMMEDIATE").await.map(Open::Sqlite),
+            Self::Postgres(store) => store.pool.begin().await.map(Open::Postgres),
+        };
+        open.map(|open| Tx { open, place: place.clone() }).map_err(|e| told(&place, e))
+    }
+
+    /// A transaction that reads one state of everything.
+    pub(super) async fn read(&self) -> Result<Tx> {
+        const SNAPSHOT: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
+        let place = self.place();
+        let open = match self {
+            Self::Sqlite(store) => store.readers.begin().await.map(Open::Sqlite),
+            Self::Postgres(store) => store.pool.begin_with(SNAPSHOT).await.map(Open::Postgres),
+        };
+        open.map(|open| Tx { open, place: place.clone() }).map_err(|e| told(&place, e))
+    }
+
+    /// Rows of one statement that reads.
+    pub(super) async fn rows(&self, sql: &str, args: &[Arg<'_>]) -> Result<Vec<Row>> {
+        let rows = match self {
+            Self::Sqlite(store) => {
+                for_sqlite(sql, args).fetch_all(&store.readers).await.map(|r| r.into_iter().map(Row::Sqlite).collect())
+            }
+            Self::Postgres(store) => {
+                for_postgres(sql, args).fetch_all(&store.pool).await.map(|r| r.into_iter().map(Row::Postgres).collect())
+            }
+        };
+        rows.map_err(|e| told(&self.place(), e))
+    }
+
+    /// The first row of one statement that reads.
+    pub(super) async fn row(&self, sql: &str, args: &[Arg<'_>]) -> Result<Option<Row>> {
+        Ok(self.rows(sql, args).await?.into_iter().next())
+    }
+
+    /// Rows of a statement put together.
+    pub(super) async fn ask(&self, statement: &Statement<'_>) -> Result<Vec<Row>> {
+        self.rows(&statement.sql, &statement.args).await
+    }
+}
+
+impl Tx {
+    /// Whether rows can be taken past others' locks.
+    pub(super) fn skips_locked(&self) -> bool {
+        matches!(self.open, Open::Postgres(_))
+    }
+
+    /// Runs a statement; answers how many rows it touched.
+    pub(super) async fn run(&mut self, sql: &str, args: &[Arg<'_>]) -> Result<u64> {
+        let done = match &mut self.open {
+            Open::Sqlite(tx) => for_sqlite(sql, args).execute(&mut **tx).await.map(|d| d.rows_affected()),
+            Open::Postgres(tx) => for_postgres(sql, args).execute(&mut **tx).await.map(|d| d.rows_affected()),
+        };
+        done.map_err(|e| told(&self.place, e))
+    }
+
+    /// Rows of a statement.
+    pub(super) async fn rows(&mut self, sql: &str, args: &[Arg<'_>]) -> Result<Vec<Row>> {
+        let rows = match &mut self.open {
+            Open::Sqlite(tx) => {
+                for_sqlite(sql, args).fetch_all(&mut **tx).await.map(|r| r.into_iter().map(Row::Sqlite).collect())
+            }
+            Open::Postgres(tx) => {
+                for_postgres(sql, args).fetch_all(&mut **tx).await.map(|r| r.into_iter().map(Row::Postgres).collect())
+            }
+        };
+        rows.map_err(|e| told(&self.place, e))
+    }
+
+    /// The first row of a statement.
+    pub(super) async fn row(&mut self, sql: &str, args: &[Arg<'_>]) -> Result<Option<Row>> {
+        Ok(self.rows(sql, args).await?.into_iter().next())
+    }
+
+    /// Runs a statement put together.
+    pub(super) async fn perform(&mut self, statement: &Statement<'_>) -> Result<u64> {
+        self.run(&statement.sql, &statement.args).await
+    }
+
+    /// Rows of a statement put together.
+    pub(super) async fn ask(&mut self, statement: &Statement<'_>) -> Result<Vec<Row>> {
+        self.rows(&statement.sql, &statement.args).await
+    }
+
+    /// Makes it so, and durable (promise E).
+    pub(super) async fn commit(self) -> Result<()> {
+        let done = match self.open {
+            Open::Sqlite(tx) => tx.commit().await,
+            Open::Postgres(tx) => tx.commit().await,
+        };
+        done.map_err(|e| told(&self.place, e))
+    }
+}
+
+impl Row {
+    fn get<'r, T>(&'r self, column: usize) -> Result<T>
+    where
+        T: sqlx::Decode<'r, Sqlite> + sqlx::Type<Sqlite> + sqlx::Decode<'r, Postgres> + sqlx::Type<Postgres>,
+    {
+        let value = match self {
+            Self::Sqlite(row) => row.try_get(column),
+            Self::Postgres(row) => row.try_get(column),
+        };
+        value.map_err(|e| damaged("column", column, e))
+    }
+
+    pub(super) fn int(&self, column: usize) -> Result<i64> {
+        self.get(column)
+    }
+
+    pub(super) fn count(&self, column: usize) -> Result<u64> {
+        self.get::<i64>(column).map(|n| n.max(0) as u64)
+    }
+
+    pub(super) fn real(&self, column: usize) -> Result<f64> {
+        self.get(column)
+    }
+
+    pub(super) fn maybe_int(&self, column: usize) -> Result<Option<i64>> {
+        self.get(column)
+    }
+
+    pub(super) fn text(&self, column: usize) -> Result<String> {
+        self.get(column)
+    }
+
+    pub(super) fn maybe_text(&self, column: usize) -> Result<Option<String>> {
+        self.get(column)
+    }
+
+    pub(super) fn blob(&self, column: usize) -> Result<Vec<u8>> {
+        self.get(column)
+    }
+}
+
+/// For a stored value that does not read back.
+pub(super) fn damaged(what: &'static str, name: impl ToString, why: impl ToString) -> CatalogError {
+    CatalogError::Damaged { what, name: name.to_string(), why: why.to_string() }
+}
+
+/// SQLite's primary codes for a file that is damaged, and one that is no database.
+const SQLITE_CORRUPT: i32 = 11;
+const SQLITE_NOTADB: i32 = 26;
+
+/// What the caller can do about an engine's error.
+pub(super) fn told(place: &Path, error: sqlx::Error) -> CatalogError {
+    let primary = match &error {
+        sqlx::Error::Database(e) => {
+            e.code().and_then(|c| c.parse::<i32>().ok()).filter(|_| place.is_absolute()).map(|c| c & 0xff)
+        }
+        _ => None,
+    };
+    let (why, remedy) = match primary {
+        Some(SQLITE_CORRUPT) => (
+            "the file is damaged",
+            "restore it from a backup; or save what can be read with `sqlite3 FILE .recover`; or move it aside to start \
+             with an empty catalog",
+        ),
+        Some(SQLITE_NOTADB) => {
+            ("the file is no SQLite database", "name another file in the configuration, or move this one aside")
+        }
+        _ => return CatalogError::Unavailable(error.to_string()),
+    };
+    CatalogError::Unusable { place: place.into(), why: why.into(), remedy: remedy.into() }
+}

@@ -1,0 +1,538 @@
+//! Directories and files.
+//!
+//! A directory is a row of its own; a file is known by its directory's number and its name, so that a path's long
+//! front part is stored once, and a listing replaces a small range of an index.
+
+use std::collections::{BTreeMap, HashMap};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use foretide_flow::{
+    Entry, EntryKind, FilePath, FileVersion, LearnRequest, Listing, Manifest, ManifestId, NodeId, Timestamp, VolumeId,
+};
+
+use super::engine::{Row, Tx, damaged};
+use super::text::{Arg, Statement, Subtree, args, count};
+use super::{SqlCatalog, from_json, to_json, words};
+use crate::codec::{decode_chunks, encode_chunks};
+use crate::namespace::{check_listing, check_manifest, same_file};
+use crate::{CatalogError, Changed, FileQuery, FoundPage, Namespace, Result, Topic, Totals, limits};
+
+/// Columns of an entry, in the order of [`entry_of`].
+pub(super) const ENTRY: &str =
+    "f.name, f.kind, f.size, f.modified_at, f.mode, f.uid, f.gid, f.links, f.version, f.target";
+const ENTRY_COLUMNS: usize = 10;
+
+/// Rows of one `INSERT`: a few shapes, so that few statements stay prepared; 11 values a row, and both engines take
+/// 32,766.
+const ROWS_PER_INSERT: [usize; 4] = [1024, 128, 16, 1];
+
+/// Values of one `IN`.
+const VALUES_PER_IN: usize = 256;
+
+/// An entry of `directory` from the columns [`ENTRY`], the first of them at `column`.
+pub(super) fn entry_of(row: &Row, column: usize, directory: &FilePath) -> Result<Entry> {
+    let name = row.blob(column)?;
+    let path = directory.join(&name).map_err(|e| damaged("name in", directory, e))?;
+    let number = row.int(column + 1)?;
+    let kind = words::kind(number, row.maybe_text(column + 9)?);
+    let kind = kind.ok_or_else(|| damaged("entry", &path, format!("kind {number} is unknown")))?;
+    Ok(Entry {
+        kind,
+        size: row.count(column + 2)?,
+        modified_at: Timestamp(row.int(column + 3)?),
+        mode: row.int(column + 4)? as u32,
+        uid: row.int(column + 5)? as u32,
+        gid: row.int(column + 6)? as u32,
+        links: row.int(column + 7)? as u32,
+        version: FileVersion(row.text(column + 8)?.into()),
+        path,
+    })
+}
+
+pub(super) fn path_of(row: &Row, column: usize) -> Result<FilePath> {
+    let bytes = row.blob(column)?;
+    FilePath::new(&bytes).map_err(|e| damaged("path", String::from_utf8_lossy(&bytes), e))
+}
+
+pub(super) fn volume_of(row: &Row, column: usize) -> Result<VolumeId> {
+    let name = row.text(column)?;
+    VolumeId::new(&name).map_err(|e| damaged("volume", &name, e))
+}
+
+/// A directory's number, and when it was seen.
+struct Known {
+    id: i64,
+    seen_at: Option<Timestamp>,
+}
+
+impl Tx {
+    async fn known(&mut self, volume: &VolumeId, directory: &FilePath) -> Result<Option<Known>> {
+        let sql = "SELECT id, seen_at FROM directories WHERE volume = $1 AND path = $2";
+        match self.row(sql, args![volume.as_str(), directory]).await? {
+            Some(row) => Ok(Some(Known { id: row.int(0)?, seen_at: row.maybe_int(1)?.map(Timestamp) })),
+            None => Ok(None),
+        }
+    }
+
+    async fn known_or_new(&mut self, volume: &VolumeId, directory: &FilePath) -> Result<Known> {
+        if let Some(known) = self.known(volume, directory).await? {
+            return Ok(known);
+        }
+        // Two writers may come here at once: the second finds the row of the first.
+        let sql = "INSERT INTO directories (volume, path) VALUES ($1, $2) ON CONFLICT (volume, path) DO NOTHING";
+        self.run(sql, args![volume.as_str(), directory]).await?;
+        let known = self.known(volume, directory).await?;
+        known.ok_or_else(|| damaged("directory", directory, "it was made and is not there"))
+    }
+
+    /// Entries of a directory with their columns, in order of name.
+    async fn entries(&mut self, id: i64, directory: &FilePath) -> Result<Vec<Entry>> {
+        let sql = format!("SELECT {ENTRY} FROM files f WHERE f.directory = $1 ORDER BY f.name");
+        self.rows(&sql, args![id]).await?.iter().map(|row| entry_of(row, 0, directory)).collect()
+    }
+
+    pub(super) async fn entry(&mut self, volume: &VolumeId, path: &FilePath) -> Result<Option<Entry>> {
+        let Some(directory) = path.parent() else { return Ok(None) };
+        let row = self.row(&one_entry(), args![volume.as_str(), &directory, path.name()]).await?;
+        row.map(|row| entry_of(&row, 0, &directory)).transpose()
+    }
+
+    async fn put_entries(&mut self, directory: i64, entries: &[&Entry]) -> Result<()> {
+        let mut rest = entries;
+        for rows in ROWS_PER_INSERT {
+            while rest.len() >= rows {
+                let (now, later) = rest.split_at(rows);
+                self.put_some_entries(directory, now).await?;
+                rest = later;
+            }
+        }
+        Ok(())
+    }
+
+    async fn put_some_entries(&mut self, directory: i64, entries: &[&Entry]) -> Result<()> {
+        let mut insert = Statement::new(
+            "INSERT INTO files (directory, name, kind, size, modified_at, mode, uid, gid, links, version, target) VALUES ",
+        );
+        insert.args.reserve(entries.len() * (ENTRY_COLUMNS + 1));
+        for (i, entry) in entries.iter().enumerate() {
+            let (kind, target) = words::kind_number(&entry.kind);
+            let piece =
+                if i == 0 { "(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)" } else { ", (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)" };
+            let values = [
+                Arg::from(directory),
+                Arg::from(entry.path.name()),
+                Arg::from(kind),
+                count(entry.size),
+                Arg::from(entry.modified_at),
+                Arg::from(i64::from(entry.mode)),
+                Arg::from(i64::from(entry.uid)),
+                Arg::from(i64::from(entry.gid)),
+                Arg::from(i64::from(entry.links)),
+                Arg::from(entry.version.0.as_ref()),
+                Arg::from(target),
+            ];
+            insert.add(piece, &values);
+        }
+        insert.sql.push_str(
+            " ON CONFLICT (directory, name) DO UPDATE SET kind = excluded.kind, size = excluded.size,
+            modified_at = excluded.modified_at, mode = excluded.mode, uid = excluded.uid, gid = excluded.gid,
+            links = excluded.links, version = excluded.version, target = excluded.target",
+        );
+        self.perform(&insert).await.map(drop)
+    }
+
+    /// What was known of these names and below them is void.
+    async fn forget(&mut self, volume: &VolumeId, gone: &[&Entry]) -> Result<()> {
+        if gone.is_empty() {
+            return Ok(());
+        }
+        self.hold(super::HAPPENING).await?;
+        for some in gone.chunks(VALUES_PER_IN) {
+            let paths: Vec<_> = some.iter().map(|e| Arg::from(&e.path)).collect();
+            for table in ["manifests", "resident", "wishes"] {
+                let mut delete = Statement::new(&format!("DELETE FROM {table}"));
+                delete.add(" WHERE volume = ? AND path", &[volume.as_str().into()]).add_in("", &paths);
+                self.perform(&delete).await?;
+            }
+        }
+        for directory in gone.iter().filter(|e| e.kind == EntryKind::Directory) {
+            let subtree = Subtree::of(&directory.path);
+            let mut files =
+                Statement::new("DELETE FROM files WHERE directory IN (SELECT id FROM directories WHERE volume = $1");
+            files.args.push(volume.as_str().into());
+            subtree.add_to("path", &mut files);
+            files.sql.push(')');
+            self.perform(&files).await?;
+            for table in ["directories", "manifests", "resident", "wishes"] {
+                let mut delete = Statement::new(&format!("DELETE FROM {table} WHERE volume = $1"));
+                delete.args.push(volume.as_str().into());
+                subtree.add_to("path", &mut delete);
+                self.perform(&delete).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn put_listing(&mut self, listing: &Listing) -> Result<Changed> {
+        let volume = &listing.volume;
+        self.fulfil(listing).await?;
+        let known = self.known_or_new(volume, &listing.directory).await?;
+        if known.seen_at.is_some_and(|at| at > listing.seen_at) {
+            return Ok(Changed::default());
+        }
+        let before = match known.seen_at {
+            Some(_) => self.entries(known.id, &listing.directory).await?,
+            None => Vec::new(),
+        };
+        let difference = Difference::between(&before, &listing.entries);
+        self.forget(volume, &difference.void).await?;
+        let removed: Vec<_> = difference.removed.iter().map(|e| Arg::from(e.path.name())).collect();
+        for names in removed.chunks(VALUES_PER_IN) {
+            let mut delete = Statement::new("DELETE FROM files");
+            delete.add(" WHERE directory = ? AND name", &[known.id.into()]).add_in("", names);
+            self.perform(&delete).await?;
+        }
+        self.put_entries(known.id, &difference.written).await?;
+        self.name_directories(volume, &difference.written).await?;
+        self.sum_up(known.id, listing).await?;
+        Ok(difference.changed)
+    }
+
+    /// Keeps in the directory's row what totals and searches ask of its files.
+    async fn sum_up(&mut self, id: i64, listing: &Listing) -> Result<()> {
+        let files = || listing.entries.iter().filter(|e| e.kind == EntryKind::File);
+        let maybe = |n: Option<u64>| n.map_or(Arg::Int(None), count);
+        let values = [
+            id.into(),
+            listing.seen_at.into(),
+            count(files().count() as u64),
+            count(files().map(|e| e.size).fold(0, u64::saturating_add)),
+            maybe(files().map(|e| e.size).min()),
+            maybe(files().map(|e| e.size).max()),
+            files().map(|e| e.modified_at.0).min().into(),
+            files().map(|e| e.modified_at.0).max().into(),
+        ];
+        let sql =
+            "UPDATE directories SET seen_at = $2, files = $3, bytes = $4, smallest = $5, largest = $6, oldest = $7,
+            newest = $8 WHERE id = $1";
+        self.run(sql, &values).await.map(drop)
+    }
+
+    /// Subdirectories are now known to exist.
+    async fn name_directories(&mut self, volume: &VolumeId, entries: &[&Entry]) -> Result<()> {
+        for entry in entries.iter().filter(|e| e.kind == EntryKind::Directory) {
+            let sql = "INSERT INTO directories (volume, path) VALUES ($1, $2) ON CONFLICT (volume, path) DO NOTHING";
+            self.run(sql, args![volume.as_str(), &entry.path]).await?;
+        }
+        Ok(())
+    }
+
+    /// A listing fulfils the wish for it, and passes a recursive one on.
+    async fn fulfil(&mut self, listing: &Listing) -> Result<()> {
+        let volume = listing.volume.as_str();
+        let sql = "DELETE FROM wishes WHERE volume = $1 AND path = $2 RETURNING recursive, heat, at";
+        let Some(wish) = self.row(sql, args![volume, &listing.directory]).await? else { return Ok(()) };
+        if wish.int(0)? == 0 {
+            return Ok(());
+        }
+        let (heat, at) = (wish.real(1)?, Timestamp(wish.int(2)?));
+        for entry in listing.entries.iter().filter(|e| e.kind == EntryKind::Directory) {
+            let known = self.known(&listing.volume, &entry.path).await?;
+            if known.is_none_or(|k| k.seen_at.is_none()) {
+                self.wish(volume, &entry.path, true, heat, at).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn wish(&mut self, volume: &str, path: &FilePath, recursive: bool, heat: f64, at: Timestamp) -> Result<()> {
+        let sql = "INSERT INTO wishes (volume, path, recursive, heat, at) VALUES ($1, $2, $3, $4, $5)
+            ON CONFLICT (volume, path) DO UPDATE SET
+                recursive = CASE WHEN excluded.recursive > wishes.recursive THEN excluded.recursive ELSE wishes.recursive END,
+                heat = CASE WHEN excluded.heat > wishes.heat THEN excluded.heat ELSE wishes.heat END";
+        let values = [volume.into(), path.into(), i64::from(recursive).into(), Arg::Real(heat), at.into()];
+        self.run(sql, &values).await.map(drop)
+    }
+
+    async fn take_wishes(
+        &mut self,
+        volumes: &[VolumeId],
+        node: &NodeId,
+        now: Timestamp,
+        lease: Duration,
+        limit: usize,
+    ) -> Result<Vec<LearnRequest>> {
+        let names: Vec<_> = volumes.iter().map(|v| Arg::from(v.as_str())).collect();
+        let mut hottest = Statement::new("SELECT volume, path, recursive FROM wishes");
+        hottest.add(" WHERE (taken_until IS NULL OR taken_until <= ?)", &[now.into()]).add_in(" AND volume", &names);
+        let limit = limit.min(limits::PAGE_ITEMS) as i64;
+        hottest.add(" ORDER BY heat DESC, at, volume, path LIMIT ?", &[limit.into()]);
+        if self.skips_locked() {
+            hottest.add(" FOR UPDATE SKIP LOCKED", &[]);
+        }
+        let mut taken = Vec::new();
+        for row in self.ask(&hottest).await? {
+            let wish =
+                LearnRequest { volume: volume_of(&row, 0)?, directory: path_of(&row, 1)?, recursive: row.int(2)? != 0 };
+            let sql = "UPDATE wishes SET taken_until = $3, taken_by = $4 WHERE volume = $1 AND path = $2";
+            let values = args![wish.volume.as_str(), &wish.directory, now + lease, node.as_str()];
+            self.run(sql, values).await?;
+            taken.push(wish);
+        }
+        Ok(taken)
+    }
+}
+
+fn one_entry() -> String {
+    format!(
+        "SELECT {ENTRY} FROM directories d JOIN files f ON f.directory = d.id
+        WHERE d.volume = $1 AND d.path = $2 AND f.name = $3"
+    )
+}
+
+/// What a listing changes in what is known of its directory.
+struct Difference<'a> {
+    changed: Changed,
+    /// Names that are gone.
+    removed: Vec<&'a Entry>,
+    /// What was known of the bytes of these, and below them, is void.
+    void: Vec<&'a Entry>,
+    /// Names to write.
+    written: Vec<&'a Entry>,
+}
+
+impl<'a> Difference<'a> {
+    fn between(before: &'a [Entry], after: &'a [Entry]) -> Self {
+        let mut new: BTreeMap<_, _> = after.iter().map(|e| (e.path.name(), e)).collect();
+        let mut this = Self { changed: Changed::default(), removed: Vec::new(), void: Vec::new(), written: Vec::new() };
+        for old in before {
+            let Some(entry) = new.get(old.path.name()).copied() else {
+                this.changed.removed += 1;
+                this.removed.push(old);
+                this.void.push(old);
+                continue;
+            };
+            if entry == old {
+                new.remove(old.path.name());
+            } else if !same_file(old, entry) {
+                this.changed.changed += 1;
+                let stays_directory = old.kind == EntryKind::Directory && entry.kind == EntryKind::Directory;
+                if !stays_directory {
+                    this.void.push(old);
+                }
+            }
+        }
+        let known: HashMap<_, _> = before.iter().map(|e| (e.path.name(), ())).collect();
+        this.changed.added = new.keys().filter(|n| !known.contains_key(*n)).count() as u64;
+        this.written = new.into_values().collect();
+        this
+    }
+}
+
+#[async_trait]
+impl Namespace for SqlCatalog {
+    async fn put_listing(&self, listing: &Listing) -> Result<Changed> {
+        check_listing(listing)?;
+        let mut tx = self.engine.write().await?;
+        let changed = tx.put_listing(listing).await?;
+        self.commit(tx, &[Topic::Namespace]).await?;
+        Ok(changed)
+    }
+
+    async fn directory(&self, volume: &VolumeId, directory: &FilePath) -> Result<Option<Listing>> {
+        let mut tx = self.engine.read().await?;
+        let Some(Known { id, seen_at: Some(seen_at) }) = tx.known(volume, directory).await? else { return Ok(None) };
+        let entries = tx.entries(id, directory).await?;
+        Ok(Some(Listing { volume: volume.clone(), directory: directory.clone(), seen_at, entries }))
+    }
+
+    async fn entry(&self, volume: &VolumeId, path: &FilePath) -> Result<Option<Entry>> {
+        let Some(directory) = path.parent() else { return Ok(None) };
+        let row = self.engine.row(&one_entry(), args![volume.as_str(), &directory, path.name()]).await?;
+        row.map(|row| entry_of(&row, 0, &directory)).transpose()
+    }
+
+    async fn files_below(
+        &self,
+        volume: &VolumeId,
+        prefix: &FilePath,
+        after: Option<&FilePath>,
+        limit: usize,
+    ) -> Result<Vec<Entry>> {
+        let limit = limit.min(limits::PAGE_ITEMS);
+        let after = after.and_then(|p| Some((p.parent()?, p.name())));
+        let mut tx = self.engine.read().await?;
+        if let Some(entry) = tx.entry(volume, prefix).await?.filter(|e| e.kind != EntryKind::Directory) {
+            let key = (prefix.parent().unwrap_or_default(), prefix.name());
+            let wanted = limit > 0 && entry.kind == EntryKind::File && after.is_none_or(|a| key > a);
+            return Ok(if wanted { vec![entry] } else { Vec::new() });
+        }
+        let mut found = Vec::new();
+        if let Some((directory, name)) = after.as_ref().filter(|(d, _)| d.is_within(prefix)) {
+            let sql = format!(
+                "SELECT {ENTRY} FROM directories d JOIN files f ON f.directory = d.id WHERE d.volume = $1 AND d.path = $2
+                AND f.name > $3 AND f.kind = 0 ORDER BY f.name LIMIT $4"
+            );
+            let rows = tx.rows(&sql, args![volume.as_str(), directory, *name, limit as i64]).await?;
+            found = rows.iter().map(|row| entry_of(row, 0, directory)).collect::<Result<_>>()?;
+        }
+        if found.len() < limit {
+            let subtree = Subtree::of(prefix);
+            let mut rest = Statement::new(&format!(
+                "SELECT d.path, {ENTRY} FROM directories d CROSS JOIN files f WHERE f.directory = d.id AND f.kind = 0 AND d.files > 0"
+            ));
+            rest.add(" AND d.volume = ?", &[volume.as_str().into()]);
+            subtree.add_to("d.path", &mut rest);
+            rest.add_if(" AND d.path > ?", after.as_ref().map(|(directory, _)| directory));
+            rest.add(" ORDER BY d.path, f.name LIMIT ?", &[((limit - found.len()) as i64).into()]);
+            for row in tx.ask(&rest).await? {
+                found.push(entry_of(&row, 1, &path_of(&row, 0)?)?);
+            }
+        }
+        Ok(found)
+    }
+
+    async fn totals(&self, volume: &VolumeId, prefix: &FilePath) -> Result<Totals> {
+        let mut tx = self.engine.read().await?;
+        if let Some(entry) = tx.entry(volume, prefix).await?.filter(|e| e.kind != EntryKind::Directory) {
+            let is_file = entry.kind == EntryKind::File;
+            let bytes = if is_file { entry.size } else { 0 };
+            return Ok(Totals { files: u64::from(is_file), bytes, complete: true });
+        }
+        let subtree = Subtree::of(prefix);
+        let mut sums = Statement::new(
+            "SELECT CAST(COALESCE(SUM(files), 0) AS BIGINT), CAST(COALESCE(SUM(bytes), 0) AS BIGINT),
+            CAST(COALESCE(SUM(CASE WHEN seen_at IS NULL THEN 1 ELSE 0 END), 0) AS BIGINT) FROM directories",
+        );
+        sums.add(" WHERE volume = ?", &[volume.as_str().into()]);
+        subtree.add_to("path", &mut sums);
+        let rows = tx.ask(&sums).await?;
+        let itself_seen = tx.known(volume, prefix).await?.is_some_and(|k| k.seen_at.is_some());
+        let row = rows.first().ok_or_else(|| damaged("totals of", prefix, "no row"))?;
+        Ok(Totals { files: row.count(0)?, bytes: row.count(1)?, complete: itself_seen && row.int(2)? == 0 })
+    }
+
+    async fn unlearned(&self, volume: &VolumeId, prefix: &FilePath, limit: usize) -> Result<Vec<FilePath>> {
+        let limit = limit.min(limits::PAGE_ITEMS);
+        let mut tx = self.engine.read().await?;
+        let entry = tx.entry(volume, prefix).await?;
+        let itself = tx.known(volume, prefix).await?;
+        let mut found = Vec::new();
+        if limit > 0 && itself.is_none() && entry.is_none_or(|e| e.kind == EntryKind::Directory) {
+            found.push(prefix.clone());
+        }
+        let subtree = Subtree::of(prefix);
+        let mut named = Statement::new("SELECT path FROM directories WHERE seen_at IS NULL");
+        named.add(" AND volume = ?", &[volume.as_str().into()]);
+        subtree.add_to("path", &mut named);
+        named.add(" ORDER BY path LIMIT ?", &[((limit - found.len()) as i64).into()]);
+        for row in tx.ask(&named).await? {
+            found.push(path_of(&row, 0)?);
+        }
+        Ok(found)
+    }
+
+    async fn find_files(&self, query: &FileQuery, cursor: Option<&str>, limit: usize) -> Result<FoundPage> {
+        self.search(query, cursor, limit).await
+    }
+
+    async fn put_tags(&self, volume: &VolumeId, path: &FilePath, tags: &BTreeMap<String, String>) -> Result<()> {
+        let mut tx = self.engine.write().await?;
+        tx.run("DELETE FROM tags WHERE volume = $1 AND path = $2", args![volume.as_str(), path]).await?;
+        if !tags.is_empty() {
+            let kept = tx.row("SELECT COUNT(*) FROM tags", args![]).await?.map_or(Ok(0), |r| r.count(0))?;
+            if kept >= limits::TAGGED_PATHS as u64 {
+                return Err(CatalogError::tags_full());
+            }
+            let sql = "INSERT INTO tags (volume, path, tags) VALUES ($1, $2, $3)";
+            tx.run(sql, args![volume.as_str(), path, &to_json(tags)]).await?;
+        }
+        self.commit(tx, &[Topic::Namespace]).await
+    }
+
+    async fn tags(&self, volume: &VolumeId, path: &FilePath) -> Result<BTreeMap<String, String>> {
+        let chain: Vec<_> = std::iter::successors(Some(path.clone()), FilePath::parent).collect();
+        let paths: Vec<_> = chain.iter().map(Arg::from).collect();
+        let mut own = BTreeMap::new();
+        for some in paths.chunks(VALUES_PER_IN) {
+            let mut tagged = Statement::new("SELECT path, tags FROM tags");
+            tagged.add(" WHERE volume = ? AND path", &[volume.as_str().into()]).add_in("", some);
+            for row in self.engine.ask(&tagged).await? {
+                own.insert(path_of(&row, 0)?, from_json::<BTreeMap<String, String>>("tags", &row.text(1)?)?);
+            }
+        }
+        // In order of bytes a directory comes before what is in it, so the nearest is applied last and wins.
+        Ok(own.into_values().flatten().collect())
+    }
+
+    async fn put_manifest(&self, volume: &VolumeId, path: &FilePath, manifest: &Manifest) -> Result<()> {
+        check_manifest(manifest)?;
+        let chunks = encode_chunks(&manifest.chunks);
+        let mut tx = self.engine.write().await?;
+        let number = tx.take_numbers("manifests", 1).await?;
+        let sql = "INSERT INTO manifests (volume, path, version, number, id, size, chunks) VALUES ($1, $2, $3, $4, $5, $6, $7)
+            ON CONFLICT (volume, path, version) DO UPDATE SET number = excluded.number, id = excluded.id,
+            size = excluded.size, chunks = excluded.chunks";
+        let id: &[u8] = &manifest.id.0;
+        let values = [
+            Arg::from(volume.as_str()),
+            path.into(),
+            manifest.version.0.as_ref().into(),
+            number.into(),
+            id.into(),
+            count(manifest.size),
+            (&chunks).into(),
+        ];
+        tx.run(sql, &values).await?;
+        let sql = "DELETE FROM manifests WHERE volume = $1 AND path = $2 AND number <= (SELECT number FROM manifests
+            WHERE volume = $1 AND path = $2 ORDER BY number DESC LIMIT 1 OFFSET $3)";
+        tx.run(sql, args![volume.as_str(), path, limits::MANIFESTS_PER_FILE as i64]).await?;
+        self.commit(tx, &[]).await
+    }
+
+    async fn manifest(&self, volume: &VolumeId, path: &FilePath, version: &FileVersion) -> Result<Option<Manifest>> {
+        let sql = "SELECT id, size, chunks FROM manifests WHERE volume = $1 AND path = $2 AND version = $3";
+        let Some(row) = self.engine.row(sql, args![volume.as_str(), path, version.0.as_ref()]).await? else {
+            return Ok(None);
+        };
+        let id = row.blob(0)?.try_into().map_err(|_| damaged("manifest of", path, "its id has not 32 bytes"))?;
+        let chunks = decode_chunks(&row.blob(2)?).map_err(|e| damaged("manifest of", path, e))?;
+        let size = row.count(1)?;
+        if chunks.iter().map(|c| u64::from(c.length)).sum::<u64>() != size {
+            return Err(damaged("manifest of", path, "its chunks do not add up to its size"));
+        }
+        Ok(Some(Manifest { id: ManifestId(id), version: version.clone(), size, chunks }))
+    }
+
+    async fn want_learned(&self, wishes: &[LearnRequest], heat: f64, at: Timestamp) -> Result<()> {
+        let mut tx = self.engine.write().await?;
+        tx.hold("wishes").await?;
+        for wish in wishes {
+            tx.wish(wish.volume.as_str(), &wish.directory, wish.recursive, heat, at).await?;
+        }
+        let kept = tx.row("SELECT COUNT(*) FROM wishes", args![]).await?.map_or(Ok(0), |r| r.count(0))?;
+        if kept > limits::LEARN_REQUESTS as u64 {
+            let sql = "DELETE FROM wishes WHERE heat < (SELECT heat FROM wishes ORDER BY heat DESC LIMIT 1 OFFSET $1)";
+            tx.run(sql, args![limits::LEARN_REQUESTS as i64]).await?;
+        }
+        self.commit(tx, &[Topic::Namespace]).await
+    }
+
+    async fn take_wishes(
+        &self,
+        volumes: &[VolumeId],
+        node: &NodeId,
+        now: Timestamp,
+        lease: Duration,
+        limit: usize,
+    ) -> Result<Vec<LearnRequest>> {
+        if volumes.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut tx = self.engine.write().await?;
+        let taken = tx.take_wishes(volumes, node, now, lease, limit).await?;
+        self.commit(tx, &[]).await?;
+        Ok(taken)
+    }
+}

@@ -1,0 +1,425 @@
+//! What happened at sites.
+//!
+//! A batch can tell of thousands of reads, so what adds up is added up in memory first ([`Sums`]), what is resident is
+//! changed in memory and written once per file ([`Residency`]), and then the batch is one transaction.
+
+use std::collections::{BTreeMap, HashMap};
+
+use async_trait::async_trait;
+use foretide_flow::{
+    Census, FilePath, Found, MoveId, Outcome, OutcomeBatch, ReadSummary, Refusal, RunId, SiteId, Timestamp, VolumeId,
+    WarmupId, WarmupState, WorkloadId,
+};
+
+use super::engine::{Row, Tx, damaged};
+use super::fleet::{BatchKind, Credit, site_of};
+use super::namespace::{path_of, volume_of};
+use super::plans::{state_of, warmup_of};
+use super::text::{Arg, Statement, args, count};
+use super::words::move_state_number;
+use super::{SqlCatalog, after, before, from_json, one_more, page, to_json};
+use crate::extents::{self, Ranges};
+use crate::outcomes::{empty_status, refusal_key};
+use crate::progress::move_ended;
+use crate::{Outcomes, Page, ReadFilter, Recorded, RefusalRecord, ResidentFile, Result, SiteStatus, Topic, limits};
+
+/// What a batch's reads and moves add up to, at its site or of one run.
+#[derive(Default)]
+struct Sums {
+    prefetched_bytes: u64,
+    wire_bytes: u64,
+    wasted_bytes: u64,
+    first_at: Option<Timestamp>,
+    reads: u64,
+    read_bytes: u64,
+    read_prefetched_bytes: u64,
+    hits: u64,
+    late: u64,
+    misses: u64,
+    waited_us: u64,
+}
+
+impl Sums {
+    fn read(&mut self, at: Timestamp, bytes: u64, prefetched_bytes: u64, waited_us: u64, found: Found) {
+        self.first_at = Some(self.first_at.map_or(at, |first| first.min(at)));
+        self.reads += 1;
+        self.read_bytes = self.read_bytes.saturating_add(bytes);
+        self.read_prefetched_bytes = self.read_prefetched_bytes.saturating_add(prefetched_bytes);
+        self.waited_us = self.waited_us.saturating_add(waited_us);
+        self.hits += u64::from(found == Found::Hit);
+        self.late += u64::from(found == Found::Late);
+        self.misses += u64::from(found == Found::Miss);
+    }
+}
+
+/// Files of one site whose residency a batch changes: as stored, then as changed.
+#[derive(Default)]
+struct Residency(HashMap<(VolumeId, FilePath), (Ranges, Ranges)>);
+
+fn ranges_of(bytes: &[u8]) -> Option<Ranges> {
+    let number = |b: &[u8]| b.try_into().ok().map(u64::from_le_bytes);
+    let pair = |b: &[u8]| Some((number(b.get(..8)?)?, number(b.get(8..)?)?));
+    bytes.chunks(16).map(|b| pair(b).filter(|(start, end)| start < end)).collect()
+}
+
+fn ranges_to_bytes(ranges: &Ranges) -> Vec<u8> {
+    ranges.iter().flat_map(|(start, end)| [start.to_le_bytes(), end.to_le_bytes()].concat()).collect()
+}
+
+fn resident_file(row: &Row, column: usize) -> Result<ResidentFile> {
+    let (volume, path) = (volume_of(row, column)?, path_of(row, column + 1)?);
+    let ranges = ranges_of(&row.blob(column + 2)?);
+    let ranges = ranges.ok_or_else(|| damaged("residency of", &path, "its ranges are no pairs of numbers"))?;
+    Ok(ResidentFile { volume, path, ranges })
+}
+
+impl Tx {
+    async fn record_outcomes(&mut self, batch: &OutcomeBatch, at: Timestamp) -> Result<bool> {
+        if !self.comes_first(&batch.node, BatchKind::Outcomes, batch.sequence, &Credit::default()).await? {
+            return Ok(false);
+        }
+        self.hold(super::HAPPENING).await?;
+        self.put_store(batch, at).await?;
+        let (mut here, mut runs) = (Sums::default(), BTreeMap::<&RunId, Sums>::new());
+        let mut residency = Residency::default();
+        for outcome in &batch.outcomes {
+            match outcome {
+                Outcome::Moved { id, at: ended_at, bytes, wire_bytes } => {
+                    here.prefetched_bytes = here.prefetched_bytes.saturating_add(*bytes);
+                    here.wire_bytes = here.wire_bytes.saturating_add(*wire_bytes);
+                    self.move_arrived(&batch.site, id, *ended_at, at, *wire_bytes, &mut residency).await?;
+                }
+                Outcome::Failed { id, at: ended_at, why } => {
+                    self.end_move(&batch.site, id, *ended_at, at, Err(why)).await?;
+                }
+                Outcome::Read { run, volume, path, at, bytes, prefetched_bytes, waited_us, found, .. } => {
+                    here.read(*at, *bytes, *prefetched_bytes, *waited_us, *found);
+                    if let Some(run) = run {
+                        runs.entry(run).or_default().read(*at, *bytes, *prefetched_bytes, *waited_us, *found);
+                    }
+                    self.whole_read(&batch.site, volume, path, *bytes, &mut residency).await?;
+                }
+                Outcome::Evicted { volume, path, unread_prefetched_bytes, .. } => {
+                    here.wasted_bytes = here.wasted_bytes.saturating_add(*unread_prefetched_bytes);
+                    self.resident_ranges(&batch.site, volume, path, &mut residency).await?.clear();
+                }
+                Outcome::Refused(refusal) => self.refuse(refusal).await?,
+            }
+        }
+        self.write_residency(&batch.site, &residency).await?;
+        self.add_to_site(&batch.site, &here).await?;
+        for (run, sums) in &runs {
+            self.add_to_run(run, &batch.site, sums).await?;
+        }
+        for census in &batch.census {
+            self.count(batch, census, at).await?;
+        }
+        Ok(true)
+    }
+
+    async fn put_store(&mut self, batch: &OutcomeBatch, at: Timestamp) -> Result<()> {
+        let sql = "INSERT INTO stores (node, site, sequence, resident_bytes, capacity_bytes, at)
+            VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (node) DO UPDATE SET site = excluded.site,
+            sequence = excluded.sequence, resident_bytes = excluded.resident_bytes,
+            capacity_bytes = excluded.capacity_bytes, at = excluded.at WHERE excluded.sequence >= stores.sequence";
+        let values = [
+            Arg::from(batch.node.as_str()),
+            batch.site.as_str().into(),
+            after(batch.sequence).into(),
+            count(batch.resident_bytes),
+            count(batch.capacity_bytes),
+            at.into(),
+        ];
+        self.run(sql, &values).await.map(drop)
+    }
+
+    /// Ends a move of this site; answers its body if its state changed.
+    async fn end_move(
+        &mut self,
+        site: &SiteId,
+        id: &MoveId,
+        at: Timestamp,
+        recorded_at: Timestamp,
+        end: std::result::Result<u64, &String>,
+    ) -> Result<Option<foretide_flow::Move>> {
+        let sql = "SELECT state, body FROM moves WHERE id = $1 AND to_site = $2";
+        let Some(row) = self.row(sql, args![id.as_str(), site.as_str()]).await? else { return Ok(None) };
+        let Some(state) = move_ended(state_of(&row, 0)?, end.is_ok()) else { return Ok(None) };
+        let sql =
+            "UPDATE moves SET state = $2, ended_at = $3, end_recorded_at = $4, wire_bytes = $5, why = $6 WHERE id = $1";
+        let wire_bytes = end.ok().map_or(Arg::Int(None), count);
+        let why = end.err().map(String::as_str);
+        let values = [
+            id.as_str().into(),
+            move_state_number(state).into(),
+            at.into(),
+            recorded_at.into(),
+            wire_bytes,
+            why.into(),
+        ];
+        self.run(sql, &values).await?;
+        from_json("move", &row.text(1)?).map(Some)
+    }
+
+    async fn move_arrived(
+        &mut self,
+        site: &SiteId,
+        id: &MoveId,
+        at: Timestamp,
+        recorded_at: Timestamp,
+        wire_bytes: u64,
+        residency: &mut Residency,
+    ) -> Result<()> {
+        let Some(mv) = self.end_move(site, id, at, recorded_at, Ok(wire_bytes)).await? else { return Ok(()) };
+        let ranges = self.resident_ranges(site, &mv.volume, &mv.path, residency).await?;
+        extents::add(ranges, mv.offset, mv.offset.saturating_add(mv.length));
+        match warmup_of(&mv.cause) {
+            Some(warmup) => self.step_warmup(&warmup.into(), WarmupState::Moving).await,
+            None => Ok(()),
+        }
+    }
+
+    /// A read of a whole file makes it resident.
+    async fn whole_read(
+        &mut self,
+        site: &SiteId,
+        volume: &VolumeId,
+        path: &FilePath,
+        bytes: u64,
+        residency: &mut Residency,
+    ) -> Result<()> {
+        if bytes == 0 {
+            return Ok(());
+        }
+        let ranges = self.resident_ranges(site, volume, path, residency).await?;
+        if ranges.as_slice() == [(0, bytes)] {
+            return Ok(());
+        }
+        if self.entry(volume, path).await?.is_some_and(|e| bytes >= e.size) {
+            extents::add(self.resident_ranges(site, volume, path, residency).await?, 0, bytes);
+        }
+        Ok(())
+    }
+
+    /// What of a file is resident, to be changed.
+    async fn resident_ranges<'r>(
+        &mut self,
+        site: &SiteId,
+        volume: &VolumeId,
+        path: &FilePath,
+        residency: &'r mut Residency,
+    ) -> Result<&'r mut Ranges> {
+        let key = (volume.clone(), path.clone());
+        if !residency.0.contains_key(&key) {
+            let sql = "SELECT volume, path, ranges FROM resident WHERE site = $1 AND volume = $2 AND path = $3";
+            let row = self.row(sql, args![site.as_str(), volume.as_str(), path]).await?;
+            let stored = row.map_or(Ok(Ranges::new()), |row| resident_file(&row, 0).map(|f| f.ranges))?;
+            residency.0.insert(key.clone(), (stored.clone(), stored));
+        }
+        Ok(&mut residency.0.entry(key).or_default().1)
+    }
+
+    async fn write_residency(&mut self, site: &SiteId, residency: &Residency) -> Result<()> {
+        for ((volume, path), (stored, now)) in residency.0.iter().filter(|(_, (stored, now))| stored != now) {
+            if now.is_empty() {
+                let sql = "DELETE FROM resident WHERE site = $1 AND volume = $2 AND path = $3";
+                self.run(sql, args![site.as_str(), volume.as_str(), path]).await?;
+            } else {
+                debug_assert_ne!(stored, now);
+                let sql = "INSERT INTO resident (site, volume, path, ranges) VALUES ($1, $2, $3, $4)
+                    ON CONFLICT (site, volume, path) DO UPDATE SET ranges = excluded.ranges";
+                self.run(sql, args![site.as_str(), volume.as_str(), path, &ranges_to_bytes(now)]).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn add_to_site(&mut self, site: &SiteId, sums: &Sums) -> Result<()> {
+        let sql = "INSERT INTO sites (site, prefetched_bytes, wire_bytes, wasted_bytes, read_bytes, read_prefetched_bytes,
+            hits, late, misses, waited_us) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
+            ON CONFLICT (site) DO UPDATE SET prefetched_bytes = sites.prefetched_bytes + excluded.prefetched_bytes,
+            wire_bytes = sites.wire_bytes + excluded.wire_bytes, wasted_bytes = sites.wasted_bytes + excluded.wasted_bytes,
+            read_bytes = sites.read_bytes + excluded.read_bytes,
+            read_prefetched_bytes = sites.read_prefetched_bytes + excluded.read_prefetched_bytes,
+            hits = sites.hits + excluded.hits, late = sites.late + excluded.late, misses = sites.misses + excluded.misses,
+            waited_us = sites.waited_us + excluded.waited_us";
+        let values = [
+            site.as_str().into(),
+            count(sums.prefetched_bytes),
+            count(sums.wire_bytes),
+            count(sums.wasted_bytes),
+            count(sums.read_bytes),
+            count(sums.read_prefetched_bytes),
+            count(sums.hits),
+            count(sums.late),
+            count(sums.misses),
+            count(sums.waited_us),
+        ];
+        self.run(sql, &values).await.map(drop)
+    }
+
+    async fn add_to_run(&mut self, run: &RunId, site: &SiteId, sums: &Sums) -> Result<()> {
+        let number = self.take_numbers("reads", 1).await?;
+        let sql = "INSERT INTO reads (run, site, number, first_at, reads, bytes, prefetched_bytes, hits, late, misses,
+            waited_us) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)
+            ON CONFLICT (run, site) DO UPDATE SET
+            first_at = CASE WHEN excluded.first_at < reads.first_at THEN excluded.first_at ELSE reads.first_at END,
+            reads = reads.reads + excluded.reads, bytes = reads.bytes + excluded.bytes,
+            prefetched_bytes = reads.prefetched_bytes + excluded.prefetched_bytes,
+            hits = reads.hits + excluded.hits, late = reads.late + excluded.late, misses = reads.misses + excluded.misses,
+            waited_us = reads.waited_us + excluded.waited_us";
+        let values = [
+            run.as_str().into(),
+            site.as_str().into(),
+            number.into(),
+            sums.first_at.unwrap_or_default().into(),
+            count(sums.reads),
+            count(sums.read_bytes),
+            count(sums.read_prefetched_bytes),
+            count(sums.hits),
+            count(sums.late),
+            count(sums.misses),
+            count(sums.waited_us),
+        ];
+        self.run(sql, &values).await?;
+        self.prune("reads", "number", number, 1, limits::RUNS).await
+    }
+
+    /// Keeps a refusal, unless the same was kept in the same hour.
+    pub(super) async fn refuse(&mut self, refusal: &Refusal) -> Result<()> {
+        let key = refusal_key(refusal);
+        let key = key.as_slice();
+        if self.row("SELECT 1 FROM refusals WHERE same = $1", args![key]).await?.is_some() {
+            return Ok(());
+        }
+        let id = self.take_numbers("refusals", 1).await?;
+        let sql = "INSERT INTO refusals (id, same, body) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING";
+        self.run(sql, args![id, key, &to_json(refusal)]).await?;
+        self.prune("refusals", "id", id, 1, limits::REFUSALS).await
+    }
+
+    /// Takes a store's count, if it is of the warm-up's own site.
+    async fn count(&mut self, batch: &OutcomeBatch, census: &Census, at: Timestamp) -> Result<()> {
+        let warmup = self.held_warmup(&census.warmup).await?;
+        let Some(warmup) = warmup.filter(|w| w.request.site == batch.site) else { return Ok(()) };
+        let sql = "INSERT INTO census (warmup, node, sequence, files, bytes) VALUES ($1, $2, $3, $4, $5)
+            ON CONFLICT (warmup, node) DO UPDATE SET sequence = excluded.sequence, files = excluded.files,
+            bytes = excluded.bytes WHERE excluded.sequence >= census.sequence";
+        let values = [
+            census.warmup.as_str().into(),
+            batch.node.as_str().into(),
+            after(batch.sequence).into(),
+            count(census.resident_files),
+            count(census.resident_bytes),
+        ];
+        self.run(sql, &values).await?;
+        self.settle_warmup(&warmup, at).await
+    }
+}
+
+fn summary_of(row: &Row) -> Result<ReadSummary> {
+    Ok(ReadSummary {
+        run: RunId::from(row.text(1)?),
+        workload: WorkloadId::from(row.text(2)?),
+        command: row.text(3)?,
+        site: site_of(row, 4)?,
+        started_at: Timestamp(row.int(5)?),
+        ended_at: row.maybe_int(6)?.map(Timestamp),
+        reads: row.count(7)?,
+        bytes: row.count(8)?,
+        prefetched_bytes: row.count(9)?,
+        hits: row.count(10)?,
+        late: row.count(11)?,
+        misses: row.count(12)?,
+        waited_s: row.count(13)? as f64 / 1e6,
+    })
+}
+
+#[async_trait]
+impl Outcomes for SqlCatalog {
+    async fn record_outcomes(&self, batch: &OutcomeBatch, at: Timestamp) -> Result<Recorded> {
+        let mut tx = self.engine.write().await?;
+        let new = tx.record_outcomes(batch, at).await?;
+        if new {
+            self.commit(tx, &[Topic::Outcomes, Topic::Warmups]).await?;
+        }
+        Ok(Recorded { new })
+    }
+
+    async fn site_status(&self, site: &SiteId) -> Result<SiteStatus> {
+        let mut tx = self.engine.read().await?;
+        let mut status = empty_status(site);
+        let sql =
+            "SELECT prefetched_bytes, wire_bytes, wasted_bytes, read_bytes, read_prefetched_bytes, hits, late, misses,
+            waited_us FROM sites WHERE site = $1";
+        if let Some(row) = tx.row(sql, args![site.as_str()]).await? {
+            status.prefetched_bytes = row.count(0)?;
+            status.wire_bytes = row.count(1)?;
+            status.wasted_bytes = row.count(2)?;
+            status.read_bytes = row.count(3)?;
+            status.read_prefetched_bytes = row.count(4)?;
+            status.hits = row.count(5)?;
+            status.late = row.count(6)?;
+            status.misses = row.count(7)?;
+            status.waited_s = row.count(8)? as f64 / 1e6;
+        }
+        let sql =
+            "SELECT CAST(COALESCE(SUM(resident_bytes), 0) AS BIGINT), CAST(COALESCE(SUM(capacity_bytes), 0) AS BIGINT),
+            MAX(at) FROM stores WHERE site = $1";
+        if let Some(row) = tx.row(sql, args![site.as_str()]).await? {
+            status.resident_bytes = row.count(0)?;
+            status.capacity_bytes = row.count(1)?;
+            status.reported_at = row.maybe_int(2)?.map(Timestamp);
+        }
+        Ok(status)
+    }
+
+    async fn resident(&self, site: &SiteId) -> Result<Vec<ResidentFile>> {
+        let sql = "SELECT volume, path, ranges FROM resident WHERE site = $1 ORDER BY volume, path";
+        self.engine.rows(sql, args![site.as_str()]).await?.iter().map(|row| resident_file(row, 0)).collect()
+    }
+
+    async fn resident_sites(&self, volume: &VolumeId, path: &FilePath) -> Result<Vec<(SiteId, ResidentFile)>> {
+        let sql = "SELECT site, volume, path, ranges FROM resident WHERE volume = $1 AND path = $2 ORDER BY site";
+        let rows = self.engine.rows(sql, args![volume.as_str(), path]).await?;
+        rows.iter().map(|row| Ok((site_of(row, 0)?, resident_file(row, 1)?))).collect()
+    }
+
+    async fn forget_resident(&self, site: &SiteId) -> Result<()> {
+        let mut tx = self.engine.write().await?;
+        tx.run("DELETE FROM resident WHERE site = $1", args![site.as_str()]).await?;
+        self.commit(tx, &[Topic::Outcomes]).await
+    }
+
+    async fn read_summaries(
+        &self,
+        filter: &ReadFilter,
+        cursor: Option<u64>,
+        limit: usize,
+    ) -> Result<Page<ReadSummary>> {
+        let mut sums = Statement::new(
+            "SELECT s.number, s.run, COALESCE(r.workload, 'unknown'), COALESCE(r.command, ''), s.site,
+            COALESCE(r.at, s.first_at), e.at, s.reads, s.bytes, s.prefetched_bytes, s.hits, s.late, s.misses, s.waited_us
+            FROM reads s LEFT JOIN runs r ON r.run = s.run LEFT JOIN run_ends e ON e.run = s.run",
+        );
+        sums.add(" WHERE s.number < ?", &[before(cursor).into()]);
+        sums.add_if(" AND s.run = ?", filter.run.as_ref().map(RunId::as_str));
+        sums.add_if(" AND COALESCE(r.workload, 'unknown') = ?", filter.workload.as_ref().map(WorkloadId::as_str));
+        sums.add_if(" AND s.site = ?", filter.site.as_ref().map(SiteId::as_str));
+        sums.add_if(" AND COALESCE(r.at, s.first_at) >= ?", filter.started_from);
+        sums.add(" ORDER BY s.number DESC LIMIT ?", &[one_more(limit).into()]);
+        page(self.engine.ask(&sums).await?, limit, summary_of)
+    }
+
+    async fn refusals(&self, after_id: u64, limit: usize) -> Result<Vec<RefusalRecord>> {
+        let sql = "SELECT id, body FROM refusals WHERE id > $1 ORDER BY id LIMIT $2";
+        let rows = self.engine.rows(sql, args![after(after_id), limit.min(limits::PAGE_ITEMS) as i64]).await?;
+        rows.iter()
+            .map(|row| Ok(RefusalRecord { id: row.count(0)?, refusal: from_json("refusal", &row.text(1)?)? }))
+            .collect()
+    }
+
+    async fn census(&self, warmup: &WarmupId) -> Result<Option<(u64, u64)>> {
+        self.engine.read().await?.counted(warmup).await
+    }
+}

@@ -1,0 +1,145 @@
+//! SQLite: one file with a write-ahead log, one connection that writes, several that read.
+//!
+//! **What is durable when.** With the write-ahead log and `synchronous = NORMAL` a commit has been handed to the
+//! kernel when it is acknowledged, so `kill -9` of this process loses nothing (promise E). When the machine loses its
+//! power, commits of the last moments can be lost, those since the last checkpoint at most, and the file stays whole:
+//! agents report their state anew and send again what was not acknowledged, so the catalog catches up. Who wants
+//! acknowledged to mean "on the platter" sets `sync_every_commit`, and pays a disk flush per call.
+//!
+//! **Where it waits.** Each connection is a thread of sqlx's; calls wait for it, never block the async threads.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use sqlx::SqlitePool;
+use sqlx::migrate::{MigrateError, Migrator};
+use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
+
+use super::engine::{Engine, told};
+use super::{SqlCatalog, migration_failed, names};
+use crate::topics::Topics;
+use crate::{Catalog, CatalogError, Result, Topic};
+
+static MIGRATIONS: Migrator = sqlx::migrate!("migrations/sqlite");
+
+/// Where the catalog is kept.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SqliteConfig {
+    /// The database file. Made if it is not there; its directory must be. On a local disk, never on NFS.
+    pub path: PathBuf,
+    /// Connections that read side by side.
+    #[serde(default = "readers")]
+    pub readers: u32,
+    /// Page cache of each connection, MiB.
+    #[serde(default = "cache_mib")]
+    pub cache_mib: u32,
+    /// Whether each acknowledged call is on the platter, at the price of a disk flush each. Without it, a power
+    /// failure may lose the last moments; the death of a process loses nothing either way.
+    #[serde(default)]
+    pub sync_every_commit: bool,
+}
+
+/// Long polls hold no connection, so a few readers serve hundreds of callers.
+fn readers() -> u32 {
+    4
+}
+
+/// The upper levels of the indexes of 10 million files.
+fn cache_mib() -> u32 {
+    32
+}
+
+/// Another process may hold the file for a moment (a backup, `sqlite3`).
+const BUSY_MS: u64 = 10_000;
+/// Callers beyond the pool wait that long, then are told that the catalog is not available.
+const ACQUIRE_MS: u64 = 30_000;
+/// The file is mapped that far: reads of a catalog that fits go without system calls.
+const MAPPED_BYTES: u64 = 4 << 30;
+/// The write-ahead log is cut back to that after a checkpoint.
+const LOG_BYTES: u64 = 64 << 20;
+/// Statements kept prepared per connection: all of ours with their variants.
+const STATEMENTS: usize = 256;
+
+impl SqliteConfig {
+    /// That file, all else as usual.
+    pub fn at(path: impl Into<PathBuf>) -> Self {
+        Self { path: path.into(), readers: readers(), cache_mib: cache_mib(), sync_every_commit: false }
+    }
+}
+
+/// Connections to the file.
+pub(super) struct Store {
+    pub(super) writer: SqlitePool,
+    pub(super) readers: SqlitePool,
+    pub(super) place: Arc<Path>,
+    index: tokio::task::JoinHandle<()>,
+}
+
+impl Drop for Store {
+    fn drop(&mut self) {
+        self.index.abort();
+    }
+}
+
+/// Opens the catalog in a file, making or upgrading its tables.
+///
+/// # Errors
+/// `Unusable`, naming the file and the remedy, if it cannot be made, is no database, is damaged, or was written by a
+/// newer version.
+pub async fn open_sqlite(config: &SqliteConfig) -> Result<Arc<dyn Catalog>> {
+    let place: Arc<Path> = std::path::absolute(&config.path).unwrap_or_else(|_| config.path.clone()).into();
+    check_directory(&place)?;
+    let synchronous = if config.sync_every_commit { SqliteSynchronous::Full } else { SqliteSynchronous::Normal };
+    let options = SqliteConnectOptions::new()
+        .filename(&place)
+        .create_if_missing(true)
+        .journal_mode(SqliteJournalMode::Wal)
+        .synchronous(synchronous)
+        .busy_timeout(Duration::from_millis(BUSY_MS))
+        .statement_cache_capacity(STATEMENTS)
+        .pragma("cache_size", format!("-{}", u64::from(config.cache_mib) * 1024))
+        .pragma("mmap_size", MAPPED_BYTES.to_string())
+        .pragma("journal_size_limit", LOG_BYTES.to_string())
+        .pragma("temp_store", "memory");
+    let pool = |connections: u32| {
+        SqlitePoolOptions::new()
+            .max_connections(connections)
+            .acquire_timeout(Duration::from_millis(ACQUIRE_MS))
+            .idle_timeout(None)
+            .max_lifetime(None)
+            .test_before_acquire(false)
+    };
+    let cannot_open = |e| match told(&place, e) {
+        CatalogError::Unavailable(why) => CatalogError::Unusable {
+            place: place.to_path_buf(),
+            why,
+            remedy: "see that the file and its directory can be written by this user, and the disk has room".into(),
+        },
+        told => told,
+    };
+    let writer = pool(1).connect_with(options.clone()).await.map_err(cannot_open)?;
+    MIGRATIONS.run(&writer).await.map_err(|e| match e {
+        MigrateError::Execute(e) | MigrateError::ExecuteMigration(e, _) => told(&place, e),
+        e => migration_failed(&place, &MIGRATIONS, &e),
+    })?;
+    let readers = pool(config.readers.max(1)).connect_with(options).await.map_err(cannot_open)?;
+    let topics = Arc::new(Topics::new());
+    let index = tokio::spawn(names::follow(writer.clone(), place.clone(), topics.listen(Topic::Namespace)));
+    Ok(SqlCatalog::shared(Engine::Sqlite(Store { writer, readers, place, index }), topics))
+}
+
+fn check_directory(file: &Path) -> Result<()> {
+    let directory = file.parent().unwrap_or(file);
+    if directory.is_dir() && !file.is_dir() {
+        return Ok(());
+    }
+    let (why, remedy) = if file.is_dir() {
+        ("it is a directory".to_owned(), "name a file in it".to_owned())
+    } else {
+        (format!("there is no directory {}", directory.display()), "make it, or name another file".to_owned())
+    };
+    Err(CatalogError::Unusable { place: file.into(), why, remedy })
+}
