@@ -175,7 +175,13 @@ impl ControlClient {
         let last_of = |profile: &Profile| {
             forecasts.iter().filter(|f| f.workload == profile.workload).max_by_key(|f| f.made_at).cloned()
         };
-        Ok(profiles.into_iter().map(|p| { let f = last_of(&p); (p, f) }).collect())
+        Ok(profiles
+            .into_iter()
+            .map(|p| {
+                let f = last_of(&p);
+                (p, f)
+            })
+            .collect())
     }
 
     /// An agent says who it is.

@@ -258,8 +258,7 @@ impl Default for TraceConfig {
 /// # Errors
 /// [`ConfigError`] naming the file, the line and the key.
 pub fn read<T: DeserializeOwned>(path: &Path) -> Result<T, ConfigError> {
-    let text =
-        std::fs::read_to_string(path).map_err(|why| ConfigError::Unreadable { path: path.to_owned(), why })?;
+    let text = std::fs::read_to_string(path).map_err(|why| ConfigError::Unreadable { path: path.to_owned(), why })?;
     toml::from_str(&text)
         .map_err(|e| ConfigError::Malformed { path: path.to_owned(), why: e.to_string().trim_end().to_owned() })
 }
@@ -304,8 +303,7 @@ pub fn parse_bytes(text: &str) -> Result<u64, String> {
 /// # Errors
 /// What was expected.
 pub fn parse_duration(text: &str) -> Result<Duration, String> {
-    let units =
-        [("ms", 1e-3), ("us", 1e-6), ("min", 60.0), ("h", 3600.0), ("d", 86400.0), ("s", 1.0)];
+    let units = [("ms", 1e-3), ("us", 1e-6), ("min", 60.0), ("h", 3600.0), ("d", 86400.0), ("s", 1.0)];
     scaled(&text.trim().to_ascii_lowercase(), &units)
         .and_then(|s| Duration::try_from_secs_f64(s).ok())
         .ok_or_else(|| format!("{text:?} is no duration: write for instance \"150ms\", \"30s\" or \"2h\""))

@@ -76,6 +76,9 @@ pub struct Pipeline {
     harvest: Harvest,
     /// Where in `harvest.accesses` the read lies that a next one may continue.
     open_reads: HashMap<(u32, u64), usize>,
+    /// When a process last did something to a file. Opens carry a fine clock and reads a coarse one, so a read could
+    /// seem older than its open; nothing is told as older than what was told before it.
+    last_told: HashMap<(u32, u64), Timestamp>,
     ending: Vec<(u32, Timestamp)>,
     forgotten: Vec<u64>,
 }
@@ -85,7 +88,9 @@ impl Pipeline {
     pub fn new(node: NodeId, site: SiteId, runs: Runs, booted_at: Timestamp, paths_kept: usize) -> Self {
         let paths = Paths { young: HashMap::new(), old: HashMap::new(), kept: paths_kept };
         let (harvest, open_reads) = (Harvest::default(), HashMap::new());
-        Self { node, site, booted_at, runs, paths, harvest, open_reads, ending: Vec::new(), forgotten: Vec::new() }
+        let last_told = HashMap::new();
+        let (ending, forgotten) = (Vec::new(), Vec::new());
+        Self { node, site, booted_at, runs, paths, harvest, open_reads, last_told, ending, forgotten }
     }
 
     /// Takes the observations of one poll.
@@ -107,6 +112,7 @@ impl Pipeline {
     /// Everything since this was last asked.
     pub fn harvest(&mut self) -> Harvest {
         self.open_reads.clear();
+        self.last_told.clear();
         let mut harvest = std::mem::take(&mut self.harvest);
         harvest.accesses.sort_by_key(|a| a.at);
         harvest
@@ -160,6 +166,7 @@ impl Pipeline {
         let Some((volume, path)) = self.resolve(file, 1) else { return };
         let run = self.run_of(process, parent);
         let found = Found::Unknown;
+        let at = self.not_before_last(process, file, at);
         let access = Access { at, run, process, volume, path, op, offset: 0, length: 0, blocked_us: 0, found };
         self.harvest.accesses.push(access);
     }
@@ -170,6 +177,7 @@ impl Pipeline {
             return;
         };
         let op = if mapped { AccessOp::Fault } else { AccessOp::Read };
+        let at = self.not_before_last(process, file, at);
         if let Some(last) = self.open_reads.get(&(process, file)).and_then(|i| self.harvest.accesses.get_mut(*i))
             && last.op == op
             && last.offset + last.length == offset
@@ -187,6 +195,12 @@ impl Pipeline {
         let found = if missed { Found::Miss } else { Found::Unknown };
         self.open_reads.insert((process, file), self.harvest.accesses.len());
         self.harvest.accesses.push(Access { at, run, process, volume, path, op, offset, length, blocked_us, found });
+    }
+
+    fn not_before_last(&mut self, process: u32, file: u64, at: Timestamp) -> Timestamp {
+        let last = self.last_told.entry((process, file)).or_insert(at);
+        *last = at.max(*last);
+        *last
     }
 
     /// Adds a wait to the touch it belongs to, if that is still here.
@@ -365,6 +379,16 @@ mod tests {
         assert_eq!(harvest.accesses[0].run.as_str(), "n-b-7-4");
         assert_eq!(harvest.ended, [RunEnd { run: "n-b-7-4".into(), at: Timestamp(9) }]);
         assert!(harvest.started.is_empty());
+    }
+
+    #[test]
+    fn a_read_is_not_told_as_older_than_its_open() {
+        let mut pipeline = pipeline(100);
+        let open = Observation::Open { at: Timestamp(5_000), process: 7, parent: 1, file: 1, writable: false };
+        let close = Observation::Close { at: Timestamp(4_100), process: 7, file: 1 };
+        pipeline.take([path(1), open, read(4_000, 7, 1, 0, 100), close]);
+        let told: Vec<AccessOp> = pipeline.harvest().accesses.iter().map(|a| a.op).collect();
+        assert_eq!(told, [AccessOp::Open, AccessOp::Read, AccessOp::Close]);
     }
 
     #[test]

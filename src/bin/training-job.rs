@@ -82,7 +82,8 @@ fn run(options: &Options, started: Instant) -> io::Result<Report> {
     }
     files.sort();
     let batches = Arc::new(shuffled_batches(&files, options));
-    let loaders: Vec<_> = (0..options.workers).map(|w| spawn_worker(w, options.workers, Arc::clone(&batches))).collect();
+    let loaders: Vec<_> =
+        (0..options.workers).map(|w| spawn_worker(w, options.workers, Arc::clone(&batches))).collect();
 
     let compute = Duration::from_secs_f64(options.compute_ms / 1e3);
     let (mut bytes, mut waited, mut first_batch_at) = (0u64, Duration::ZERO, None);
@@ -100,7 +101,9 @@ fn run(options: &Options, started: Instant) -> io::Result<Report> {
     let first_step_ended = first_batch_at + compute;
     let counted_steps = batches.len() - 1;
     Ok(Report {
-        au: if counted_steps == 0 { 1.0 } else {
+        au: if counted_steps == 0 {
+            1.0
+        } else {
             compute.as_secs_f64() * counted_steps as f64 / (ended - first_step_ended).as_secs_f64()
         },
         wall_s: (ended - started).as_secs_f64(),

@@ -80,7 +80,8 @@ fn passthrough() -> Finding {
     let new_enough = (major, minor) >= (6, 9);
     let is_root = nix::unistd::geteuid().is_root();
     let detail = format!("kernel {major}.{minor}{}", if is_root { "" } else { ", not root" });
-    let lost = "cached files are served by the daemon instead of the kernel: slower for large reads; wants Linux 6.9 and root";
+    let lost =
+        "cached files are served by the daemon instead of the kernel: slower for large reads; wants Linux 6.9 and root";
     finding("FUSE passthrough", new_enough && is_root, detail, lost)
 }
 

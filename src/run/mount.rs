@@ -25,7 +25,8 @@ pub struct Options {
 /// A configuration without a cache or a mount point, a mount point in use, a store that cannot be opened.
 pub async fn run(options: Options) -> Result<(), RunError> {
     let mut config: AgentConfig = config::read(&options.config)?;
-    let meaningless = |why: &str| config::ConfigError::Meaningless { path: options.config.clone(), why: why.to_owned() };
+    let meaningless =
+        |why: &str| config::ConfigError::Meaningless { path: options.config.clone(), why: why.to_owned() };
     let cache = config.cache.as_mut().ok_or_else(|| meaningless("there is no [cache] to mount; add one"))?;
     cache.mount = options.mount_point.or(cache.mount.take());
     if cache.mount.is_none() {

@@ -77,7 +77,12 @@ pub async fn run(options: Options) -> Result<(), RunError> {
             let mut summariser = Summariser::default();
             read_all(&recordings)?.iter().for_each(|batch| summariser.add(batch));
             let summary = summariser.summary();
-            if json { print_json(&summary) } else { print!("{summary}"); Ok(()) }
+            if json {
+                print_json(&summary)
+            } else {
+                print!("{summary}");
+                Ok(())
+            }
         }
     }
 }
@@ -86,7 +91,8 @@ async fn record(root: PathBuf, out: PathBuf, command: Vec<String>) -> Result<(),
     fs::create_dir_all(&out)?;
     let root = fs::canonicalize(&root).map_err(|e| RunError::Told(format!("{}: {e}", root.display())))?;
     let name = |e: foretide_flow::IdError| RunError::Told(e.to_string());
-    let config = Config::new(NodeId::new("local").map_err(name)?, SiteId::new("local").map_err(name)?, out.join("spool"));
+    let config =
+        Config::new(NodeId::new("local").map_err(name)?, SiteId::new("local").map_err(name)?, out.join("spool"));
     let volume = VolumeId::new("local").map_err(name)?;
     let (collector, report) = Collector::start(config, vec![WatchedVolume { volume, root }])?;
     eprint!("{report}");
@@ -155,7 +161,16 @@ fn show(batch: &AccessBatch, json: bool) -> Result<(), RunError> {
     }
     for a in &batch.accesses {
         let op = format!("{:?}", a.op).to_lowercase();
-        println!("{:.6} {} {:>7} {op:<6} {}:{} {}+{}", a.at.as_secs_f64(), a.run, a.process, a.volume, a.path, a.offset, a.length);
+        println!(
+            "{:.6} {} {:>7} {op:<6} {}:{} {}+{}",
+            a.at.as_secs_f64(),
+            a.run,
+            a.process,
+            a.volume,
+            a.path,
+            a.offset,
+            a.length
+        );
     }
     Ok(())
 }

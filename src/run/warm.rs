@@ -74,8 +74,7 @@ pub async fn run(options: Options) -> Result<(), RunError> {
             let now = Timestamp::now();
             let paths = if paths.is_empty() { vec![FilePath::root()] } else { paths };
             let need_by = within.map(|t| now + t);
-            let request =
-                WarmupRequest { volume, paths, site, need_by, pin_until: pin.map(|t| now + t), label };
+            let request = WarmupRequest { volume, paths, site, need_by, pin_until: pin.map(|t| now + t), label };
             let mut warmup = control.ask_warmup(&request).await?;
             while wait && !is_final(warmup.state) {
                 tokio::time::sleep(LOOK_EVERY).await;

@@ -37,10 +37,7 @@ pub fn feed() -> (Feed, FeedSource) {
     let (sender, queue) = sync_channel(QUEUE_OBSERVATIONS);
     let dropped = Arc::new(AtomicU64::new(0));
     let known = Arc::new(Mutex::new(HashSet::new()));
-    (
-        Feed { queue: sender, dropped: dropped.clone(), known: known.clone() },
-        FeedSource { queue, dropped, known },
-    )
+    (Feed { queue: sender, dropped: dropped.clone(), known: known.clone() }, FeedSource { queue, dropped, known })
 }
 
 impl Feed {
@@ -87,9 +84,7 @@ impl Feed {
         (volume, path).hash(&mut hasher);
         let file = hasher.finish();
         let mut known = self.known.lock().unwrap_or_else(|e| e.into_inner());
-        if !known.contains(&file)
-            && self.tell(Observation::Path { file, volume: volume.clone(), path: path.clone() })
-        {
+        if !known.contains(&file) && self.tell(Observation::Path { file, volume: volume.clone(), path: path.clone() }) {
             known.insert(file);
         }
         file

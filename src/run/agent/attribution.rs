@@ -54,7 +54,11 @@ impl Attribution {
                 }
                 _ => true,
             };
-            if named || now.since(since) >= HELD_FOR { out.push(outcome) } else { still_held.push_back((since, outcome)) }
+            if named || now.since(since) >= HELD_FOR {
+                out.push(outcome)
+            } else {
+                still_held.push_back((since, outcome))
+            }
         }
         self.held = still_held;
         out

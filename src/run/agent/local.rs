@@ -90,7 +90,8 @@ async fn status(State(store): State<Option<Arc<Store>>>) -> Answer {
 }
 
 async fn empty(State(store): State<Option<Arc<Store>>>) -> Answer {
-    answer(store, |store| store.clear(Timestamp::now()).map(|bytes| format!("; {:.3} GB dropped", bytes as f64 / 1e9))).await
+    answer(store, |store| store.clear(Timestamp::now()).map(|bytes| format!("; {:.3} GB dropped", bytes as f64 / 1e9)))
+        .await
 }
 
 async fn check(State(store): State<Option<Arc<Store>>>) -> Answer {
@@ -111,11 +112,7 @@ async fn answer(
     let failed = |e: &dyn std::fmt::Display| (StatusCode::INTERNAL_SERVER_ERROR, e.to_string());
     tokio::task::spawn_blocking(move || {
         let note = deed(&store).map_err(|e| failed(&e))?;
-        Ok(Json(CacheStatus {
-            resident_bytes: store.resident_bytes(),
-            capacity_bytes: store.capacity_bytes(),
-            note,
-        }))
+        Ok(Json(CacheStatus { resident_bytes: store.resident_bytes(), capacity_bytes: store.capacity_bytes(), note }))
     })
     .await
     .map_err(|e| failed(&e))?

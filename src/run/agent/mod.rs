@@ -19,8 +19,8 @@ use std::sync::Arc;
 
 use clap::Args;
 use foretide_chunk::{DomainKey, Store};
-use foretide_flow::VolumeId;
 use foretide_collector::WatchedVolume;
+use foretide_flow::VolumeId;
 use foretide_mount::MountHandle;
 use foretide_transfer::{Borders, LocalDirectory, Server, ServerConfig, Source, Token};
 use tokio::sync::{mpsc, watch};
@@ -115,20 +115,35 @@ impl Agent {
         tasks.spawn(ship::listings(control.clone(), config.node.clone(), to_tell));
         let (mut mount, mut store, mut mover) = (None, None, None);
         if let Some(cache) = cache {
-            tasks.spawn(ship::Outcomes {
-                control: control.clone(),
-                node: config.node.clone(),
-                site: config.site.clone(),
-                store: Arc::clone(&cache.store),
-                happened: cache.happened,
-                attribution: Arc::clone(&attribution),
-                census: counted,
-                sequence: welcome.next.outcomes,
-            }.run());
+            tasks.spawn(
+                ship::Outcomes {
+                    control: control.clone(),
+                    node: config.node.clone(),
+                    site: config.site.clone(),
+                    store: Arc::clone(&cache.store),
+                    happened: cache.happened,
+                    attribution: Arc::clone(&attribution),
+                    census: counted,
+                    sequence: welcome.next.outcomes,
+                }
+                .run(),
+            );
             (mount, store, mover) = (cache.mount, Some(cache.store), Some(cache.mover));
         }
         tasks.spawn(serve_local(config.state.clone(), store.clone()));
-        tasks.spawn(Talk { control, hello, state: config.state.clone(), borders, mover, sources: sources(config)?, learned, census }.run());
+        tasks.spawn(
+            Talk {
+                control,
+                hello,
+                state: config.state.clone(),
+                borders,
+                mover,
+                sources: sources(config)?,
+                learned,
+                census,
+            }
+            .run(),
+        );
         tracing::info!(node = %config.node, site = %config.site, "the agent is up");
         Ok(Self { _server: server, mount, store, tasks })
     }

@@ -33,7 +33,8 @@ pub fn start(
     attribution: &Shared,
     tasks: &mut JoinSet<()>,
 ) -> Result<(), RunError> {
-    let settings = foretide_collector::Config::new(config.node.clone(), config.site.clone(), config.state.join("spool"));
+    let settings =
+        foretide_collector::Config::new(config.node.clone(), config.site.clone(), config.state.join("spool"));
     let collector = match Collector::start(settings.clone(), watched) {
         Ok((collector, report)) => {
             tracing::info!("observing by eBPF\n{report}");

@@ -29,7 +29,10 @@ const SAY_ALIVE_EVERY: Duration = Duration::from_secs(10);
 const RETRY: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(10));
 
 /// Calls until it succeeds or is refused; a refusal is final and logged, since sending again would not help.
-pub async fn insist<T, F: Future<Output = Result<T, ClientError>>>(what: &str, mut call: impl FnMut() -> F) -> Option<T> {
+pub async fn insist<T, F: Future<Output = Result<T, ClientError>>>(
+    what: &str,
+    mut call: impl FnMut() -> F,
+) -> Option<T> {
     let (mut wait, longest) = RETRY;
     loop {
         match call().await {
@@ -146,9 +149,8 @@ impl Outcomes {
             return Vec::new();
         }
         let store = Arc::clone(&self.store);
-        let counted = tokio::task::spawn_blocking(move || {
-            wanted.into_iter().map(|request| count_one(&store, request)).collect()
-        });
+        let counted =
+            tokio::task::spawn_blocking(move || wanted.into_iter().map(|request| count_one(&store, request)).collect());
         counted.await.unwrap_or_default()
     }
 }

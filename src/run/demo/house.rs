@@ -182,10 +182,7 @@ impl House {
     /// # Errors
     /// The command's own.
     pub fn empty_cache(&self) -> Result<(), DemoError> {
-        let done = foretide()?
-            .args(["cache", "empty", "--config"])
-            .arg(self.folders.config("gpu-agent"))
-            .output()?;
+        let done = foretide()?.args(["cache", "empty", "--config"]).arg(self.folders.config("gpu-agent")).output()?;
         if done.status.success() {
             return Ok(());
         }
@@ -274,14 +271,22 @@ fn foretide() -> io::Result<Command> {
     Ok(command)
 }
 
-fn spawn(name: &'static str, mut command: Command, inside: Option<&Path>, folders: &Folders) -> Result<Process, DemoError> {
+fn spawn(
+    name: &'static str,
+    mut command: Command,
+    inside: Option<&Path>,
+    folders: &Folders,
+) -> Result<Process, DemoError> {
     let log = File::create(folders.log(name))?;
     command.stdout(log.try_clone()?).stderr(log);
     enter_on_start(&mut command, inside)?;
     Ok(Process { name, child: command.spawn()? })
 }
 
-fn start_namespaces(folders: &Folders, shape: LinkShape) -> Result<(Process, Option<Namespaces>, Addresses), DemoError> {
+fn start_namespaces(
+    folders: &Folders,
+    shape: LinkShape,
+) -> Result<(Process, Option<Namespaces>, Addresses), DemoError> {
     let pid = std::process::id();
     let (storage, gpu) = (format!("foretide-{pid}-storage"), format!("foretide-{pid}-gpu"));
     let mut command = foretide()?;

@@ -129,7 +129,9 @@ pub async fn run(options: Options) -> Result<(), DemoError> {
 async fn play(options: &Options) -> Result<(), DemoError> {
     let as_root = nix::unistd::geteuid().is_root();
     if !as_root {
-        println!("without root: the link is a forwarder in user space, reads are seen by the mount alone, and the page cache stays warm; root adds network namespaces, eBPF and passthrough");
+        println!(
+            "without root: the link is a forwarder in user space, reads are seen by the mount alone, and the page cache stays warm; root adds network namespaces, eBPF and passthrough"
+        );
     }
     let began = Instant::now();
     let mut progress = Progress::new(7);
@@ -163,7 +165,10 @@ async fn play(options: &Options) -> Result<(), DemoError> {
 
     progress.finish();
     println!("\n{}", report.table());
-    std::fs::write(folders.root().join("report.json"), serde_json::to_vec_pretty(&report).map_err(std::io::Error::other)?)?;
+    std::fs::write(
+        folders.root().join("report.json"),
+        serde_json::to_vec_pretty(&report).map_err(std::io::Error::other)?,
+    )?;
     tell_what_was_learned(&house).await?;
     println!("\n{:.0} s; figures in {}", began.elapsed().as_secs_f64(), folders.root().join("report.json").display());
     if options.keep {

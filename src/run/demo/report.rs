@@ -84,7 +84,10 @@ impl Report {
         let mut found = Vec::new();
         for scene in ["recurring", "warmup"].into_iter().filter_map(|name| self.scene(name)) {
             if scene.au < AU_SHARE_OF_LOCAL * local.au {
-                found.push(format!("{}: AU {:.3} is below {AU_SHARE_OF_LOCAL} of local's {:.3}", scene.name, scene.au, local.au));
+                found.push(format!(
+                    "{}: AU {:.3} is below {AU_SHARE_OF_LOCAL} of local's {:.3}",
+                    scene.name, scene.au, local.au
+                ));
             }
             if scene.first_batch_s > FIRST_BATCH_TIMES_LOCAL * local.first_batch_s {
                 found.push(format!(
@@ -159,7 +162,8 @@ pub fn in_words(profile: &Profile, said_by: Option<(&str, &str)>) -> String {
         profile.runs
     );
     if let Some(period) = profile.calendar.period_s {
-        let _ = write!(text, "; comes back every {period:.0} s (surely to {:.0} %)", profile.calendar.confidence * 100.0);
+        let _ =
+            write!(text, "; comes back every {period:.0} s (surely to {:.0} %)", profile.calendar.confidence * 100.0);
     }
     if let Some((forecaster, reason)) = said_by {
         let _ = write!(text, "\n  {forecaster}: {reason}");
@@ -176,18 +180,32 @@ mod tests {
     use super::*;
 
     fn scene(name: &'static str, au: f64, wall_s: f64, first_batch_s: f64) -> Scene {
-        Scene { name, au, wall_s, stall_s: 0.0, first_batch_s, bytes_moved: 0, coverage: None, precision: None, wasted_bytes: 0 }
+        Scene {
+            name,
+            au,
+            wall_s,
+            stall_s: 0.0,
+            first_batch_s,
+            bytes_moved: 0,
+            coverage: None,
+            precision: None,
+            wasted_bytes: 0,
+        }
     }
 
     #[test]
     fn what_falls_short_is_said_and_what_holds_is_not() {
         let link = LinkShape { rtt: Duration::from_millis(150), rate: BitsPerSecond(1_000_000_000) };
         let mut report = Report::new(link, DatasetSize { files: 10, bytes: 900_000_000 }, 20.0);
-        report.scenes = vec![scene("local", 0.99, 20.0, 0.10), scene("cold", 0.8, 24.0, 0.5), scene("warmup", 0.98, 20.2, 0.11)];
+        report.scenes =
+            vec![scene("local", 0.99, 20.0, 0.10), scene("cold", 0.8, 24.0, 0.5), scene("warmup", 0.98, 20.2, 0.11)];
         assert_eq!(report.shortcomings(), Vec::<String>::new());
         report.scenes.push(scene("recurring", 0.90, 22.0, 0.30));
         report.scenes[1].wall_s = 26.0;
         let told = report.shortcomings().join("\n");
-        assert!(told.contains("recurring: AU") && told.contains("recurring: first batch") && told.contains("cold: 26.0"), "{told}");
+        assert!(
+            told.contains("recurring: AU") && told.contains("recurring: first batch") && told.contains("cold: 26.0"),
+            "{told}"
+        );
     }
 }

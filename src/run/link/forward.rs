@@ -128,7 +128,10 @@ mod tests {
         let mut got = Vec::new();
         stream.read_to_end(&mut got).await.unwrap();
         assert!(got == sent);
-        assert!(began.elapsed() >= Duration::from_millis(80 + 100), "handshake, there, back, and half a megabyte twice");
+        assert!(
+            began.elapsed() >= Duration::from_millis(80 + 100),
+            "handshake, there, back, and half a megabyte twice"
+        );
         echo.await.unwrap();
         forwarder.abort();
     }

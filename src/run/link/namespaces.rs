@@ -32,7 +32,10 @@ impl Namespace {
         fs::create_dir_all(NAMESPACES)?;
         let path = namespace_path(name);
         File::create_new(&path).map_err(|e| {
-            io::Error::new(e.kind(), format!("network namespace {name}: {e}; `ip netns delete {name}` if it is a leftover"))
+            io::Error::new(
+                e.kind(),
+                format!("network namespace {name}: {e}; `ip netns delete {name}` if it is a leftover"),
+            )
         })?;
         let namespace = Self { name: name.to_owned() };
         std::thread::spawn(move || {

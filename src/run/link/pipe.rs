@@ -48,7 +48,13 @@ pub struct Pipe {
 impl Pipe {
     /// An empty pipe. `seed` decides which packets are lost.
     pub fn new(shape: Shape, seed: u64) -> Self {
-        Self { shape, under_way: VecDeque::new(), last_left: Duration::ZERO, chance: StdRng::seed_from_u64(seed), dropped: 0 }
+        Self {
+            shape,
+            under_way: VecDeque::new(),
+            last_left: Duration::ZERO,
+            chance: StdRng::seed_from_u64(seed),
+            dropped: 0,
+        }
     }
 
     /// A packet enters. `wire_bytes` is what it weighs on the wire: more than its length where it stands for

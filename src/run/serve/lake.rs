@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use foretide_api::{AccessSink, Accepted, Rejected};
+use foretide_api::{Accepted, AccessSink, Rejected};
 use foretide_catalog::Catalog;
 use foretide_flow::{AccessBatch, NodeId, Timestamp};
 use tokio::sync::mpsc;
@@ -58,10 +58,8 @@ impl AccessSink for Lake {
         .await
         .map_err(|e| try_again(&e))?
         .map_err(|e| try_again(&e))?;
-        let recorded =
-            self.catalog.record_batch(&batch, &name, Timestamp::now()).await.map_err(|e| try_again(&e))?;
-        let accepted =
-            Accepted { sequence: batch.sequence, accesses: batch.accesses.len() as u64, new: recorded.new };
+        let recorded = self.catalog.record_batch(&batch, &name, Timestamp::now()).await.map_err(|e| try_again(&e))?;
+        let accepted = Accepted { sequence: batch.sequence, accesses: batch.accesses.len() as u64, new: recorded.new };
         if recorded.new {
             // The ring is behind by its whole queue only if it died, and then the process ends.
             self.ring.send(News::Accesses(batch)).await.map_err(|e| try_again(&e))?;

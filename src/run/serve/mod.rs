@@ -142,7 +142,9 @@ pub async fn run(options: Options) -> Result<(), RunError> {
     let _ = tokio::time::timeout(PATIENCE_AT_END, serving).await;
     match tokio::time::timeout(PATIENCE_AT_END, turning).await {
         Ok(Ok(ended)) => Ok(ended?),
-        _ => Err(RunError::Told("the planning loop did not end in time; the model's last snapshot is older".to_owned())),
+        _ => {
+            Err(RunError::Told("the planning loop did not end in time; the model's last snapshot is older".to_owned()))
+        }
     }
 }
 

@@ -271,9 +271,10 @@ impl Ring {
     /// A warm-up is expected to be ready when the last of its moves is due to arrive at the planned rate.
     async fn tell_etas(&self, plan: &Plan, warmups: &[WarmupDemand], now: Timestamp) -> Result<(), CatalogError> {
         for warmup in warmups {
-            let moves = plan.moves.iter().filter(
-                |m| matches!(&m.cause, foretide_flow::MoveCause::Warmup { warmup: id } if id == &warmup.id),
-            );
+            let moves = plan
+                .moves
+                .iter()
+                .filter(|m| matches!(&m.cause, foretide_flow::MoveCause::Warmup { warmup: id } if id == &warmup.id));
             let (mut bytes, mut last_start, mut link) = (0, now, None);
             for m in moves {
                 bytes += m.length;

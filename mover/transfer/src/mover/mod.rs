@@ -27,7 +27,6 @@ use foretide_flow::{
     Assignment, Entry, FilePath, Found, Listing, Move, MoveCause, MoveId, Outcome, Priority, Timestamp, VolumeId,
 };
 use serde::{Deserialize, Serialize};
-use tokio::runtime::Handle;
 use tokio::sync::{Notify, Semaphore, mpsc};
 use tokio::task::{AbortHandle, JoinSet};
 
@@ -92,8 +91,6 @@ pub struct Mover {
 
 #[derive(Debug)]
 struct Inner {
-    /// Where flights run: readers ask from threads that are no part of it.
-    runtime: Handle,
     config: MoverConfig,
     identity: Identity,
     credentials: Credentials,
@@ -131,7 +128,6 @@ impl Mover {
     ) -> Arc<Self> {
         let window_kib = (config.window_bytes / 1024).clamp(SEGMENT_BYTES / 1024, Semaphore::MAX_PERMITS as u64);
         let inner = Arc::new(Inner {
-            runtime: Handle::current(),
             window: Arc::new(Semaphore::new(window_kib as usize)),
             window_kib: window_kib as usize,
             slots: Arc::new(Semaphore::new(config.max_running.max(1))),
