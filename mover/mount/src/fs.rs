@@ -239,7 +239,7 @@ impl<B: Send + Sync + 'static> Fs<B> {
         let Some(whole) = whole else { return even_partly.then_some(Mode::Cached(None)) };
         if self.passthrough.load(Ordering::Relaxed) {
             match back(whole.file()) {
-                Ok(id) => return Some(Mode::Passthrough(Arc::new(Backing { id, whole: Some(whole) }))),
+                Ok(id) => return Some(Mode::Passthrough(Arc::new(Backing { id, _whole: Some(whole) }))),
                 Err(error) => self.without_passthrough(&error),
             }
         }

@@ -29,7 +29,7 @@ pub struct Backing<B> {
     /// The kernel's handle; given back before the file is.
     pub id: B,
     /// Held, not read.
-    pub whole: Option<Box<dyn Whole>>,
+    pub _whole: Option<Box<dyn Whole>>,
 }
 
 impl<B> Clone for Mode<B> {
@@ -97,7 +97,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn passthrough(id: u32) -> Mode<u32> {
-        Mode::Passthrough(Arc::new(Backing { id, whole: None }))
+        Mode::Passthrough(Arc::new(Backing { id, _whole: None }))
     }
 
     proptest! {

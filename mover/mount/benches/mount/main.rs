@@ -9,7 +9,6 @@ use std::io::Read;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use foretide_mount::{Config, MountHandle, Opens, Sinks, mount};
@@ -31,7 +30,6 @@ const LINK_BITS_PER_S: u64 = 1_000_000_000;
 
 /// A mount, the same files beside it, and what keeps both alive.
 struct Bench {
-    site: Arc<Site>,
     mount: MountHandle,
     native: PathBuf,
     _outcomes: mpsc::Receiver<foretide_flow::Outcome>,
@@ -51,9 +49,9 @@ impl Bench {
         let mut config = Config { lease_s: 3600.0, ..Config::at(point, vec![site.volume.clone()]) };
         change(&mut config);
         let guard = runtime.enter();
-        let mount = mount(config, site.clone(), Sinks { outcomes, events: None }).unwrap_or_else(|e| panic!("{e}"));
+        let mount = mount(config, site, Sinks { outcomes, events: None }).unwrap_or_else(|e| panic!("{e}"));
         drop(guard);
-        Self { site, mount, native, _outcomes: kept, _folder: folder, _runtime: runtime }
+        Self { mount, native, _outcomes: kept, _folder: folder, _runtime: runtime }
     }
 
     fn ours(&self, at: &str) -> PathBuf {
@@ -138,7 +136,8 @@ fn warm_rows(target: &Path, rows: &mut Vec<Row>) {
     let mut buffer = vec![0; 1 << 20];
     let mut other = buffer.clone();
     let (ours, native) = (bench.ours("large"), bench.native.join("large"));
-    let times = in_turn(5, || drop(read_all(&ours, &mut buffer)), || drop(read_all(&native, &mut other)));
+    let whole = |at: &Path, buffer: &mut [u8]| assert_eq!(read_all(at, buffer), LARGE_BYTES);
+    let times = in_turn(5, || whole(&ours, &mut buffer), || whole(&native, &mut other));
     rows.push(against_native("sequential read of a cached 1 GiB file", "s", 0.95, 1.0, times));
     let times = in_turn(5, || read_at_random(&ours, LARGE_BYTES), || read_at_random(&native, LARGE_BYTES));
     rows.push(against_native("4 KiB random read, cached", "us", 0.9, 1e6 / RANDOM_READS as f64, times));
@@ -213,7 +212,10 @@ fn cold_rows(target: &Path, rows: &mut Vec<Row>) {
         at_least: false,
     });
     fs::read_dir(bench.ours("small")).expect("it is there").count();
-    let one = |i: u64| seconds(|| drop(read_all(&bench.ours(&format!("small/{i}")), &mut vec![0; 1 << 20])));
+    let one = |i: u64| {
+        let at = bench.ours(&format!("small/{i}"));
+        seconds(|| assert_eq!(read_all(&at, &mut vec![0; 1 << 20]), SMALL_BYTES))
+    };
     let small = table::median((0..20).map(one).collect());
     let reference_name = "round trip of the emulated link";
     let work = "cold 100 KB file, its directory known, 150 ms";

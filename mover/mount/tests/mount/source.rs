@@ -286,7 +286,10 @@ impl Origin for Source {
     fn note_read(&self, key: &FileKey, range: Range<u64>, _: Timestamp) -> ReadNote {
         let state = self.state.lock().unwrap();
         match state.resident.get(key).and_then(|held| held.moved_at) {
-            Some(at) => ReadNote { prefetched_bytes: range.end - range.start, arrived_at: Some(at) },
+            Some(at) => {
+                let prefetched_bytes = range.end - range.start;
+                ReadNote { prefetched_bytes, arrived_at: Some(at), ..ReadNote::default() }
+            }
             None => ReadNote::default(),
         }
     }
