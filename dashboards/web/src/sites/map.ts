@@ -78,15 +78,18 @@ function count(way: Way, move: MoveRecord, now: Millis): void {
   }
 }
 
-/** A curve from one site's side to the other's; the way back bends to the other side. */
+/** A curve from one site's side to the other's; the way back bends to the other side, and sites in one column are
+ * joined through the room beside it. */
 export function curve(from: Placed, to: Placed): string {
-  const ahead = from.x < to.x;
   const same = Math.abs(from.x - to.x) < 1;
-  const x1 = same || ahead ? from.x + SITE_W : from.x;
-  const x2 = same ? to.x + SITE_W : ahead ? to.x : to.x + SITE_W;
-  const lift = ahead ? -10 : 10;
+  const ahead = from.x < to.x;
+  const lift = ahead || (same && from.y < to.y) ? -10 : 10;
   const y1 = from.y + SITE_H / 2 + lift;
   const y2 = to.y + SITE_H / 2 + lift;
-  const bend = same ? 70 : (x2 - x1) / 2;
+  // The leftmost column has its free side on the right, the others on the left.
+  const side = same && from.x <= 8 ? SITE_W : 0;
+  const x1 = same ? from.x + side : ahead ? from.x + SITE_W : from.x;
+  const x2 = same ? to.x + side : ahead ? to.x : to.x + SITE_W;
+  const bend = same ? (side > 0 ? 70 : -70) : (x2 - x1) / 2;
   return `M${x1} ${y1}C${x1 + bend} ${y1} ${same ? x2 + bend : x2 - bend} ${y2} ${x2} ${y2}`;
 }
