@@ -111,6 +111,16 @@ where
     text.split(',').filter(|w| !w.is_empty()).map(one).collect::<Result<_, _>>().map_err(serde::de::Error::custom)
 }
 
+/// A number of the record that a list goes on after. The catalog counts in 63 bits, as its databases do; more is no
+/// number of ours.
+pub(crate) fn record_number<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
+    let number = u64::deserialize(deserializer)?;
+    if i64::try_from(number).is_ok() { Ok(Some(number)) } else { Err(serde::de::Error::custom(NO_RECORD)) }
+}
+
+/// What such a number is told.
+pub(crate) const NO_RECORD: &str = "give a number that a list or event gave, at most 9223372036854775807";
+
 /// A header's text; none if it is not there.
 pub(crate) fn text_header<'h>(headers: &'h HeaderMap, name: &str) -> Result<Option<&'h str>, ApiError> {
     let not_text = |_| ApiError::BadParameter(format!("the header {name} is not printable ASCII"));

@@ -27,7 +27,7 @@ use super::warmups::names;
 use crate::Api;
 use crate::error::ApiError;
 use crate::events::{Told, tell};
-use crate::extract::{Query, Report, must_be, read};
+use crate::extract::{Query, Report, must_be, read, record_number};
 use crate::ports::{Accepted, Rejected};
 use crate::wait::{self, Seen};
 
@@ -331,8 +331,8 @@ pub(crate) struct AssignmentQuery {
     /// Whose assignment.
     node: NodeId,
     /// The cursor of the last answer; 0 for everything.
-    #[serde(default)]
-    cursor: u64,
+    #[serde(default, deserialize_with = "record_number")]
+    cursor: Option<u64>,
     /// Hold the answer for up to this many seconds until there is something new.
     #[serde(default)]
     #[param(minimum = 0, maximum = 60, default = 0)]
@@ -359,10 +359,10 @@ pub(crate) async fn assignment(
     let known = wait::known_etag(&headers)?;
     let agent = heard_of(&api, &query.node).await?;
     // Who has had nothing yet is answered at once, with what there is.
-    let begins = known.is_none() && query.cursor == 0;
+    let begins = known.is_none() && query.cursor.is_none_or(|c| c == 0);
     let first = Mutex::new(known);
     let look = || async {
-        let (assignment, etag) = assigned(&api, &agent, query.cursor).await?;
+        let (assignment, etag) = assigned(&api, &agent, query.cursor.unwrap_or(0)).await?;
         let has = first.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_with(|| etag.clone()).clone();
         let nothing = assignment.run.is_empty() && assignment.cancel.is_empty() && assignment.learn.is_empty();
         let enough = !nothing || has != etag || begins;

@@ -20,7 +20,7 @@ use crate::Api;
 use crate::auth::{Caller, Scope, TOKEN_NAME_MAX_BYTES, mint};
 use crate::error::ApiError;
 use crate::events::{EventView, listen};
-use crate::extract::{Body, Path, Query, text_header};
+use crate::extract::{Body, NO_RECORD, Path, Query, commas, record_number, text_header};
 use crate::metrics::{OPEN_METRICS, scrape};
 
 /// That the control plane lives.
@@ -67,9 +67,10 @@ pub(crate) async fn metrics(State(api): State<Api>) -> Result<Response, ApiError
 #[into_params(parameter_in = Query)]
 pub(crate) struct EventsQuery {
     /// Those after this number, for clients that cannot set `Last-Event-ID`; 0 for all that are kept.
+    #[serde(deserialize_with = "record_number")]
     after: Option<u64>,
     /// Only these kinds, with commas between.
-    #[serde(deserialize_with = "crate::extract::commas")]
+    #[serde(deserialize_with = "commas")]
     #[param(style = Form, explode = false)]
     kinds: Vec<String>,
 }
@@ -93,8 +94,9 @@ pub(crate) async fn events(
 ) -> Result<Sse<impl Stream<Item = Result<Frame, Infallible>>>, ApiError> {
     let last = match text_header(&headers, "last-event-id")? {
         Some(text) => {
-            let not_ours = |_| ApiError::BadParameter(format!("Last-Event-ID {text:?} is no number of an event"));
-            Some(text.parse().map_err(not_ours)?)
+            let number = text.parse::<u64>().ok().filter(|n| i64::try_from(*n).is_ok());
+            let not_ours = || ApiError::BadParameter(format!("Last-Event-ID {text:?}: {NO_RECORD}"));
+            Some(number.ok_or_else(not_ours)?)
         }
         None => query.after,
     };

@@ -12,7 +12,7 @@ use super::plans::PageQuery;
 use super::{List, page_size};
 use crate::Api;
 use crate::error::ApiError;
-use crate::extract::{Path, Query};
+use crate::extract::{Path, Query, record_number};
 
 /// Which forecasts are listed.
 #[derive(Debug, Default, Deserialize, IntoParams)]
@@ -30,6 +30,7 @@ pub(crate) struct ForecastsQuery {
     #[param(default = false)]
     reads: bool,
     /// Where the page before ended.
+    #[serde(deserialize_with = "record_number")]
     cursor: Option<u64>,
     /// Items of this page.
     #[param(minimum = 1, maximum = 1000, default = 100)]
@@ -118,7 +119,8 @@ impl RunView {
             hits: sum(|r| r.hits),
             late: sum(|r| r.late),
             misses: sum(|r| r.misses),
-            waited_s: reads.iter().map(|r| r.waited_s).sum::<f64>(),
+            // A sum of nothing is -0.0 in Rust.
+            waited_s: reads.iter().map(|r| r.waited_s).fold(0.0, |sum, s| sum + s),
         };
         Self {
             node: start.node,
@@ -146,6 +148,7 @@ pub(crate) struct RunsQuery {
     #[param(default = false)]
     running: bool,
     /// Where the page before ended.
+    #[serde(deserialize_with = "record_number")]
     cursor: Option<u64>,
     /// Items of this page.
     #[param(minimum = 1, maximum = 1000, default = 100)]

@@ -12,7 +12,7 @@ use utoipa::{IntoParams, ToSchema};
 use super::{List, page_size};
 use crate::Api;
 use crate::error::ApiError;
-use crate::extract::{Path, Query, commas};
+use crate::extract::{Path, Query, commas, record_number};
 use crate::wait::{self, Seen};
 
 /// A plan in one line.
@@ -72,6 +72,7 @@ impl From<MoveRecord> for MoveView {
 #[into_params(parameter_in = Query)]
 pub(crate) struct PageQuery {
     /// Where the page before ended.
+    #[serde(deserialize_with = "record_number")]
     pub(crate) cursor: Option<u64>,
     /// Items of this page.
     #[param(minimum = 1, maximum = 1000, default = 100)]
@@ -159,6 +160,7 @@ pub(crate) struct MovesQuery {
     /// Starting before this moment.
     until: Option<Timestamp>,
     /// Where the page before ended.
+    #[serde(deserialize_with = "record_number")]
     cursor: Option<u64>,
     /// Items of this page.
     #[param(minimum = 1, maximum = 1000, default = 100)]

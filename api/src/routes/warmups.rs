@@ -22,7 +22,7 @@ use crate::Api;
 use crate::auth::Caller;
 use crate::error::ApiError;
 use crate::events::{Told, tell};
-use crate::extract::{Body, Path, Query, commas, text_header};
+use crate::extract::{Body, Path, Query, commas, record_number, text_header};
 use crate::wait::{self, Seen};
 
 /// The header by which a request that is sent twice counts once.
@@ -239,6 +239,7 @@ pub(crate) struct ListQuery {
     #[param(style = Form, explode = false)]
     state: Vec<WarmupState>,
     /// Where the page before ended.
+    #[serde(deserialize_with = "record_number")]
     cursor: Option<u64>,
     /// Items of this page.
     #[param(minimum = 1, maximum = 1000, default = 100)]

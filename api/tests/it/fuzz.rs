@@ -11,8 +11,8 @@ use serde_json::json;
 use crate::agents::{hello, plan_of_one};
 use crate::harness::{Served, node, serve_with, site, volume};
 
-/// The settings of the run, beside the script that starts it.
-const SETTINGS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/api/schemathesis.toml");
+/// Where the settings of the run are, beside the script that starts it.
+const FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/api");
 
 /// Something of each kind, so that lists are not empty.
 async fn fill(served: &Served) {
@@ -68,10 +68,24 @@ async fn schemathesis_finds_nothing() {
     let served = serve_with(generous, in_memory()).await;
     fill(&served).await;
     let secret = mint(served.catalog.as_ref(), "fuzz", &Scope::ALL, None, Timestamp::now()).await.unwrap();
+    // It leaves records where it runs.
+    let folder = tempfile::tempdir().unwrap();
+    for file in ["schemathesis.toml", "parquet.py"] {
+        std::fs::copy(format!("{FOLDER}/{file}"), folder.path().join(file)).unwrap();
+    }
+    let work = folder.path().to_owned();
     let document = format!("{}/v1/openapi.json", served.base);
     let run = tokio::task::spawn_blocking(move || {
         Command::new(program)
-            .args(["--config-file", SETTINGS, "run", &document, "-H", &format!("Authorization: Bearer {secret}")])
+            .current_dir(&work)
+            .args([
+                "--config-file",
+                "schemathesis.toml",
+                "run",
+                &document,
+                "-H",
+                &format!("Authorization: Bearer {secret}"),
+            ])
             .status()
     });
     let status = run.await.unwrap().expect("schemathesis starts");

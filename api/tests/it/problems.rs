@@ -53,6 +53,8 @@ async fn parameters_that_cannot_be_meant() {
         "/v1/warmups?limit=0",
         "/v1/warmups?limit=1001",
         "/v1/warmups?limit=many",
+        "/v1/warmups?cursor=9223372036854775808",
+        "/v1/events?after=9223372036854775808",
         "/v1/warmups?state=ASLEEP",
         "/v1/warmups?site=NOT%20A%20SITE",
         "/v1/warmups?sites=gpu-eu",
