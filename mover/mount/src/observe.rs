@@ -24,6 +24,12 @@ use crate::stats::Counters;
 /// Closed files that wait to be accounted for: a burst of one second at 60,000 files a second.
 const CLOSED_QUEUE: usize = 1 << 16;
 
+/// Observations accounted for in one go.
+const BATCH_MAX: usize = 4096;
+
+/// Between two batches: waking a task for every closed file would cost a loader of small files more than its reads.
+const ACCOUNT_INTERVAL: Duration = Duration::from_millis(10);
+
 /// Extents kept apart per open file; beyond it the two nearest become one.
 const EXTENTS_MAX: usize = 64;
 
@@ -207,18 +213,30 @@ impl Observer {
 
 async fn account(mut told: mpsc::Receiver<Told>, origin: Arc<dyn Origin>, sinks: Sinks, counters: Arc<Counters>) {
     let mut processes = Processes::default();
-    while let Some(next) = told.recv().await {
-        let taken = match next {
-            Told::Closed(closed) => {
-                let process = processes.of(closed.thread);
-                sinks.outcomes.try_send(outcome(closed, process, origin.as_ref())).is_ok()
-            }
-            Told::Event(mut event) => {
-                event.process = processes.of(event.process);
-                sinks.events.as_ref().is_none_or(|events| events.try_send(event).is_ok())
-            }
-        };
-        Counters::add(&counters.observations_dropped, u64::from(!taken));
+    let mut batch = Vec::new();
+    while told.recv_many(&mut batch, BATCH_MAX).await > 0 {
+        let full = batch.len() == BATCH_MAX;
+        for next in batch.drain(..) {
+            let taken = pass_on(next, &mut processes, origin.as_ref(), &sinks);
+            Counters::add(&counters.observations_dropped, u64::from(!taken));
+        }
+        if !full {
+            tokio::time::sleep(ACCOUNT_INTERVAL).await;
+        }
+    }
+}
+
+/// Whether it was taken.
+fn pass_on(told: Told, processes: &mut Processes, origin: &dyn Origin, sinks: &Sinks) -> bool {
+    match told {
+        Told::Closed(closed) => {
+            let process = processes.of(closed.thread);
+            sinks.outcomes.try_send(outcome(closed, process, origin)).is_ok()
+        }
+        Told::Event(mut event) => {
+            event.process = processes.of(event.process);
+            sinks.events.as_ref().is_none_or(|events| events.try_send(event).is_ok())
+        }
     }
 }
 

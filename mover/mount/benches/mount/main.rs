@@ -44,6 +44,8 @@ impl Bench {
         [&point, &native].iter().for_each(|at| fs::create_dir(at).expect("a fresh folder"));
         let site = Site::new(&store);
         fill(&site, &native);
+        drop_pages(&store);
+        drop_pages(&native);
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
         let (outcomes, kept) = mpsc::channel(1 << 17);
         let mut config = Config { lease_s: 3600.0, ..Config::at(point, vec![site.volume.clone()]) };
@@ -64,6 +66,22 @@ fn cached(site: &Site, native: &Path, at: &str, bytes: &[u8]) {
     let copy = native.join(at);
     fs::create_dir_all(copy.parent().expect("below the folder")).expect("a folder");
     fs::write(copy, bytes).expect("room on the disk");
+}
+
+/// Both sides start from the disk and are then warmed by reading, so that their pages are of one kind. What the store
+/// replaces meanwhile is none of the bench's files.
+fn drop_pages(folder: &Path) {
+    for entry in fs::read_dir(folder).expect("our own folder").map(|e| e.expect("an entry")) {
+        if entry.file_type().expect("a type").is_dir() {
+            drop_pages(&entry.path());
+        } else if entry.metadata().is_ok_and(|m| m.len() > 4096)
+            && let Ok(file) = File::open(entry.path())
+        {
+            file.sync_all().expect("the disk works");
+            let advice = nix::fcntl::PosixFadviseAdvice::POSIX_FADV_DONTNEED;
+            nix::fcntl::posix_fadvise(&file, 0, 0, advice).expect("a plain file");
+        }
+    }
 }
 
 fn read_all(at: &Path, buffer: &mut [u8]) -> u64 {

@@ -5,7 +5,8 @@
 //!    known of single names in a directory that is not stands in `loose`.
 //! 2. A node is shown by its directory (`attached`), or the kernel refers to it, or a node that lives refers to it as
 //!    its parent; otherwise its slot is free.
-//! 3. `by_ino` leads from every number in use to one node; further names of a hard-linked file stand in `aliases`.
+//! 3. `by_ino` leads from every number in use to one node; further names of a hard-linked file stand in `aliases`, and
+//!    then that node is shown.
 //!
 //! Time is an argument. Memory is bounded by [`Tree::shrink`], which forgets the directories that were not used for
 //! longest; the kernel's references are counted and their nodes outlive that.
@@ -14,7 +15,7 @@ mod node;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, hash_map};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -475,10 +476,11 @@ impl Tree {
         }
         self.next_generation = self.next_generation.wrapping_add(1);
         let generation = self.next_generation;
-        let slot = self.place_node(Node::new(entry, name, ino, parent, generation));
+        // First, so that the parent outlives whom the new node may replace.
         if let Some(directory) = self.directory_mut(parent) {
             directory.pins += 1;
         }
+        let slot = self.place_node(Node::new(entry, name, ino, parent, generation));
         Child { slot, generation }
     }
 
@@ -489,29 +491,40 @@ impl Tree {
             (self.slots.len() - 1) as u32
         });
         self.slots[slot as usize] = Some(node);
-        match self.by_ino.entry(ino) {
-            hash_map::Entry::Occupied(_) => self.aliases.entry(ino).or_default().push(slot),
-            hash_map::Entry::Vacant(vacant) => drop(vacant.insert(slot)),
+        match self.by_ino.get(&ino).copied() {
+            None => drop(self.by_ino.insert(ino, slot)),
+            Some(holder) if self.at(holder).is_some_and(|n| n.attached) => {
+                self.aliases.entry(ino).or_default().push(slot);
+            }
+            Some(holder) => {
+                self.hand_over(holder, slot);
+                self.release(holder);
+            }
         }
         slot
+    }
+
+    /// Another name of the same file takes over number and references.
+    fn hand_over(&mut self, from: u32, to: u32) {
+        let Some((ino, lookups)) = self.at(from).map(|n| (n.ino, n.lookups())) else { return };
+        self.by_ino.insert(ino, to);
+        if let Some(heir) = self.at(to) {
+            heir.look(lookups);
+        }
+        if let Some(node) = self.at(from) {
+            node.forget(lookups);
+        }
     }
 
     /// Its directory does not show it any more.
     fn detach(&mut self, slot: u32) {
         let Some(node) = self.slots[slot as usize].as_mut() else { return };
         node.attached = false;
-        let (ino, lookups) = (node.ino, node.lookups());
-        // Another name of the same file takes over number and references.
+        let ino = node.ino;
         if self.by_ino.get(&ino) == Some(&slot)
             && let Some(heir) = self.aliases.get_mut(&ino).and_then(Vec::pop)
         {
-            self.by_ino.insert(ino, heir);
-            if let Some(heir) = self.at(heir) {
-                heir.look(lookups);
-            }
-            if let Some(node) = self.at(slot) {
-                node.forget(lookups);
-            }
+            self.hand_over(slot, heir);
         }
         self.release(slot);
     }

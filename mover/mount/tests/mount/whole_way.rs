@@ -8,7 +8,9 @@ use std::sync::Arc;
 use foretide_chunk::{DomainKey, Store};
 use foretide_flow::{NodeId, Ruleset, Site, SiteId, Topology, Volume, VolumeId};
 use foretide_mount::{Config, MountHandle, Sinks, mount};
-use foretide_transfer::{Borders, Identity, LocalDirectory, Mover, MoverConfig, Server, ServerConfig, Token};
+use foretide_transfer::{
+    Borders, ClientConfig, Identity, LocalDirectory, Mover, MoverConfig, Server, ServerConfig, Token,
+};
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
 use tokio::sync::mpsc;
@@ -51,7 +53,8 @@ fn way() -> Way {
     let store = Store::open(&store, foretide_chunk::Config::default(), DomainKey::default()).unwrap();
     let identity = Identity { site: SiteId::new("gpu").unwrap(), node: NodeId::new("gpu-1").unwrap() };
     let (outcomes, kept) = mpsc::channel(10_000);
-    let config = MoverConfig::default();
+    let client = ClientConfig { patience_s: 1, dial_timeout_s: 1, ..ClientConfig::default() };
+    let config = MoverConfig { client, ..MoverConfig::default() };
     let mover = Mover::new(config, identity, Token::new("t"), Arc::clone(&store), borders, outcomes.clone());
     mover.set_source(&volume, &server.address().to_string());
     let config = Config { lease_s: 1.0, whole_file_bytes: 1 << 20, ..Config::at(point, vec![volume]) };
