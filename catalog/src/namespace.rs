@@ -1,6 +1,6 @@
 //! Which files there are, what they consist of, and which directories somebody wants to know.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -61,7 +61,7 @@ pub struct FileQuery {
 
 /// A file that a query found.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Found {
+pub struct FoundFile {
     /// Its volume.
     pub volume: VolumeId,
     /// The file.
@@ -73,7 +73,7 @@ pub struct Found {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct FoundPage {
     /// Files that match.
-    pub items: Vec<Found>,
+    pub items: Vec<FoundFile>,
     /// Hand this back as `cursor` to search on; none at the end. A page may hold fewer files than asked for, or none,
     /// and yet not be the last: a call looks at a bounded number of files.
     pub next: Option<String>,
@@ -85,7 +85,7 @@ pub struct FoundPage {
 #[async_trait]
 pub trait Namespace: Send + Sync {
     /// Replaces what is known of that one directory. A subdirectory that is no longer in it goes with all below
-    /// it. A file whose version, size or kind changed, and one that is gone, loses its manifests and its residency.
+    /// it, as does what was learned before below a name that turns out to be no directory. A file whose version, size or kind changed, and one that is gone, loses its manifests and its residency.
     /// A listing older than the one that is known changes nothing. Wishes to learn this directory are fulfilled;
     /// a recursive wish passes on to its subdirectories that are not yet known.
     ///
@@ -205,6 +205,17 @@ pub(crate) fn check_query(query: &FileQuery) -> Result<()> {
 pub(crate) fn bad_cursor(cursor: &str) -> CatalogError {
     let why = "no page of this search gave it: start without one".into();
     CatalogError::Refused { what: "cursor", name: cursor.to_owned(), why }
+}
+
+/// Of these known directories, the subtrees below the listed one that it denies: it has no directory of that name.
+pub(crate) fn denied<'a>(listing: &Listing, known: impl Iterator<Item = &'a FilePath>) -> BTreeSet<FilePath> {
+    let directories = listing.entries.iter().filter(|e| e.kind == EntryKind::Directory);
+    let there: HashSet<_> = directories.map(|e| &e.path).collect();
+    let child = |path: &FilePath| {
+        let above = std::iter::successors(Some(path.clone()), FilePath::parent);
+        above.take_while(|p| *p != listing.directory).last().filter(|_| path.is_within(&listing.directory))
+    };
+    known.filter_map(child).filter(|child| !there.contains(child)).collect()
 }
 
 /// Whether two entries of one name are the same bytes.

@@ -77,7 +77,7 @@ async fn hello_is_answered_with_all_that_an_agent_needs() {
     assert_eq!(welcome.rules.iter().map(|r| r.name.as_str()).collect::<Vec<_>>(), ["phi-stays-in-eu", "secret-stays"]);
     assert_eq!(welcome.peers.len(), 1, "itself is no peer");
     assert_eq!((welcome.peers[0].chunk_address.as_str(), welcome.peers[0].alive), ("store-1:7701", true));
-    assert_eq!((welcome.next.accesses, welcome.prefetch_off), (1, false));
+    assert_eq!((welcome.next.accesses, welcome.prefetch_off), (0, false));
     let sites = served.got(Scope::Read, "/v1/sites").await;
     assert_eq!(sites["items"][0]["agents"][0]["node"], "gpu-1");
 }

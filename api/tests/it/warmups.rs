@@ -143,8 +143,8 @@ async fn promise_c_one_waits_until_it_is_ready_and_hears_when_it_no_longer_is() 
     let at = format!("/v1/warmups/{id}");
     learn_size(&served, &id, 1000).await;
     count(&served, &id, 1, 999).await;
-    let moving = served.got(Scope::Read, &at).await;
-    assert_eq!((&moving["state"], &moving["resident_bytes"]), (&json!("MOVING"), &json!(999)));
+    let partly = served.got(Scope::Read, &at).await;
+    assert_eq!((&partly["state"], &partly["resident_bytes"]), (&json!("QUEUED"), &json!(999)));
 
     let waiting = {
         let request = served.ask(Scope::Read, Method::GET, &format!("{at}?wait_s=50"));

@@ -9,8 +9,8 @@ use foretide_flow::{
 };
 
 use super::{InMemory, State};
-use crate::namespace::{bad_cursor, check_listing, check_query, matches, same_file};
-use crate::{CatalogError, Changed, FileQuery, Found, FoundPage, Namespace, Result, Topic, Totals, limits};
+use crate::namespace::{bad_cursor, check_listing, check_query, denied, matches, same_file};
+use crate::{CatalogError, Changed, FileQuery, FoundFile, FoundPage, Namespace, Result, Topic, Totals, limits};
 
 /// What one volume's tree is known to be.
 #[derive(Default)]
@@ -41,6 +41,12 @@ impl Files {
 
     pub(super) fn entry(&self, volume: &VolumeId, path: &FilePath) -> Option<&Entry> {
         self.seen(volume, &path.parent()?)?.entries.get(path.name())
+    }
+
+    /// Subtrees known below a directory that, now first listed, has no such directory.
+    fn denied_by(&self, listing: &Listing) -> BTreeSet<FilePath> {
+        let known = self.directories.get(&listing.volume).into_iter().flat_map(BTreeMap::keys);
+        denied(listing, known)
     }
 
     /// Every regular file in order of volume, directory, name.
@@ -96,17 +102,28 @@ impl State {
         if known.is_some_and(|s| s.at > listing.seen_at) {
             return Changed::default();
         }
-        let before = known.map(|s| s.entries.clone()).unwrap_or_default();
+        let before = known.map(|s| s.entries.clone());
         let after: BTreeMap<_, _> = listing.entries.iter().map(|e| (e.path.name().to_vec(), e.clone())).collect();
-        let mut changed =
-            Changed { added: after.keys().filter(|n| !before.contains_key(*n)).count() as u64, ..Changed::default() };
+        if before.is_none() {
+            for subtree in self.namespace.denied_by(listing) {
+                self.forget(volume, &subtree, true);
+            }
+        }
+        let before = before.unwrap_or_default();
+        let added = after.keys().filter(|n| !before.contains_key(*n)).count() as u64;
+        let mut changed = Changed { added, ..Changed::default() };
         for (name, old) in &before {
+            let was_directory = old.kind == EntryKind::Directory;
             match after.get(name) {
                 Some(new) if same_file(old, new) => continue,
+                Some(new) if was_directory && new.kind == EntryKind::Directory => {
+                    changed.changed += 1;
+                    continue;
+                }
                 Some(_) => changed.changed += 1,
                 None => changed.removed += 1,
             }
-            self.forget(volume, &old.path, after.get(name).is_some_and(|n| n.kind == EntryKind::Directory));
+            self.forget(volume, &old.path, was_directory);
         }
         let directories = self.namespace.directories.entry(volume.clone()).or_default();
         for entry in after.values().filter(|e| e.kind == EntryKind::Directory) {
@@ -116,15 +133,10 @@ impl State {
         changed
     }
 
-    /// The name is gone or another: what was known of it and below it is void. A directory that stays one keeps
-    /// what is below it.
-    fn forget(&mut self, volume: &VolumeId, path: &FilePath, stays_directory: bool) {
-        let was_directory = self.namespace.entry(volume, path).is_some_and(|e| e.kind == EntryKind::Directory);
-        if stays_directory && was_directory {
-            return;
-        }
-        let gone = |v: &VolumeId, p: &FilePath| v == volume && p.is_within(path);
-        if let Some(directories) = self.namespace.directories.get_mut(volume) {
+    /// The name is gone or another: what was known of it, and below it if it was a directory, is void.
+    fn forget(&mut self, volume: &VolumeId, path: &FilePath, was_directory: bool) {
+        let gone = |v: &VolumeId, p: &FilePath| v == volume && (p == path || was_directory && p.is_within(path));
+        if was_directory && let Some(directories) = self.namespace.directories.get_mut(volume) {
             directories.retain(|d, _| !gone(volume, d));
         }
         self.namespace.manifests.retain(|(v, p), _| !gone(v, p));
@@ -207,7 +219,7 @@ impl Namespace for InMemory {
         // The cursor is how many matches were shown.
         let mut rest = state.namespace.files().filter(|(v, e)| wanted(v, e)).skip(seen);
         let limit = limit.min(limits::PAGE_ITEMS);
-        let found = rest.by_ref().take(limit).map(|(v, e)| Found { volume: v.clone(), entry: e.clone() });
+        let found = rest.by_ref().take(limit).map(|(v, e)| FoundFile { volume: v.clone(), entry: e.clone() });
         let items: Vec<_> = found.collect();
         let next = rest.next().map(|_| (seen + items.len()).to_string());
         Ok(FoundPage { items, next })

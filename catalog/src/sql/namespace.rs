@@ -3,7 +3,7 @@
 //! A directory is a row of its own; a file is known by its directory's number and its name, so that a path's long
 //! front part is stored once, and a listing replaces a small range of an index.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -15,7 +15,7 @@ use super::engine::{Row, Tx, damaged};
 use super::text::{Arg, Statement, Subtree, args, count};
 use super::{SqlCatalog, from_json, to_json, words};
 use crate::codec::{decode_chunks, encode_chunks};
-use crate::namespace::{check_listing, check_manifest, same_file};
+use crate::namespace::{check_listing, check_manifest, denied, same_file};
 use crate::{CatalogError, Changed, FileQuery, FoundPage, Namespace, Result, Topic, Totals, limits};
 
 /// Columns of an entry, in the order of [`entry_of`].
@@ -142,36 +142,50 @@ impl Tx {
         self.perform(&insert).await.map(drop)
     }
 
-    /// What was known of these names and below them is void.
-    async fn forget(&mut self, volume: &VolumeId, gone: &[&Entry]) -> Result<()> {
+    /// What was known of these names is void, and below those that were directories.
+    async fn forget(&mut self, volume: &VolumeId, gone: &[(&FilePath, bool)]) -> Result<()> {
         if gone.is_empty() {
             return Ok(());
         }
         self.hold(super::HAPPENING).await?;
         for some in gone.chunks(VALUES_PER_IN) {
-            let paths: Vec<_> = some.iter().map(|e| Arg::from(&e.path)).collect();
+            let paths: Vec<_> = some.iter().map(|(path, _)| Arg::from(*path)).collect();
             for table in ["manifests", "resident", "wishes"] {
                 let mut delete = Statement::new(&format!("DELETE FROM {table}"));
                 delete.add(" WHERE volume = ? AND path", &[volume.as_str().into()]).add_in("", &paths);
                 self.perform(&delete).await?;
             }
         }
-        for directory in gone.iter().filter(|e| e.kind == EntryKind::Directory) {
-            let subtree = Subtree::of(&directory.path);
-            let mut files =
-                Statement::new("DELETE FROM files WHERE directory IN (SELECT id FROM directories WHERE volume = $1");
-            files.args.push(volume.as_str().into());
-            subtree.add_to("path", &mut files);
-            files.sql.push(')');
-            self.perform(&files).await?;
-            for table in ["directories", "manifests", "resident", "wishes"] {
-                let mut delete = Statement::new(&format!("DELETE FROM {table} WHERE volume = $1"));
-                delete.args.push(volume.as_str().into());
-                subtree.add_to("path", &mut delete);
-                self.perform(&delete).await?;
-            }
+        for (directory, _) in gone.iter().filter(|(_, was_directory)| *was_directory) {
+            self.forget_below(volume, directory).await?;
         }
         Ok(())
+    }
+
+    async fn forget_below(&mut self, volume: &VolumeId, directory: &FilePath) -> Result<()> {
+        let subtree = Subtree::of(directory);
+        let mut files = Statement::new("DELETE FROM files WHERE directory IN (SELECT id FROM directories");
+        files.add(" WHERE volume = ?", &[volume.as_str().into()]);
+        subtree.add_to("path", &mut files);
+        files.sql.push(')');
+        self.perform(&files).await?;
+        for table in ["directories", "manifests", "resident", "wishes"] {
+            let mut delete = Statement::new(&format!("DELETE FROM {table}"));
+            delete.add(" WHERE volume = ?", &[volume.as_str().into()]);
+            subtree.add_to("path", &mut delete);
+            self.perform(&delete).await?;
+        }
+        Ok(())
+    }
+
+    /// Subtrees known below a directory that, now first listed, has no such directory.
+    async fn denied_by(&mut self, listing: &Listing) -> Result<BTreeSet<FilePath>> {
+        let subtree = Subtree::of(&listing.directory);
+        let mut below = Statement::new("SELECT path FROM directories");
+        below.add(" WHERE volume = ?", &[listing.volume.as_str().into()]);
+        subtree.add_to("path", &mut below);
+        let known: Vec<_> = self.ask(&below).await?.iter().map(|row| path_of(row, 0)).collect::<Result<_>>()?;
+        Ok(denied(listing, known.iter()))
     }
 
     async fn put_listing(&mut self, listing: &Listing) -> Result<Changed> {
@@ -183,7 +197,11 @@ impl Tx {
         }
         let before = match known.seen_at {
             Some(_) => self.entries(known.id, &listing.directory).await?,
-            None => Vec::new(),
+            None => {
+                let denied = self.denied_by(listing).await?;
+                self.forget(volume, &denied.iter().map(|path| (path, true)).collect::<Vec<_>>()).await?;
+                Vec::new()
+            }
         };
         let difference = Difference::between(&before, &listing.entries);
         self.forget(volume, &difference.void).await?;
@@ -296,8 +314,8 @@ struct Difference<'a> {
     changed: Changed,
     /// Names that are gone.
     removed: Vec<&'a Entry>,
-    /// What was known of the bytes of these, and below them, is void.
-    void: Vec<&'a Entry>,
+    /// What was known of these is void, and below those that were directories.
+    void: Vec<(&'a FilePath, bool)>,
     /// Names to write.
     written: Vec<&'a Entry>,
 }
@@ -310,21 +328,21 @@ impl<'a> Difference<'a> {
             let Some(entry) = new.get(old.path.name()).copied() else {
                 this.changed.removed += 1;
                 this.removed.push(old);
-                this.void.push(old);
+                this.void.push((&old.path, old.kind == EntryKind::Directory));
                 continue;
             };
             if entry == old {
                 new.remove(old.path.name());
             } else if !same_file(old, entry) {
                 this.changed.changed += 1;
-                let stays_directory = old.kind == EntryKind::Directory && entry.kind == EntryKind::Directory;
-                if !stays_directory {
-                    this.void.push(old);
+                let was_directory = old.kind == EntryKind::Directory;
+                if !was_directory || entry.kind != EntryKind::Directory {
+                    this.void.push((&old.path, was_directory));
                 }
             }
         }
-        let known: HashMap<_, _> = before.iter().map(|e| (e.path.name(), ())).collect();
-        this.changed.added = new.keys().filter(|n| !known.contains_key(*n)).count() as u64;
+        let known: HashSet<_> = before.iter().map(|e| e.path.name()).collect();
+        this.changed.added = new.keys().filter(|n| !known.contains(*n)).count() as u64;
         this.written = new.into_values().collect();
         this
     }

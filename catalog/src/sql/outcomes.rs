@@ -3,7 +3,7 @@
 //! A batch can tell of thousands of reads, so what adds up is added up in memory first ([`Sums`]), what is resident is
 //! changed in memory and written once per file ([`Residency`]), and then the batch is one transaction.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 
 use async_trait::async_trait;
 use foretide_flow::{
@@ -52,6 +52,23 @@ impl Sums {
     }
 }
 
+/// Sums of runs, in the order in which they are first told of.
+#[derive(Default)]
+struct RunSums<'a>(HashMap<&'a RunId, (usize, Sums)>);
+
+impl<'a> RunSums<'a> {
+    fn of(&mut self, run: &'a RunId) -> &mut Sums {
+        let next = self.0.len();
+        &mut self.0.entry(run).or_insert_with(|| (next, Sums::default())).1
+    }
+
+    fn in_order(self) -> Vec<(&'a RunId, Sums)> {
+        let mut runs: Vec<_> = self.0.into_iter().collect();
+        runs.sort_by_key(|(_, (place, _))| *place);
+        runs.into_iter().map(|(run, (_, sums))| (run, sums)).collect()
+    }
+}
+
 /// Files of one site whose residency a batch changes: as stored, then as changed.
 #[derive(Default)]
 struct Residency(HashMap<(VolumeId, FilePath), (Ranges, Ranges)>);
@@ -80,7 +97,7 @@ impl Tx {
         }
         self.hold(super::HAPPENING).await?;
         self.put_store(batch, at).await?;
-        let (mut here, mut runs) = (Sums::default(), BTreeMap::<&RunId, Sums>::new());
+        let (mut here, mut runs) = (Sums::default(), RunSums::default());
         let mut residency = Residency::default();
         for outcome in &batch.outcomes {
             match outcome {
@@ -95,7 +112,7 @@ impl Tx {
                 Outcome::Read { run, volume, path, at, bytes, prefetched_bytes, waited_us, found, .. } => {
                     here.read(*at, *bytes, *prefetched_bytes, *waited_us, *found);
                     if let Some(run) = run {
-                        runs.entry(run).or_default().read(*at, *bytes, *prefetched_bytes, *waited_us, *found);
+                        runs.of(run).read(*at, *bytes, *prefetched_bytes, *waited_us, *found);
                     }
                     self.whole_read(&batch.site, volume, path, *bytes, &mut residency).await?;
                 }
@@ -108,8 +125,8 @@ impl Tx {
         }
         self.write_residency(&batch.site, &residency).await?;
         self.add_to_site(&batch.site, &here).await?;
-        for (run, sums) in &runs {
-            self.add_to_run(run, &batch.site, sums).await?;
+        for (run, sums) in runs.in_order() {
+            self.add_to_run(run, &batch.site, &sums).await?;
         }
         for census in &batch.census {
             self.count(batch, census, at).await?;

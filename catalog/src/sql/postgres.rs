@@ -15,9 +15,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use sqlx::PgPool;
 use sqlx::migrate::{MigrateError, Migrator};
 use sqlx::postgres::{PgConnectOptions, PgListener, PgPoolOptions};
+use sqlx::{ConnectOptions as _, PgPool};
 
 use super::engine::Engine;
 use super::{SqlCatalog, migration_failed};
@@ -91,12 +91,12 @@ pub async fn open_postgres(config: &PostgresConfig) -> Result<Arc<dyn Catalog>> 
     ))
     .into();
     let remedy = "see that the server is up, the database is there, and user and password are right";
+    // Once without the pool, which would try again and again what is refused.
+    options.connect().await.map_err(|e| unusable(&place, e.to_string(), remedy))?;
     let pool = PgPoolOptions::new()
         .max_connections(config.connections.max(2))
         .acquire_timeout(Duration::from_millis(ACQUIRE_MS))
-        .connect_with(options)
-        .await
-        .map_err(|e| unusable(&place, e.to_string(), remedy))?;
+        .connect_lazy_with(options);
     MIGRATIONS.run(&pool).await.map_err(|e| match e {
         MigrateError::Execute(e) => unusable(&place, e.to_string(), remedy),
         e => migration_failed(&place, &MIGRATIONS, &e),

@@ -20,7 +20,7 @@ use super::namespace::{ENTRY, entry_of, path_of, volume_of};
 use super::text::{Statement, args, count};
 use super::{SqlCatalog, from_json, names};
 use crate::namespace::{Namespace, bad_cursor, check_query, matches};
-use crate::{FileQuery, Found, FoundPage, Result, limits};
+use crate::{FileQuery, FoundFile, FoundPage, Result, limits};
 
 /// Files that one call looks at, at most: tens of milliseconds.
 const LOOKED_AT: usize = 20_000;
@@ -48,13 +48,13 @@ struct Looking<'a> {
     tags: Tags,
     limit: usize,
     left: usize,
-    items: Vec<Found>,
+    items: Vec<FoundFile>,
     /// What was looked at last.
     at: Option<Cursor>,
 }
 
 impl Looking<'_> {
-    fn look(&mut self, found: Found, at: Cursor) {
+    fn look(&mut self, found: FoundFile, at: Cursor) {
         self.left = self.left.saturating_sub(1);
         self.at = Some(at);
         let tags = || effective_tags(&self.tags, &found.volume, &found.entry.path);
@@ -144,7 +144,7 @@ impl SqlCatalog {
                     }
                     after = Some((volume.clone(), entry.path.clone()));
                     let at = Cursor::Path(volume.clone(), entry.path.clone());
-                    looking.look(Found { volume: volume.clone(), entry }, at);
+                    looking.look(FoundFile { volume: volume.clone(), entry }, at);
                 }
                 if whole {
                     break;
@@ -176,7 +176,7 @@ impl SqlCatalog {
                 let at = Cursor::Path(at_volume.clone(), at_path.clone());
                 match self.entry(&at_volume, &at_path).await? {
                     Some(entry) if entry.kind == EntryKind::File => {
-                        looking.look(Found { volume: at_volume.clone(), entry }, at);
+                        looking.look(FoundFile { volume: at_volume.clone(), entry }, at);
                     }
                     _ => looking.at = Some(at),
                 }
@@ -223,7 +223,7 @@ impl SqlCatalog {
                 return Ok(false);
             }
             let entry = entry_of(row, 3, &path_of(row, 2)?)?;
-            looking.look(Found { volume: volume_of(row, 1)?, entry }, Cursor::File(row.int(0)?));
+            looking.look(FoundFile { volume: volume_of(row, 1)?, entry }, Cursor::File(row.int(0)?));
         }
         Ok(all_new)
     }
@@ -250,7 +250,7 @@ impl SqlCatalog {
                     }
                     let entry = entry_of(&file, 0, &path)?;
                     let name = FilePath::new(entry.path.name()).unwrap_or_default();
-                    looking.look(Found { volume: volume.clone(), entry }, Cursor::Directory(id, name));
+                    looking.look(FoundFile { volume: volume.clone(), entry }, Cursor::Directory(id, name));
                 }
             }
             if directories.len() < DIRECTORIES_AT_ONCE as usize {

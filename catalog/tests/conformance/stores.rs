@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use foretide_catalog::*;
+use foretide_catalog::{Catalog, PostgresConfig, SqliteConfig, Topic, in_memory, open_postgres, open_sqlite};
 use tempfile::TempDir;
 
 use crate::{model, stories};

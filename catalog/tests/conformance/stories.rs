@@ -92,6 +92,19 @@ stories! {
         assert_eq!(c.manifest(&volume("data"), &path("train-2"), &m.version).await.unwrap(), Some(m));
     }
 
+    async fn a_directory_that_became_a_file_or_never_was_takes_all_below_it(c) {
+        tree(&c).await;
+        c.put_listing(&listing("data", "train", 10, &["a=5", "b/", "0001.jpg=10"])).await.unwrap();
+        assert!(c.directory(&volume("data"), &path("train/a")).await.unwrap().is_none());
+        assert_eq!(names(&c.files_below(&volume("data"), &path("train/a"), None, 9).await.unwrap()), ["train/a"]);
+        for l in [listing("deep", "x/y", 1, &["f=1"]), listing("deep", "x-y", 1, &["f=1"]), listing("deep", "", 2, &["x=9", "x-y/"])] {
+            c.put_listing(&l).await.unwrap();
+        }
+        assert!(c.directory(&volume("deep"), &path("x/y")).await.unwrap().is_none());
+        assert!(c.directory(&volume("deep"), &path("x-y")).await.unwrap().is_some());
+        assert_eq!(c.totals(&volume("deep"), &path("")).await.unwrap(), Totals { files: 2, bytes: 10, complete: true });
+    }
+
     async fn a_file_of_another_version_loses_manifest_and_residency(c) {
         tree(&c).await;
         let m = manifest("v7", &[3, 4]);

@@ -8,10 +8,13 @@ use foretide_planner::Residency;
 
 use super::ring::cache_sites;
 
+/// Byte ranges of each file, start and end (exclusive).
+type FileRanges = HashMap<(VolumeId, FilePath), Vec<(u64, u64)>>;
+
 /// Byte ranges by site, volume and file, read from the catalog when something changed.
 #[derive(Debug, Default)]
 pub struct Resident {
-    ranges: HashMap<SiteId, HashMap<(VolumeId, FilePath), Vec<(u64, u64)>>>,
+    ranges: HashMap<SiteId, FileRanges>,
     fresh: bool,
 }
 

@@ -14,7 +14,7 @@ mod node;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, hash_map};
 use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -457,8 +457,7 @@ impl Tree {
     /// Puts an entry under its number, or adopts the node that stands for it still.
     fn insert(&mut self, parent: u32, volume: &str, name: &[u8], entry: &Entry) -> Child {
         let mut ino = inode_number(volume, entry);
-        loop {
-            let Some(&first) = self.by_ino.get(&ino) else { break };
+        while let Some(&first) = self.by_ino.get(&ino) {
             let others = self.aliases.get(&ino).map_or(&[][..], Vec::as_slice);
             let ours =
                 |s: &&u32| self.at(**s).is_some_and(|n| n.parent == parent && n.name() == name && n.is_still(entry));
@@ -490,10 +489,9 @@ impl Tree {
             (self.slots.len() - 1) as u32
         });
         self.slots[slot as usize] = Some(node);
-        if self.by_ino.contains_key(&ino) {
-            self.aliases.entry(ino).or_default().push(slot);
-        } else {
-            self.by_ino.insert(ino, slot);
+        match self.by_ino.entry(ino) {
+            hash_map::Entry::Occupied(_) => self.aliases.entry(ino).or_default().push(slot),
+            hash_map::Entry::Vacant(vacant) => drop(vacant.insert(slot)),
         }
         slot
     }

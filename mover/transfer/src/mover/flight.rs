@@ -262,7 +262,7 @@ mod tests {
         #[test]
         fn nothing_is_fetched_twice_and_nothing_forgotten(wants in prop::collection::vec((0u64..100, 1u64..50), 1..8)) {
             let flights = Arc::new(Flights::default());
-            let mut fetched = vec![0u8; 200];
+            let mut fetched = [0u8; 200];
             let mut kept = Vec::new();
             for (start, len) in &wants {
                 let own = split(&flights, std::slice::from_ref(&(*start..start + len)), "1").own;

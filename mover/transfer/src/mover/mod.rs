@@ -62,7 +62,7 @@ impl Default for MoverConfig {
 pub(crate) const SEGMENT_BYTES: u64 = 1 << 20;
 /// Rounds of looking, fetching and looking again before a reader is told an error: flights that he joined may
 /// be given up, chunks evicted.
-const READ_ROUNDS: usize = 4;
+const READ_ROUNDS: usize = 16;
 /// A reader who wants more than this of a file whose chunks are not known asks for its manifest first, bytes: the
 /// further round trip is little beside the transfer.
 const LONG_RANGE_BYTES: u64 = 4 << 20;
