@@ -553,3 +553,35 @@ async fn over_tls_both_ends_show_a_certificate_of_the_same_authority_and_their_o
     assert!(ask(shown(&authority, &at_store)).await.is_err(), "a name that is not its own");
     assert!(ask(Token::new(TOKEN).into()).await.is_err(), "no TLS at all");
 }
+
+/// A plan that changes its mind ten times a second must not leave a reader with nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn promise_a_a_reader_gets_his_bytes_while_the_move_he_joined_is_cancelled_again_and_again() {
+    let (source, cache) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let bytes = noise(1, 12_000_000);
+    std::fs::write(source.path().join("f"), &bytes).unwrap();
+    let (odd, _) = Odd::new(source.path(), Duration::from_millis(30));
+    let server = serve(odd, open_borders()).await;
+    let gpu = Gpu::start(cache.path(), 1 << 30, &server.address().to_string());
+    let key = gpu.key("f").await;
+    let fickle = async {
+        loop {
+            gpu.take(vec![a_move("f", 12_000_000)]);
+            tokio::time::sleep(Duration::from_millis(90)).await;
+            gpu.mover.take(&Assignment { cancel: vec!["move-f".into()], ..Assignment::default() });
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    let reader = async {
+        let mut read = Vec::new();
+        while read.len() < bytes.len() {
+            let at = read.len() as u64;
+            read.extend(gpu.mover.read(&key, at..at + 131_072).await.unwrap().bytes);
+        }
+        read
+    };
+    tokio::select! {
+        () = fickle => unreachable!("it never ends"),
+        read = reader => assert!(read == bytes),
+    }
+}

@@ -9,12 +9,14 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio::task::JoinSet;
 
 use super::fetch::{Fetcher, Purpose, blocking};
-use super::flight::{Flight, Registered, Split};
+use super::flight::{Registered, Split};
 use super::{Inner, MAX_SLEEP, SEGMENT_BYTES, lock, now, segments, wanted};
 use crate::TransferError;
 
 /// Rounds of looking and fetching: what was joined may have been given up, the file may have changed meanwhile.
 const ROUNDS: usize = 3;
+/// What one pass over a large file asks for, bytes: bounds the segments that wait for the window side by side.
+const PASS_BYTES: u64 = 1 << 30;
 /// A move's first request takes at least this much of the window, KiB.
 const MIN_SHARE_KIB: usize = 4;
 
@@ -81,7 +83,7 @@ async fn run_move(inner: Arc<Inner>, m: Move, room: OwnedSemaphorePermit, _slot:
 }
 
 impl Inner {
-    async fn carry_out(&self, m: &Move, room: OwnedSemaphorePermit) -> Result<Carried, TransferError> {
+    async fn carry_out(self: &Arc<Self>, m: &Move, room: OwnedSemaphorePermit) -> Result<Carried, TransferError> {
         self.borders.check(&m.volume, &m.path, &self.identity.site, "receiver").map_err(TransferError::Refused)?;
         let fetcher = self.fetcher(self.client(&m.volume)?, &m.volume, &m.path);
         let purpose = Purpose { priority: m.priority, by: Some(m.id.clone()), keep_until: Some(m.keep_until) };
@@ -92,10 +94,13 @@ impl Inner {
         if fresh && self.in_one(m, &fetcher, &purpose, &mut carried).await? {
             return Ok(carried);
         }
-        for _ in 0..ROUNDS {
-            match self.in_segments(m, &fetcher, &purpose, &mut room, &mut carried).await {
-                Ok(true) => return Ok(carried),
-                Ok(false) | Err(TransferError::Changed { .. }) => {}
+        let (mut map, mut futile) = (None, 0);
+        while futile < ROUNDS {
+            match self.in_segments(m, &fetcher, &purpose, &mut room, &mut carried, &mut map).await {
+                Ok(Pass::Done) => return Ok(carried),
+                Ok(Pass::Some) => futile = 0,
+                Ok(Pass::Nothing) => futile += 1,
+                Err(TransferError::Changed { .. }) => (map, futile) = (None, futile + 1),
                 Err(e) => return Err(e),
             }
         }
@@ -111,7 +116,7 @@ impl Inner {
         carried: &mut Carried,
     ) -> Result<bool, TransferError> {
         let gaps = [wanted(m)];
-        let Split { joined, mut own } = self.flights.split((&m.volume, &m.path), None, None, &gaps, |r| vec![r]);
+        let Split { joined, mut own } = self.flights.split((&m.volume, &m.path), None, None, &gaps, false, |r| vec![r]);
         let (Some(registered), true) = (own.pop(), joined.is_empty() && own.is_empty()) else { return Ok(false) };
         let flight = registered.flight.clone();
         let (wire_bytes, result) = fetcher.fetch(&flight, purpose).await;
@@ -122,39 +127,53 @@ impl Inner {
         Ok(true)
     }
 
-    /// The manifest, then what is missing; whether everything is here now.
+    /// The manifest, unless an earlier pass brought it, then some of what is missing.
     async fn in_segments(
-        &self,
+        self: &Arc<Self>,
         m: &Move,
         fetcher: &Fetcher,
         purpose: &Purpose,
         room: &mut Option<OwnedSemaphorePermit>,
         carried: &mut Carried,
-    ) -> Result<bool, TransferError> {
-        let newest = self.store.newest(&m.volume, &m.path);
-        let here = newest.filter(|(key, _)| self.gaps(key, &wanted(m)).is_empty());
-        let unless = here.as_ref().map(|(key, _)| key.version.clone());
-        let map = match (fetcher.ask_manifest(unless, m.priority).await?, here) {
-            (Some(manifest), _) => Arc::new(ChunkMap::new(Arc::new(manifest))),
-            (None, Some((_, resident))) => resident.map,
-            (None, None) => {
-                let (peer, why) = (fetcher.client.address().to_owned(), "an answer to nothing".to_owned());
-                return Err(TransferError::Protocol { peer, why });
-            }
+        known: &mut Option<Arc<ChunkMap>>,
+    ) -> Result<Pass, TransferError> {
+        let map = match known {
+            Some(map) => map.clone(),
+            None => known.insert(self.current_map(m, fetcher).await?).clone(),
         };
         carried.bytes = bytes_of(&map, m);
         let version = map.manifest().version.clone();
         let key = FileKey { volume: m.volume.clone(), path: m.path.clone(), version };
         self.copy_local(&key, &map, m, purpose).await?;
-        let gaps = self.gaps(&key, &wanted(m));
+        let gaps = first_bytes(self.gaps(&key, &wanted(m)), PASS_BYTES);
+        if gaps.is_empty() {
+            return Ok(Pass::Done);
+        }
+        let before = self.store.lookup(&key).map_or(0, |r| r.resident_bytes);
         let cut = |range| segments(Some(&map), range);
         let file = (&m.volume, &m.path);
-        let Split { joined, own } = self.flights.split(file, Some(&key.version), Some(&map), &gaps, cut);
+        let Split { joined, own } = self.flights.split(file, Some(&key.version), Some(&map), &gaps, false, cut);
         carried.wire_bytes += self.fetch_all(own, fetcher, purpose, room).await?;
         for flight in joined {
             let _ = flight.wait(flight.range.end).await;
         }
-        Ok(self.gaps(&key, &wanted(m)).is_empty())
+        let after = self.store.lookup(&key).map_or(0, |r| r.resident_bytes);
+        Ok(if after > before { Pass::Some } else { Pass::Nothing })
+    }
+
+    /// The file's chunks as the source has them now.
+    async fn current_map(&self, m: &Move, fetcher: &Fetcher) -> Result<Arc<ChunkMap>, TransferError> {
+        let newest = self.store.newest(&m.volume, &m.path);
+        let here = newest.filter(|(key, _)| self.gaps(key, &wanted(m)).is_empty());
+        let unless = here.as_ref().map(|(key, _)| key.version.clone());
+        match (fetcher.ask_manifest(unless, m.priority).await?, here) {
+            (Some(manifest), _) => Ok(Arc::new(ChunkMap::new(Arc::new(manifest)))),
+            (None, Some((_, resident))) => Ok(resident.map),
+            (None, None) => {
+                let (peer, why) = (fetcher.client.address().to_owned(), "an answer to nothing".to_owned());
+                Err(TransferError::Protocol { peer, why })
+            }
+        }
     }
 
     /// Admits the file and copies what other files hold, before anything is asked for; it also notes how long to
@@ -181,7 +200,7 @@ impl Inner {
 
     /// Fetches segments side by side, each as the window has room; bytes that crossed the link.
     async fn fetch_all(
-        &self,
+        self: &Arc<Self>,
         own: Vec<Registered>,
         fetcher: &Fetcher,
         purpose: &Purpose,
@@ -190,17 +209,8 @@ impl Inner {
         let mut tasks = JoinSet::new();
         let mut wire_bytes = 0;
         for registered in own {
-            let permit = self.room_for(&registered.flight, room).await?;
-            let (fetcher, purpose) = (fetcher.clone(), purpose.clone());
-            tasks.spawn(async move {
-                let (wire_bytes, result) = fetcher.fetch(&registered.flight, &purpose).await;
-                registered.finish(result.clone());
-                drop(permit);
-                (wire_bytes, result)
-            });
-            while let Some(done) = tasks.try_join_next() {
-                wire_bytes += counted(done)?;
-            }
+            let fetch = self.clone().fetch_one(registered, room.take(), fetcher.clone(), purpose.clone());
+            tasks.spawn(fetch);
         }
         while let Some(done) = tasks.join_next().await {
             wire_bytes += counted(done)?;
@@ -208,24 +218,56 @@ impl Inner {
         Ok(wire_bytes)
     }
 
-    /// What the move has of the window already, or more of it; none if a reader waits for this segment (promise G).
-    async fn room_for(
-        &self,
-        flight: &Flight,
-        room: &mut Option<OwnedSemaphorePermit>,
-    ) -> Result<Option<OwnedSemaphorePermit>, TransferError> {
-        let Range { start, end } = flight.range;
-        let kib = (end - start).div_ceil(1024) as usize;
-        if room.as_ref().is_some_and(|r| r.num_permits() >= kib) {
-            return Ok(room.take());
-        }
-        drop(room.take());
-        tokio::select! {
-            biased;
-            () = flight.raised.notified() => Ok(None),
-            permit = acquire(self, end - start) => permit.map(Some),
-        }
+    /// Waits for room in the window, in order of asking, unless a reader waits for this segment (promise G).
+    async fn fetch_one(
+        self: Arc<Self>,
+        registered: Registered,
+        room: Option<OwnedSemaphorePermit>,
+        fetcher: Fetcher,
+        purpose: Purpose,
+    ) -> (u64, Result<(), TransferError>) {
+        let flight = registered.flight.clone();
+        let bytes = flight.range.end - flight.range.start;
+        let enough = room.filter(|r| r.num_permits() as u64 * 1024 >= bytes);
+        let permit = match enough {
+            Some(room) => Ok(Some(room)),
+            None => tokio::select! {
+                biased;
+                () = flight.raised.notified() => Ok(None),
+                permit = acquire(&self, bytes) => permit.map(Some),
+            },
+        };
+        let (wire_bytes, result) = match permit {
+            Ok(_permit) => fetcher.fetch(&flight, &purpose).await,
+            Err(e) => (0, Err(e)),
+        };
+        registered.finish(result.clone());
+        (wire_bytes, result)
     }
+}
+
+/// What a pass over a file achieved.
+enum Pass {
+    /// Everything is here.
+    Done,
+    /// Some of it came.
+    Some,
+    /// Nothing came: what was joined was given up, or the peer sent less than asked.
+    Nothing,
+}
+
+/// Of these ranges, from the first on, as much as one pass takes.
+fn first_bytes(gaps: Vec<Range<u64>>, mut bytes: u64) -> Vec<Range<u64>> {
+    let mut first = Vec::new();
+    for gap in gaps {
+        if bytes == 0 {
+            break;
+        }
+        let part = gap.start..gap.end.min(gap.start.saturating_add(bytes));
+        bytes -= part.end - part.start;
+        first.push(part);
+    }
+    first
 }
 
 fn counted(done: Result<(u64, Result<(), TransferError>), tokio::task::JoinError>) -> Result<u64, TransferError> {

@@ -179,13 +179,15 @@ impl Flights {
         }
     }
 
-    /// Joins what covers `gaps` and registers flights for the rest, cut by `cut` (into requests of a good size).
+    /// Joins what covers `gaps` (unless `alone`) and registers flights for the rest, cut by `cut` (into requests of a
+    /// good size).
     pub(super) fn split(
         self: &Arc<Self>,
         file: (&VolumeId, &FilePath),
         version: Option<&FileVersion>,
         map: Option<&Arc<ChunkMap>>,
         gaps: &[Range<u64>],
+        alone: bool,
         cut: impl Fn(Range<u64>) -> Vec<Range<u64>>,
     ) -> Split {
         let file = (file.0.clone(), file.1.clone());
@@ -194,7 +196,7 @@ impl Flights {
         let mut split = Split::default();
         for gap in gaps {
             let mut rest = vec![gap.clone()];
-            for flight in list.iter().filter(|f| f.fits(version)) {
+            for flight in list.iter().filter(|f| !alone && f.fits(version)) {
                 let before = rest.len() as u64 + rest.iter().map(|r| r.end - r.start).sum::<u64>();
                 rest = rest.iter().flat_map(|r| without(r, &flight.range)).collect();
                 let after = rest.len() as u64 + rest.iter().map(|r| r.end - r.start).sum::<u64>();
@@ -229,7 +231,7 @@ mod tests {
     fn split(flights: &Arc<Flights>, gaps: &[Range<u64>], version: &str) -> Split {
         let (volume, path) = (VolumeId::new("v").unwrap(), FilePath::root());
         let version = FileVersion(version.into());
-        flights.split((&volume, &path), Some(&version), None, gaps, |r| vec![r])
+        flights.split((&volume, &path), Some(&version), None, gaps, false, |r| vec![r])
     }
 
     #[test]

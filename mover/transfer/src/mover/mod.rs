@@ -232,18 +232,19 @@ impl Mover {
     /// # Errors
     /// [`TransferError`]; [`TransferError::Changed`] means that the source has another version by now.
     pub async fn read(&self, key: &FileKey, range: Range<u64>) -> Result<Answer, TransferError> {
-        let (mut found, mut flights) = (Found::Hit, Vec::new());
+        let (mut found, mut flights, mut alone) = (Found::Hit, Vec::new(), false);
         let mut failed = self.inner.came_short(key);
         for _ in 0..READ_ROUNDS {
             if let Some(bytes) = self.inner.assemble(key, &range, &flights).await? {
                 return Ok(Answer { bytes, found });
             }
-            match self.inner.bring_all(key, &range, &mut flights).await {
-                Ok(now) => found = worse(found, now),
-                Err((now, e)) if matches!(e, TransferError::Cancelled) => {
-                    (found, failed) = (worse(found, now), e);
+            match self.inner.bring_all(key, &range, &mut flights, alone).await {
+                Ok(brought) => {
+                    found = worse(found, brought.found);
+                    alone |= brought.left_alone;
                 }
-                Err((_, e)) => return Err(e),
+                Err(TransferError::Cancelled) => failed = TransferError::Cancelled,
+                Err(e) => return Err(e),
             }
         }
         match self.inner.assemble(key, &range, &flights).await? {
@@ -258,15 +259,18 @@ impl Mover {
     /// # Errors
     /// [`TransferError`]; [`TransferError::Store`] if the store cannot take them.
     pub async fn ensure(&self, key: &FileKey, range: Range<u64>) -> Result<Found, TransferError> {
-        let (mut found, mut flights) = (Found::Hit, Vec::new());
+        let (mut found, mut flights, mut alone) = (Found::Hit, Vec::new(), false);
         for _ in 0..READ_ROUNDS {
             if self.inner.gaps(key, &range).is_empty() {
                 return Ok(found);
             }
-            match self.inner.bring_all(key, &range, &mut flights).await {
-                Ok(now) => found = worse(found, now),
-                Err((now, TransferError::Cancelled)) => found = worse(found, now),
-                Err((_, e)) => return Err(e),
+            match self.inner.bring_all(key, &range, &mut flights, alone).await {
+                Ok(brought) => {
+                    found = worse(found, brought.found);
+                    alone |= brought.left_alone;
+                }
+                Err(TransferError::Cancelled) => {}
+                Err(e) => return Err(e),
             }
         }
         if self.inner.gaps(key, &range).is_empty() {
@@ -282,7 +286,7 @@ impl Mover {
             return;
         }
         if let Ok(client) = self.inner.client(&key.volume) {
-            drop(self.inner.launch(key, &gaps, client, priority));
+            drop(self.inner.launch(key, &gaps, client, priority, false));
         }
     }
 }
@@ -296,6 +300,14 @@ fn worse(a: Found, b: Found) -> Found {
         Found::Miss => 3,
     };
     if badness(a) >= badness(b) { a } else { b }
+}
+
+/// What became of bringing a range.
+struct Brought {
+    found: Found,
+    /// A flight that was joined failed or was given up: its failure is its owner's, and the reader now fetches for
+    /// himself. (Else a move that is cancelled and planned anew again and again would leave him with nothing.)
+    left_alone: bool,
 }
 
 impl Inner {
@@ -339,11 +351,12 @@ impl Inner {
         gaps: &[Range<u64>],
         client: Arc<Client>,
         priority: Priority,
+        alone: bool,
     ) -> (Vec<Arc<Flight>>, Vec<Arc<Flight>>) {
         let map = self.store.lookup(key).map(|r| r.map);
         let file = (&key.volume, &key.path);
         let cut = |range| segments(map.as_deref(), range);
-        let Split { joined, own } = self.flights.split(file, Some(&key.version), map.as_ref(), gaps, cut);
+        let Split { joined, own } = self.flights.split(file, Some(&key.version), map.as_ref(), gaps, alone, cut);
         let fetcher = self.fetcher(client, &key.volume, &key.path);
         let purpose = Purpose { priority, by: None, keep_until: None };
         let mut started = Vec::with_capacity(own.len());
@@ -370,24 +383,24 @@ impl Inner {
         key: &FileKey,
         range: &Range<u64>,
         flights: &mut Vec<Arc<Flight>>,
-    ) -> Result<Found, (Found, TransferError)> {
-        let is_long = range.end - range.start > LONG_RANGE_BYTES;
+        alone: bool,
+    ) -> Result<Brought, TransferError> {
+        let is_long = range.end.saturating_sub(range.start) > LONG_RANGE_BYTES;
         if is_long && self.store.lookup(key).is_none() {
-            self.borders_allow(key).map_err(|e| (Found::Miss, e))?;
-            self.learn_chunks(key).await.map_err(|e| (Found::Miss, e))?;
+            self.borders_allow(key)?;
+            self.learn_chunks(key).await?;
         }
-        let Some(resident) = self.store.lookup(key) else { return self.bring(key, range, flights).await };
+        let Some(resident) = self.store.lookup(key) else { return self.bring(key, range, flights, alone).await };
         let end = range.end.min(resident.map.manifest().size).max(range.start);
-        let (mut at, mut found) = (range.start, Found::Hit);
+        let (mut at, mut brought) = (range.start, Brought { found: Found::Hit, left_alone: false });
         loop {
             let part = at..end.min(at.saturating_add(READER_WINDOW_BYTES));
             at = part.end;
-            match self.bring(key, &part, flights).await {
-                Ok(now) => found = worse(found, now),
-                Err((now, e)) => return Err((worse(found, now), e)),
-            }
+            let now = self.bring(key, &part, flights, alone).await?;
+            brought.found = worse(brought.found, now.found);
+            brought.left_alone |= now.left_alone;
             if at >= end {
-                return Ok(found);
+                return Ok(brought);
             }
         }
     }
@@ -404,17 +417,18 @@ impl Inner {
         blocking(move || drop(store.fill(&key, &manifest, 0..0, &arrival))).await
     }
 
-    /// Joins or starts what brings the range, and waits for it; how it was found.
+    /// Joins or starts what brings the range, and waits for it.
     async fn bring(
         &self,
         key: &FileKey,
         range: &Range<u64>,
         flights: &mut Vec<Arc<Flight>>,
-    ) -> Result<Found, (Found, TransferError)> {
+        alone: bool,
+    ) -> Result<Brought, TransferError> {
         let gaps = self.gaps(key, range);
-        self.borders_allow(key).map_err(|e| (Found::Miss, e))?;
-        let client = self.client(&key.volume).map_err(|e| (Found::Miss, e))?;
-        let (joined, own) = self.launch(key, &gaps, client, Priority::Demand);
+        self.borders_allow(key)?;
+        let client = self.client(&key.volume)?;
+        let (joined, own) = self.launch(key, &gaps, client, Priority::Demand, alone);
         let found = match (joined.is_empty(), own.is_empty()) {
             (true, true) => Found::Hit,
             (false, true) => Found::Late,
@@ -422,14 +436,14 @@ impl Inner {
         };
         joined.iter().for_each(|f| f.raise());
         flights.extend(joined.iter().chain(&own).cloned());
+        let mut left_alone = false;
         for flight in joined {
-            // A joined flight's failure is its owner's: look again, and fetch for oneself.
-            let _ = flight.wait(range.end.min(flight.range.end)).await;
+            left_alone |= flight.wait(range.end.min(flight.range.end)).await.is_err();
         }
         for flight in own {
-            flight.wait(range.end.min(flight.range.end)).await.map_err(|e| (found, e))?;
+            flight.wait(range.end.min(flight.range.end)).await?;
         }
-        Ok(found)
+        Ok(Brought { found, left_alone })
     }
 
     /// The range's bytes, if they are all in the store or held by these flights.

@@ -52,6 +52,10 @@ impl LocalDirectory {
                 .resolve(ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_SYMLINKS)
         };
         let open = |flags| openat2(&self.root, OsStr::from_bytes(name), how(flags));
+        // The kernel refuses any further flag beside O_PATH, and a descriptor of that kind reads nothing.
+        if flags.contains(OFlag::O_PATH) {
+            return open(flags).map_err(as_io);
+        }
         // Reading should not even change the access time; only an owner may ask for that.
         match open(flags | OFlag::O_NOATIME) {
             Err(Errno::EPERM) => open(flags),
