@@ -247,8 +247,10 @@ impl Mover {
                 Err(e) => return Err(e),
             }
         }
+        let is_other = |f: &Arc<Flight>| f.map.get().is_some_and(|m| m.manifest().version != key.version);
         match self.inner.assemble(key, &range, &flights).await? {
             Some(bytes) => Ok(Answer { bytes, found }),
+            None if flights.iter().any(is_other) => Err(TransferError::Changed { path: key.path.clone() }),
             None => Err(failed),
         }
     }
