@@ -5,7 +5,7 @@ use clap_complete::Shell;
 use tracing_subscriber::EnvFilter;
 
 use crate::client::{ClientError, ControlClient};
-use crate::run::{RunError, agent, cache, demo, doctor, link, mount, serve, status, trace, warm};
+use crate::run::{RunError, agent, cache, copy, demo, doctor, link, mount, serve, status, trace, warm};
 
 /// Moves data toward GPUs ahead of the reads.
 #[derive(Parser, Debug)]
@@ -36,6 +36,8 @@ enum Command {
     Status(status::Options),
     /// Look into or empty this node's cache.
     Cache(cache::Options),
+    /// Bring a tree here once: only what differs crosses.
+    Copy(copy::Options),
     /// Say what this machine can do and what is missing.
     Doctor(doctor::Options),
     /// Print completions for a shell.
@@ -107,6 +109,7 @@ pub fn dispatch(cli: Cli) -> Result<(), RunError> {
             Command::Warm(options) => warm::run(options).await,
             Command::Status(options) => status::run(options).await,
             Command::Cache(options) => cache::run(options).await,
+            Command::Copy(options) => copy::run(options).await,
             Command::Doctor(options) => doctor::run(&options),
             Command::Link(options) => Ok(link::run(options).await?),
             Command::Completions { .. } => Ok(()),

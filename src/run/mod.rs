@@ -2,6 +2,7 @@
 
 pub mod agent;
 pub mod cache;
+pub mod copy;
 pub mod demo;
 pub mod doctor;
 pub mod link;

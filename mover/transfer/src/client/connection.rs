@@ -20,8 +20,12 @@ use crate::message::{Failure, Request};
 pub(crate) enum Event {
     /// A manifest as the peer wrote it.
     Head(Bytes),
+    /// The difference between a manifest and the one that was named.
+    HeadDifference(Bytes),
     /// Whole chunks from this number on.
-    Data { first: u32, bytes: Bytes },
+    Data { first: u32, bytes: Bytes, packed: bool },
+    /// All chunks that were asked for, from this number on, as a delta.
+    Delta { first: u32, delta: Bytes, packed: bool },
     /// Entries as the peer wrote them.
     Entries(Bytes),
     /// The answer is complete.
@@ -58,7 +62,14 @@ pub(crate) struct Connection {
     next_id: AtomicU32,
     outstanding_bytes: AtomicU64,
     broken: AtomicBool,
-    pub(super) received_bytes: Arc<AtomicU64>,
+    carried: Arc<Carried>,
+}
+
+/// Bytes that all connections to a peer have carried, frames included.
+#[derive(Debug, Default)]
+pub(super) struct Carried {
+    pub(super) received: AtomicU64,
+    pub(super) sent: AtomicU64,
 }
 
 /// An answer that is coming in. Dropped before its end, it is cancelled at the peer.
@@ -148,10 +159,12 @@ impl Connection {
     }
 
     fn take(&self, frame: Frame) -> Result<(), FrameError> {
-        self.received_bytes.fetch_add(frame.length() as u64, Ordering::Relaxed);
+        self.carried.received.fetch_add(frame.length() as u64, Ordering::Relaxed);
         let event = match frame.kind {
             Kind::Head => Event::Head(frame.payload),
-            Kind::Data => Event::Data { first: frame.argument, bytes: frame.payload },
+            Kind::HeadDifference => Event::HeadDifference(frame.payload),
+            Kind::Data => Event::Data { first: frame.argument, bytes: frame.payload, packed: frame.packed },
+            Kind::Delta => Event::Delta { first: frame.argument, delta: frame.payload, packed: frame.packed },
             Kind::Listing | Kind::Entry => Event::Entries(frame.payload),
             Kind::End => Event::End { same: frame.argument == 1 },
             Kind::Failed => Event::Failed(Failure::decode(&frame.payload).map_err(|_| FrameError::Damaged)?),
@@ -160,7 +173,7 @@ impl Connection {
         };
         let mut open = self.lock();
         let Some(pending) = open.get_mut(&frame.request) else { return Ok(()) };
-        if let Event::Data { bytes, .. } = &event {
+        if let Event::Data { bytes, .. } | Event::Delta { delta: bytes, .. } = &event {
             let length = bytes.len() as u64;
             pending.allowed_bytes =
                 pending.allowed_bytes.checked_sub(length).ok_or(FrameError::TooLong(bytes.len()))?;
@@ -189,7 +202,7 @@ pub(super) async fn open<R: AsyncRead + Unpin, W: AsyncWrite + Unpin>(
     mut write: W,
     token: &Token,
     identity: &Identity,
-    received_bytes: Arc<AtomicU64>,
+    carried: Arc<Carried>,
 ) -> Result<Opened<R, W>, TransferError> {
     let broke = |why: String| TransferError::Disconnected { peer: peer.to_owned(), why };
     let ours = fresh_nonce();
@@ -217,7 +230,7 @@ pub(super) async fn open<R: AsyncRead + Unpin, W: AsyncWrite + Unpin>(
         next_id: AtomicU32::new(1),
         outstanding_bytes: AtomicU64::new(0),
         broken: AtomicBool::new(false),
-        received_bytes,
+        carried,
     });
     Ok(Opened { connection, reader, write, frames })
 }
@@ -246,7 +259,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Opened<R, W> {
         };
         let why = tokio::select! {
             why = reading => why,
-            why = write_frames(write, frames) => why,
+            why = write_frames(write, frames, &connection.carried) => why,
             why = watch(&connection, &last_heard) => why,
         };
         connection.break_all(&why);
@@ -255,7 +268,11 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Opened<R, W> {
 }
 
 /// Many small requests go out in one write.
-async fn write_frames<W: AsyncWrite + Unpin>(mut write: W, mut frames: mpsc::UnboundedReceiver<Frame>) -> String {
+async fn write_frames<W: AsyncWrite + Unpin>(
+    mut write: W,
+    mut frames: mpsc::UnboundedReceiver<Frame>,
+    carried: &Carried,
+) -> String {
     let mut batch = Vec::new();
     while let Some(frame) = frames.recv().await {
         let mut next = Some(frame);
@@ -271,6 +288,7 @@ async fn write_frames<W: AsyncWrite + Unpin>(mut write: W, mut frames: mpsc::Unb
         if let Err(e) = written.await {
             return e.to_string();
         }
+        carried.sent.fetch_add(batch.len() as u64, Ordering::Relaxed);
         batch.clear();
     }
     "closed".into()

@@ -6,9 +6,9 @@
 
 mod connection;
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use foretide_flow::{Entry, FilePath, Listing, Priority, Refusal, Timestamp, VolumeId};
@@ -21,7 +21,7 @@ use crate::TransferError;
 use crate::handshake::Identity;
 use crate::message::{Failure, ReadRequest, Request, entries};
 use crate::tls::{self, Credentials, ReadHalf, WriteHalf};
-use connection::{Connection, open};
+use connection::{Carried, Connection, open};
 pub(crate) use connection::{Event, Handle, Incoming};
 
 /// How peers are reached.
@@ -49,6 +49,8 @@ impl Default for ClientConfig {
 /// Between two dials: doubled from the first to the last, and scattered so that peers do not come back in step.
 const FIRST_BACKOFF: Duration = Duration::from_millis(100);
 const LAST_BACKOFF: Duration = Duration::from_secs(5);
+/// Dials that were begun together end within this much of each other, unless one lost a packet.
+const GATHERING: Duration = Duration::from_millis(50);
 /// What an answer without chunks is reckoned as when connections are chosen, bytes.
 const SMALL_ANSWER_BYTES: u64 = 4096;
 
@@ -66,10 +68,18 @@ struct Pool {
     credentials: Credentials,
     identity: Identity,
     slots: Mutex<Vec<Option<Arc<Connection>>>>,
+    start: Mutex<Start>,
     /// Grows whenever a slot changes or a dial fails.
     changes: watch::Sender<u64>,
     last_error: Mutex<Option<TransferError>>,
-    received_bytes: Arc<AtomicU64>,
+    carried: Arc<Carried>,
+}
+
+/// How far the first round of dials is.
+#[derive(Debug)]
+struct Start {
+    undecided: usize,
+    first_opened: Option<Instant>,
 }
 
 impl Client {
@@ -87,9 +97,10 @@ impl Client {
             credentials: credentials.into(),
             identity,
             slots: Mutex::new(vec![None; connections]),
+            start: Mutex::new(Start { undecided: connections, first_opened: None }),
             changes: watch::channel(0).0,
             last_error: Mutex::default(),
-            received_bytes: Arc::default(),
+            carried: Arc::default(),
         });
         let mut dialling = JoinSet::new();
         for slot in 0..connections {
@@ -105,7 +116,12 @@ impl Client {
 
     /// Bytes received, frames included.
     pub fn received_bytes(&self) -> u64 {
-        self.shared.received_bytes.load(Ordering::Relaxed)
+        self.shared.carried.received.load(Ordering::Relaxed)
+    }
+
+    /// Bytes sent: requests, and what they tell of bytes that are held here.
+    pub fn sent_bytes(&self) -> u64 {
+        self.shared.carried.sent.load(Ordering::Relaxed)
     }
 
     /// Connections that are open.
@@ -218,6 +234,18 @@ impl Pool {
         self.changes.send_modify(|n| *n += 1);
     }
 
+    fn start(&self) -> std::sync::MutexGuard<'_, Start> {
+        self.start.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Until when a request that can wait should: all that wait for the first connection would go over that one, which
+    /// has the smallest window it will ever have, while the others open in the next moments.
+    fn gathering(&self, priority: Priority) -> Option<Instant> {
+        let start = self.start();
+        let until = start.first_opened? + GATHERING;
+        (priority != Priority::Demand && start.undecided > 0 && Instant::now() < until).then_some(until)
+    }
+
     fn choose(&self, priority: Priority) -> Option<Arc<Connection>> {
         let slots = self.slots();
         let sound = |c: &&Arc<Connection>| !c.is_broken();
@@ -232,14 +260,16 @@ impl Pool {
         let mut changes = self.changes.subscribe();
         loop {
             changes.borrow_and_update();
-            if let Some(connection) = self.choose(priority) {
+            let gathering = self.gathering(priority);
+            if let Some(connection) = self.choose(priority).filter(|_| gathering.is_none()) {
                 return Ok(connection);
             }
             let last = self.last_error.lock().unwrap_or_else(PoisonError::into_inner).clone();
             if let Some(hopeless @ (TransferError::Token { .. } | TransferError::Version { .. })) = last {
                 return Err(hopeless);
             }
-            if tokio::time::timeout_at(until, changes.changed()).await.is_err() {
+            let look_again = gathering.map_or(until, |g| until.min(g.into()));
+            if tokio::time::timeout_at(look_again, changes.changed()).await.is_err() && gathering.is_none() {
                 let why = last.map_or_else(|| "no answer".into(), |e| e.to_string());
                 return Err(TransferError::Unreachable { peer: self.address.clone(), why });
             }
@@ -249,8 +279,17 @@ impl Pool {
 
 async fn keep_connected(pool: Arc<Pool>, slot: usize) {
     let mut backoff = FIRST_BACKOFF;
+    let mut is_first = true;
     loop {
-        let why = match dial(&pool).await {
+        let dialled = dial(&pool).await;
+        if std::mem::take(&mut is_first) {
+            let mut start = pool.start();
+            start.undecided -= 1;
+            if dialled.is_ok() {
+                start.first_opened.get_or_insert_with(Instant::now);
+            }
+        }
+        let why = match dialled {
             Ok(opened) => {
                 backoff = FIRST_BACKOFF;
                 *pool.last_error.lock().unwrap_or_else(PoisonError::into_inner) = None;
@@ -280,7 +319,7 @@ async fn dial(pool: &Pool) -> Result<connection::Opened<ReadHalf, WriteHalf>, Tr
         crate::socket::tune(&stream).map_err(|e| unreachable(e.to_string()))?;
         let Credentials { token, tls } = &pool.credentials;
         let (read, write) = tls::connect(stream, tls.as_ref()).await.map_err(|e| unreachable(e.to_string()))?;
-        open(&pool.address, read, write, token, &pool.identity, pool.received_bytes.clone()).await
+        open(&pool.address, read, write, token, &pool.identity, pool.carried.clone()).await
     };
     tokio::time::timeout(limit, dialled).await.map_err(|_| unreachable("no answer".into()))?
 }

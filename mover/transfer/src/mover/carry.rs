@@ -164,9 +164,10 @@ impl Inner {
     /// The file's chunks as the source has them now.
     async fn current_map(&self, m: &Move, fetcher: &Fetcher) -> Result<Arc<ChunkMap>, TransferError> {
         let newest = self.store.newest(&m.volume, &m.path);
+        let holds = newest.as_ref().map(|(_, resident)| resident.map.clone());
         let here = newest.filter(|(key, _)| self.gaps(key, &wanted(m)).is_empty());
         let unless = here.as_ref().map(|(key, _)| key.version.clone());
-        match (fetcher.ask_manifest(unless, m.priority).await?, here) {
+        match (fetcher.ask_manifest(unless, holds.as_deref(), m.priority).await?, here) {
             (Some(manifest), _) => Ok(Arc::new(ChunkMap::new(Arc::new(manifest)))),
             (None, Some((_, resident))) => Ok(resident.map),
             (None, None) => {

@@ -15,6 +15,7 @@ mod carry;
 mod desk;
 mod fetch;
 mod flight;
+mod repair;
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -37,6 +38,7 @@ use crate::{Borders, TransferError};
 use desk::Desk;
 use fetch::{Duplicates, Fetcher, Purpose, blocking};
 use flight::{Flight, Flights, Split};
+pub use repair::Repaired;
 
 /// How moves and reads are carried out.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -410,7 +412,9 @@ impl Inner {
     /// Asks for a file's manifest and admits it to the store, without content yet.
     async fn learn_chunks(&self, key: &FileKey) -> Result<(), TransferError> {
         let fetcher = self.fetcher(self.client(&key.volume)?, &key.volume, &key.path);
-        let manifest = fetcher.ask_manifest(None, Priority::Demand).await?;
+        let newest = self.store.newest(&key.volume, &key.path);
+        let holds = newest.as_ref().map(|(_, resident)| &*resident.map);
+        let manifest = fetcher.ask_manifest(None, holds, Priority::Demand).await?;
         let manifest = manifest.filter(|m| m.version == key.version);
         let manifest = Arc::new(manifest.ok_or_else(|| TransferError::Changed { path: key.path.clone() })?);
         let (store, key) = (self.store.clone(), key.clone());
