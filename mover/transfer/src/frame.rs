@@ -11,6 +11,8 @@ use bytes::{Buf, Bytes, BytesMut};
 use foretide_flow::Priority;
 use tokio::io::{AsyncRead, AsyncReadExt};
 
+use crate::socket::LowWater;
+
 /// What a frame is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
@@ -178,6 +180,7 @@ pub(crate) struct FrameReader<R> {
     stream: R,
     buffer: BytesMut,
     max_payload: usize,
+    low_water: Option<LowWater>,
 }
 
 /// Room asked of each read, bytes.
@@ -185,7 +188,12 @@ const READ_BYTES: usize = 256 << 10;
 
 impl<R: AsyncRead + Unpin> FrameReader<R> {
     pub(crate) fn new(stream: R) -> Self {
-        Self { stream, buffer: BytesMut::new(), max_payload: MAX_STRANGER_BYTES }
+        Self { stream, buffer: BytesMut::new(), max_payload: MAX_STRANGER_BYTES, low_water: None }
+    }
+
+    /// The stream's socket, for a reader that is sent long frames.
+    pub(crate) fn with_low_water(self, low_water: LowWater) -> Self {
+        Self { low_water: Some(low_water), ..self }
     }
 
     /// The peer has proved who it is.
@@ -225,8 +233,11 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
 
     async fn fill(&mut self, wanted: usize) -> Result<(), FrameError> {
         while self.buffer.len() < wanted {
-            let more = (wanted - self.buffer.len()).clamp(READ_BYTES / 4, READ_BYTES);
-            self.buffer.reserve(more);
+            let missing = wanted - self.buffer.len();
+            if let Some(low_water) = &mut self.low_water {
+                low_water.expect(missing);
+            }
+            self.buffer.reserve(missing.clamp(READ_BYTES / 4, READ_BYTES));
             if self.stream.read_buf(&mut self.buffer).await? == 0 {
                 return Err(FrameError::Closed);
             }

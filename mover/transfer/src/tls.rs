@@ -19,6 +19,7 @@ use tokio::net::TcpStream;
 
 use crate::TransferError;
 use crate::handshake::{Identity, Token};
+use crate::socket::RECEIVE_BYTES;
 
 /// The name that every agent's certificate bears: a dialler checks that it talks to an agent, whatever its address.
 pub const AGENT_NAME: &str = "agent.foretide";
@@ -204,9 +205,6 @@ pub(crate) async fn accept(stream: TcpStream, tls: Option<&Tls>) -> std::io::Res
 fn buffered(stream: TcpStream) -> BufReader<TcpStream> {
     BufReader::with_capacity(RECEIVE_BYTES, stream)
 }
-
-/// Taken from the kernel at once, bytes: what arrives while a thread wakes up, at several Gbit/s.
-const RECEIVE_BYTES: usize = 256 << 10;
 
 /// The dialler's side.
 pub(crate) async fn connect(stream: TcpStream, tls: Option<&Tls>) -> std::io::Result<(ReadHalf, WriteHalf)> {

@@ -77,7 +77,7 @@ fn obey(order: Order) -> Result<()> {
         Order::Fetch(fetch) => say(&ends::fetch(*fetch)?),
         Order::Http { folder } => peers::http(&folder),
         Order::RawSend => peers::raw_send(),
-        Order::RawFetch { bytes } => say(&Fetched { seconds: peers::raw_fetch(bytes)?, ..Fetched::default() }),
+        Order::RawFetch { bytes } => say(&peers::raw_fetch(bytes)?),
     }
 }
 

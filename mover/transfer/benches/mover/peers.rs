@@ -8,8 +8,9 @@ use std::path::Path;
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
+use crate::ends::Fetched;
 use crate::link::{Link, SENDER};
-use crate::{Order, Result, inside, start};
+use crate::{Order, Result, cpu_s, inside, start};
 
 const HTTP_PORT: u16 = 7431;
 const RSYNC_PORT: u16 = 7432;
@@ -150,8 +151,8 @@ pub fn raw_send() -> Result<()> {
     Ok(())
 }
 
-/// Seconds in which so many bytes come over plain connections that have carried as many before.
-pub fn raw_fetch(bytes: u64) -> Result<f64> {
+/// Brings so many bytes over plain connections that have carried as many before.
+pub fn raw_fetch(bytes: u64) -> Result<Fetched> {
     let share = bytes / RAW_CONNECTIONS as u64;
     let connect = |_| TcpStream::connect((SENDER, RAW_PORT));
     let mut streams: Vec<TcpStream> = (0..RAW_CONNECTIONS).map(connect).collect::<std::io::Result<_>>()?;
@@ -165,14 +166,15 @@ pub fn raw_fetch(bytes: u64) -> Result<f64> {
         }
         Ok(())
     };
-    let mut took = 0.0;
+    let mut fetched = Fetched::default();
     for _ in 0..2 {
-        let began = Instant::now();
+        let (began, cpu) = (Instant::now(), cpu_s(std::process::id())?);
         std::thread::scope(|scope| {
             let all: Vec<_> = streams.iter_mut().map(|s| scope.spawn(|| take(s))).collect();
             all.into_iter().try_for_each(|one| one.join().expect("it does not panic"))
         })?;
-        took = began.elapsed().as_secs_f64();
+        let used = cpu_s(std::process::id())? - cpu;
+        fetched = Fetched { seconds: began.elapsed().as_secs_f64(), cpu_s: used, ..Fetched::default() };
     }
-    Ok(took)
+    Ok(fetched)
 }

@@ -36,10 +36,8 @@ pub(crate) enum Event {
     Lost(String),
 }
 
-/// Asks whether the peer is there, this often.
-const PING_INTERVAL: Duration = Duration::from_secs(5);
-/// Nothing at all from the peer for this long: the connection is broken, however long the kernel would wait.
-const SILENCE_LIMIT: Duration = Duration::from_secs(20);
+/// Asks whether the peer is there, so many times before it is given up.
+const PINGS: u32 = 4;
 /// A peer may send a chunk more at each end than was asked, and no more: bytes.
 const EXCESS_BYTES: u64 = 32 << 20;
 
@@ -198,7 +196,7 @@ pub(super) struct Opened<R, W> {
 /// Proves who we are and sees that the peer knows the token, too.
 pub(super) async fn open<R: AsyncRead + Unpin, W: AsyncWrite + Unpin>(
     peer: &str,
-    read: R,
+    mut reader: FrameReader<R>,
     mut write: W,
     token: &Token,
     identity: &Identity,
@@ -209,7 +207,6 @@ pub(super) async fn open<R: AsyncRead + Unpin, W: AsyncWrite + Unpin>(
     send(&mut write, &Frame::new(Kind::Hello, 0, encode_hello(&ours, identity)))
         .await
         .map_err(|e| broke(e.to_string()))?;
-    let mut reader = FrameReader::new(read);
     let challenge = reader.next().await.map_err(|e| broke(e.to_string()))?;
     let (protocol, theirs, mac) =
         decode_challenge(&challenge.payload).map_err(|e| broke(format!("it is no agent: {e}")))?;
@@ -241,8 +238,8 @@ async fn send<W: AsyncWrite + Unpin>(write: &mut W, frame: &Frame) -> std::io::R
 }
 
 impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Opened<R, W> {
-    /// Runs until the connection breaks; why.
-    pub(super) async fn run(self) -> String {
+    /// Runs until the connection breaks, which it has, too, when nothing was heard for `silence_limit`; why.
+    pub(super) async fn run(self, silence_limit: Duration) -> String {
         let Self { connection, mut reader, write, frames } = self;
         let last_heard = Mutex::new(Instant::now());
         let reading = async {
@@ -260,7 +257,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Opened<R, W> {
         let why = tokio::select! {
             why = reading => why,
             why = write_frames(write, frames, &connection.carried) => why,
-            why = watch(&connection, &last_heard) => why,
+            why = watch(&connection, &last_heard, silence_limit) => why,
         };
         connection.break_all(&why);
         why
@@ -297,11 +294,11 @@ async fn write_frames<W: AsyncWrite + Unpin>(
 /// Requests written at once, bytes.
 const MAX_BATCH_BYTES: usize = 64 << 10;
 
-async fn watch(connection: &Connection, last_heard: &Mutex<Instant>) -> String {
+async fn watch(connection: &Connection, last_heard: &Mutex<Instant>, silence_limit: Duration) -> String {
     loop {
-        tokio::time::sleep(PING_INTERVAL).await;
+        tokio::time::sleep(silence_limit / PINGS).await;
         let silent = last_heard.lock().unwrap_or_else(PoisonError::into_inner).elapsed();
-        if silent > SILENCE_LIMIT {
+        if silent > silence_limit {
             return format!("nothing heard for {} s", silent.as_secs());
         }
         let _ = connection.out.send(Frame::new(Kind::Ping, 0, Bytes::new()));

@@ -18,8 +18,10 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::TransferError;
+use crate::frame::FrameReader;
 use crate::handshake::Identity;
 use crate::message::{Failure, ReadRequest, Request, entries};
+use crate::socket::LowWater;
 use crate::tls::{self, Credentials, ReadHalf, WriteHalf};
 use connection::{Carried, Connection, open};
 pub(crate) use connection::{Event, Handle, Incoming};
@@ -30,7 +32,8 @@ pub(crate) use connection::{Event, Handle, Incoming};
 pub struct ClientConfig {
     /// Connections to each peer. One cannot fill 1 Gbit/s at 150 ms with the kernel's usual buffers; eight can.
     pub connections: usize,
-    /// Bytes without meaning that a new connection asks for, to open its window.
+    /// Bytes without meaning that a new connection asks for, to open its window: one in eight of 1 Gbit/s at 150 ms needs
+    /// 2.3 MB in flight, and twice that is sent on the way there.
     pub warm_bytes: u32,
     /// A peer that answers no dial for this long is unreachable, seconds: two retransmissions of a lost SYN.
     pub dial_timeout_s: u64,
@@ -38,11 +41,21 @@ pub struct ClientConfig {
     pub patience_s: u64,
     /// Tries of a request whose connection broke.
     pub attempts: u32,
+    /// A peer that says nothing at all for this long, although it is asked four times, is gone, seconds: well before the
+    /// kernel would notice, and longer than a route takes to change.
+    pub silence_limit_s: u64,
 }
 
 impl Default for ClientConfig {
     fn default() -> Self {
-        Self { connections: 8, warm_bytes: 1 << 20, dial_timeout_s: 8, patience_s: 10, attempts: 4 }
+        Self {
+            connections: 8,
+            warm_bytes: 4 << 20,
+            dial_timeout_s: 8,
+            patience_s: 10,
+            attempts: 4,
+            silence_limit_s: 20,
+        }
     }
 }
 
@@ -297,7 +310,7 @@ async fn keep_connected(pool: Arc<Pool>, slot: usize) {
                 let warming = Request::Warm { bytes: pool.config.warm_bytes };
                 let warming = connection.ask(&warming, Priority::Background, 0);
                 pool.set(slot, Some(connection));
-                let why = opened.run().await;
+                let why = opened.run(Duration::from_secs(pool.config.silence_limit_s.max(1))).await;
                 drop(warming);
                 TransferError::Disconnected { peer: pool.address.clone(), why }
             }
@@ -317,9 +330,11 @@ async fn dial(pool: &Pool) -> Result<connection::Opened<ReadHalf, WriteHalf>, Tr
     let dialled = async {
         let stream = TcpStream::connect(&pool.address).await.map_err(|e| unreachable(e.to_string()))?;
         crate::socket::tune(&stream).map_err(|e| unreachable(e.to_string()))?;
+        let low_water = LowWater::of(&stream).map_err(|e| unreachable(e.to_string()))?;
         let Credentials { token, tls } = &pool.credentials;
         let (read, write) = tls::connect(stream, tls.as_ref()).await.map_err(|e| unreachable(e.to_string()))?;
-        open(&pool.address, read, write, token, &pool.identity, pool.carried.clone()).await
+        let reader = FrameReader::new(read).with_low_water(low_water);
+        open(&pool.address, reader, write, token, &pool.identity, pool.carried.clone()).await
     };
     tokio::time::timeout(limit, dialled).await.map_err(|_| unreachable("no answer".into()))?
 }

@@ -158,6 +158,8 @@ impl Fetcher {
                         return Ok(());
                     }
                     sink = Some((map, begun));
+                    // Wakes who waits for the manifest.
+                    flight.came(flight.range.start);
                     continue;
                 }
                 Event::Data { first, bytes, packed } => (first, Parcel { payload: bytes, packed, base: None }),

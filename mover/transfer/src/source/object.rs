@@ -229,9 +229,8 @@ impl Source for Bucket {
                 meta,
                 ahead: Mutex::default(),
             })),
-            Err(e) if e.kind() == io::ErrorKind::NotFound && (path.is_root() || self.is_directory(path)?) => {
-                Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"))
-            }
+            // What a store says of a name that is only a prefix differs.
+            Err(e) if path.is_root() || self.is_directory(path)? => Err(io::Error::new(io::ErrorKind::InvalidInput, e)),
             Err(e) => Err(e),
         }
     }

@@ -14,9 +14,9 @@ use tokio::net::{TcpListener, TcpStream};
 
 use super::{content, mover, noise, serve, take};
 
-const SEEDS: u64 = 240;
+const SEEDS: u64 = 120;
 /// Runs side by side.
-const AT_A_TIME: u64 = 12;
+const AT_A_TIME: u64 = 24;
 /// After so many faults a link is sound, so that a run ends.
 const FAULTS_PER_RUN: i64 = 5;
 
@@ -117,8 +117,10 @@ async fn one_run(seed: u64, counts: Counts) {
     left.store(0, Ordering::SeqCst);
     for (i, size) in sizes.iter().enumerate() {
         let mut read = content(&mover, &name(i)).await;
-        for _ in 0..3 {
+        for _ in 0..8 {
             if read.is_err() {
+                // A connection that broke is dialled again after a pause.
+                tokio::time::sleep(Duration::from_millis(500)).await;
                 read = content(&mover, &name(i)).await;
             }
         }

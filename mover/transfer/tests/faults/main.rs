@@ -47,8 +47,14 @@ async fn serve(folder: &Path, listen: &str) -> Server {
 fn mover(cache: &Path, address: &str) -> (Arc<Mover>, mpsc::Receiver<Outcome>) {
     let store = Store::open(cache, Config::default(), DomainKey::default()).unwrap();
     let (tell, outcomes) = mpsc::channel(10_000);
-    let client =
-        ClientConfig { connections: 3, warm_bytes: 0, patience_s: 5, dial_timeout_s: 1, ..ClientConfig::default() };
+    let client = ClientConfig {
+        connections: 3,
+        warm_bytes: 0,
+        patience_s: 5,
+        dial_timeout_s: 1,
+        silence_limit_s: 1,
+        ..ClientConfig::default()
+    };
     let config = MoverConfig { client, ..MoverConfig::default() };
     let identity = Identity { site: SiteId::new("gpu").unwrap(), node: NodeId::new("n1").unwrap() };
     let mover = Mover::new(config, identity, Token::new("t"), store, borders(), tell);
