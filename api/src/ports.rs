@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use foretide_catalog::ResidentFile;
 use foretide_flow::{Listing, Mode, NodeId, OutcomeBatch, Ruleset, Topology};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -72,6 +73,7 @@ pub trait Listener: Send + Sync {
     /// Directories became known.
     async fn listings(&self, listings: Vec<Listing>);
 
-    /// Moves ended, files were read or evicted. Not called for a batch that came before.
-    async fn outcomes(&self, batch: OutcomeBatch);
+    /// Moves ended, files were read or evicted; `resident` are the files of the batch's site of which more or less is
+    /// there than before. Not called for a batch that came before.
+    async fn outcomes(&self, batch: OutcomeBatch, resident: Vec<ResidentFile>);
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use foretide_api::{Accepted, AccessSink, Api, Config, Directory, Listener, Rejected, Scope, mint};
-use foretide_catalog::{Catalog, in_memory};
+use foretide_catalog::{Catalog, ResidentFile, in_memory};
 use foretide_flow::{
     BitsPerSecond, CacheSpec, Effect, Link, Listing, Mode, NodeId, OutcomeBatch, Rule, Ruleset, Site, SiteId,
     Timestamp, Topology, Volume, VolumeId,
@@ -144,7 +144,7 @@ impl Listener for Ear {
     async fn listings(&self, listings: Vec<Listing>) {
         self.directories.fetch_add(listings.len(), Ordering::SeqCst);
     }
-    async fn outcomes(&self, _: OutcomeBatch) {
+    async fn outcomes(&self, _: OutcomeBatch, _: Vec<ResidentFile>) {
         self.batches.fetch_add(1, Ordering::SeqCst);
     }
 }

@@ -404,6 +404,19 @@ fn f_a_plan_is_stable_as_time_goes_on() {
     assert!(altered * 20 <= first.moves.len(), "{altered} of {}:\n{changes}", first.moves.len());
 }
 
+/// (f): a forecast that is made anew, as it is many times a second, leaves every move as it was told, word for word.
+#[test]
+fn f_a_forecast_made_anew_alters_no_move() {
+    let mut case = Case::new(topology(1, 1000, 1 << 31));
+    let reads = |from: f64| (0..50).map(|i| read(&format!("{i:04}"), 100_000, 0.9, from, from + 30.0)).collect();
+    case.forecasts = vec![forecast("first", "gpu-0", reads(0.0))];
+    let first = case.solve();
+    case.forecasts = vec![forecast("second", "gpu-0", reads(0.25))];
+    case.now = at(0.25);
+    let second = solve(&case.problem(Some(&first)));
+    assert_eq!(first.moves, second.moves);
+}
+
 #[test]
 fn twenty_thousand_extents_are_planned_within_the_control_loop() {
     let mut case = Case::new(topology(4, 1000, 1 << 32));

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use clap::Args;
 use foretide_api::{Api, Directory, Listener};
-use foretide_catalog::Catalog;
+use foretide_catalog::{Catalog, ResidentFile};
 use foretide_flow::{Listing, Mode, OutcomeBatch, Ruleset, Timestamp, Topology};
 use tokio::sync::{mpsc, watch};
 
@@ -65,8 +65,8 @@ impl Listener for ToRing {
     async fn listings(&self, listings: Vec<Listing>) {
         self.tell(News::Listings(listings)).await;
     }
-    async fn outcomes(&self, batch: OutcomeBatch) {
-        self.tell(News::Outcomes(batch)).await;
+    async fn outcomes(&self, batch: OutcomeBatch, resident: Vec<ResidentFile>) {
+        self.tell(News::Outcomes(batch, resident)).await;
     }
 }
 
