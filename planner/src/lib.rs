@@ -23,4 +23,4 @@ pub use advise::{Advice, AdviceRequest, advise};
 pub use config::{Config, ConfigError};
 pub use explain::{PlanDiff, diff, explain, show};
 pub use problem::{Brakes, DemandLoad, NothingResident, Problem, Residency, RunningMove, WarmupDemand, WarmupFile};
-pub use solve::solve;
+pub use solve::{Proof, solve, solve_with_proof};

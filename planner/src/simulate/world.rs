@@ -17,6 +17,9 @@ const ROUND_US: i64 = 500_000;
 /// Work that has not ended by then is given up, microseconds: links that stay cut must not hold a test for ever.
 const END_US: i64 = 3_600_000_000;
 
+/// Moves that an agent may have begun when its workload is muted, bytes.
+const ON_ITS_WAY_BYTES: u64 = 64_000_000;
+
 /// How good the forecasts are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Foresight {
@@ -115,6 +118,12 @@ impl Scenario {
             faults,
             files,
         }
+    }
+
+    /// Most bytes that may turn out to be waste, bytes: the budget, and what is in the cache or on its way when it is
+    /// spent.
+    pub fn waste_limit_bytes(&self) -> u64 {
+        self.waste_budget_bytes + self.cache_bytes + ON_ITS_WAY_BYTES
     }
 
     fn topology(&self) -> Result<(Topology, Names), foretide_flow::IdError> {

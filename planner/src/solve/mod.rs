@@ -3,7 +3,8 @@
 //! Three passes over one [`Ledger`]:
 //! 1. what runs already keeps what it needs;
 //! 2. [`place`]: warm-ups, earliest deadline first; then forecasts, most net worth per byte first; each as late as
-//!    possible before the read is likely, so that what comes sooner finds the link and the cache free;
+//!    possible before the read is likely, so that what comes sooner finds the link and the cache free; where forecasts
+//!    compete, [`prices`] place them anew and prove how near the best that is;
 //! 3. [`pull_forward`]: soonest first, everything moves into bandwidth and room that nobody took. No booking is
 //!    lost by it: the old place is free again for the one that leaves it.
 //!
@@ -12,6 +13,7 @@
 
 mod identity;
 mod place;
+mod prices;
 mod write;
 
 use std::collections::HashMap;
@@ -28,6 +30,27 @@ use crate::problem::Problem;
 ///
 /// Takes milliseconds for tens of thousands of extents; blocks nothing and reads no clock.
 pub fn solve(problem: &Problem<'_>) -> Plan {
+    solve_with_proof(problem).0
+}
+
+/// How near the best a plan is.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Proof {
+    /// What its forecasts' moves are worth, money; moves of the plan before count `stickiness` more.
+    pub worth: f64,
+    /// No plan that serves the same warm-ups is worth more.
+    pub bound: f64,
+}
+
+impl Proof {
+    /// How far from the best the plan can be at most, as part of the best.
+    pub fn gap(&self) -> f64 {
+        if self.bound > 0.0 { (self.bound - self.worth).max(0.0) / self.bound } else { 0.0 }
+    }
+}
+
+/// As [`solve`], with what proves how near the best the plan is.
+pub fn solve_with_proof(problem: &Problem<'_>) -> (Plan, Proof) {
     let grid = Grid::new(problem.now, problem.config.horizon_s);
     let mut gathered = gather(problem);
     let excluded = std::mem::take(&mut gathered.excluded);
@@ -35,7 +58,7 @@ pub fn solve(problem: &Problem<'_>) -> Plan {
     table.keep_running();
     table.place();
     table.pull_forward();
-    write::plan(&table, excluded)
+    (write::plan(&table, excluded), table.proof)
 }
 
 /// What was decided of one want.
@@ -66,6 +89,7 @@ struct Table<'s, 'a> {
     /// What the previous plan, or an agent, knows of each want.
     before: Vec<Option<&'s Move>>,
     decided: Vec<Option<Decision>>,
+    proof: Proof,
 }
 
 impl<'s, 'a> Table<'s, 'a> {
@@ -80,6 +104,7 @@ impl<'s, 'a> Table<'s, 'a> {
             before: known_before(problem, gathered),
             decided: gathered.wants.iter().map(|_| None).collect(),
             wants: &gathered.wants,
+            proof: Proof::default(),
             grid,
             lanes,
             ledger,

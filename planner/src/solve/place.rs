@@ -12,10 +12,10 @@ use crate::ledger::Need;
 use crate::left_out::Why;
 
 /// Arrival by the end of `slot`, which the read is still ahead of with probability `in_time`.
-struct Tier {
-    slot: usize,
-    due: Timestamp,
-    in_time: f64,
+pub(super) struct Tier {
+    pub(super) slot: usize,
+    pub(super) due: Timestamp,
+    pub(super) in_time: f64,
 }
 
 /// Probability that a read with this window is still to come at `at`. A tenth remains after p90.
@@ -55,41 +55,51 @@ impl Table<'_, '_> {
         }
     }
 
-    /// Warm-ups by deadline, then forecasts by worth per byte.
+    /// Warm-ups by deadline, then forecasts by worth per byte, and by prices where they compete.
     pub(super) fn place(&mut self) {
-        for number in self.order() {
-            let want = &self.wants[number];
-            let decision = match want.cause {
-                Cause::Warmup(_) => self.place_asked(number),
-                Cause::Forecast(_) => self.place_forecast(number),
-            };
-            if let Decision::Move { booking, .. } = &decision {
-                self.ledger.book(booking);
-            }
-            self.decided[number] = Some(decision);
+        let (asked, forecasts) = self.order();
+        for number in asked {
+            let decision = self.place_asked(number);
+            self.decide(number, decision);
         }
+        for &number in &forecasts {
+            let decision = self.place_forecast(number);
+            self.decide(number, decision);
+        }
+        self.compete(&forecasts);
     }
 
-    /// Undecided wants, those first that are served first. Warm-ups stand in order already.
-    fn order(&self) -> Vec<usize> {
+    pub(super) fn decide(&mut self, number: usize, decision: Decision) {
+        if let Decision::Move { booking, .. } = &decision {
+            self.ledger.book(booking);
+        }
+        self.decided[number] = Some(decision);
+    }
+
+    /// Undecided wants that were asked for, and those that were foreseen; each those first that are served first.
+    /// Warm-ups stand in order already.
+    fn order(&self) -> (Vec<usize>, Vec<usize>) {
         let open = |n: &usize| self.decided[*n].is_none();
         let asked = |n: &usize| matches!(self.wants[*n].cause, Cause::Warmup(_));
-        let (mut order, forecasts): (Vec<usize>, Vec<usize>) = (0..self.wants.len()).filter(open).partition(asked);
+        let (asked, forecasts): (Vec<usize>, Vec<usize>) = (0..self.wants.len()).filter(open).partition(asked);
         let mut ranked: Vec<(f64, Timestamp, usize)> = forecasts.into_iter().map(|n| self.rank(n)).collect();
         ranked.sort_by(|a, b| {
             b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)).then_with(|| self.wants[a.2].path.cmp(self.wants[b.2].path)).then(
                 (self.wants[a.2].route, self.wants[a.2].offset).cmp(&(self.wants[b.2].route, self.wants[b.2].offset)),
             )
         });
-        order.extend(ranked.into_iter().map(|r| r.2));
-        order
+        (asked, ranked.into_iter().map(|r| r.2).collect())
     }
 
     fn rank(&self, number: usize) -> (f64, Timestamp, usize) {
         let want = &self.wants[number];
-        let sticky = if self.before[number].is_some() { 1.0 + self.problem.config.stickiness } else { 1.0 };
         let due = want.window.map_or(self.problem.now, |w| w.p10);
-        (want.worth(1.0) / want.missing as f64 * sticky, due, number)
+        (want.worth(1.0) / want.missing as f64 * self.sticky(number), due, number)
+    }
+
+    /// How much more a want counts because the plan before had it.
+    pub(super) fn sticky(&self, number: usize) -> f64 {
+        if self.before[number].is_some() { 1.0 + self.problem.config.stickiness } else { 1.0 }
     }
 
     /// As late as its deadline allows; if that cannot be met, as early as the link allows.
@@ -119,7 +129,7 @@ impl Table<'_, '_> {
         demand.request.need_by.map(|by| read.map_or(by, |read| by.min(read)))
     }
 
-    fn place_forecast(&self, number: usize) -> Decision {
+    pub(super) fn place_forecast(&self, number: usize) -> Decision {
         let want = &self.wants[number];
         let Some(window) = want.window else { return Decision::Leave(Why::NotWorth) };
         if window.p10 > self.grid.horizon() {
@@ -136,7 +146,7 @@ impl Table<'_, '_> {
         Decision::Leave(why)
     }
 
-    fn tiers<'t>(&'t self, want: &'t Want<'_>, window: &'t TimeWindow) -> impl Iterator<Item = Tier> + 't {
+    pub(super) fn tiers<'t>(&'t self, want: &'t Want<'_>, window: &'t TimeWindow) -> impl Iterator<Item = Tier> + 't {
         let lead = self.lead(want);
         let alone = Duration::from_secs_f64(want.stall_s);
         let mut before = None;
@@ -154,7 +164,7 @@ impl Table<'_, '_> {
         Duration::from_secs_f64(self.routes[want.route].link.rtt_ms / 1e3 + self.problem.config.settle_ms / 1e3)
     }
 
-    fn need(&self, want: &Want<'_>, release: usize, deadline: usize) -> Need {
+    pub(super) fn need(&self, want: &Want<'_>, release: usize, deadline: usize) -> Need {
         let leave_free = if matches!(want.cause, Cause::Warmup(_)) { 0 } else { self.leave_free[want.route] };
         Need {
             bytes: i64::try_from(want.missing).unwrap_or(i64::MAX),
