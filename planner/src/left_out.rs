@@ -16,6 +16,9 @@ pub(crate) enum Why {
     NoLink { from: SiteId },
     Off,
     Muted(Arc<str>),
+    Advised,
+    Shadowed,
+    NoBudget(Arc<str>),
     Improbable,
     Beyond,
     NotWorth,
@@ -32,6 +35,9 @@ impl Why {
             Self::NoLink { from } => format!("no link from {from}, where the volume is, to the site: add one"),
             Self::Off => "prefetch is switched off".into(),
             Self::Muted(why) => format!("prefetch of this workload is muted: {why}"),
+            Self::Advised => "the mode is advise: it would be moved".into(),
+            Self::Shadowed => "the mode is shadow: it would be moved".into(),
+            Self::NoBudget(name) => format!("the budget {name} is spent"),
             Self::Improbable => format!("less probable than min_probability = {}", config.min_probability),
             Self::Beyond => {
                 format!("needed later than horizon_s = {} from now: planned when it is nearer", config.horizon_s)
@@ -55,6 +61,7 @@ struct Folder {
 }
 
 impl LeftOuts {
+    /// Counts one file's extent.
     pub(crate) fn add(&mut self, volume: &VolumeId, path: &FilePath, to: &SiteId, bytes: u64, why: &Why) {
         let folder = path.parent().unwrap_or_default();
         let entry = self.0.entry((volume.clone(), folder, to.clone(), why.clone()));

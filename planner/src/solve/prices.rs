@@ -96,6 +96,7 @@ impl Table<'_, '_> {
         let bound = settled.as_ref().map_or(wished, |s| s.bound.min(wished));
         if let Some(settled) = settled {
             for (number, decision) in settled.placed {
+                let decision = self.unaffordable(&self.wants[number]).map_or(decision, Decision::Leave);
                 self.decide(number, decision);
             }
             for number in settled.rest {
@@ -120,14 +121,6 @@ impl Table<'_, '_> {
             }
         }
         (worth, bound.max(worth))
-    }
-
-    fn withdraw(&mut self, number: usize) -> Option<Decision> {
-        let decision = self.decided[number].take();
-        if let Some(Decision::Move { booking, .. }) = &decision {
-            self.ledger.cancel(booking);
-        }
-        decision
     }
 
     fn worth_of(&self, number: usize) -> f64 {
