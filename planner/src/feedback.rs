@@ -10,7 +10,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use foretide_flow::{
-    BitsPerSecond, FilePath, MoveCause, Outcome, OutcomeBatch, Plan, SiteId, Timestamp, Topology, VolumeId, WorkloadId,
+    BitsPerSecond, FilePath, Move, MoveCause, Outcome, OutcomeBatch, Plan, SiteId, Timestamp, Topology, VolumeId, WorkloadId,
 };
 
 use crate::{Brakes, Config};
@@ -67,13 +67,20 @@ impl Feedback {
     /// Takes what an agent reported of moves that `plan` has.
     pub fn heard(&mut self, batch: &OutcomeBatch, plan: &Plan, topology: &Topology) {
         let moves: HashMap<_, _> = plan.moves.iter().map(|m| (&m.id, m)).collect();
+        // Moves stand in the order in which they start: of each link the first two say whether others wait.
+        let mut first: HashMap<(&SiteId, &SiteId), Vec<&Move>> = HashMap::new();
+        for m in &plan.moves {
+            let of_link = first.entry((&m.from, &m.to)).or_default();
+            if of_link.len() < 2 {
+                of_link.push(m);
+            }
+        }
         for outcome in &batch.outcomes {
             match outcome {
                 Outcome::Moved { id, at, bytes, wire_bytes } => {
                     let Some(planned) = moves.get(id) else { continue };
-                    let waiting = plan.moves.iter().any(|m| {
-                        m.id != *id && m.start_at <= *at && (&m.from, &m.to) == (&planned.from, &planned.to)
-                    });
+                    let others = first.get(&(&planned.from, &planned.to)).into_iter().flatten();
+                    let waiting = others.into_iter().any(|m| m.id != *id && m.start_at <= *at);
                     self.carried(&planned.from, &planned.to, *at, *wire_bytes, waiting);
                     let MoveCause::Forecast { workload, .. } = &planned.cause else { continue };
                     let per_gb = topology.link(&planned.from, &planned.to).map_or(0.0, |l| l.cost_per_gb);
@@ -195,7 +202,7 @@ fn bucket(at: Timestamp) -> i64 {
 
 #[cfg(test)]
 mod tests {
-    use foretide_flow::{Link, Move, NodeId, Priority, Site};
+    use foretide_flow::{Link, NodeId, Priority, Site};
 
     use super::*;
     use crate::brakes::Budget;

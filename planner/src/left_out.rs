@@ -3,9 +3,18 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use foretide_flow::{FilePath, LeftOut, SiteId, VolumeId};
+use foretide_flow::{FilePath, LeftOut, Plan, SiteId, VolumeId};
 
 use crate::Config;
+
+/// What a mode alone keeps from being moved.
+const ADVISED: &str = "the mode is advise: it would be moved";
+const SHADOWED: &str = "the mode is shadow: it would be moved";
+
+/// What the plan would move if its mode were enforce, folder by folder.
+pub fn proposals(plan: &Plan) -> impl Iterator<Item = &LeftOut> {
+    plan.left_out.iter().filter(|l| [ADVISED, SHADOWED].contains(&l.why.as_str()))
+}
 
 /// Why a demand is not in the plan.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -35,8 +44,8 @@ impl Why {
             Self::NoLink { from } => format!("no link from {from}, where the volume is, to the site: add one"),
             Self::Off => "prefetch is switched off".into(),
             Self::Muted(why) => format!("prefetch of this workload is muted: {why}"),
-            Self::Advised => "the mode is advise: it would be moved".into(),
-            Self::Shadowed => "the mode is shadow: it would be moved".into(),
+            Self::Advised => ADVISED.into(),
+            Self::Shadowed => SHADOWED.into(),
             Self::NoBudget(name) => format!("the budget {name} is spent"),
             Self::Improbable => format!("less probable than min_probability = {}", config.min_probability),
             Self::Beyond => {

@@ -26,5 +26,6 @@ pub use brakes::{Brakes, Budget, BudgetLeft, ModeRule};
 pub use config::{Config, ConfigError, LinkHours};
 pub use explain::{PlanDiff, diff, explain, show};
 pub use feedback::Feedback;
+pub use left_out::proposals;
 pub use problem::{DemandLoad, NothingResident, Problem, Residency, RunningMove, WarmupDemand, WarmupFile};
 pub use solve::{Proof, Solution, solve, solve_in_full};

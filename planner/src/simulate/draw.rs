@@ -70,6 +70,7 @@ impl World {
             jobs: vec![job],
             faults,
             waste_budget_bytes: total / 2,
+            move_budget_bytes: None,
             end_us: END_US,
         })
     }
@@ -78,6 +79,13 @@ impl World {
     pub fn waste_limit_bytes(&self) -> u64 {
         let caches = self.topology.sites.values().filter_map(|s| s.cache).map(|c| c.capacity_bytes).sum::<u64>();
         self.waste_budget_bytes.saturating_add(caches).saturating_add(ON_ITS_WAY_BYTES)
+    }
+}
+
+impl Faults {
+    /// Draws faults within the first half minute; each comes three times in ten.
+    pub fn draw(seed: u64) -> Self {
+        draw_faults(&mut ChaCha8Rng::seed_from_u64(seed))
     }
 }
 

@@ -9,7 +9,7 @@ use super::atlas::Atlas;
 use super::job::Doing;
 use super::site::SiteState;
 use super::world::{Foresee, Future, World, WorldError};
-use crate::{Brakes, Config, Problem, Residency, RunningMove, solve};
+use crate::{Brakes, Budget, BudgetLeft, Config, Problem, Residency, RunningMove, solve};
 
 /// Between two plans, microseconds: coarser than the control plane's, so that plans are older when they are used.
 const ROUND_US: i64 = 500_000;
@@ -154,6 +154,13 @@ struct Round<'r> {
 }
 
 impl Round<'_> {
+    fn budget(&self, moved_bytes: u64) -> Option<BudgetLeft> {
+        let bytes = self.world.move_budget_bytes;
+        let name = "simulation".into();
+        let budget = Budget { name, site: None, workload: None, bytes, money: None, per_s: self.world.end_us as f64 / 1e6 };
+        bytes.map(|_| budget.left(moved_bytes, 0.0))
+    }
+
     fn plan(
         &mut self,
         sites: &mut [SiteState<'_>],
@@ -173,7 +180,8 @@ impl Round<'_> {
         }
         let forecasts = foresee.foresee(now, &Future { world: self.world, next: &next, ready_us: &ready_us });
         let wasted: u64 = sites.iter().map(|s| s.report.wasted_bytes).sum();
-        let mut brakes = Brakes::default();
+        let moved: u64 = sites.iter().map(|s| s.report.moved_bytes).sum();
+        let mut brakes = Brakes { budgets: self.budget(moved).into_iter().collect(), ..Brakes::default() };
         if wasted >= self.world.waste_budget_bytes {
             let mute = |f: &foretide_flow::Forecast| (f.workload.clone(), "the waste budget is spent".to_owned());
             brakes.muted = forecasts.iter().map(mute).collect();

@@ -75,6 +75,8 @@ pub struct World {
     pub faults: Faults,
     /// Prefetched bytes that may leave unread before all prefetch is muted.
     pub waste_budget_bytes: u64,
+    /// Bytes that prefetch may move in all, where they are limited.
+    pub move_budget_bytes: Option<u64>,
     /// What has not ended by then is given up, microseconds from the beginning.
     pub end_us: i64,
 }
