@@ -5,9 +5,11 @@
 //!
 //! A link's rate is measured only while it is busy: between two arrivals that follow each other within
 //! [`BUSY_GAP_S`], the bytes of the second crossed in that time or less. What a link carried while nothing more was to
-//! be carried says nothing of what it could carry, so a slow minute counts only if moves were waiting.
+//! be carried says nothing of what it could carry, so a stretch counts only if moves were waiting. Of the last minutes
+//! the best stretch holds, as in BBR: a slow start or a reader who goes first must not talk a link down, for a plan that
+//! asks for less than a link carries would never find out.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 
 use foretide_flow::{
     BitsPerSecond, FilePath, Move, MoveCause, Outcome, OutcomeBatch, Plan, SiteId, Timestamp, Topology, VolumeId, WorkloadId,
@@ -25,11 +27,13 @@ const MAX_FILES: usize = 1_000_000;
 const BUSY_GAP_S: f64 = 1.0;
 /// A busy stretch says what a link carries once it is this long, seconds.
 const MEASURED_S: f64 = 2.0;
-/// Weight of the newest measurement.
-const NEWEST_WEIGHT: f64 = 0.3;
+/// A measurement holds for so long, seconds; then the admin's word holds again.
+const MEASUREMENT_HOLDS_S: f64 = 300.0;
+/// Measurements of a link that are kept: five minutes of stretches.
+const MAX_MEASUREMENTS: usize = 150;
 /// A measured rate is at most this many times what the admin said, and at least one part in it of that: beyond, the
 /// measurement or the admin is wrong, and neither is to be followed blindly.
-const MAX_CORRECTION: f64 = 10.0;
+const MAX_CORRECTION: f64 = 4.0;
 
 /// What a workload's moves to a site came to in one bucket.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -51,7 +55,15 @@ struct Stretch {
 #[derive(Clone, Debug, Default)]
 struct Carried {
     stretch: Option<Stretch>,
-    bytes_per_s: Option<f64>,
+    /// When it was measured, and what: bytes a second.
+    measured: VecDeque<(Timestamp, f64)>,
+}
+
+impl Carried {
+    fn bytes_per_s(&self, now: Timestamp) -> Option<f64> {
+        let holds = |at: Timestamp| now.since(at).as_secs_f64() <= MEASUREMENT_HOLDS_S;
+        self.measured.iter().filter(|(at, _)| holds(*at)).map(|m| m.1).max_by(f64::total_cmp)
+    }
 }
 
 /// See the module.
@@ -125,9 +137,10 @@ impl Feedback {
                 let stretch = Stretch { latest: at, bytes: s.bytes + bytes, ..s };
                 let seconds = at.since(s.began).as_secs_f64();
                 if seconds >= MEASURED_S {
-                    let now = stretch.bytes as f64 / seconds;
-                    let mixed = |old: f64| old + NEWEST_WEIGHT * (now - old);
-                    link.bytes_per_s = Some(link.bytes_per_s.map_or(now, mixed));
+                    if link.measured.len() == MAX_MEASUREMENTS {
+                        link.measured.pop_front();
+                    }
+                    link.measured.push_back((at, stretch.bytes as f64 / seconds));
                     link.stretch = Some(Stretch { began: at, latest: at, bytes: 0 });
                 } else {
                     link.stretch = Some(stretch);
@@ -182,12 +195,12 @@ impl Feedback {
         self.sums.iter().filter(move |((at, _, _), _)| *at > first)
     }
 
-    /// The topology with the rates that were measured.
-    pub fn measured(&self, topology: &Topology) -> Topology {
+    /// The topology with the rates that were measured lately.
+    pub fn measured(&self, topology: &Topology, now: Timestamp) -> Topology {
         let mut measured = topology.clone();
         for link in &mut measured.links {
             let key = (link.from.clone(), link.to.clone());
-            if let Some(rate) = self.links.get(&key).and_then(|l| l.bytes_per_s) {
+            if let Some(rate) = self.links.get(&key).and_then(|l| l.bytes_per_s(now)) {
                 let told = link.rate.0 as f64;
                 link.rate = BitsPerSecond((rate * 8.0).clamp(told / MAX_CORRECTION, told * MAX_CORRECTION).max(1.0) as u64);
             }
@@ -317,12 +330,13 @@ mod tests {
         // 100 MB/s were said; 50 MB each second come while others wait.
         let slow = (0..20).map(|n| moved(n, n as f64, 50_000_000)).collect();
         feedback.heard(&batch(slow), &plan(40, 50_000_000), &topology());
-        let rate = feedback.measured(&topology()).links[0].rate.0;
+        let rate = feedback.measured(&topology(), at(20.0)).links[0].rate.0;
         assert!((390_000_000..=410_000_000).contains(&rate), "{rate}");
+        assert_eq!(feedback.measured(&topology(), at(1_000.0)), topology(), "a measurement of long ago");
         // Nothing waits: a link at rest says nothing of itself.
         let mut idle = Feedback::default();
         let one = |n: usize| batch(vec![moved(n, n as f64 * 0.9, 1_000)]);
         (0..9).for_each(|n| idle.heard(&one(n), &Plan { moves: plan(n + 1, 1_000).moves.split_off(n), ..plan(0, 0) }, &topology()));
-        assert_eq!(idle.measured(&topology()), topology());
+        assert_eq!(idle.measured(&topology(), at(9.0)), topology());
     }
 }

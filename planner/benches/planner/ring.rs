@@ -8,7 +8,7 @@ use foretide_flow::{
     Topology, Volume, VolumeId,
 };
 use foretide_planner::simulate::{Caching, Foresight, Report, Seer, World, simulate};
-use foretide_planner::{Brakes, Config, NothingResident, Problem, solve};
+use foretide_planner::{AdviceRequest, Brakes, Config, NothingResident, Problem, WarmupFile, advise, solve};
 
 use crate::table::Table;
 
@@ -16,6 +16,8 @@ use crate::table::Table;
 const SEEDS: u64 = 1_000;
 /// Files of the forecast.
 const FILES: usize = 4_000;
+/// Sites that are ranked.
+const SITES: usize = 100;
 /// Plans that are timed.
 const PLANS: usize = 21;
 const NOW: Timestamp = Timestamp(1_800_000_000_000_000);
@@ -112,12 +114,57 @@ fn next_plan_ms(rate: u64) -> Result<f64, foretide_flow::IdError> {
     Ok(times[PLANS / 2])
 }
 
-/// A plan for 4,000 files, again and again.
+/// Milliseconds to rank a hundred sites for a data set.
+fn advice_ms() -> Result<f64, foretide_flow::IdError> {
+    let mut topology = topology(1_000_000_000)?;
+    let (gpu, link) = (topology.sites[&SiteId::new("gpu")?].clone(), topology.links[0].clone());
+    for n in 0..SITES {
+        let to = SiteId::new(&format!("gpu-{n}"))?;
+        topology.sites.insert(to.clone(), gpu.clone());
+        topology.links.push(Link { to, ..link.clone() });
+    }
+    let file = |n: usize| WarmupFile { path: FilePath::parse(&format!("d/{n}")).unwrap_or_default(), bytes: 1_000_000 };
+    let files: Vec<WarmupFile> = (0..FILES).map(file).collect();
+    let (rules, brakes, config, volume) =
+        (Ruleset::default(), Brakes::default(), Config::default(), VolumeId::new("data")?);
+    let problem = Problem {
+        forecasts: &[],
+        warmups: &[],
+        topology: &topology,
+        rules: &rules,
+        resident: &NothingResident,
+        running: &[],
+        demand: &[],
+        brakes: &brakes,
+        previous: None,
+        now: NOW,
+        seed: 0,
+        config: &config,
+    };
+    let free = |_: &SiteId| Some(8);
+    let request = AdviceRequest { volume: &volume, files: &files, candidates: &[], free_accelerators: &free };
+    let mut times: Vec<f64> = (0..PLANS)
+        .map(|_| {
+            let from = Instant::now();
+            let ranked = advise(&problem, &request).len();
+            assert_eq!(ranked, SITES + 2, "every site and the source's own");
+            from.elapsed().as_secs_f64() * 1e3
+        })
+        .collect();
+    times.sort_by(f64::total_cmp);
+    Ok(times[PLANS / 2])
+}
+
+/// A plan for 4,000 files, again and again, and advice.
 pub fn round(table: &mut Table) {
     for (what, rate) in [("that fit", 1_000_000_000), ("of which a third fits", 25_000_000)] {
         match next_plan_ms(rate) {
             Ok(ms) => table.row(&format!("a plan of 4,000 files {what}"), ms, "ms", Some((50.0, "a round")), 10.0),
             Err(_) => table.missing("a plan of 4,000 files", "ms", "<= 10"),
         }
+    }
+    match advice_ms() {
+        Ok(ms) => table.row("advice on 4,000 files at 100 sites", ms, "ms", None, 10.0),
+        Err(_) => table.missing("advice", "ms", "<= 10"),
     }
 }

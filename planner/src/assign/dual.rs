@@ -12,7 +12,7 @@
 //! alike.
 
 use super::{Assignment, Demand, Instance};
-use crate::ledger::UNLIMITED_BYTES;
+use crate::ledger::{Ledger, UNLIMITED_BYTES};
 
 /// Weight of the newest step in the running mean.
 const MEAN_WEIGHT: f64 = 0.1;
@@ -23,8 +23,8 @@ const SHORTER: f64 = 0.7;
 const LONGER: f64 = 1.1;
 /// A step is at most this many times Polyak's: two is where it stops converging.
 const LONGEST: f64 = 1.9;
-/// Between two tries to make an assignment of what was learned, steps.
-const STEPS_PER_FILL: u32 = 16;
+/// Steps before the first try to make an assignment of what was learned; from one to the next they double.
+const FIRST_FILL: u32 = 16;
 /// Steps that a mean remembers: what is older counts for less than a thirtieth.
 const REMEMBERED_STEPS: usize = 32;
 /// A resource that is asked for many times over is asked for this many times in one step, so that no single one
@@ -176,9 +176,12 @@ impl Instance {
         let capacity = self.ledger.resources();
         let mut memory = Memory::new(self.demands.len());
         let mut center = Prices::first(self);
+        if knob("FT_WARM", 1.0) > 0.0 {
+            self.mark_scarce(&mut center, &best);
+        }
         let (mut bound, mut mean) = self.evaluate(&center, memory.step(1.0));
         let mut trial = center.clone();
-        let (mut length, mut in_vain) = (1.0, 0);
+        let (mut length, mut in_vain, mut fill_after) = (knob("FT_LEN", 1.0), 0, FIRST_FILL);
         for step in 1..steps {
             if bound - best.worth <= 1e-6 * bound.abs() {
                 break;
@@ -186,19 +189,20 @@ impl Instance {
             trial.raw.clone_from(&center.raw);
             descend(&mut trial, &mean, &capacity, length * (bound - best.worth));
             trial.settle();
-            let (value, used) = self.evaluate(&trial, memory.step(MEAN_WEIGHT));
+            let (value, used) = self.evaluate(&trial, memory.step(knob("FT_ALPHA", MEAN_WEIGHT)));
             blend(&mut mean, &used);
             if value < bound {
                 (bound, in_vain) = (value, 0);
                 std::mem::swap(&mut center, &mut trial);
-                length = (length * LONGER).min(LONGEST);
+                length = (length * knob("FT_LONGER", LONGER)).min(knob("FT_LONGEST", LONGEST));
             } else {
                 in_vain += 1;
-                if in_vain == PATIENCE_STEPS {
-                    (length, in_vain) = (length * SHORTER, 0);
+                if in_vain == knob("FT_PAT", f64::from(PATIENCE_STEPS)) as u32 {
+                    (length, in_vain) = (length * knob("FT_SHORT", SHORTER), 0);
                 }
             }
-            if step % STEPS_PER_FILL == STEPS_PER_FILL - 1 || step + 1 == steps {
+            if step + 1 == fill_after || step + 1 == steps {
+                fill_after *= 2;
                 let order = self.order(&center);
                 for tried in [self.fill_shared(&order, &center, &memory), self.fill_priced(&order, &center)] {
                     if tried.worth > best.worth {
@@ -208,6 +212,66 @@ impl Instance {
             }
         }
         Assignment { bound, ..best }
+    }
+
+    /// First prices from a greedy assignment: what is full costs what the best demand earns that found no room for it.
+    fn mark_scarce(&self, prices: &mut Prices, greedy: &Assignment) {
+        let mut ledger = self.ledger.clone();
+        let mut served = vec![0u64; self.demands.len()];
+        for p in &greedy.parts {
+            ledger.take(p.lane, p.slot as usize, self.demands[p.demand as usize].last_use as usize, p.bytes as i64);
+            served[p.demand as usize] += p.bytes;
+        }
+        let mut turned_away: Vec<(f64, u32)> = (0..self.demands.len() as u32)
+            .filter(|n| served[*n as usize] < self.demands[*n as usize].bytes)
+            .map(|n| (self.best_density(n), n))
+            .filter(|(density, _)| *density > 0.0)
+            .collect();
+        turned_away.sort_unstable_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
+        // The best comes first, so what has a price costs enough already.
+        for (_, n) in turned_away {
+            let d = &self.demands[n as usize];
+            for &lane in &self.ways[d.ways as usize] {
+                for tier in d.tiers() {
+                    let density = self.density(d, lane, tier.part);
+                    self.mark(prices, &ledger, (d, lane, tier.first..=tier.deadline), density);
+                }
+            }
+        }
+        prices.settle();
+    }
+
+    /// Marks what stands in the way of a demand on a lane: the link in each slot that is full, or the fullest moment of
+    /// the cache, which every earlier arrival would have to pass too.
+    fn mark(
+        &self,
+        prices: &mut Prices,
+        ledger: &Ledger,
+        (d, lane, slots): (&Demand, u32, std::ops::RangeInclusive<u16>),
+        density: f64,
+    ) {
+        let n = prices.slots;
+        let (from, to) = prices.lanes[lane as usize];
+        let [rate, egress, ingress, cache] = ledger.resources();
+        for slot in slots.rev() {
+            let slot = slot as usize;
+            let limits =
+                [rate[lane as usize * n + slot], egress[from * n + slot], ingress[to * n + slot]].into_iter().enumerate();
+            let (which, free) = limits.min_by_key(|l| l.1).unwrap_or((0, 0));
+            if free < self.grain_bytes as i64 {
+                let at = [lane as usize, from, to][which] * n + slot;
+                let price = &mut prices.raw[which][at];
+                *price = if *price > 0.0 { *price } else { density };
+                continue;
+            }
+            let here = &cache[to * n..(to + 1) * n];
+            let fullest = (slot..=d.last_use as usize).min_by_key(|s| here[*s]).unwrap_or(slot);
+            if here[fullest] < self.grain_bytes as i64 {
+                let price = &mut prices.raw[3][to * n + fullest];
+                *price = if *price > 0.0 { *price } else { density };
+                return;
+            }
+        }
     }
 
     pub(super) fn choose(&self, d: &Demand, prices: &Prices) -> Option<Choice> {
@@ -289,7 +353,7 @@ impl Instance {
 /// The slope of the bound along a resource, as part of its capacity; none where there is no limit or nothing left.
 fn slope(capacity: i64, used: f64) -> f64 {
     let limited = 0 < capacity && capacity < UNLIMITED_BYTES / 2;
-    if limited { (1.0 - used / capacity as f64).max(-STEEPEST) } else { 0.0 }
+    if limited { (1.0 - used / capacity as f64).max(-knob("FT_STEEP", STEEPEST)) } else { 0.0 }
 }
 
 /// One step; `ahead` is how much lower the bound is hoped to be.
@@ -298,7 +362,8 @@ fn descend(prices: &mut Prices, used: &Used, capacity: &[&[i64]; 4], ahead: f64)
     for ((prices, used), capacity) in prices.raw.iter().zip(used).zip(capacity) {
         for ((price, used), capacity) in prices.iter().zip(used).zip(*capacity) {
             let s = slope(*capacity, *used);
-            norm += if s < 0.0 || *price > 0.0 { s * s } else { 0.0 };
+            let w = (*capacity as f64).max(1.0).powf(1.0 - knob("FT_E", 0.0));
+            norm += if s < 0.0 || *price > 0.0 { s * s * w } else { 0.0 };
         }
     }
     if norm <= 0.0 {
@@ -309,14 +374,21 @@ fn descend(prices: &mut Prices, used: &Used, capacity: &[&[i64]; 4], ahead: f64)
         for ((price, used), capacity) in prices.iter_mut().zip(used).zip(*capacity) {
             let s = slope(*capacity, *used);
             if s != 0.0 {
-                *price = (*price - length * s / *capacity as f64).max(0.0);
+                let w = (*capacity as f64).max(1.0).powf(-knob("FT_E", 0.0));
+                *price = (*price - length * s * w).max(0.0);
             }
         }
     }
 }
 
+pub(crate) fn knob(name: &str, or: f64) -> f64 {
+    static KNOBS: std::sync::OnceLock<std::collections::HashMap<String, f64>> = std::sync::OnceLock::new();
+    let all = KNOBS.get_or_init(|| std::env::vars().filter_map(|(k, v)| Some((k, v.parse().ok()?))).collect());
+    all.get(name).copied().unwrap_or(or)
+}
+
 fn blend(mean: &mut Used, new: &Used) {
     for (mean, new) in mean.iter_mut().zip(new) {
-        mean.iter_mut().zip(new).for_each(|(m, n)| *m += MEAN_WEIGHT * (n - *m));
+        mean.iter_mut().zip(new).for_each(|(m, n)| *m += knob("FT_ALPHA", MEAN_WEIGHT) * (n - *m));
     }
 }

@@ -170,6 +170,7 @@ impl<'i> Filling<'i> {
                 let density = self.instance.density(&d, lane, tier.part);
                 if density > 0.0 {
                     let priced = (tier.first..=tier.deadline)
+                        .filter(|slot| self.ledger.free(lane, *slot as usize) > 0)
                         .map(|slot| (density - prices.of(lane, slot as usize, d.last_use as usize), lane, slot));
                     columns.extend(priced.filter(|c| c.0 >= least_excess));
                 }

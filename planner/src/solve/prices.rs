@@ -146,7 +146,7 @@ impl Contest {
     /// Prices, and what they serve.
     fn settle(self) -> Option<Settled> {
         let count = self.instance.demands().len();
-        let steps = MAX_STEPS.min((STEPS_TIMES_WANTS / count.max(1)) as u32);
+        let steps = MAX_STEPS.min((crate::assign::knob("FT_STW", STEPS_TIMES_WANTS as f64) as usize / count.max(1)) as u32);
         if steps < MIN_STEPS {
             return None;
         }

@@ -156,7 +156,7 @@ impl Ring {
         self.resident.refresh(self.catalog.as_ref(), &self.topology).await?;
         let running = self.running().await?;
         let brakes = self.feedback.brakes(&self.planner, self.catalog.prefetch_off().await?, now);
-        let topology = self.feedback.measured(&self.topology);
+        let topology = self.feedback.measured(&self.topology, now);
         let forecasts: Vec<Forecast> = self.forecasts.values().cloned().collect();
         let plan = solve(&Problem {
             forecasts: &forecasts,
