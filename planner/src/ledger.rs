@@ -204,6 +204,19 @@ impl Ledger {
         (own, lanes)
     }
 
+    /// One part of so many of everything that is free.
+    pub(crate) fn part(&self, of: i64) -> Ledger {
+        let part = |free: &[i64]| free.iter().map(|f| if *f >= UNLIMITED_BYTES / 2 { *f } else { f / of }).collect();
+        Ledger {
+            slots: self.slots,
+            lanes: self.lanes.clone(),
+            rate: part(&self.rate),
+            egress: part(&self.egress),
+            ingress: part(&self.ingress),
+            cache: part(&self.cache),
+        }
+    }
+
     /// Slots of the time axis.
     pub(crate) fn slots(&self) -> usize {
         self.slots

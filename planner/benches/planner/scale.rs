@@ -11,9 +11,9 @@ use crate::draw::{CHUNK_BYTES, draw, house};
 use crate::table::{Table, percent};
 
 /// Steps down the dual at 500,000 extents.
-const STEPS_LARGE: u32 = 60;
-/// Steps from rows to a plan.
-const STEPS_FAST: u32 = 16;
+const STEPS_LARGE: u32 = 40;
+/// Steps from rows to a plan, beyond those of the sample.
+const STEPS_FAST: u32 = 6;
 /// Chunks in a file.
 const CHUNKS: u32 = 34;
 
@@ -29,7 +29,7 @@ pub fn certified(table: &mut Table) {
     table.row("certified gap at 500,000 extents", percent(ours.gap()), "%", beside, 4.0);
 }
 
-/// Ten million chunks of files that are wanted whole.
+/// Ten million chunks of files that are wanted whole, half as many again as the links carry.
 fn chunk_rows(lists: u32) -> Vec<ChunkRow> {
     let mut rng = ChaCha8Rng::seed_from_u64(11);
     let mut rows = Vec::with_capacity(10_000_000);
@@ -37,11 +37,12 @@ fn chunk_rows(lists: u32) -> Vec<ChunkRow> {
         let deadline = rng.random_range(0..48u16);
         let last_use = (deadline + rng.random_range(0..12)).min(47);
         let (ways, p) = (rng.random_range(0..lists), rng.random_range(0.1f32..1.0));
+        let urgency = rng.random_range(0.001f32..0.02);
         let row = |index| ChunkRow {
             file,
             index,
-            bytes: CHUNK_BYTES as u32,
-            worth: p * 0.01,
+            bytes: 6 * CHUNK_BYTES as u32,
+            worth: p * urgency,
             vain: 1.0 - p,
             ways,
             deadline,

@@ -15,7 +15,7 @@ use super::{Assignment, Demand, Instance};
 use crate::ledger::{Ledger, UNLIMITED_BYTES};
 
 /// Weight of the newest step in the running mean.
-const MEAN_WEIGHT: f64 = 0.1;
+const MEAN_WEIGHT: f64 = 0.2;
 /// Steps without a better bound after which the step is shortened.
 const PATIENCE_STEPS: u32 = 4;
 /// What a step is shortened to, and lengthened to when it found a better bound.
@@ -31,6 +31,10 @@ const REMEMBERED_STEPS: usize = 32;
 /// decides how long the step is.
 const STEEPEST: f64 = 20.0;
 
+/// Demands of a sample: hundreds for each link, so that a sample's prices are a few percent off.
+const SAMPLE_DEMANDS: usize = 10_000;
+/// Steps down the dual of a sample.
+const SAMPLE_STEPS: u32 = 200;
 /// From this many demands on, half of them are looked at by a second thread; below it, starting one costs more.
 const MANY_DEMANDS: usize = 50_000;
 
@@ -170,15 +174,42 @@ impl Memory {
 impl Instance {
     /// The best of the greedy and of assignments made from prices, with the bound that the prices prove.
     ///
-    /// Work grows with `steps` times demands times ways; the same input gives the same answer.
+    /// Work grows with `steps` times demands times ways; the same input gives the same answer. Where there are many
+    /// demands, prices are first found for a sample of them over a part of the resources: prices are a matter of how many
+    /// want how much, and a sample says that nearly as well.
     pub fn priced(&self, steps: u32) -> Assignment {
-        let mut best = self.greedy();
+        let greedy = self.greedy();
+        let every = self.demands.len() / SAMPLE_DEMANDS;
+        let mut first = Prices::first(self);
+        if every > 1 {
+            let sample = self.sample(every);
+            let mut marked = Prices::first(&sample);
+            let greedy = sample.greedy();
+            sample.mark_scarce(&mut marked, &greedy);
+            first = sample.descend(marked, greedy, SAMPLE_STEPS).0;
+        } else {
+            self.mark_scarce(&mut first, &greedy);
+        }
+        self.descend(first, greedy, steps).1
+    }
+
+    /// One demand of so many, as chance would pick them, over as much less of everything.
+    fn sample(&self, every: usize) -> Instance {
+        let picked = |n: &usize| (*n as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 32 < (1 << 32) / every as u64;
+        Instance {
+            ledger: self.ledger.part(every as i64),
+            cost: self.cost.clone(),
+            ways: self.ways.clone(),
+            grain_bytes: self.grain_bytes,
+            demands: (0..self.demands.len()).filter(picked).map(|n| self.demands[n]).collect(),
+        }
+    }
+
+    /// Better prices than these, the best assignment that was made of any, and the bound.
+    fn descend(&self, first: Prices, greedy: Assignment, steps: u32) -> (Prices, Assignment) {
+        let (mut center, mut best) = (first, greedy);
         let capacity = self.ledger.resources();
         let mut memory = Memory::new(self.demands.len());
-        let mut center = Prices::first(self);
-        if knob("FT_WARM", 1.0) > 0.0 {
-            self.mark_scarce(&mut center, &best);
-        }
         let (mut bound, mut mean) = self.evaluate(&center, memory.step(1.0));
         let mut trial = center.clone();
         let (mut length, mut in_vain, mut fill_after) = (knob("FT_LEN", 1.0), 0, FIRST_FILL);
@@ -187,7 +218,7 @@ impl Instance {
                 break;
             }
             trial.raw.clone_from(&center.raw);
-            descend(&mut trial, &mean, &capacity, length * (bound - best.worth));
+            step_down(&mut trial, &mean, &capacity, length * (bound - best.worth));
             trial.settle();
             let (value, used) = self.evaluate(&trial, memory.step(knob("FT_ALPHA", MEAN_WEIGHT)));
             blend(&mut mean, &used);
@@ -211,7 +242,7 @@ impl Instance {
                 }
             }
         }
-        Assignment { bound, ..best }
+        (center, Assignment { bound, ..best })
     }
 
     /// First prices from a greedy assignment: what is full costs what the best demand earns that found no room for it.
@@ -357,7 +388,7 @@ fn slope(capacity: i64, used: f64) -> f64 {
 }
 
 /// One step; `ahead` is how much lower the bound is hoped to be.
-fn descend(prices: &mut Prices, used: &Used, capacity: &[&[i64]; 4], ahead: f64) {
+fn step_down(prices: &mut Prices, used: &Used, capacity: &[&[i64]; 4], ahead: f64) {
     let mut norm = 0.0;
     for ((prices, used), capacity) in prices.raw.iter().zip(used).zip(capacity) {
         for ((price, used), capacity) in prices.iter().zip(used).zip(*capacity) {

@@ -19,58 +19,50 @@ const ON_ITS_WAY_BYTES: u64 = 64_000_000;
 const FORESEEN_READS: usize = 64;
 
 impl World {
-    /// Draws a world: one job in epochs over shuffled files, a cache that may be too small, faults now and then. Files
-    /// with an odd number are private: they may not be at the site once the rules are revoked.
+    /// Draws a world: one to three sites with a job each, in epochs over shuffled files, over links and with caches that
+    /// may be too small; faults and a budget for moves now and then. Files with an odd number are private: they may be
+    /// at none of the sites once the rules are revoked.
     ///
     /// # Errors
     /// None of the names that it makes is refused; the type says so all the same.
     pub fn draw(seed: u64) -> Result<Self, IdError> {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         let sizes: Vec<u64> = (0..rng.random_range(5..60)).map(|_| rng.random_range(10_000..4_000_000)).collect();
-        let mut order = Vec::new();
-        for _ in 0..rng.random_range(1..4) {
-            let mut epoch: Vec<usize> = (0..sizes.len()).collect();
-            (1..epoch.len()).rev().for_each(|i| epoch.swap(i, rng.random_range(0..=i)));
-            order.extend(epoch);
-        }
         let total: u64 = sizes.iter().sum();
         let faults = draw_faults(&mut rng);
-        let compute_us = rng.random_range(1_000..300_000);
-        let (store, gpu, volume) = (SiteId::new("store")?, SiteId::new("gpu")?, VolumeId::new("data")?);
-        let link = Link {
-            from: store.clone(),
-            to: gpu.clone(),
-            rate: BitsPerSecond(rng.random_range(10..1_000) * 1_000_000),
-            rtt_ms: rng.random_range(1.0..200.0),
-            cost_per_gb: 0.0,
-        };
-        let capacity_bytes = (total as f64 * rng.random_range(0.2..2.0)) as u64;
+        let (store, volume) = (SiteId::new("store")?, VolumeId::new("data")?);
         let place =
             |cache| Site { jurisdiction: String::new(), labels: BTreeMap::new(), cache, accelerator_per_hour: 3.0 };
-        let topology = Topology {
-            sites: [(store.clone(), place(None)), (gpu.clone(), place(Some(CacheSpec { capacity_bytes })))].into(),
-            links: vec![link],
-            volumes: [(volume.clone(), Volume { at: store, tags: BTreeMap::new() })].into(),
+        let mut topology = Topology {
+            sites: [(store.clone(), place(None))].into(),
+            links: vec![],
+            volumes: [(volume.clone(), Volume { at: store.clone(), tags: BTreeMap::new() })].into(),
         };
-        let read = |file: usize| Read { file: file as u32, offset: 0, length: sizes[file], compute_us };
-        let file = |(number, bytes): (usize, &u64)| File { volume: volume.clone(), path: path_of(number), bytes: *bytes };
-        let job = Job {
-            run: "run".into(),
-            workload: "job".into(),
-            process: 1,
-            site: gpu,
-            starts_us: 0,
-            reads: order.into_iter().map(read).collect(),
-        };
+        let mut jobs = Vec::new();
+        for number in 0..rng.random_range(1..4) {
+            let gpu = SiteId::new(&format!("gpu-{number}"))?;
+            let capacity_bytes = (total as f64 * rng.random_range(0.2..2.0)) as u64;
+            topology.sites.insert(gpu.clone(), place(Some(CacheSpec { capacity_bytes })));
+            topology.links.push(Link {
+                from: store.clone(),
+                to: gpu.clone(),
+                rate: BitsPerSecond(rng.random_range(10..1_000) * 1_000_000),
+                rtt_ms: rng.random_range(1.0..200.0),
+                cost_per_gb: 0.0,
+            });
+            jobs.push(draw_job(&mut rng, number, gpu, &sizes));
+        }
+        let file =
+            |(number, bytes): (usize, &u64)| File { volume: volume.clone(), path: path_of(number), bytes: *bytes };
         Ok(Self {
             rules: Ruleset::default(),
             revoked: Ruleset::new(vec![private()], Effect::Allow, &topology).unwrap_or_default(),
             topology,
             files: sizes.iter().enumerate().map(file).collect(),
-            jobs: vec![job],
+            jobs,
             faults,
             waste_budget_bytes: total / 2,
-            move_budget_bytes: None,
+            move_budget_bytes: rng.random_bool(0.3).then(|| rng.random_range(0..2 * total)),
             end_us: END_US,
         })
     }
@@ -79,6 +71,25 @@ impl World {
     pub fn waste_limit_bytes(&self) -> u64 {
         let caches = self.topology.sites.values().filter_map(|s| s.cache).map(|c| c.capacity_bytes).sum::<u64>();
         self.waste_budget_bytes.saturating_add(caches).saturating_add(ON_ITS_WAY_BYTES)
+    }
+}
+
+fn draw_job(rng: &mut ChaCha8Rng, number: u32, site: SiteId, sizes: &[u64]) -> Job {
+    let mut order = Vec::new();
+    for _ in 0..rng.random_range(1..4) {
+        let mut epoch: Vec<usize> = (0..sizes.len()).collect();
+        (1..epoch.len()).rev().for_each(|i| epoch.swap(i, rng.random_range(0..=i)));
+        order.extend(epoch);
+    }
+    let compute_us = rng.random_range(1_000..300_000);
+    let read = |file: usize| Read { file: file as u32, offset: 0, length: sizes[file], compute_us };
+    Job {
+        run: format!("run-{number}").as_str().into(),
+        workload: format!("job-{number}").as_str().into(),
+        process: 1,
+        site,
+        starts_us: 0,
+        reads: order.into_iter().map(read).collect(),
     }
 }
 

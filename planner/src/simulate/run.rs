@@ -37,6 +37,8 @@ pub struct Report {
     pub ended_s: f64,
     /// Seconds that jobs waited, added up.
     pub stall_s: f64,
+    /// The same by site.
+    pub stall_s_by_site: BTreeMap<SiteId, f64>,
     /// Reads.
     pub reads: u64,
     /// Reads that did not wait.
@@ -71,6 +73,7 @@ impl Report {
         self.finished &= other.finished;
         self.ended_s = self.ended_s.max(other.ended_s);
         self.stall_s += other.stall_s;
+        self.stall_s_by_site.extend(other.stall_s_by_site);
         self.reads += other.reads;
         self.hits += other.hits;
         self.misses += other.misses;

@@ -539,6 +539,7 @@ impl<'w> SiteState<'w> {
         self.report.wasted_bytes += unread;
         self.report.finished = self.finished();
         self.report.ended_s = self.now_us as f64 / 1e6;
+        self.report.stall_s_by_site.insert(self.site.clone(), self.report.stall_s);
         for lane in &self.lanes {
             let full = lane.link.rate.bytes_per_second() * USAGE_US as f64 / 1e6;
             for (minute, bytes) in &lane.usage {
