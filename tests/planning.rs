@@ -153,3 +153,17 @@ fn sites_are_ranked_without_a_control_plane() {
     let forbidden = advise("patients");
     assert_eq!((forbidden[1]["possible"].as_bool(), forbidden[1]["rule"].as_str()), (Some(false), Some("patients-stay")));
 }
+
+/// The configuration that the page on planning shows is one.
+#[test]
+fn the_documents_example_is_a_configuration() {
+    let page = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/PLANNING.md")).unwrap();
+    let example = page.split("```toml\n").nth(1).and_then(|rest| rest.split("```").next()).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let config = write(folder.path(), "serve.toml", format!("state = \"/tmp/x\"\n{example}").as_bytes());
+    let denied = foretide(&["policy", "check", "scans:/a/1.dcm", "--site", "gpu", "--config", &config]);
+    assert!(String::from_utf8_lossy(&denied.stdout).contains("phi-stays-in-eu"), "{}", String::from_utf8_lossy(&denied.stderr));
+    let wrong = write(folder.path(), "w.toml", format!("state = \"/tmp/x\"\n{}", example.replace("share = 0.3", "share = 3")).as_bytes());
+    let told = foretide(&["policy", "rules", "--config", &wrong]);
+    assert!(String::from_utf8_lossy(&told.stderr).contains("planner.link_hours.share is 3"));
+}

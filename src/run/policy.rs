@@ -85,6 +85,7 @@ pub fn configured(path: &std::path::Path) -> Result<(Topology, Ruleset), ConfigE
     let meaningless = |why| ConfigError::Meaningless { path: path.to_owned(), why };
     let topology = config.topology().map_err(meaningless)?;
     let rules = config.ruleset(&topology).map_err(meaningless)?;
+    config.planner.check().map_err(|e| meaningless(e.to_string()))?;
     Ok((topology, rules))
 }
 

@@ -8,11 +8,13 @@
 //! its prices; the mean of that over the last steps says which way to go, from the best prices known, and by
 //! Polyak's length, towards the best assignment known. Single steps swing, their mean does not; and the mean of what
 //! each demand chose is nearly an optimal assignment, for the one thing that prices alone cannot say is how demands
-//! share what is exactly worth its price. Resources are scaled by their capacity, so that a cache and a link weigh
-//! alike.
+//! share what is exactly worth its price. A price moves by how far its resource is overfilled, as part of its capacity:
+//! prices are money a byte everywhere, so a cache, a wide slot and a narrow one go by equal steps.
 
+use super::memory::{Memory, NOTHING};
+use super::prices::Prices;
 use super::{Assignment, Demand, Instance};
-use crate::ledger::{Ledger, UNLIMITED_BYTES};
+use crate::ledger::UNLIMITED_BYTES;
 
 /// Weight of the newest step in the running mean.
 const MEAN_WEIGHT: f64 = 0.2;
@@ -25,8 +27,6 @@ const LONGER: f64 = 1.1;
 const LONGEST: f64 = 1.9;
 /// Steps before the first try to make an assignment of what was learned; from one to the next they double.
 const FIRST_FILL: u32 = 16;
-/// Steps that a mean remembers: what is older counts for less than a thirtieth.
-const REMEMBERED_STEPS: usize = 32;
 /// A resource that is asked for many times over is asked for this many times in one step, so that no single one
 /// decides how long the step is.
 const STEEPEST: f64 = 20.0;
@@ -38,138 +38,8 @@ const SAMPLE_STEPS: u32 = 200;
 /// From this many demands on, half of them are looked at by a second thread; below it, starting one costs more.
 const MANY_DEMANDS: usize = 50_000;
 
-/// Money per byte of each resource, laid out as in the ledger: rate, egress, ingress, cache.
-#[derive(Clone, Debug)]
-pub(super) struct Prices {
-    slots: usize,
-    lanes: Vec<(usize, usize)>,
-    raw: [Vec<f64>; 4],
-    /// By lane and slot: price of a byte that arrives there, less `before` of the slot.
-    arrive: Vec<f64>,
-    /// By site and slot: sum of the cache's prices in the slots before; one more entry than slots.
-    before: Vec<f64>,
-    /// By lane and slot: the cheapest slot up to there, the latest of several.
-    cheapest: Vec<u16>,
-}
-
-impl Prices {
-    /// All free of charge, but what is used up: nobody is to look there.
-    fn first(instance: &Instance) -> Self {
-        let slots = instance.ledger.slots();
-        let lanes = instance.ledger.lanes().iter().map(|l| (l.from as usize, l.to as usize)).collect::<Vec<_>>();
-        let best = (0..instance.demands.len() as u32).map(|n| instance.best_density(n)).fold(0.0, f64::max);
-        let raw = instance
-            .ledger
-            .resources()
-            .map(|r| r.iter().map(|free| if *free > 0 { 0.0 } else { 2.0 * best }).collect::<Vec<_>>());
-        let sites = raw[3].len() / slots;
-        let (arrive, before) = (vec![0.0; lanes.len() * slots], vec![0.0; sites * (slots + 1)]);
-        let cheapest = vec![0; lanes.len() * slots];
-        let mut prices = Self { slots, lanes, raw, arrive, before, cheapest };
-        prices.settle();
-        prices
-    }
-
-    /// Sums over the raw prices that make [`Prices::of`] one look-up.
-    fn settle(&mut self) {
-        let n = self.slots;
-        for site in 0..self.before.len() / (n + 1) {
-            for slot in 0..n {
-                self.before[site * (n + 1) + slot + 1] =
-                    self.before[site * (n + 1) + slot] + self.raw[3][site * n + slot];
-            }
-        }
-        for (lane, &(from, to)) in self.lanes.iter().enumerate() {
-            for slot in 0..n {
-                self.arrive[lane * n + slot] =
-                    self.raw[0][lane * n + slot] + self.raw[1][from * n + slot] + self.raw[2][to * n + slot]
-                        - self.before[to * (n + 1) + slot];
-            }
-            let mut best = 0;
-            for slot in 0..n {
-                best = if self.arrive[lane * n + slot] <= self.arrive[lane * n + best] { slot } else { best };
-                self.cheapest[lane * n + slot] = best as u16;
-            }
-        }
-    }
-
-    /// Price of a byte that arrives by a lane in a slot and stays to the end of `last_use`.
-    pub(super) fn of(&self, lane: u32, slot: usize, last_use: usize) -> f64 {
-        let to = self.lanes[lane as usize].1;
-        self.arrive[lane as usize * self.slots + slot] + self.before[to * (self.slots + 1) + last_use + 1]
-    }
-
-    /// The cheapest slot between two, the latest of several.
-    fn cheapest(&self, lane: u32, release: usize, deadline: usize) -> usize {
-        let at = lane as usize * self.slots;
-        let best = self.cheapest[at + deadline] as usize;
-        if best >= release {
-            return best;
-        }
-        let row = &self.arrive[at..at + self.slots];
-        (release..=deadline).rev().fold(deadline, |best, slot| if row[slot] < row[best] { slot } else { best })
-    }
-}
-
-/// The column that a demand would choose at the present prices.
-pub(super) struct Choice {
-    pub(super) excess: f64,
-    pub(super) lane: u32,
-    pub(super) slot: usize,
-}
-
 /// What demands would take of each resource, laid out as in the ledger.
 type Used = [Vec<f64>; 4];
-
-/// What each demand chose in the last steps.
-pub(super) struct Memory {
-    demands: usize,
-    /// By step: how much it counts; all together at most 1.
-    weights: [f64; REMEMBERED_STEPS],
-    /// By step and demand: lane and slot as one number.
-    chosen: Vec<u32>,
-    next: usize,
-}
-
-/// A demand that chose nothing.
-const NOTHING: u32 = u32::MAX;
-
-impl Memory {
-    fn new(demands: usize) -> Self {
-        Self { demands, weights: [0.0; REMEMBERED_STEPS], chosen: Vec::new(), next: 0 }
-    }
-
-    /// Room for what is chosen in a step of weight `weight`; the oldest is forgotten.
-    fn step(&mut self, weight: f64) -> &mut [u32] {
-        let at = self.next;
-        self.next = (at + 1) % REMEMBERED_STEPS;
-        self.weights.iter_mut().for_each(|w| *w *= 1.0 - weight);
-        self.weights[at] = weight;
-        if self.chosen.len() <= at * self.demands {
-            self.chosen.resize((at + 1) * self.demands, NOTHING);
-        }
-        &mut self.chosen[at * self.demands..(at + 1) * self.demands]
-    }
-
-    /// Columns that a demand chose, with the share of the steps in which it did; the most frequent first.
-    pub(super) fn shares(&self, number: u32, slots: usize, shares: &mut Vec<(f64, u32, u16)>) {
-        shares.clear();
-        let total: f64 = self.weights.iter().sum();
-        for (step, row) in self.chosen.chunks_exact(self.demands.max(1)).enumerate() {
-            let code = row[number as usize];
-            if code == NOTHING {
-                continue;
-            }
-            let (lane, slot) = (code / slots as u32, (code % slots as u32) as u16);
-            let share = self.weights[step] / total;
-            match shares.iter_mut().find(|s| (s.1, s.2) == (lane, slot)) {
-                Some(known) => known.0 += share,
-                None => shares.push((share, lane, slot)),
-            }
-        }
-        shares.sort_unstable_by(|a, b| b.0.total_cmp(&a.0).then((b.2, a.1).cmp(&(a.2, b.1))));
-    }
-}
 
 impl Instance {
     /// The best of the greedy and of assignments made from prices, with the bound that the prices prove.
@@ -243,80 +113,6 @@ impl Instance {
             }
         }
         (center, Assignment { bound, ..best })
-    }
-
-    /// First prices from a greedy assignment: what is full costs what the best demand earns that found no room for it.
-    fn mark_scarce(&self, prices: &mut Prices, greedy: &Assignment) {
-        let mut ledger = self.ledger.clone();
-        let mut served = vec![0u64; self.demands.len()];
-        for p in &greedy.parts {
-            ledger.take(p.lane, p.slot as usize, self.demands[p.demand as usize].last_use as usize, p.bytes as i64);
-            served[p.demand as usize] += p.bytes;
-        }
-        let mut turned_away: Vec<(f64, u32)> = (0..self.demands.len() as u32)
-            .filter(|n| served[*n as usize] < self.demands[*n as usize].bytes)
-            .map(|n| (self.best_density(n), n))
-            .filter(|(density, _)| *density > 0.0)
-            .collect();
-        turned_away.sort_unstable_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
-        // The best comes first, so what has a price costs enough already.
-        for (_, n) in turned_away {
-            let d = &self.demands[n as usize];
-            for &lane in &self.ways[d.ways as usize] {
-                for tier in d.tiers() {
-                    let density = self.density(d, lane, tier.part);
-                    self.mark(prices, &ledger, (d, lane, tier.first..=tier.deadline), density);
-                }
-            }
-        }
-        prices.settle();
-    }
-
-    /// Marks what stands in the way of a demand on a lane: the link in each slot that is full, or the fullest moment of
-    /// the cache, which every earlier arrival would have to pass too.
-    fn mark(
-        &self,
-        prices: &mut Prices,
-        ledger: &Ledger,
-        (d, lane, slots): (&Demand, u32, std::ops::RangeInclusive<u16>),
-        density: f64,
-    ) {
-        let n = prices.slots;
-        let (from, to) = prices.lanes[lane as usize];
-        let [rate, egress, ingress, cache] = ledger.resources();
-        for slot in slots.rev() {
-            let slot = slot as usize;
-            let limits =
-                [rate[lane as usize * n + slot], egress[from * n + slot], ingress[to * n + slot]].into_iter().enumerate();
-            let (which, free) = limits.min_by_key(|l| l.1).unwrap_or((0, 0));
-            if free < self.grain_bytes as i64 {
-                let at = [lane as usize, from, to][which] * n + slot;
-                let price = &mut prices.raw[which][at];
-                *price = if *price > 0.0 { *price } else { density };
-                continue;
-            }
-            let here = &cache[to * n..(to + 1) * n];
-            let fullest = (slot..=d.last_use as usize).min_by_key(|s| here[*s]).unwrap_or(slot);
-            if here[fullest] < self.grain_bytes as i64 {
-                let price = &mut prices.raw[3][to * n + fullest];
-                *price = if *price > 0.0 { *price } else { density };
-                return;
-            }
-        }
-    }
-
-    pub(super) fn choose(&self, d: &Demand, prices: &Prices) -> Option<Choice> {
-        let mut best: Option<Choice> = None;
-        for &lane in &self.ways[d.ways as usize] {
-            for tier in d.tiers() {
-                let slot = prices.cheapest(lane, d.release as usize, tier.deadline as usize);
-                let excess = self.density(d, lane, tier.part) - prices.of(lane, slot, d.last_use as usize);
-                if best.as_ref().is_none_or(|b| excess > b.excess) {
-                    best = Some(Choice { excess, lane, slot });
-                }
-            }
-        }
-        best
     }
 
     /// The bound of these prices, and what the demands' choices would take of each resource.

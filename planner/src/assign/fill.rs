@@ -1,6 +1,7 @@
 //! Demands in some order, each into what is left.
 
-use super::dual::{Memory, Prices};
+use super::memory::Memory;
+use super::prices::Prices;
 use super::{Assignment, Demand, Instance, Part};
 use crate::ledger::Ledger;
 

@@ -14,7 +14,10 @@
 mod dual;
 mod fill;
 mod group;
+mod memory;
+mod prices;
 mod replan;
+mod scarce;
 
 use crate::ledger::{Lane, Ledger};
 

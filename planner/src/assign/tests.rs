@@ -81,6 +81,13 @@ proptest! {
             prop_assert!(got.iter().zip(i.demands()).all(|(g, d)| *g <= d.bytes));
             prop_assert!(a.worth <= priced.bound + 1e-6, "{} > {}", a.worth, priced.bound);
         }
+        let (mut later, mut plan, mut carried) = (i.clone(), priced.clone(), 0.0);
+        for now in 1..=6 {
+            carried += later.carry(&mut plan, now);
+            prop_assert_eq!(later.excess_bytes(&plan), 0);
+            plan = later.replan(&plan, &[]);
+        }
+        prop_assert!(plan.parts.is_empty() && (carried - priced.worth).abs() < 1e-6, "{} of {}", carried, priced.worth);
         let again = i.replan(&priced, &[]);
         prop_assert_eq!(&again.parts, &priced.parts, "nothing changed, nothing moves");
         let some: Vec<u32> = (0..i.demands().len() as u32).step_by(3).collect();
