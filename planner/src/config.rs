@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use foretide_flow::{Mode, SiteId, Timestamp};
+use foretide_flow::{Link, Mode, SiteId, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use crate::brakes::{Budget, ModeRule};
@@ -87,6 +87,15 @@ pub struct LinkHours {
     pub utc_offset_h: f64,
     /// Part of the rate that plans may count on meanwhile.
     pub share: f64,
+}
+
+impl Config {
+    /// Part of a link's rate that its hours leave at a moment.
+    pub fn hours_leave(&self, link: &Link, at: Timestamp) -> f64 {
+        let on = |site: &Option<SiteId>, end: &SiteId| site.as_ref().is_none_or(|s| s == end);
+        let hours = self.link_hours.iter().filter(|h| on(&h.from, &link.from) && on(&h.to, &link.to));
+        hours.filter(|h| h.holds(at)).map(|h| h.share).fold(1.0, f64::min)
+    }
 }
 
 impl LinkHours {

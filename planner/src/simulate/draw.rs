@@ -17,6 +17,8 @@ const END_US: i64 = 3_600_000_000;
 const ON_ITS_WAY_BYTES: u64 = 64_000_000;
 /// Reads ahead that right foresight tells.
 const FORESEEN_READS: usize = 64;
+/// Reads of a job ahead that the oracle tells: more than any cache of our tests holds, few enough to plan every round.
+const ORACLE_READS: usize = 4_096;
 
 impl World {
     /// Draws a world: one to three sites with a job each, in epochs over shuffled files, over links and with caches that
@@ -133,7 +135,7 @@ fn private() -> Rule {
 /// How good forecasts are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Foresight {
-    /// The coming reads, as far as one may want to know.
+    /// The coming reads, thousands of them.
     Oracle,
     /// The next reads, at the right times.
     Right,
@@ -207,7 +209,7 @@ impl Foresee for Seer {
         let mut forecasts = Vec::new();
         for (number, (job, reads, ready_us)) in future.coming().enumerate() {
             let reads = match self.foresight {
-                Foresight::Oracle => Self::right(future, reads, ready_us, usize::MAX),
+                Foresight::Oracle => Self::right(future, reads, ready_us, ORACLE_READS),
                 Foresight::Right => Self::right(future, reads, ready_us, FORESEEN_READS),
                 Foresight::Random => self.random(future, now.0),
                 Foresight::Adversarial => self.adversarial(future, now.0),

@@ -121,11 +121,15 @@ pub fn simulate(world: &World, mut caching: Caching<'_>, config: &Config, seed: 
         world.topology.sites.keys().map(|site| SiteState::new(world, site, caches)).collect();
     let mut atlas = Atlas::new(&world.files);
     let mut total = Report { finished: true, ..Report::default() };
-    let (mut now, mut previous) = (0, None);
+    let (mut now, mut previous, mut rounds, mut was_revoked) = (0, None, 0u64, false);
     while now < world.end_us && !sites.iter().all(SiteState::finished) {
         let revoked = world.faults.revoked_s.is_some_and(|at| now as f64 >= at * 1e6);
         let rules = if revoked { &world.revoked } else { &world.rules };
-        sites.iter_mut().for_each(|s| s.uphold(rules, &atlas));
+        // What comes in is asked for when it comes; what is here only when a rule may have become stricter.
+        if revoked != was_revoked || rules.rules().any(|r| r.until.is_some()) {
+            sites.iter_mut().for_each(|s| s.uphold(rules, &atlas));
+        }
+        was_revoked = revoked;
         if let Caching::Prefetch(foresee) = &mut caching {
             let mut round = Round { world, config, seed, rules, now, previous: previous.as_ref() };
             let (plan, broken) = round.plan(&mut sites, &atlas, *foresee, total.plans);
@@ -139,8 +143,9 @@ pub fn simulate(world: &World, mut caching: Caching<'_>, config: &Config, seed: 
         now = next.clamp(now + ROUND_US, now + IDLE_ROUND_US);
         for site in &mut sites {
             site.advance(now, &atlas, rules);
-            site.check(&atlas, rules);
+            site.check(&atlas, rules, rounds);
         }
+        rounds += 1;
     }
     sites.into_iter().for_each(|s| total.add(s.close()));
     Ok(total)

@@ -18,6 +18,11 @@ const NOTHING_BYTES: f64 = 1e-6;
 /// Usage of links is added up over this time, microseconds.
 const USAGE_US: i64 = 60_000_000;
 
+/// Caches of up to so many blocks are checked at the end of every round.
+const CHECKED_BLOCKS: usize = 4_096;
+/// Larger ones every so many rounds.
+const ROUNDS_PER_CHECK: u64 = 256;
+
 /// A block in the cache.
 #[derive(Clone, Copy, Debug)]
 struct Held {
@@ -48,16 +53,20 @@ struct Lane {
 }
 
 impl Lane {
-    /// The block that has the link when no reader has it.
-    fn first(&mut self, now_us: i64) -> Option<Block> {
-        while self.order.front().is_some_and(|b| !self.tasks.contains_key(b)) {
-            self.order.pop_front();
+    /// The next block, and when it may start. Plans stand in the order in which their moves start.
+    fn next(&mut self) -> Option<(Block, i64)> {
+        while let Some(block) = self.order.front() {
+            match self.tasks.get(block) {
+                Some(task) => return Some((*block, task.start_us)),
+                None => self.order.pop_front(),
+            };
         }
-        self.order.iter().copied().find(|b| self.tasks.get(b).is_some_and(|t| t.start_us <= now_us))
+        None
     }
 
-    fn next_start_us(&self, now_us: i64) -> Option<i64> {
-        self.tasks.values().map(|t| t.start_us).filter(|s| *s > now_us).min()
+    /// The block that has the link when no reader has it.
+    fn first(&mut self, now_us: i64) -> Option<Block> {
+        self.next().filter(|(_, start_us)| *start_us <= now_us).map(|(block, _)| block)
     }
 }
 
@@ -75,7 +84,6 @@ pub(super) struct SiteState<'w> {
     /// Held blocks in the order in which they leave: unread ones by their end, then read ones by their last touch.
     leaving: BTreeSet<(bool, i64, Block)>,
     used_bytes: u64,
-    forbidden: HashSet<u32>,
     lost: bool,
     accesses: Vec<Access>,
     begun: Vec<RunStart>,
@@ -112,7 +120,6 @@ impl<'w> SiteState<'w> {
             held: HashMap::new(),
             leaving: BTreeSet::new(),
             used_bytes: 0,
-            forbidden: HashSet::new(),
             lost: false,
             accesses: Vec::new(),
             begun: Vec::new(),
@@ -133,10 +140,10 @@ impl<'w> SiteState<'w> {
     /// When something happens here by itself next.
     pub(super) fn next_us(&mut self) -> i64 {
         let now = self.now_us;
-        let flows = self.lanes.iter_mut().any(|l| l.first(now).is_some()) || self.jobs.iter().any(Running::waits);
-        let starts = self.lanes.iter().filter_map(|l| l.next_start_us(now)).min().unwrap_or(i64::MAX);
+        let starts = self.lanes.iter_mut().filter_map(|l| l.next().map(|(_, start_us)| start_us)).min();
         let wakes = self.jobs.iter().map(Running::wakes_us).min().unwrap_or(i64::MAX);
-        if flows { now } else { starts.min(wakes) }
+        let waits = self.jobs.iter().any(Running::waits);
+        if waits { now } else { starts.unwrap_or(i64::MAX).min(wakes).max(now) }
     }
 
     pub(super) fn resident_bytes(&self, atlas: &Atlas, file: u32, offset: u64, length: u64) -> u64 {
@@ -186,11 +193,11 @@ impl<'w> SiteState<'w> {
             self.held.keys().map(|b| b.0).chain(self.lanes.iter().flat_map(|l| l.tasks.keys().map(|b| b.0))).collect();
         let now = self.now_us;
         let may = |file: &u32| atlas.allowed(rules, &self.world.topology, *file, &self.site, now);
-        self.forbidden = files.into_iter().filter(|f| !may(f)).collect();
-        let gone: Vec<Block> = self.held.keys().copied().filter(|b| self.forbidden.contains(&b.0)).collect();
+        let forbidden: HashSet<u32> = files.into_iter().filter(|f| !may(f)).collect();
+        let gone: Vec<Block> = self.held.keys().copied().filter(|b| forbidden.contains(&b.0)).collect();
         gone.into_iter().for_each(|b| self.evict(b));
         for lane in &mut self.lanes {
-            lane.tasks.retain(|b, _| !self.forbidden.contains(&b.0));
+            lane.tasks.retain(|b, _| !forbidden.contains(&b.0));
         }
     }
 
@@ -264,10 +271,11 @@ impl<'w> SiteState<'w> {
                 continue;
             }
             let lane = &mut self.lanes[n];
-            if let Some(block) = lane.first(now) {
-                next = next.min(at(lane.tasks[&block].left_bytes, rate));
+            match lane.next() {
+                Some((block, start_us)) if start_us <= now => next = next.min(at(lane.tasks[&block].left_bytes, rate)),
+                Some((_, start_us)) => next = next.min(start_us),
+                None => {}
             }
-            next = next.min(lane.next_start_us(now).unwrap_or(i64::MAX));
         }
         next
     }
@@ -511,8 +519,11 @@ impl<'w> SiteState<'w> {
         }
     }
 
-    /// The invariants, at the end of a round.
-    pub(super) fn check(&mut self, atlas: &Atlas, rules: &Ruleset) {
+    /// The invariants, at the end of a round; in a large cache now and then.
+    pub(super) fn check(&mut self, atlas: &Atlas, rules: &Ruleset, round: u64) {
+        if self.held.len() > CHECKED_BLOCKS && !round.is_multiple_of(ROUNDS_PER_CHECK) {
+            return;
+        }
         let at = self.now_us;
         let mut broken = Vec::new();
         let used: u64 = self.held.values().map(|h| h.bytes).sum();

@@ -26,7 +26,6 @@ use crate::brakes::BudgetLeft;
 use crate::gather::{Cause, Gathered, Route, Want, gather};
 use crate::grid::Grid;
 use crate::ledger::{Booking, Lane, Ledger};
-use crate::config::LinkHours;
 use crate::left_out::Why;
 use crate::problem::Problem;
 
@@ -183,14 +182,10 @@ fn rates(problem: &Problem<'_>, grid: &Grid, link: &Link, demand: f64) -> impl I
     let full = rate * config.link_share;
     let beside_demand = (full - demand.max(0.0)).max(rate * config.link_share_under_demand).min(full);
     let calm = problem.now + std::time::Duration::from_secs_f64(config.demand_lasts_s);
-    let on = |site: &Option<SiteId>, end: &SiteId| site.as_ref().is_none_or(|s| s == end);
-    let hours: Vec<&LinkHours> =
-        config.link_hours.iter().filter(|h| on(&h.from, &link.from) && on(&h.to, &link.to)).collect();
     (0..grid.slots()).map(move |slot| {
         let rate = if grid.start(slot) < calm { beside_demand } else { full };
         let middle = Timestamp(grid.start(slot).0.midpoint(grid.end(slot).0));
-        let share = hours.iter().filter(|h| h.holds(middle)).map(|h| h.share).fold(1.0, f64::min);
-        (rate * share * grid.seconds(slot)) as i64
+        (rate * config.hours_leave(link, middle) * grid.seconds(slot)) as i64
     })
 }
 

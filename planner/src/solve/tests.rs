@@ -352,10 +352,8 @@ fn a_link_carries_less_in_its_hours() {
     assert!(case.solve().moves.is_empty());
 }
 
-/// Reads that must be early take the early slots only if reads that can wait are not in them. Greedy by worth per byte
-/// cannot see that across deadlines; prices do.
-#[test]
-fn where_forecasts_compete_prices_do_better_and_prove_it() {
+/// Four hundred reads over a link that carries less than half of them, into a cache that is too small too.
+fn crowded() -> Case {
     let mut case = Case::new(topology(1, 8, 40_000_000));
     case.config.forecast_cache_share = 1.0;
     let mut reads = Vec::new();
@@ -366,6 +364,29 @@ fn where_forecasts_compete_prices_do_better_and_prove_it() {
         reads.push(read(&format!("{i:03}"), length, 0.3 + f64::from(i % 7) / 10.0, from, from + 3.0 + stay));
     }
     case.forecasts = vec![forecast("a", "gpu-0", reads)];
+    case
+}
+
+/// (f): where forecasts compete, the plan of a moment later serves the same ones.
+#[test]
+fn f_a_crowded_plan_is_stable_as_time_goes_on() {
+    let mut case = crowded();
+    let mut before = case.solve();
+    for round in 1..=5 {
+        case.now = at(0.05 * f64::from(round));
+        let next = solve(&case.problem(Some(&before)));
+        let changes = diff(&before, &next);
+        let altered = changes.added.len() + changes.removed.len();
+        assert!(altered * 20 <= before.moves.len(), "round {round}: {altered} of {}:\n{changes}", before.moves.len());
+        before = next;
+    }
+}
+
+/// Reads that must be early take the early slots only if reads that can wait are not in them. Greedy by worth per byte
+/// cannot see that across deadlines; prices do.
+#[test]
+fn where_forecasts_compete_prices_do_better_and_prove_it() {
+    let mut case = crowded();
     let solution = solve_in_full(&case.problem(None));
     let proof = solution.proof;
     assert!(proof.worth <= proof.bound && proof.gap() < 0.15, "{proof:?}");
