@@ -5,7 +5,7 @@ TARGET := $(or $(CARGO_TARGET_DIR),target)
 # Namespaces, eBPF and passthrough need root; without it the demo runs what it can and says what root adds.
 AS_ROOT := $(shell if [ "$$(id -u)" -ne 0 ] && sudo -n true 2>/dev/null; then echo sudo -n; fi)
 
-.PHONY: demo build test lint bench clean-demo
+.PHONY: demo build test lint bench bench-planner clean-demo
 
 demo:
 	scripts/install demo
@@ -24,3 +24,12 @@ lint:
 	$(CARGO) clippy --release --workspace --all-targets -- -D warnings
 	ebpf/check-object
 	dashboards/check-build
+
+# The planner's reference, HiGHS, is a Python wheel: its crate would compile for minutes.
+bench-planner: $(TARGET)/planner-lp/ready
+	FORETIDE_LP_PYTHON=$(abspath $(TARGET))/planner-lp/bin/python $(CARGO) bench -p foretide-planner
+
+$(TARGET)/planner-lp/ready: benches/planner-lp/requirements.txt
+	python3 -m venv $(TARGET)/planner-lp
+	$(TARGET)/planner-lp/bin/pip install --quiet -r $<
+	touch $@

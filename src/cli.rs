@@ -5,7 +5,9 @@ use clap_complete::Shell;
 use tracing_subscriber::EnvFilter;
 
 use crate::client::{ClientError, ControlClient};
-use crate::run::{RunError, agent, cache, demo, doctor, link, mount, serve, status, trace, warm};
+use crate::run::{
+    RunError, advise, agent, cache, demo, doctor, link, mount, plan, policy, serve, simulate, status, trace, warm,
+};
 
 /// Moves data toward GPUs ahead of the reads.
 #[derive(Parser, Debug)]
@@ -34,6 +36,14 @@ enum Command {
     Warm(warm::Options),
     /// Show sites, caches, warm-ups and runs.
     Status(status::Options),
+    /// Show, explain, compare, approve and pause plans.
+    Plan(plan::Options),
+    /// Ask what the borders say of a path.
+    Policy(policy::Options),
+    /// Rank sites for a job: move the data, or move the job?
+    Advise(advise::Options),
+    /// Replay recorded accesses over a topology: without a cache, with one, with Foretide, with an oracle.
+    Simulate(simulate::Options),
     /// Look into or empty this node's cache.
     Cache(cache::Options),
     /// Say what this machine can do and what is missing.
@@ -106,6 +116,10 @@ pub fn dispatch(cli: Cli) -> Result<(), RunError> {
             Command::Trace(options) => trace::run(options).await,
             Command::Warm(options) => warm::run(options).await,
             Command::Status(options) => status::run(options).await,
+            Command::Plan(options) => plan::run(options).await,
+            Command::Policy(options) => policy::run(options).await,
+            Command::Advise(options) => advise::run(options).await,
+            Command::Simulate(options) => simulate::run(options).await,
             Command::Cache(options) => cache::run(options).await,
             Command::Doctor(options) => doctor::run(&options),
             Command::Link(options) => Ok(link::run(options).await?),

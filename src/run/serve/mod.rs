@@ -19,7 +19,7 @@ use foretide_flow::{Listing, Mode, OutcomeBatch, Ruleset, Timestamp, Topology};
 use tokio::sync::{mpsc, watch};
 
 use self::lake::Lake;
-pub use self::ring::RingError;
+pub use self::ring::{RingError, is_replaced};
 use self::ring::{NEWS_WAITING, News, Ring};
 use super::RunError;
 use crate::config::{self, ServeConfig};
@@ -103,7 +103,7 @@ pub async fn run(options: Options) -> Result<(), RunError> {
         Arc::clone(&catalog),
         Arc::clone(&topology),
         Arc::clone(&rules),
-        config.planner.clone(),
+        foretide_planner::Config { mode: config.mode, ..config.planner.clone() },
         config.model.clone(),
         heard,
     )

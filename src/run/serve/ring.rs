@@ -17,7 +17,7 @@ use foretide_flow::{
     Topology, Warmup, WarmupId, WarmupState,
 };
 use foretide_model::Model;
-use foretide_planner::{Brakes, Problem, RunningMove, WarmupDemand, WarmupFile, solve};
+use foretide_planner::{Feedback, Problem, RunningMove, WarmupDemand, WarmupFile, solve};
 use tokio::sync::mpsc;
 
 use super::residency::Resident;
@@ -71,6 +71,7 @@ pub struct Ring {
     warmups: BTreeMap<WarmupId, Vec<WarmupFile>>,
     previous: Option<Plan>,
     resident: Resident,
+    feedback: Feedback,
     snapshot_at: Instant,
 }
 
@@ -92,6 +93,7 @@ impl Ring {
         let forecasts = standing(catalog.as_ref(), Timestamp::now()).await?;
         Ok(Self {
             resident: Resident::default(),
+            feedback: Feedback::default(),
             snapshot_at: Instant::now(),
             forecasts,
             warmups: BTreeMap::new(),
@@ -143,6 +145,9 @@ impl Ring {
                 self.resident.is_stale();
             }
             News::Outcomes(batch, resident) => {
+                if let Some(plan) = &self.previous {
+                    self.feedback.heard(&batch, plan, &self.topology);
+                }
                 self.model.outcome(&batch);
                 self.resident.change(&batch.site, resident);
             }
@@ -156,14 +161,14 @@ impl Ring {
         let warmups = self.demands_of_warmups(now).await?;
         self.resident.refresh(self.catalog.as_ref(), &self.topology).await?;
         let running = self.running().await?;
-        // The model mutes what wastes by itself: it says nothing of such a workload.
-        let brakes = Brakes { prefetch_off: self.catalog.prefetch_off().await?, ..Brakes::default() };
+        let brakes = self.feedback.brakes(&self.planner, self.catalog.prefetch_off().await?, now);
+        let topology = self.feedback.measured(&self.topology, now);
         let forecasts: Vec<Forecast> = self.forecasts.values().cloned().collect();
         let gathered = began.elapsed();
         let plan = solve(&Problem {
             forecasts: &forecasts,
             warmups: &warmups,
-            topology: &self.topology,
+            topology: &topology,
             rules: &self.rules,
             resident: &self.resident,
             running: &running,
@@ -329,7 +334,7 @@ impl Ring {
 }
 
 /// Whether a newer forecast says the same reads anew: of the same run of the same workload, there and from there.
-fn is_replaced(old: &Forecast, new: &[Forecast]) -> bool {
+pub fn is_replaced(old: &Forecast, new: &[Forecast]) -> bool {
     new.iter().any(|f| {
         f.id != old.id && (&f.workload, &f.run, &f.site, &f.volume) == (&old.workload, &old.run, &old.site, &old.volume)
     })
