@@ -1,6 +1,7 @@
 //! Configuration: TOML files, environment, flags; later beats earlier. Each room owns its `Config`; here they are
 //! composed, and names and units that people write are parsed.
 
+use foretide_collector::probe::Tier;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -244,12 +245,22 @@ pub struct CacheConfig {
 #[serde(deny_unknown_fields, default)]
 pub struct TraceConfig {
     /// Whether this node observes its processes.
+    #[serde(default = "TraceConfig::enabled")]
     pub enabled: bool,
+    /// How reads are seen: `full` or `light`.
+    #[serde(default)]
+    pub tier: Tier,
+}
+
+impl TraceConfig {
+    fn enabled() -> bool {
+        true
+    }
 }
 
 impl Default for TraceConfig {
     fn default() -> Self {
-        Self { enabled: true }
+        Self { enabled: Self::enabled(), tier: Tier::default() }
     }
 }
 

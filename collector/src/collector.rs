@@ -50,7 +50,7 @@ impl Collector {
     /// then let the mount observe, with [`Collector::start_from`] and [`crate::source::feed`].
     pub fn start(config: Config, watch: Vec<WatchedVolume>) -> Result<(Self, Report), CollectorError> {
         check_roots(&watch)?;
-        let (kernel, report) = Kernel::start(watch, &config.ignore_processes, config.ring_bytes)?;
+        let (kernel, report) = Kernel::start(config.tier, watch, &config.ignore_processes, config.ring_bytes)?;
         if !report.observes_reads() {
             return Err(CollectorError::Kernel(report.to_string().replace('\n', "; ")));
         }
@@ -71,7 +71,7 @@ impl Collector {
     /// As [`Collector::start`], and if the trace cannot be written.
     pub fn record(config: Config, watch: Vec<WatchedVolume>, trace: &Path) -> Result<(Self, Report), CollectorError> {
         check_roots(&watch)?;
-        let (kernel, report) = Kernel::start(watch, &config.ignore_processes, config.ring_bytes)?;
+        let (kernel, report) = Kernel::start(config.tier, watch, &config.ignore_processes, config.ring_bytes)?;
         let recorder = Recorder::create(trace)?;
         Ok((Self::run(config, Box::new(kernel), Some(recorder))?, report))
     }

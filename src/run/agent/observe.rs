@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use foretide_collector::source::Feed;
 use foretide_collector::{Collector, CollectorError, WatchedVolume, parquet};
-use foretide_flow::{AccessOp, Found, NodeId};
+use foretide_flow::{AccessOp, NodeId};
 use foretide_mount::MountEvent;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -33,8 +33,10 @@ pub fn start(
     attribution: &Shared,
     tasks: &mut JoinSet<()>,
 ) -> Result<(), RunError> {
-    let settings =
-        foretide_collector::Config::new(config.node.clone(), config.site.clone(), config.state.join("spool"));
+    let settings = foretide_collector::Config {
+        tier: config.trace.tier,
+        ..foretide_collector::Config::new(config.node.clone(), config.site.clone(), config.state.join("spool"))
+    };
     let collector = match Collector::start(settings.clone(), watched) {
         Ok((collector, report)) => {
             tracing::info!("observing by eBPF\n{report}");
@@ -64,8 +66,7 @@ async fn pass_on(mut events: MountEvents, feed: Feed) {
         match e.op {
             AccessOp::Open | AccessOp::Create => feed.opened(e.process, &e.volume, &e.path),
             AccessOp::Read | AccessOp::Fault => {
-                let missed = matches!(e.found, Found::Miss | Found::Late);
-                feed.read(e.process, (&e.volume, &e.path), (e.offset, e.length), e.blocked_us, missed);
+                feed.read(e.process, (&e.volume, &e.path), (e.offset, e.length), e.blocked_us, e.found);
             }
             AccessOp::Close => feed.closed(e.process, &e.volume, &e.path),
         }
