@@ -245,22 +245,14 @@ pub struct CacheConfig {
 #[serde(deny_unknown_fields, default)]
 pub struct TraceConfig {
     /// Whether this node observes its processes.
-    #[serde(default = "TraceConfig::enabled")]
     pub enabled: bool,
     /// How reads are seen: `full` or `light`.
-    #[serde(default)]
     pub tier: Tier,
-}
-
-impl TraceConfig {
-    fn enabled() -> bool {
-        true
-    }
 }
 
 impl Default for TraceConfig {
     fn default() -> Self {
-        Self { enabled: Self::enabled(), tier: Tier::default() }
+        Self { enabled: true, tier: Tier::default() }
     }
 }
 

@@ -11,6 +11,7 @@
 //! Observing fails open: a probe that the kernel refuses costs what that probe would have seen and nothing else
 //! ([`probe::Report`] says what), a full buffer or spool costs detail that is counted, and no job ever waits for us.
 
+pub mod changes;
 mod collector;
 mod config;
 mod error;

@@ -1,6 +1,7 @@
 //! What of the kernel's side works here, for `foretide doctor` and for the control plane.
 
 use std::fmt;
+use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
@@ -23,6 +24,18 @@ impl fmt::Display for Tier {
             Self::Full => "full",
             Self::Light => "light",
         })
+    }
+}
+
+impl FromStr for Tier {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "full" => Ok(Self::Full),
+            "light" => Ok(Self::Light),
+            other => Err(format!("there is no tier {other:?}: give full or light")),
+        }
     }
 }
 

@@ -7,6 +7,7 @@ mod reader;
 mod volumes;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -266,7 +267,8 @@ fn files_open_before_the_start_renamed_deleted_or_linked_keep_their_right_name()
     assert_eq!(did.keys().map(String::as_str).collect::<BTreeSet<_>>(), BTreeSet::from(reader::HELD));
     let moved = did.remove("preadv").unwrap();
     did.insert("moved/there".into(), moved);
-    assert_same(&covered(&stop_and_take(collector), AccessOp::Read), &did, "names");
+    let batches = stop_and_take(collector);
+    assert_same(&covered(&batches, AccessOp::Read), &did, "names");
 }
 
 #[test]
@@ -279,10 +281,11 @@ fn a_fresh_run_is_told_at_once() {
     let mut child =
         Command::new("tail").args(["-f", "-n", "1"]).arg(data.join("pread")).stdout(Stdio::null()).spawn().unwrap();
     let began = Instant::now();
-    let batch = collector.next_batch(Duration::from_secs(5)).unwrap().expect("a batch");
+    let batch = collector.next_batch(Duration::from_secs(5)).unwrap();
     println!("first batch {:?} after the start of the program", began.elapsed());
     child.kill().unwrap();
     child.wait().unwrap();
+    let batch = batch.expect("a batch");
     assert_eq!(batch.started.len(), 1);
     assert!(batch.started[0].command.starts_with("tail -f -n # "), "{}", batch.started[0].command);
     assert!(batch.accesses.iter().any(|a| a.path.to_string() == "pread"));
@@ -301,6 +304,45 @@ fn only_what_lies_below_a_watched_root_is_seen() {
     std::fs::read(inside.join("pread")).unwrap();
     let batches = stop_and_take(collector);
     assert!(batches.iter().all(|b| b.accesses.is_empty()), "{batches:#?}");
+}
+
+/// Files made, written, renamed and deleted by others are told in order, with their path in the volume.
+#[test]
+fn changes_below_a_root_are_heard_and_others_are_not() {
+    use foretide_collector::changes::{Change, Changes, What};
+    for kind in ["here", "xfs", "btrfs", "tmpfs"] {
+        let Some(volume) = volumes::volume(kind, |data| std::fs::create_dir_all(data).unwrap()) else { continue };
+        let data = &volume.data;
+        let (mut changes, deaf) = match Changes::start(&watch(data)) {
+            Ok(started) => started,
+            Err(error) => return println!("SKIPPED: {error}"),
+        };
+        assert!(deaf.is_empty(), "{kind}: {deaf:?}");
+        std::fs::write(data.with_file_name("outside"), b"x").unwrap();
+        std::fs::create_dir(data.join("d")).unwrap();
+        std::fs::write(data.join("d/f"), b"x").unwrap();
+        std::fs::rename(data.join("d"), data.join("e")).unwrap();
+        File::options().append(true).open(data.join("e/f")).unwrap().write_all(b"y").unwrap();
+        File::open(data.join("e/f")).unwrap();
+        std::fs::rename(data.join("e/f"), data.with_file_name("away")).unwrap();
+        std::fs::write(data.join("last"), b"").unwrap();
+        std::fs::remove_file(data.join("last")).unwrap();
+        let mut heard = Vec::new();
+        while heard.last() != Some(&("last".to_owned(), What::Gone, false)) {
+            let fresh = changes.next(Duration::from_secs(5)).unwrap();
+            assert!(!fresh.is_empty(), "{kind}: nothing more after {heard:?}");
+            for change in fresh {
+                let Change::Of { path, what, is_directory, .. } = change else { panic!("{change:?}") };
+                heard.push((path.to_string(), what, is_directory));
+            }
+        }
+        // A directory is named as it is when it is asked for, and all that happened to one name may come as one.
+        let of = |what| heard.iter().filter(|h| h.1 == what).map(|h| h.0.as_str()).collect::<BTreeSet<_>>();
+        assert_eq!(of(What::Gone), BTreeSet::from(["d", "e/f", "last"]), "{kind}: {heard:?}");
+        assert!(of(What::Appeared).contains("e"), "{kind}: {heard:?}");
+        let known = |path: &str| ["d", "d/f", "e", "e/f", "last"].contains(&path);
+        assert!(heard.iter().all(|h| known(&h.0)), "{kind}: {heard:?}");
+    }
 }
 
 /// A ring that holds three events, and nobody who empties it: what is not told is counted, call by call.

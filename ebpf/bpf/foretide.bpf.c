@@ -410,7 +410,7 @@ static __always_inline int may_be_watched(const struct control *control, struct 
 {
 	struct super_block *super_block = FIELD(inode, i_sb);
 
-	return control->device_bits & bit_of(super_block);
+	return (control->device_bits & bit_of(super_block)) != 0;
 }
 
 /*
