@@ -221,7 +221,8 @@ fn touches_of_a_mapping_are_told_apart_from_reads_and_cover_what_was_touched() {
 #[test]
 fn the_light_tier_tells_the_pages_of_every_buffered_read() {
     let _alone = alone();
-    for kind in ["here", "xfs", "btrfs", "overlay", "fuse"] {
+    // Not on FUSE: a page that is brought in alone passes the hook by, and there that happens.
+    for kind in ["here", "xfs", "btrfs", "overlay"] {
         let Some(volume) = volumes::volume(kind, reader::make_files) else { continue };
         let spool = tempfile::tempdir().unwrap();
         let light = Config { tier: Tier::Light, ..config(spool.path()) };
@@ -412,7 +413,8 @@ fn promise_a_readers_go_on_when_the_agent_is_stopped_or_killed() {
     let up = BufReader::with_capacity(1, out).lines().map(Result::unwrap).find(|l| l == "up" || l == "refused");
     if up.as_deref() != Some("up") {
         println!("SKIPPED, the kernel's probes cannot be used here");
-        let _ = agent.kill();
+        agent.kill().unwrap();
+        agent.wait().unwrap();
         return;
     }
     let pid = nix::unistd::Pid::from_raw(agent.id() as i32);

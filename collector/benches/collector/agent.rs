@@ -77,8 +77,8 @@ impl Agent {
         kill(Pid::from_raw(pid as i32), signal).expect("a child of ours");
     }
 
-    /// CPU time so far, seconds, and the most memory that was resident, megabytes.
-    pub fn usage(&self) -> (f64, f64) {
+    /// CPU time so far, seconds; memory resident now and at most since the start, megabytes.
+    pub fn usage(&self) -> (f64, f64, f64) {
         let pid = self.0.as_ref().map_or(0, Child::id);
         let read = |name: &str| std::fs::read_to_string(format!("/proc/{pid}/{name}")).unwrap_or_default();
         let number = |text: &str| text.parse::<f64>().unwrap_or(0.0);
@@ -89,8 +89,11 @@ impl Agent {
             .map(|s| number(s.split(' ').next().unwrap_or_default()))
             .sum();
         let status = read("status");
-        let peak = status.lines().find_map(|l| l.strip_prefix("VmHWM:")).unwrap_or_default();
-        (ns / 1e9, number(peak.trim().trim_end_matches(" kB")) * 1024.0 / 1e6)
+        let memory = |name: &str| {
+            let line = status.lines().find_map(|l| l.strip_prefix(name)).unwrap_or_default();
+            number(line.trim().trim_end_matches(" kB")) * 1024.0 / 1e6
+        };
+        (ns / 1e9, memory("VmRSS:"), memory("VmHWM:"))
     }
 
     /// Ends it; what it saw.

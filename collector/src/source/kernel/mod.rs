@@ -89,6 +89,12 @@ impl Kernel {
         ring_bytes: u32,
     ) -> Result<(Self, Report), CollectorError> {
         let (loaded, report) = load::load(tier, ring_bytes).map_err(CollectorError::Kernel)?;
+        // The kernel's types took tens of megabytes and are not needed any more.
+        #[cfg(target_env = "gnu")]
+        // SAFETY: gives free memory back and touches none in use.
+        unsafe {
+            libc::malloc_trim(0);
+        }
         let system = |e: std::io::Error| CollectorError::Kernel(e.to_string());
         let mut kernel = Self {
             loaded,
