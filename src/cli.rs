@@ -106,6 +106,9 @@ pub fn dispatch(cli: Cli) -> Result<(), RunError> {
         clap_complete::generate(shell, &mut Cli::command(), "foretide", &mut std::io::stdout());
         return Ok(());
     }
+    if let Command::Agent(options) = &cli.command {
+        options.give_up_power()?;
+    }
     let runtime = tokio::runtime::Runtime::new()?;
     let done = runtime.block_on(async {
         match cli.command {
