@@ -114,13 +114,13 @@ export async function startFixture({ port = 0, token = "fixture", scope = "admin
     const waited = wall * 8 * share;
     return {
       run: id, workload, command, site: "gpu", node: "gpu-01", started_at: t0 + startS * 1e6, ended_at: endS === null ? null : t0 + endS * 1e6,
-      reads: { reads: Math.round(wall * 330), bytes, prefetched_bytes: Math.round(bytes * (1 - share * 4)), coverage: Math.round(bytes * (1 - share * 4)) / bytes, hits: Math.round(wall * 322), late: Math.round(wall * 5), misses: Math.round(wall * 330) - Math.round(wall * 322) - Math.round(wall * 5), waited_s: waited, stalled_share_at_most: Math.min(1, waited / wall) },
+      reads: Math.round(wall * 330), bytes, prefetched_bytes: Math.round(bytes * (1 - share * 4)), coverage: Math.round(bytes * (1 - share * 4)) / bytes, hits: Math.round(wall * 322), late: Math.round(wall * 5), misses: Math.round(wall * 330) - Math.round(wall * 322) - Math.round(wall * 5), waited_s: waited, stalled_share_at_most: Math.min(1, waited / wall),
     };
   };
   const runs = () => empty ? [] : [
     run("r-1", "w-train", "python train.py --data /data/imagenet --epoch 2", -38, null, 0.012 + 0.01 * Math.sin(nowUs() / 4e6)),
     run("r-0", "w-train", "python train.py --data /data/imagenet --epoch 1", -160, -51, 0.081),
-    { ...run("r-n", "w-note", "jupyter-kernel", -900, -700, 0.05), reads: null },
+    { ...run("r-n", "w-note", "jupyter-kernel", -900, -700, 0.05), reads: 0, bytes: 0, prefetched_bytes: 0, coverage: null, hits: 0, late: 0, misses: 0, waited_s: 0, stalled_share_at_most: null },
   ];
   const warmups = () => {
     if (empty) return [];
