@@ -1,5 +1,6 @@
 //! What is written down is shown as it is.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use foretide_api::Scope;
@@ -145,6 +146,21 @@ async fn runs_with_what_their_reads_met() {
         assert!(text.contains(line), "{line} is not in\n{text}");
     }
     assert!(text.trim_end().ends_with("# EOF"));
+    for metric in metrics_of_the_board() {
+        assert!(text.contains(&format!("\n{metric}")), "the Grafana board asks for {metric}, which is not in\n{text}");
+    }
+}
+
+/// Names of metrics that the Grafana board's expressions ask for.
+fn metrics_of_the_board() -> BTreeSet<String> {
+    const BOARD: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/grafana/foretide.json");
+    let board: Value = serde_json::from_str(&std::fs::read_to_string(BOARD).unwrap()).unwrap();
+    let targets = board["panels"].as_array().unwrap().iter().flat_map(|p| p["targets"].as_array().unwrap());
+    let words =
+        targets.flat_map(|t| t["expr"].as_str().unwrap().split(|c: char| !c.is_ascii_alphanumeric() && c != '_'));
+    let metrics: BTreeSet<String> = words.filter(|w| w.starts_with("foretide_")).map(str::to_owned).collect();
+    assert!(metrics.len() > 10, "{metrics:?}");
+    metrics
 }
 
 #[tokio::test]

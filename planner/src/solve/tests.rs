@@ -70,14 +70,7 @@ fn forecast(name: &str, to: &str, reads: Vec<PredictedRead>) -> Forecast {
 }
 
 fn warmup(name: &str, to: &str, need_by: Option<Timestamp>, files: &[(&str, u64)]) -> WarmupDemand {
-    let request = WarmupRequest {
-        volume: volume(),
-        paths: vec![FilePath::root()],
-        site: site(to),
-        need_by,
-        pin_until: None,
-        label: String::new(),
-    };
+    let request = WarmupRequest { need_by, ..WarmupRequest::new(volume(), vec![FilePath::root()], site(to)) };
     let files = files.iter().map(|(p, bytes)| WarmupFile { path: path(p), bytes: *bytes }).collect();
     WarmupDemand { id: name.into(), request, asked_at: NOW, files }
 }

@@ -38,6 +38,23 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/v1/advise": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Rank sites for a job by when its data would be there, what that costs, and whether rules allow it. */
+        post: operations["advise"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/v1/agent/accesses": {
         parameters: {
             query?: never;
@@ -127,6 +144,23 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/v1/announcements": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Tell the order in which a job will read: it stands beside the forecasts, nearly certain. */
+        post: operations["announce"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/v1/audit": {
         parameters: {
             query?: never;
@@ -158,6 +192,23 @@ export interface paths {
          *     that what is shown should be loaded anew. A browser reads the stream with `fetch` and the `Authorization` header.
          */
         get: operations["events"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/files": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Find files by name, place, size, age or residency. */
+        get: operations["files"];
         put?: never;
         post?: never;
         delete?: never;
@@ -277,6 +328,40 @@ export interface paths {
         };
         /** The plan that holds. */
         get: operations["latest_plan"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/policy": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** The rules in force, as the configuration gives them. */
+        get: operations["policy"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/policy/verdicts": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Whether a file's bytes may be at each site, and the rule that decides. */
+        get: operations["verdicts"];
         put?: never;
         post?: never;
         delete?: never;
@@ -436,7 +521,8 @@ export interface paths {
         /**
          * Ask for data to be at a site by a time.
          * @description Answers at once with an id; `GET /v1/warmups/{id}?wait_s=` waits for it. The same `Idempotency-Key` with the same
-         *     body answers with the same warm-up, as it is now.
+         *     body answers with the same warm-up, as it is now. With `dry_run` nothing is kept: the answer says what it would
+         *     bring, by when and at what cost.
          */
         post: operations["ask"];
         delete?: never;
@@ -456,8 +542,64 @@ export interface paths {
         get: operations["one"];
         put?: never;
         post?: never;
-        /** Take a warm-up back. Bytes that came stay until others need the room. A second time is no error. */
+        /**
+         * Take a warm-up back, or release it once its job has run. Bytes that came stay until others need the room; their
+         *     pin ends. A second time is no error.
+         */
         delete: operations["cancel"];
+        options?: never;
+        head?: never;
+        /** Ask for other terms: another deadline, end, pin or label. */
+        patch: operations["change"];
+        trace?: never;
+    };
+    "/v1/webhooks": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** All webhooks, without their secrets. */
+        get: operations["webhooks"];
+        put?: never;
+        /** Have events posted to an address from now on, each at least once, signed as Standard Webhooks has it. */
+        post: operations["make"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/webhooks/{name}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        post?: never;
+        /** Take a webhook away, at once. */
+        delete: operations["remove"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/where": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Where is it cached? */
+        get: operations["whereabouts"];
+        put?: never;
+        post?: never;
+        delete?: never;
         options?: never;
         head?: never;
         patch?: never;
@@ -482,6 +624,47 @@ export interface components {
              */
             sequence: number;
         };
+        /** @description Candidates for a [`Question`], the best first. */
+        Advice: {
+            /**
+             * Format: int64
+             * @description Their bytes.
+             */
+            bytes: number;
+            /** @description Whether all of them are known; if not, there may be more. */
+            complete: boolean;
+            /**
+             * Format: int64
+             * @description Files that the question covers, as far as they are known.
+             */
+            files: number;
+            /** @description The candidates; those that cannot be come last, with the reason. */
+            sites: components["schemas"]["SiteAdvice"][];
+        };
+        /** @description Where should a job run that reads this? */
+        AdviceWanted: {
+            /**
+             * @description Accelerators that are free at a site, where the asker knows.
+             * @default {}
+             */
+            free_accelerators?: {
+                [key: string]: number;
+            };
+            /**
+             * @description Files or directories with all below; `""` for the whole volume.
+             * @default []
+             */
+            paths?: components["schemas"]["FilePath"][];
+            /**
+             * @description Candidates; all sites with a cache, and the volume's own, if empty.
+             * @default []
+             */
+            sites?: components["schemas"]["SiteId"][];
+            /** @default null */
+            volume?: components["schemas"]["VolumeId"] | null;
+            /** @default null */
+            workload?: components["schemas"]["WorkloadId"] | null;
+        };
         /** @description An agent as people see it. */
         AgentView: {
             /** @description Whether it was heard of lately. */
@@ -496,6 +679,38 @@ export interface components {
             seen_at: components["schemas"]["Timestamp"];
             /** @description Volumes whose source it serves. */
             volumes: components["schemas"]["VolumeId"][];
+        };
+        /** @description An order that was taken. */
+        Announced: {
+            /**
+             * Format: int64
+             * @description Their bytes.
+             */
+            bytes: number;
+            /**
+             * Format: int64
+             * @description Files of it.
+             */
+            files: number;
+            /** @description The forecast that says it. */
+            forecast: components["schemas"]["ForecastId"];
+            /**
+             * Format: int64
+             * @description Files that are not known: their directories are asked for, announce them again.
+             */
+            unknown: number;
+        };
+        /** @description An event that no receiver took. */
+        Aside: {
+            /** @description When it was put aside. */
+            at: components["schemas"]["Timestamp"];
+            /**
+             * Format: int64
+             * @description Its number.
+             */
+            event: number;
+            /** @description The last error. */
+            why: string;
         };
         /** @description What an agent takes when it asks for its work: the change since it last asked. */
         Assignment: {
@@ -675,8 +890,20 @@ export interface components {
         };
         /** @description A path relative to its volume's root: no leading '/', no empty, '.' or '..' component; empty is the root. A byte that is no printable UTF-8, and '%', is written %XX. */
         FilePath: string;
+        /** @description Files that a search found. */
+        Files: {
+            /** @description The files. */
+            items: components["schemas"]["FileView"][];
+            /** @description Give this as `cursor` to search on; null at the end. A page may be short, or empty, and not be the last. */
+            next?: string | null;
+        };
         /** @description What the source says of a file's version; equal means the same bytes. */
         FileVersion: string;
+        /** @description A file of a volume. */
+        FileView: components["schemas"]["Entry"] & {
+            /** @description Its volume. */
+            volume: components["schemas"]["VolumeId"];
+        };
         /**
          * @description What one forecaster says of one workload at one moment. A new forecast of the same workload by the same
          *     forecaster replaces the one before.
@@ -1002,37 +1229,23 @@ export interface components {
             next?: number | null;
         };
         /** @description Part of a list, and where the rest begins. */
-        List_Warmup: {
+        List_WarmupView: {
             /** @description The items, newest first unless the route says otherwise. */
-            items: {
-                /** @description When it was asked. */
-                asked_at: components["schemas"]["Timestamp"];
-                eta?: components["schemas"]["Timestamp"] | null;
-                /** @description Its name. */
-                id: components["schemas"]["WarmupId"];
-                ready_at?: components["schemas"]["Timestamp"] | null;
-                /** @description What was asked. */
-                request: components["schemas"]["WarmupRequest"];
+            items: (components["schemas"]["Warmup"] & {
                 /**
-                 * Format: int64
-                 * @description Bytes that the request covers; none until its files are known.
+                 * Format: double
+                 * @description Money for all its bytes at the link's price; null until they are known.
                  */
-                required_bytes?: number | null;
+                cost?: number | null;
+                eta_p50?: components["schemas"]["Timestamp"] | null;
+                eta_p90?: components["schemas"]["Timestamp"] | null;
+                from?: components["schemas"]["SiteId"] | null;
                 /**
-                 * Format: int64
-                 * @description Files that the request covers.
+                 * Format: double
+                 * @description Time between `eta_p50` (or when it was ready) and `need_by`, seconds; below zero it is late.
                  */
-                required_files?: number | null;
-                /**
-                 * Format: int64
-                 * @description Bytes of it that are in the site's store and verified.
-                 */
-                resident_bytes: number;
-                /** @description How far it is. */
-                state: components["schemas"]["WarmupState"];
-                /** @description Why it is in this state, in words, where that is not obvious. */
-                why?: string | null;
-            }[];
+                slack_s?: number | null;
+            })[];
             /**
              * Format: int64
              * @description Give this as `cursor` for what comes after; null at the end.
@@ -1182,10 +1395,34 @@ export interface components {
         /** @description One machine at a site that runs an agent. */
         NodeId: string;
         /**
+         * @description What a job does whose data is not there when it could start.
+         * @enum {string}
+         */
+        OnUnready: "run_cold" | "wait" | "fail";
+        /**
          * @description In which order the files of an epoch come.
          * @enum {string}
          */
         OrderHabit: "unknown" | "sequential" | "shuffled" | "irregular";
+        /** @description The exact order in which a job will read. */
+        OrderWanted: {
+            /**
+             * Format: double
+             * @description How many files it reads in a second while it does not wait.
+             */
+            files_per_second: number;
+            /** @description Its name for people, such as `epoch 3 of job 7`. */
+            name?: string;
+            /** @description Files in the order of their reads, each read whole. */
+            paths: components["schemas"]["FilePath"][];
+            run?: components["schemas"]["RunId"] | null;
+            /** @description Where it reads. */
+            site: components["schemas"]["SiteId"];
+            starts_at?: components["schemas"]["Timestamp"] | null;
+            /** @description From which volume. */
+            volume: components["schemas"]["VolumeId"];
+            workload?: components["schemas"]["WorkloadId"] | null;
+        };
         /** @description One thing that happened at a site. */
         Outcome: {
             /** @description When its last byte was verified. */
@@ -1375,6 +1612,15 @@ export interface components {
              */
             refused: number;
         };
+        /** @description The rules in force. */
+        Policy: {
+            /** @description What holds where no rule matches. */
+            default_effect: components["schemas"]["Effect"];
+            /** @description How far Foretide acts on its own forecasts. */
+            mode: components["schemas"]["Mode"];
+            /** @description The rules in order: the first that matches decides. */
+            rules: components["schemas"]["Rule"][];
+        };
         /** @description One extent that is expected to be read. */
         PredictedRead: {
             /**
@@ -1479,6 +1725,13 @@ export interface components {
             volume?: components["schemas"]["VolumeId"] | null;
             /** @description Whose. */
             workload: components["schemas"]["WorkloadId"];
+        };
+        /** @description A time that was named for a warm-up to be ready. */
+        Promised: {
+            /** @description When it was named. */
+            at: components["schemas"]["Timestamp"];
+            /** @description The time named. */
+            eta: components["schemas"]["Timestamp"];
         };
         /** @description The reads of one run at one site, added up. */
         ReadSummary: {
@@ -1612,6 +1865,62 @@ export interface components {
                 [key: string]: string;
             };
         };
+        /** @description What one candidate means. */
+        SiteAdvice: {
+            /**
+             * Format: double
+             * @description Money for bringing it there.
+             */
+            cost: number;
+            /**
+             * Format: int32
+             * @description Accelerators that are free there, if known.
+             */
+            free_accelerators?: number | null;
+            /**
+             * Format: int64
+             * @description Bytes that are missing there.
+             */
+            missing_bytes: number;
+            /** @description Whether it can be there at all. */
+            possible: boolean;
+            /**
+             * Format: double
+             * @description Money of waiting and moving, by which candidates are ranked.
+             */
+            price: number;
+            /**
+             * Format: double
+             * @description Seconds until all of it is there, with even odds.
+             */
+            ready_p50_s: number;
+            /**
+             * Format: double
+             * @description Seconds until all of it is there, nine times in ten.
+             */
+            ready_p90_s: number;
+            /** @description In words. */
+            reason: string;
+            /** @description The residency rule that forbids it, if one does. */
+            rule?: string | null;
+            /** @description Where. */
+            site: components["schemas"]["SiteId"];
+            /**
+             * Format: double
+             * @description Seconds that a job stalls in all if it starts now and reads everything once while it comes.
+             */
+            stall_now_s: number;
+        };
+        /** @description Some of a file at one site. */
+        SiteCopy: {
+            /**
+             * Format: int64
+             * @description Bytes of it that are resident and verified there.
+             */
+            resident_bytes: number;
+            /** @description The site. */
+            site: components["schemas"]["SiteId"];
+        };
         /** @description A place with storage or accelerators. */
         SiteId: string;
         /** @description All sites, by name. */
@@ -1620,6 +1929,17 @@ export interface components {
             items: components["schemas"]["SiteView"][];
             /** @description How far Foretide acts on its own forecasts. */
             mode: components["schemas"]["Mode"];
+        };
+        /** @description What the rules say of a file at one site. */
+        SiteVerdict: {
+            /** @description Whether the file's bytes may be there. */
+            effect: components["schemas"]["Effect"];
+            /** @description Its jurisdiction. */
+            jurisdiction: string;
+            /** @description The rule that decided; null if the default did, or the file's source is there. */
+            rule?: string | null;
+            /** @description The site. */
+            site: components["schemas"]["SiteId"];
         };
         /** @description A site: what it is, what is there, what prefetching did there. */
         SiteView: {
@@ -1878,6 +2198,11 @@ export interface components {
                 [key: string]: components["schemas"]["Volume"];
             };
         };
+        /** @description What the rules say of a file, site by site. */
+        Verdicts: {
+            /** @description By name of site. */
+            items: components["schemas"]["SiteVerdict"][];
+        };
         /** @description A tree of files and where its truth lives. */
         Volume: {
             /** @description The site of its source. */
@@ -1896,6 +2221,7 @@ export interface components {
             eta?: components["schemas"]["Timestamp"] | null;
             /** @description Its name. */
             id: components["schemas"]["WarmupId"];
+            promised?: components["schemas"]["Promised"] | null;
             ready_at?: components["schemas"]["Timestamp"] | null;
             /** @description What was asked. */
             request: components["schemas"]["WarmupRequest"];
@@ -1919,13 +2245,51 @@ export interface components {
             /** @description Why it is in this state, in words, where that is not obvious. */
             why?: string | null;
         };
+        /** @description What of a warm-up may be asked for anew. An absent member stays as it is, null takes it away. */
+        WarmupChange: {
+            /** @default null */
+            expire_at?: components["schemas"]["Timestamp"] | null;
+            /**
+             * @description Its words for people.
+             * @default null
+             */
+            label?: string | null;
+            /** @default null */
+            need_by?: components["schemas"]["Timestamp"] | null;
+            /** @default null */
+            pin_until?: components["schemas"]["Timestamp"] | null;
+        };
         /** @description One warm-up request. */
         WarmupId: string;
+        /** @description What a warm-up would bring. */
+        WarmupPreview: {
+            /** @description Bytes, times and money at its site. */
+            advice: components["schemas"]["Advice"];
+            /** @description The request that would be kept. */
+            request: components["schemas"]["WarmupRequest"];
+        };
         /** @description "Have this there by then." */
         WarmupRequest: {
+            expire_at?: components["schemas"]["Timestamp"] | null;
             /** @description Free text for people, such as a job's name. */
             label?: string;
+            /** @description Names and values for programs, such as a job's number. */
+            labels?: {
+                [key: string]: string;
+            };
+            /**
+             * Format: int64
+             * @description It fails if it covers more bytes than this.
+             */
+            max_bytes?: number | null;
+            /**
+             * Format: double
+             * @description The share of the bytes, above 0 and at most 1, with which the job can begin: PARTIAL from then on.
+             */
+            min_fraction?: number | null;
             need_by?: components["schemas"]["Timestamp"] | null;
+            /** @description What its job does if the data is not there when it could start: for those who start it. */
+            on_unready?: components["schemas"]["OnUnready"];
             /** @description Files or directories (with all below); the root alone means the whole volume. */
             paths: components["schemas"]["FilePath"][];
             pin_until?: components["schemas"]["Timestamp"] | null;
@@ -1938,7 +2302,144 @@ export interface components {
          * @description How far a warm-up is.
          * @enum {string}
          */
-        WarmupState: "QUEUED" | "PLANNED" | "MOVING" | "READY" | "DEGRADED" | "FAILED" | "CANCELLED";
+        WarmupState: "QUEUED" | "PLANNED" | "MOVING" | "PARTIAL" | "READY" | "DEGRADED" | "FAILED" | "CANCELLED" | "EXPIRED";
+        /** @description A warm-up with what is derived from it. */
+        WarmupView: components["schemas"]["Warmup"] & {
+            /**
+             * Format: double
+             * @description Money for all its bytes at the link's price; null until they are known.
+             */
+            cost?: number | null;
+            eta_p50?: components["schemas"]["Timestamp"] | null;
+            eta_p90?: components["schemas"]["Timestamp"] | null;
+            from?: components["schemas"]["SiteId"] | null;
+            /**
+             * Format: double
+             * @description Time between `eta_p50` (or when it was ready) and `need_by`, seconds; below zero it is late.
+             */
+            slack_s?: number | null;
+        };
+        /**
+         * @description Have this there by then.
+         *
+         *     What: `volume` with `paths`, or a `workload` that was seen before, whose data it then is. Where: `site`, or the
+         *     best of `sites`, or, with neither, the best of all that have a cache.
+         */
+        WarmupWanted: {
+            /**
+             * @description Only say what it would bring, by when and at what cost.
+             * @default false
+             */
+            dry_run?: boolean;
+            /** @default null */
+            expire_at?: components["schemas"]["Timestamp"] | null;
+            /**
+             * @description Free text for people, such as a job's name.
+             * @default
+             */
+            label?: string;
+            /**
+             * @description Names and values for programs, such as a job's number; at most 32.
+             * @default {}
+             */
+            labels?: {
+                [key: string]: string;
+            };
+            /**
+             * Format: int64
+             * @description It fails if it covers more bytes than this.
+             * @default null
+             */
+            max_bytes?: number | null;
+            /**
+             * Format: double
+             * @description It fails if bringing it there would cost more money than this.
+             * @default null
+             */
+            max_cost?: number | null;
+            /**
+             * Format: double
+             * @description The share of the bytes with which the job can begin: PARTIAL from then on.
+             * @default null
+             */
+            min_fraction?: number | null;
+            /** @default null */
+            need_by?: components["schemas"]["Timestamp"] | null;
+            /**
+             * @description What the job does if the data is not there when it could start: for those who start it.
+             * @default run_cold
+             */
+            on_unready?: components["schemas"]["OnUnready"];
+            /**
+             * @description Files or directories (with all below); the root, `""`, alone means the whole volume.
+             * @default []
+             */
+            paths?: components["schemas"]["FilePath"][];
+            /** @default null */
+            pin_until?: components["schemas"]["Timestamp"] | null;
+            /** @default null */
+            site?: components["schemas"]["SiteId"] | null;
+            /**
+             * @description Where it may be, if `site` is absent; the best one is chosen.
+             * @default []
+             */
+            sites?: components["schemas"]["SiteId"][];
+            /** @default null */
+            volume?: components["schemas"]["VolumeId"] | null;
+            /** @default null */
+            workload?: components["schemas"]["WorkloadId"] | null;
+        };
+        /** @description A webhook that was made. */
+        WebhookMade: {
+            /** @description Its name. */
+            name: string;
+            /** @description What signs its messages. It cannot be shown again. */
+            secret: string;
+        };
+        /** @description All webhooks. */
+        Webhooks: {
+            /** @description In the order in which they were made. */
+            items: components["schemas"]["WebhookView"][];
+        };
+        /** @description A webhook and how far it is. */
+        WebhookView: {
+            /**
+             * Format: int64
+             * @description Events after this number have yet to be told.
+             */
+            after: number;
+            /** @description Events that were given up, the last hundred, oldest first; `GET /v1/events?after=` still tells them. */
+            dead_letters: components["schemas"]["Aside"][];
+            /**
+             * Format: int64
+             * @description Messages that the receiver took.
+             */
+            delivered: number;
+            /**
+             * Format: int32
+             * @description Failures of the next message since it was first tried.
+             */
+            failures: number;
+            /** @description Kinds of events; all if empty. */
+            kinds: string[];
+            /** @description Why the last message was not taken; null if it was. */
+            last_error?: string | null;
+            /** @description When it was made. */
+            made_at: components["schemas"]["Timestamp"];
+            /** @description Its name. */
+            name: string;
+            /** @description Where messages are posted. */
+            url: string;
+        };
+        /** @description A webhook that is wanted. */
+        WebhookWanted: {
+            /** @description Kinds of events, such as `warmup`; all if empty. */
+            kinds?: string[];
+            /** @description Its name, for people and for taking it away. */
+            name: string;
+            /** @description Where messages are posted. */
+            url: string;
+        };
         /** @description What an agent needs to know. */
         Welcome: {
             /** @description What holds where no rule matches. */
@@ -1955,6 +2456,18 @@ export interface components {
             rules: components["schemas"]["Rule"][];
             /** @description Sites, links, volumes. */
             topology: components["schemas"]["Topology"];
+        };
+        /** @description Where some of a file is. */
+        Whereabouts: {
+            /**
+             * Format: int64
+             * @description Bytes of the file; null if it is not known (its directory may not have been learned).
+             */
+            bytes?: number | null;
+            /** @description Sites that keep some of it. */
+            copies: components["schemas"]["SiteCopy"][];
+            /** @description The site of its source. */
+            source: components["schemas"]["SiteId"];
         };
         /** @description A workload: what comes back. */
         WorkloadId: string;
@@ -2034,6 +2547,102 @@ export interface operations {
             };
             /** @description The token lacks the scope `read`. */
             403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description This token asks too often; `Retry-After` says when to go on. */
+            429: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The control plane cannot read or write its records. */
+            500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    advise: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["AdviceWanted"];
+            };
+        };
+        responses: {
+            /** @description The candidates, the best first. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Advice"];
+                };
+            };
+            /** @description The body is not JSON, or ended early; or a parameter cannot be meant. */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description No token, or one that is not known, has expired or was revoked. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The token lacks the scope `read`. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body is larger than this route takes. */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body is of another media type. */
+            415: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body has another shape, or asks for what cannot be. */
+            422: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -2553,6 +3162,102 @@ export interface operations {
             };
         };
     };
+    announce: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["OrderWanted"];
+            };
+        };
+        responses: {
+            /** @description Taken. */
+            202: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Announced"];
+                };
+            };
+            /** @description The body is not JSON, or ended early; or a parameter cannot be meant. */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description No token, or one that is not known, has expired or was revoked. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The token lacks the scope `warm`. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body is larger than this route takes. */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body is of another media type. */
+            415: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body has another shape, or asks for what cannot be. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description This token asks too often; `Retry-After` says when to go on. */
+            429: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The control plane cannot read or write its records. */
+            500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
     audit: {
         parameters: {
             query?: {
@@ -2696,6 +3401,103 @@ export interface operations {
             };
             /** @description As many listen as may. */
             503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    files: {
+        parameters: {
+            query?: {
+                /** @description This file, or below this directory; needs `volume`. */
+                below?: components["schemas"]["FilePath"];
+                /** @description Where the page before ended. */
+                cursor?: string;
+                /** @description Items of this page. */
+                limit?: number;
+                /** @description At most that many bytes. */
+                max_bytes?: number;
+                /** @description At least that many bytes. */
+                min_bytes?: number;
+                /** @description Changed before this. */
+                modified_before?: components["schemas"]["Timestamp"];
+                /** @description Changed at or after this. */
+                modified_from?: components["schemas"]["Timestamp"];
+                /** @description The name (last component) holds this text, ASCII letters in either case. */
+                name_part?: string;
+                /** @description Some of it resident at this site. */
+                resident_at?: components["schemas"]["SiteId"];
+                /** @description The name ends in this text, ASCII letters in either case. */
+                suffix?: string;
+                /** @description In this volume. */
+                volume?: components["schemas"]["VolumeId"];
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description A page of files. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Files"];
+                };
+            };
+            /** @description A parameter cannot be meant. */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description No token, or one that is not known, has expired or was revoked. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The token lacks the scope `read`. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The cursor is of another search, or `below` came without `volume`. */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description This token asks too often; `Retry-After` says when to go on. */
+            429: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The control plane cannot read or write its records. */
+            500: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -3173,6 +3975,141 @@ export interface operations {
             };
             /** @description No plan was made yet. */
             404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description This token asks too often; `Retry-After` says when to go on. */
+            429: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The control plane cannot read or write its records. */
+            500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    policy: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The rules. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Policy"];
+                };
+            };
+            /** @description No token, or one that is not known, has expired or was revoked. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The token lacks the scope `read`. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description This token asks too often; `Retry-After` says when to go on. */
+            429: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The control plane cannot read or write its records. */
+            500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    verdicts: {
+        parameters: {
+            query: {
+                /** @description Its path; it need not exist. */
+                path?: components["schemas"]["FilePath"];
+                /** @description Of which volume. */
+                volume: components["schemas"]["VolumeId"];
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description By site. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Verdicts"];
+                };
+            };
+            /** @description A parameter cannot be meant. */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description No token, or one that is not known, has expired or was revoked. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The token lacks the scope `read`. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description There is no such volume. */
+            422: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -3972,7 +4909,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["List_Warmup"];
+                    "application/json": components["schemas"]["List_WarmupView"];
                 };
             };
             /** @description A parameter cannot be meant. */
@@ -4034,10 +4971,19 @@ export interface operations {
         };
         requestBody: {
             content: {
-                "application/json": components["schemas"]["WarmupRequest"];
+                "application/json": components["schemas"]["WarmupWanted"];
             };
         };
         responses: {
+            /** @description `dry_run`: what it would bring. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["WarmupPreview"];
+                };
+            };
             /** @description Taken. `Location` names it. */
             202: {
                 headers: {
@@ -4046,7 +4992,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["Warmup"];
+                    "application/json": components["schemas"]["WarmupView"];
                 };
             };
             /** @description The body is not JSON, or ended early; or a parameter cannot be meant. */
@@ -4146,7 +5092,7 @@ export interface operations {
             query?: {
                 /**
                  * @description Hold the answer for up to this many seconds: with `If-None-Match` until the warm-up has changed, without it
-                 *     until it is READY, FAILED or CANCELLED.
+                 *     until the job can begin (READY; PARTIAL where that was asked for) or it is over.
                  */
                 wait_s?: number;
             };
@@ -4169,7 +5115,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["Warmup"];
+                    "application/json": components["schemas"]["WarmupView"];
                 };
             };
             /** @description It is as `If-None-Match` says. */
@@ -4252,7 +5198,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["Warmup"];
+                    "application/json": components["schemas"]["WarmupView"];
                 };
             };
             /** @description A parameter cannot be meant. */
@@ -4291,8 +5237,447 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description It has failed: there is nothing to take back. */
+            /** @description It has failed or expired: there is nothing to take back. */
             409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description This token asks too often; `Retry-After` says when to go on. */
+            429: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The control plane cannot read or write its records. */
+            500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    change: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                id: components["schemas"]["WarmupId"];
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["WarmupChange"];
+            };
+        };
+        responses: {
+            /** @description The warm-up as it is now. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["WarmupView"];
+                };
+            };
+            /** @description The body is not JSON, or ended early; or a parameter cannot be meant. */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description No token, or one that is not known, has expired or was revoked. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The token lacks the scope `warm`. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description There is no such warm-up. */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description It is over. */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body is larger than this route takes. */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body is of another media type. */
+            415: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body has another shape, or asks for what cannot be. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description This token asks too often; `Retry-After` says when to go on. */
+            429: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The control plane cannot read or write its records. */
+            500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    webhooks: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description All webhooks. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Webhooks"];
+                };
+            };
+            /** @description No token, or one that is not known, has expired or was revoked. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The token lacks the scope `admin`. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description This token asks too often; `Retry-After` says when to go on. */
+            429: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The control plane cannot read or write its records. */
+            500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    make: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["WebhookWanted"];
+            };
+        };
+        responses: {
+            /** @description The webhook. */
+            201: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["WebhookMade"];
+                };
+            };
+            /** @description The body is not JSON, or ended early; or a parameter cannot be meant. */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description No token, or one that is not known, has expired or was revoked. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The token lacks the scope `admin`. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description There is one of that name. */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body is larger than this route takes. */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body is of another media type. */
+            415: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body has another shape, or asks for what cannot be. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description This token asks too often; `Retry-After` says when to go on. */
+            429: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The control plane cannot read or write its records. */
+            500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description There are as many as may be. */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    remove: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                name: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description It is gone. */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description A parameter cannot be meant. */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description No token, or one that is not known, has expired or was revoked. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The token lacks the scope `admin`. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description There is no such webhook. */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description This token asks too often; `Retry-After` says when to go on. */
+            429: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The control plane cannot read or write its records. */
+            500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    whereabouts: {
+        parameters: {
+            query: {
+                /** @description Its path. */
+                path: components["schemas"]["FilePath"];
+                /** @description Of which volume. */
+                volume: components["schemas"]["VolumeId"];
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Its source, and the sites that keep some of it. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Whereabouts"];
+                };
+            };
+            /** @description A parameter cannot be meant. */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description No token, or one that is not known, has expired or was revoked. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The token lacks the scope `read`. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description There is no such volume. */
+            422: {
                 headers: {
                     [name: string]: unknown;
                 };

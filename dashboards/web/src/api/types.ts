@@ -7,6 +7,8 @@ type Schemas = components["schemas"];
 
 /** Microseconds since 1970-01-01 UTC. */
 export type Timestamp = Schemas["Timestamp"];
+export type Advice = Schemas["Advice"];
+export type AdviceWanted = Schemas["AdviceWanted"];
 export type Calendar = Schemas["Calendar"];
 export type Forecast = Schemas["Forecast"];
 export type LeftOut = Schemas["LeftOut"];
@@ -14,14 +16,20 @@ export type Link = Schemas["Link"];
 export type MoveRecord = Schemas["MoveView"];
 export type MoveState = Schemas["MoveState"];
 export type Plan = Schemas["Plan"];
+export type Policy = Schemas["Policy"];
 export type PredictedRead = Schemas["PredictedRead"];
 export type Profile = Schemas["Profile"];
 export type Refusal = Schemas["Refusal"];
+export type Rule = Schemas["Rule"];
 export type Run = Schemas["RunView"];
+export type SiteAdvice = Schemas["SiteAdvice"];
 export type SiteView = Schemas["SiteView"];
 export type Sites = Schemas["Sites"];
 export type Switch = Schemas["Switch"];
-export type Warmup = Schemas["Warmup"];
+export type Verdicts = Schemas["Verdicts"];
+export type Warmup = Schemas["WarmupView"];
+export type WarmupPreview = Schemas["WarmupPreview"];
+export type WarmupWanted = Schemas["WarmupWanted"];
 
 /** Part of a list; `next` is the cursor of the rest. */
 export interface Page<T> {
