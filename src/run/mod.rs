@@ -7,6 +7,7 @@ pub mod doctor;
 pub mod link;
 pub mod mount;
 pub mod serve;
+pub mod slurm;
 pub mod status;
 pub mod trace;
 pub mod warm;
