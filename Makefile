@@ -20,6 +20,7 @@ test:
 	$(CARGO) test --release --workspace
 	tests/api/schemathesis
 	clients/python/test $(TARGET)/release/foretide
+	$(AS_ROOT) tests/slurm/run $(TARGET)/release/foretide
 	dashboards/test
 	$(AS_ROOT) dashboards/test --demo $(TARGET)/release/foretide
 
