@@ -17,13 +17,13 @@ use async_trait::async_trait;
 use axum::Router;
 use axum::routing::get;
 use foretide_api::{
-    Accepted, AccessSink, Advice, Adviser, Api, Config, Courier, Directory, Listener, Ports, Question, Rejected, Scope,
-    Told, mint, tell,
+    Accepted, AccessSink, Advice, Adviser, Api, Config, Courier, Directory, Listener, PlanChanges, Ports, Question,
+    Rejected, Scope, Told, mint, tell,
 };
 use foretide_catalog::{Catalog, CatalogError};
 use foretide_flow::{
-    BitsPerSecond, CacheSpec, FilePath, Forecast, Link, Listing, Mode, NodeId, OutcomeBatch, Ruleset, Site, SiteId,
-    Timestamp, Topology, Volume, VolumeId, Warmup, WarmupId, WarmupRequest, WarmupState,
+    BitsPerSecond, CacheSpec, FilePath, Forecast, Link, Listing, Mode, NodeId, OutcomeBatch, Plan, Ruleset, Site,
+    SiteId, Timestamp, Topology, Volume, VolumeId, Warmup, WarmupId, WarmupRequest, WarmupState,
 };
 use serde_json::json;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
@@ -86,6 +86,12 @@ impl Listener for Quiet {
 
 #[async_trait]
 impl Adviser for Quiet {
+    fn explain(&self, _: &Plan, _: &FilePath) -> String {
+        String::new()
+    }
+    fn changes(&self, _: &Plan, _: &Plan) -> PlanChanges {
+        PlanChanges { added: Vec::new(), removed: Vec::new(), changed: Vec::new(), kept: 0 }
+    }
     async fn advise(&self, _: Question, _: Timestamp) -> Result<Advice, CatalogError> {
         Ok(Advice { files: 0, bytes: 0, complete: true, sites: Vec::new() })
     }

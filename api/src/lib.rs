@@ -47,7 +47,8 @@ pub use eta::WarmupView;
 pub use events::{EventView, Told, tell};
 pub use metrics::Metrics;
 pub use ports::{
-    Accepted, AccessSink, Advice, Adviser, Courier, Directory, Listener, Ports, Question, Rejected, SiteAdvice,
+    Accepted, AccessSink, Advice, Adviser, Courier, Directory, Listener, MoveChange, PlanChanges, Ports, Question,
+    Rejected, SiteAdvice,
 };
 pub use problem::{PROBLEM_JSON, Problem};
 pub use routes::agent::{BatchTaken, Hello, Listings, ListingsTaken, NextNumbers, Peer, Welcome};

@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use foretide_catalog::CatalogError;
 use foretide_flow::{
-    FilePath, Forecast, Listing, Mode, NodeId, OutcomeBatch, Ruleset, SiteId, Timestamp, Topology, VolumeId,
+    FilePath, Forecast, Listing, Mode, Move, NodeId, OutcomeBatch, Plan, Ruleset, SiteId, Timestamp, Topology, VolumeId,
 };
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -136,9 +136,38 @@ pub struct SiteAdvice {
     pub reason: String,
 }
 
-/// Answers at once from what is known: the planner's arithmetic, no plan.
+/// How one plan differs from an earlier one.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct PlanChanges {
+    /// Moves that are new.
+    pub added: Vec<Move>,
+    /// Moves that are gone: done, or no longer wanted.
+    pub removed: Vec<Move>,
+    /// Moves whose source or start differs, as the later plan has them.
+    pub changed: Vec<MoveChange>,
+    /// Moves that stayed as they were.
+    pub kept: u64,
+}
+
+/// A move that a later plan has otherwise.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct MoveChange {
+    /// As the later plan has it.
+    #[serde(flatten)]
+    pub now: Move,
+    /// When it was to start before.
+    pub start_before: Timestamp,
+}
+
+/// Answers at once from what is known: the planner's arithmetic and words, no plan of its own.
 #[async_trait]
 pub trait Adviser: Send + Sync {
+    /// Everything that a plan says of a file, or of a directory and what is below it, in words.
+    fn explain(&self, plan: &Plan, path: &FilePath) -> String;
+
+    /// How `after` differs from `before`.
+    fn changes(&self, before: &Plan, after: &Plan) -> PlanChanges;
+
     /// The candidates, the best first.
     ///
     /// # Errors

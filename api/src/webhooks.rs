@@ -1,7 +1,7 @@
 //! Events carried to those who do not listen: at least once, signed, retried, and put aside when nobody takes them.
 //!
 //! A webhook is a cursor into the events, so nothing is queued for it: what it has yet to get is what comes after its
-//! number. An event is over when the receiver answered 2xx, or when it was tried [`TRIES`] times over about half an
+//! number. An event is over when the receiver answered 2xx, or when it was tried [`TRIES`] times over a quarter of an
 //! hour; then it is put aside with the last error, and the next one follows. A receiver that is down holds up nobody
 //! but itself. Messages are signed as the Standard Webhooks specification has it (version 1): the header
 //! `webhook-signature` is `v1,` and the base64 of HMAC-SHA256, under the secret, of `id.timestamp.body`.
@@ -22,7 +22,7 @@ use tokio::sync::{Mutex, MutexGuard};
 
 use crate::ports::Courier;
 
-/// Times that one event is tried: with the waits between, about half an hour.
+/// Times that one event is tried: with the waits between, 17 minutes.
 pub(crate) const TRIES: u32 = 11;
 /// The wait after the first failure; it doubles with each.
 const FIRST_WAIT: Duration = Duration::from_secs(1);

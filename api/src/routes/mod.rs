@@ -64,6 +64,8 @@ fn groups() -> Vec<(Option<Scope>, OpenApiRouter<Api>)> {
         .routes(routes!(plans::list))
         .routes(routes!(plans::latest))
         .routes(routes!(plans::one))
+        .routes(routes!(plans::explain))
+        .routes(routes!(plans::changes))
         .routes(routes!(plans::moves))
         .routes(routes!(learned::forecasts))
         .routes(routes!(learned::forecast))

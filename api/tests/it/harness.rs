@@ -8,13 +8,13 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use foretide_api::{
-    Accepted, AccessSink, Advice, Adviser, Api, Config, Courier, Directory, Listener, Ports, Question, Rejected, Scope,
-    SiteAdvice, keep_house, mint,
+    Accepted, AccessSink, Advice, Adviser, Api, Config, Courier, Directory, Listener, PlanChanges, Ports, Question,
+    Rejected, Scope, SiteAdvice, keep_house, mint,
 };
 use foretide_catalog::{Catalog, CatalogError, in_memory};
 use foretide_flow::{
-    BitsPerSecond, CacheSpec, Effect, Forecast, Link, Listing, Mode, NodeId, OutcomeBatch, Rule, Ruleset, Site, SiteId,
-    Timestamp, Topology, Volume, VolumeId,
+    BitsPerSecond, CacheSpec, Effect, FilePath, Forecast, Link, Listing, Mode, NodeId, OutcomeBatch, Plan, Rule,
+    Ruleset, Site, SiteId, Timestamp, Topology, Volume, VolumeId,
 };
 use reqwest::{Method, RequestBuilder, Response, StatusCode};
 use serde_json::Value;
@@ -161,6 +161,12 @@ struct Sage;
 
 #[async_trait]
 impl Adviser for Sage {
+    fn explain(&self, plan: &Plan, path: &FilePath) -> String {
+        format!("{} moves, asked about {path}", plan.moves.len())
+    }
+    fn changes(&self, before: &Plan, after: &Plan) -> PlanChanges {
+        PlanChanges { added: after.moves.clone(), removed: before.moves.clone(), changed: vec![], kept: 0 }
+    }
     async fn advise(&self, question: Question, _: Timestamp) -> Result<Advice, CatalogError> {
         let mut sites = question.sites;
         if sites.is_empty() {

@@ -20,6 +20,8 @@ const ROUTES: &[(&str, &str, &str, Option<Scope>)] = &[
     ("GET", "/v1/plans", "/v1/plans", Some(Scope::Read)),
     ("GET", "/v1/plans/latest", "/v1/plans/latest", Some(Scope::Read)),
     ("GET", "/v1/plans/{id}", "/v1/plans/x", Some(Scope::Read)),
+    ("GET", "/v1/plans/{id}/explain", "/v1/plans/x/explain", Some(Scope::Read)),
+    ("GET", "/v1/plans/{id}/changes", "/v1/plans/x/changes?since=y", Some(Scope::Read)),
     ("GET", "/v1/moves", "/v1/moves", Some(Scope::Read)),
     ("GET", "/v1/forecasts", "/v1/forecasts", Some(Scope::Read)),
     ("GET", "/v1/forecasts/{id}", "/v1/forecasts/x", Some(Scope::Read)),

@@ -56,6 +56,11 @@ async fn plans_and_moves() {
     let rest = served.got(Scope::Read, &format!("/v1/plans?cursor={}", page["next"])).await;
     assert_eq!(rest["items"][0]["id"], "p1");
     assert_eq!(served.got(Scope::Read, "/v1/plans/p1").await, json!(first));
+    let said = served.got(Scope::Read, "/v1/plans/p1/explain?path=a").await;
+    assert_eq!(said, json!({ "plan": "p1", "text": "1 moves, asked about a" }));
+    let changes = served.got(Scope::Read, "/v1/plans/p2/changes?since=p1").await;
+    assert_eq!((&changes["added"][0]["id"], &changes["removed"][0]["id"]), (&json!("m2"), &json!("m1")));
+    problem(served.get(Scope::Read, "/v1/plans/p2/changes?since=gone").await, 404, "not-found").await;
 
     let moves = served.got(Scope::Read, "/v1/moves?site=gpu-us").await;
     assert_eq!(moves["items"].as_array().unwrap().len(), 1);

@@ -22,7 +22,7 @@ function random(seed) {
   };
 }
 
-const links = [
+const LINKS = [
   { from: "storage", to: "gpu", rate: 1e9, rtt_ms: 150, cost_per_gb: 0.02 },
   { from: "storage", to: "gpu-west", rate: 10e9, rtt_ms: 68, cost_per_gb: 0 },
   { from: "gpu", to: "gpu-west", rate: 25e9, rtt_ms: 12, cost_per_gb: 0 },
@@ -75,11 +75,13 @@ function world(t0, small) {
   };
 }
 
-export async function startFixture({ port = 0, token = "fixture", scope = "admin", small = 4000, empty = false } = {}) {
+export async function startFixture({ port = 0, token = "fixture", scope = "admin", small = 4000, empty = false, far = 0 } = {}) {
   const t0 = Date.now() * 1000;
   const made = empty ? { moves: [], forecasts: [], profiles: [] } : world(t0, small);
   const state = { faults: new Map(), prefetchOff: false, slowMs: 0, sse: new Set(), eventId: 0, frozenAt: null, takenBack: new Set(), asked: [] };
   // Time goes in steps, as reports come, and stands still on demand.
+  const farSites = Array.from({ length: far }, (_, i) => `gpu-${String(i).padStart(3, "0")}`);
+  const links = [...LINKS, ...farSites.map((to) => ({ from: "storage", to, rate: 10e9, rtt_ms: 90, cost_per_gb: 0.01 }))];
   const nowUs = () => (state.frozenAt ?? Math.floor(Date.now() / EVENT_EVERY_MS) * EVENT_EVERY_MS) * 1000;
 
   const view = ({ takes, fails, planned, ...m }) => {
@@ -106,7 +108,7 @@ export async function startFixture({ port = 0, token = "fixture", scope = "admin
       read_bytes: read, read_prefetched_bytes: Math.round(prefetched * 0.99), coverage: read ? Math.round(prefetched * 0.99) / read : null, hits: Math.floor(read / 130_000), late: 17, misses: 203, waited_s: 41.25,
     };
   };
-  const sites = () => ({ mode: "enforce", items: [site("gpu", "us", 4e9, empty ? 0 : 912_345_678), site("gpu-west", "us", 200e9, empty ? 0 : 30e9), site("storage", "eu", 0, 0)] });
+  const sites = () => ({ mode: "enforce", items: [site("gpu", "us", 4e9, empty ? 0 : 912_345_678), site("gpu-west", "us", 200e9, empty ? 0 : 30e9), site("storage", "eu", 0, 0), ...farSites.map((name) => site(name, "us", 50e9, 1e9))] });
   const run = (id, workload, command, startS, endS, share) => {
     const now = nowUs();
     const wall = ((endS === null ? now : t0 + endS * 1e6) - (t0 + startS * 1e6)) / 1e6;

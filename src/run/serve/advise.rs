@@ -4,11 +4,11 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use foretide_api::{Advice, Adviser, Question, SiteAdvice};
+use foretide_api::{Advice, Adviser, MoveChange, PlanChanges, Question, SiteAdvice};
 use foretide_catalog::limits::PAGE_ITEMS;
 use foretide_catalog::{Catalog, CatalogError, Topic};
-use foretide_flow::{FilePath, LearnRequest, Ruleset, SiteId, Timestamp, Topology, VolumeId};
-use foretide_planner::{AdviceRequest, Brakes, Problem, Residency, WarmupFile, advise};
+use foretide_flow::{FilePath, LearnRequest, Plan, Ruleset, SiteId, Timestamp, Topology, VolumeId};
+use foretide_planner::{AdviceRequest, Brakes, PlanDiff, Problem, Residency, WarmupFile, advise, diff, explain};
 use tokio::sync::{Mutex, watch};
 
 /// Files looked at for one question; beyond it the answer says that it is not complete. A million is a second.
@@ -109,6 +109,16 @@ impl Planner {
 
 #[async_trait]
 impl Adviser for Planner {
+    fn explain(&self, plan: &Plan, path: &FilePath) -> String {
+        explain(plan, path)
+    }
+
+    fn changes(&self, before: &Plan, after: &Plan) -> PlanChanges {
+        let PlanDiff { added, removed, changed, kept } = diff(before, after);
+        let changed = changed.into_iter().map(|(now, start_before)| MoveChange { now, start_before }).collect();
+        PlanChanges { added, removed, changed, kept: kept as u64 }
+    }
+
     async fn advise(&self, question: Question, now: Timestamp) -> Result<Advice, CatalogError> {
         let (files, complete) = self.files(&question, now).await?;
         let previous = self.catalog.latest_plan().await?;
