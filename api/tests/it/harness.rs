@@ -191,10 +191,13 @@ impl Adviser for Sage {
     }
 }
 
-/// What was carried: address, headers, body. Answers each message with the next status it was given, 200 after that.
+/// A message: address, headers, body.
+pub type Message = (String, Vec<(&'static str, String)>, Vec<u8>);
+
+/// What was carried. Answers each message with the next status it was given, 200 after that.
 #[derive(Default)]
 pub struct Post {
-    pub carried: Mutex<Vec<(String, Vec<(&'static str, String)>, Vec<u8>)>>,
+    pub carried: Mutex<Vec<Message>>,
     pub answers: Mutex<Vec<u16>>,
 }
 
