@@ -46,7 +46,7 @@ pub use outcomes::{Outcomes, OutcomesRecorded, ReadFilter, RefusalRecord, Reside
 pub use plans::{MoveChanges, MoveFilter, MoveRecord, PlanChange, PlanSummary, Plans};
 pub use sql::{PostgresConfig, SqliteConfig, open_postgres, open_sqlite};
 pub use topics::Topic;
-pub use warmups::{WarmupFilter, WarmupTaken, WarmupUpdate, Warmups};
+pub use warmups::{NewTerms, WarmupFilter, WarmupTaken, WarmupUpdate, Warmups};
 
 /// What every call answers.
 pub type Result<T> = std::result::Result<T, CatalogError>;

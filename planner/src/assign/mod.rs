@@ -21,8 +21,8 @@ mod scarce;
 
 use crate::ledger::{Lane, Ledger};
 
-pub use group::{ChunkRow, group};
 pub(crate) use dual::knob;
+pub use group::{ChunkRow, group};
 
 /// Bytes that are wanted at a site by the end of a slot.
 #[derive(Clone, Copy, Debug, PartialEq)]

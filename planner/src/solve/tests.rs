@@ -4,14 +4,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use foretide_flow::{
-    BitsPerSecond, CacheSpec, Effect, FilePath, Forecast, Link, Mode, MoveCause, PredictedRead, Priority, Rule, Ruleset,
-    Site, SiteId, TimeWindow, Timestamp, Topology, Volume, VolumeId, WarmupRequest, WorkloadId,
+    BitsPerSecond, CacheSpec, Effect, FilePath, Forecast, Link, Mode, MoveCause, PredictedRead, Priority, Rule,
+    Ruleset, Site, SiteId, TimeWindow, Timestamp, Topology, Volume, VolumeId, WarmupRequest, WorkloadId,
 };
 use proptest::prelude::*;
 
 use crate::problem::{DemandLoad, RunningMove, WarmupDemand, WarmupFile};
 use crate::{
-    AdviceRequest, Brakes, Config, NothingResident, Problem, Residency, advise, diff, explain, show, solve, solve_in_full,
+    AdviceRequest, Brakes, Config, NothingResident, Problem, Residency, advise, diff, explain, show, solve,
+    solve_in_full,
 };
 
 const NOW: Timestamp = Timestamp(1_800_000_000_000_000);
@@ -72,14 +73,7 @@ fn forecast(name: &str, to: &str, reads: Vec<PredictedRead>) -> Forecast {
 }
 
 fn warmup(name: &str, to: &str, need_by: Option<Timestamp>, files: &[(&str, u64)]) -> WarmupDemand {
-    let request = WarmupRequest {
-        volume: volume(),
-        paths: vec![FilePath::root()],
-        site: site(to),
-        need_by,
-        pin_until: None,
-        label: String::new(),
-    };
+    let request = WarmupRequest { need_by, ..WarmupRequest::new(volume(), vec![FilePath::root()], site(to)) };
     let files = files.iter().map(|(p, bytes)| WarmupFile { path: path(p), bytes: *bytes }).collect();
     WarmupDemand { id: name.into(), request, asked_at: NOW, files }
 }

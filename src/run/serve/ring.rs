@@ -10,6 +10,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use foretide_api::{Told, tell};
 use foretide_catalog::limits::PAGE_ITEMS;
 use foretide_catalog::{Catalog, CatalogError, ForecastFilter, ResidentFile, Topic, WarmupFilter, WarmupUpdate};
 use foretide_flow::{
@@ -46,6 +47,8 @@ pub enum News {
     Listings(Vec<Listing>),
     /// Moves ended, files were read or evicted; and the files of which more or less is resident by that.
     Outcomes(OutcomeBatch, Vec<ResidentFile>),
+    /// A job told what it will read; it is written down already.
+    Announced(Forecast),
 }
 
 /// Why the ring cannot go on.
@@ -151,6 +154,7 @@ impl Ring {
                 self.model.outcome(&batch);
                 self.resident.change(&batch.site, resident);
             }
+            News::Announced(forecast) => drop(self.forecasts.insert(forecast.id.clone(), forecast)),
         }
     }
 
@@ -183,6 +187,7 @@ impl Ring {
         let moves = plan.moves.len();
         if self.previous.as_ref().is_none_or(|previous| differs(previous, &plan)) {
             self.catalog.put_plan(&plan).await?;
+            tell(self.catalog.as_ref(), &Told::of_plan(&plan), now).await?;
             self.tell_etas(&plan, &warmups, now).await?;
             self.previous = Some(plan);
         }
@@ -209,12 +214,17 @@ impl Ring {
             });
             self.catalog.withdraw_forecasts(&gone, now).await?;
         }
+        let told = advice.forecasts.len();
         if !advice.forecasts.is_empty() {
             self.catalog.put_forecasts(&advice.forecasts).await?;
             self.forecasts.extend(advice.forecasts.into_iter().map(|f| (f.id.clone(), f)));
         }
         for profile in &advice.profiles {
             self.catalog.put_profile(profile).await?;
+        }
+        let changed = advice.profiles.len() + gone.len() + told;
+        if changed > 0 {
+            tell(self.catalog.as_ref(), &Told::Forecasts { changed: changed as u64 }, now).await?;
         }
         self.satisfy(&advice.wanted, now).await
     }
@@ -235,8 +245,8 @@ impl Ring {
 
     /// Every warm-up that still wants something, with its files.
     async fn demands_of_warmups(&mut self, now: Timestamp) -> Result<Vec<WarmupDemand>, CatalogError> {
-        use WarmupState::{Degraded, Moving, Planned, Queued, Ready};
-        let filter = WarmupFilter { site: None, states: vec![Queued, Planned, Moving, Degraded, Ready] };
+        use WarmupState::{Degraded, Moving, Partial, Planned, Queued, Ready};
+        let filter = WarmupFilter { site: None, states: vec![Queued, Planned, Moving, Partial, Degraded, Ready] };
         let (mut active, mut cursor) = (Vec::new(), None);
         loop {
             let page = self.catalog.warmups(&filter, cursor, PAGE_ITEMS).await?;
