@@ -125,7 +125,7 @@ async fn bring(
     destination: &Path,
     mut outcomes: mpsc::Receiver<Outcome>,
 ) -> Result<Report, RunError> {
-    let total = tree.wanted.iter().map(|e| e.size).sum();
+    let total: u64 = tree.wanted.iter().map(|e| e.size).sum();
     let (bar, before) = (bar(total), mover.store().resident_bytes());
     let mut report = Report::default();
     let mut tick = tokio::time::interval(TICK);

@@ -60,7 +60,7 @@ impl Link {
         Ok(Self { child, name })
     }
 
-    /// The namespaces of the sender and of the receiver.
+    /// The sender's namespace.
     pub fn sender(&self) -> PathBuf {
         format!("/run/netns/{}a", self.name).into()
     }

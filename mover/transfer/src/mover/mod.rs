@@ -7,9 +7,10 @@
 //! - A [`fetch`] verifies every chunk and stores it before anybody is told. What is here is not fetched again:
 //!   that is also how an interrupted move resumes.
 //!
-//! A small file that the store knows nothing of is asked for in one round trip (manifest and chunks in one answer).
-//! For a large one, or where other versions or copies are here, the manifest is asked for first, then what is
-//! missing, in segments over all connections.
+//! A small file that the store knows nothing of is asked for in one round trip (manifest and chunks in one answer), and so
+//! is the first part of a large one; the rest of it follows in segments over all connections. Where other versions or
+//! copies are here the manifest is asked for first, as a difference if the peer remembers the one that is here, and then
+//! what is missing: as deltas where an older version's bytes lie in the same place.
 
 mod carry;
 mod desk;
