@@ -690,3 +690,20 @@ async fn what_rotted_on_the_disk_is_found_and_fetched_again() {
     assert!(std::fs::read(&data).unwrap() == bytes);
     assert_eq!(gpu.mover.repair(Subset::ALL).await.unwrap().checked.corrupt, 0);
 }
+
+/// More large files at once than the window has room for the first parts of: each must give room back to get some.
+#[tokio::test(flavor = "multi_thread")]
+async fn many_large_files_do_not_wait_for_each_others_room() {
+    let (source, cache) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let names: Vec<String> = (0..80).map(|i| format!("f{i}")).collect();
+    for (i, name) in names.iter().enumerate() {
+        std::fs::write(source.path().join(name), noise(i as u64, 1_500_000)).unwrap();
+    }
+    let server = serve(local(source.path()), open_borders()).await;
+    let mut gpu = Gpu::start(cache.path(), 1 << 30, &server.address().to_string());
+    gpu.take(names.iter().map(|name| a_move(name, 1_500_000)).collect());
+    for _ in &names {
+        assert_eq!(gpu.moved().await.0, 1_500_000);
+    }
+    assert!(gpu.content("f79").await.unwrap() == noise(79, 1_500_000));
+}

@@ -97,7 +97,7 @@ impl Inner {
         }
         let (mut map, mut futile, mut first) = (None, 0, JoinSet::new());
         if is_new && m.length > SEGMENT_BYTES {
-            map = self.first_part(m, &fetcher, &purpose, &mut first).await;
+            map = self.first_part(m, &fetcher, &purpose, &mut room, &mut first).await;
         }
         while futile < ROUNDS {
             match self.in_segments(m, &fetcher, &purpose, &mut room, &mut carried, &mut map).await {
@@ -144,6 +144,7 @@ impl Inner {
         m: &Move,
         fetcher: &Fetcher,
         purpose: &Purpose,
+        room: &mut Option<OwnedSemaphorePermit>,
         tasks: &mut JoinSet<(u64, Result<(), TransferError>)>,
     ) -> Option<Arc<ChunkMap>> {
         let part = m.offset..m.offset.saturating_add(m.length.min(FIRST_PART_BYTES));
@@ -151,7 +152,8 @@ impl Inner {
             self.flights.split((&m.volume, &m.path), None, None, &[part], false, |r| vec![r]);
         let (Some(registered), true) = (own.pop(), joined.is_empty() && own.is_empty()) else { return None };
         let flight = registered.flight.clone();
-        tasks.spawn(self.clone().fetch_one(registered, None, fetcher.clone(), purpose.clone()));
+        // Its room is too small for this part, and must not be held while waiting for more.
+        tasks.spawn(self.clone().fetch_one(registered, room.take(), fetcher.clone(), purpose.clone()));
         flight.mapped().await
     }
 
