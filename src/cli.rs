@@ -6,8 +6,8 @@ use tracing_subscriber::EnvFilter;
 
 use crate::client::{ClientError, ControlClient};
 use crate::run::{
-    RunError, advise, agent, cache, demo, doctor, link, mount, plan, policy, serve, simulate, slurm, status, trace,
-    warm,
+    RunError, advise, agent, cache, copy, demo, doctor, link, mount, plan, policy, serve, simulate, slurm, status,
+    trace, warm,
 };
 
 /// Moves data toward GPUs ahead of the reads.
@@ -47,6 +47,8 @@ enum Command {
     Simulate(simulate::Options),
     /// Look into or empty this node's cache.
     Cache(cache::Options),
+    /// Bring a tree here once: only what differs crosses.
+    Copy(copy::Options),
     /// Stand between slurmctld and the control plane, on the host of slurmctld.
     Slurm(slurm::Options),
     /// Say what this machine can do and what is missing.
@@ -128,6 +130,7 @@ pub fn dispatch(cli: Cli) -> Result<(), RunError> {
             Command::Advise(options) => advise::run(options).await,
             Command::Simulate(options) => simulate::run(options).await,
             Command::Cache(options) => cache::run(options).await,
+            Command::Copy(options) => copy::run(options).await,
             Command::Slurm(options) => slurm::run(options).await,
             Command::Doctor(options) => doctor::run(&options),
             Command::Link(options) => Ok(link::run(options).await?),
