@@ -39,7 +39,8 @@ pub(crate) enum Kind {
     Listing = 20,
     /// One entry.
     Entry = 21,
-    /// The answer is complete; `argument` 1 says that what the asker has is the source's version.
+    /// The answer is complete. Of content, `argument` 1 says that what the asker has is the source's version; of a
+    /// listing, it is the number of the watch that tells what changes in it, 0 if none does.
     End = 22,
     /// The answer is an error.
     Failed = 23,
@@ -47,6 +48,8 @@ pub(crate) enum Kind {
     Pong = 24,
     /// Bytes without meaning, to open a new connection's window.
     Pad = 25,
+    /// What changed in directories that were listed; the first says the watch's number in `argument` and nothing else.
+    Changed = 26,
 }
 
 impl Kind {
@@ -54,7 +57,7 @@ impl Kind {
         use Kind::*;
         [
             Hello, Proof, Request, Cancel, Raise, Ping, Challenge, Welcome, Head, Data, Listing, Entry, End, Failed,
-            Pong, Pad,
+            Pong, Pad, Changed,
         ]
         .into_iter()
         .find(|k| *k as u8 == b)

@@ -24,8 +24,10 @@ pub(crate) enum Event {
     Data { first: u32, bytes: Bytes },
     /// Entries as the peer wrote them.
     Entries(Bytes),
-    /// The answer is complete.
-    End { same: bool },
+    /// Changes as the peer wrote them.
+    Changed { watch: u32, record: Bytes },
+    /// The answer is complete; what the argument means is the request's.
+    End { argument: u32 },
     /// The peer says no.
     Failed(Failure),
     /// The connection broke.
@@ -153,7 +155,8 @@ impl Connection {
             Kind::Head => Event::Head(frame.payload),
             Kind::Data => Event::Data { first: frame.argument, bytes: frame.payload },
             Kind::Listing | Kind::Entry => Event::Entries(frame.payload),
-            Kind::End => Event::End { same: frame.argument == 1 },
+            Kind::Changed => Event::Changed { watch: frame.argument, record: frame.payload },
+            Kind::End => Event::End { argument: frame.argument },
             Kind::Failed => Event::Failed(Failure::decode(&frame.payload).map_err(|_| FrameError::Damaged)?),
             Kind::Pad | Kind::Pong | Kind::Welcome => return Ok(()),
             other => return Err(FrameError::Kind(other as u8)),

@@ -15,6 +15,7 @@ mod carry;
 mod desk;
 mod fetch;
 mod flight;
+mod news;
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -24,19 +25,20 @@ use std::time::Duration;
 use bytes::Bytes;
 use foretide_chunk::{Arrival, ChunkMap, FileKey, Store, StoreError};
 use foretide_flow::{
-    Assignment, Entry, FilePath, Found, Listing, Move, MoveCause, MoveId, Outcome, Priority, Timestamp, VolumeId,
+    Assignment, Entry, FilePath, Found, Move, MoveCause, MoveId, Outcome, Priority, Timestamp, VolumeId,
 };
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Notify, Semaphore, mpsc};
 use tokio::task::{AbortHandle, JoinSet};
 
-use crate::client::{Client, ClientConfig};
+use crate::client::{Client, ClientConfig, Listed};
 use crate::handshake::Identity;
 use crate::tls::Credentials;
 use crate::{Borders, TransferError};
 use desk::Desk;
 use fetch::{Duplicates, Fetcher, Purpose, blocking};
 use flight::{Flight, Flights, Split};
+pub use news::News;
 
 /// How moves and reads are carried out.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -98,6 +100,7 @@ struct Inner {
     borders: Arc<Borders>,
     outcomes: mpsc::Sender<Outcome>,
     clients: Mutex<HashMap<VolumeId, Arc<Client>>>,
+    news: Mutex<Option<mpsc::Sender<News>>>,
     flights: Arc<Flights>,
     duplicates: Arc<Duplicates>,
     desk: Mutex<Desk>,
@@ -138,6 +141,7 @@ impl Mover {
             borders,
             outcomes,
             clients: Mutex::default(),
+            news: Mutex::default(),
             flights: Arc::default(),
             duplicates: Arc::default(),
             desk: Mutex::default(),
@@ -159,9 +163,14 @@ impl Mover {
         let client = known.unwrap_or_else(|| {
             let Inner { config, credentials, identity, runtime, .. } = &*self.inner;
             let _inside = runtime.enter();
-            Client::new(config.client.clone(), address, credentials.clone(), identity.clone())
+            let client = Client::new(config.client.clone(), address, credentials.clone(), identity.clone());
+            self.inner.watch(&client);
+            client
         });
-        clients.insert(volume.clone(), client);
+        let before = clients.insert(volume.clone(), client.clone());
+        if before.is_some_and(|before| !Arc::ptr_eq(&before, &client)) {
+            self.inner.source_changed(volume);
+        }
     }
 
     /// The peer that serves a volume.
@@ -214,7 +223,7 @@ impl Mover {
     ///
     /// # Errors
     /// [`TransferError`].
-    pub async fn list(&self, volume: &VolumeId, directory: &FilePath) -> Result<Listing, TransferError> {
+    pub async fn list(&self, volume: &VolumeId, directory: &FilePath) -> Result<Listed, TransferError> {
         self.inner.client(volume)?.list(volume, directory).await
     }
 
