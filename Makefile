@@ -5,7 +5,7 @@ TARGET := $(or $(CARGO_TARGET_DIR),target)
 # Namespaces, eBPF and passthrough need root; without it the demo runs what it can and says what root adds.
 AS_ROOT := $(shell if [ "$$(id -u)" -ne 0 ] && sudo -n true 2>/dev/null; then echo sudo -n; fi)
 
-.PHONY: demo build test lint bench clean-demo
+.PHONY: demo build test lint bench bench-model clean-demo
 
 demo:
 	scripts/install demo
@@ -24,3 +24,7 @@ lint:
 	$(CARGO) clippy --release --workspace --all-targets -- -D warnings
 	ebpf/check-object
 	dashboards/check-build
+
+# Rows in target/bench/model.json; wants the recorded traces at ../shared/traces or FORETIDE_TRACES.
+bench-model:
+	$(CARGO) bench -p foretide-model --bench model

@@ -5,7 +5,7 @@ use clap_complete::Shell;
 use tracing_subscriber::EnvFilter;
 
 use crate::client::{ClientError, ControlClient};
-use crate::run::{RunError, agent, cache, demo, doctor, link, mount, serve, status, trace, warm};
+use crate::run::{RunError, agent, cache, demo, doctor, evaluate, link, mount, serve, status, trace, warm};
 
 /// Moves data toward GPUs ahead of the reads.
 #[derive(Parser, Debug)]
@@ -30,6 +30,8 @@ enum Command {
     Demo(demo::Options),
     /// Record what reads what, and look at recordings.
     Trace(trace::Options),
+    /// Say what Foretide would have done with a trace that was recorded anywhere.
+    Evaluate(evaluate::Options),
     /// Ask for data to be at a site by a time.
     Warm(warm::Options),
     /// Show sites, caches, warm-ups and runs.
@@ -104,6 +106,7 @@ pub fn dispatch(cli: Cli) -> Result<(), RunError> {
             Command::Mount(options) => mount::run(options).await,
             Command::Demo(options) => Ok(demo::run(options).await?),
             Command::Trace(options) => trace::run(options).await,
+            Command::Evaluate(options) => evaluate::run(&options),
             Command::Warm(options) => warm::run(options).await,
             Command::Status(options) => status::run(options).await,
             Command::Cache(options) => cache::run(options).await,

@@ -1,9 +1,12 @@
-//! Opened files: who opens a file of this kind, reads it to the end.
+//! Opened files: who opens a file of this kind, reads it from start to end.
 //!
-//! Kinds are shapes of paths. Of each, it is counted how often a file that was opened was then read whole, and where the
-//! first read went (archives with their directory at the end are read there first). A file that is opened is
-//! proposed whole while its kind has mostly been; before the first one of a kind is done, the benefit of the doubt is
-//! given once at a time.
+//! Kinds are shapes of paths. Of each, it is counted how often a file that was opened was then read on to its end, and
+//! where the first read went (archives with their directory at the end are read there first). While a kind's files
+//! have mostly been, an opened one is proposed a window ahead of its reader; before the first one of a kind is
+//! done, the benefit of the doubt is given to one at a time.
+//!
+//! The window is no larger than needed, because readers stop in the middle when an epoch is cut short: it doubles when
+//! a read finds late what had been proposed.
 
 use std::collections::HashMap;
 
@@ -19,6 +22,29 @@ const OPEN: usize = 1 << 14;
 /// Ranges kept of a file being read.
 const RANGES: usize = 256;
 
+/// Bytes ahead of a reader at first, and at most.
+const WINDOW_BYTES: u64 = 16 << 20;
+const MOST_WINDOW_BYTES: u64 = 1 << 30;
+
+/// One use of a file.
+#[derive(Clone, Copy, Debug)]
+pub struct FileUse<'a> {
+    /// Who uses it.
+    pub stream: u32,
+    /// The file's number.
+    pub file: u32,
+    /// Its path.
+    pub path: &'a [u8],
+    /// Its bytes.
+    pub size: u64,
+    /// First byte that is read.
+    pub offset: u64,
+    /// Bytes that are read; 0 where it is opened.
+    pub length: u64,
+    /// Whether all of them were here.
+    pub hit: bool,
+}
+
 #[derive(Clone, Copy, Default)]
 struct Kind {
     whole: f64,
@@ -27,6 +53,8 @@ struct Kind {
     tried: u32,
     /// Whether the last one was begun at its end.
     from_end: bool,
+    /// Blocks that are proposed ahead of a reader; 0 before the first.
+    window: u64,
 }
 
 impl Kind {
@@ -45,7 +73,9 @@ struct Reading {
     size: u64,
     read: Ranges,
     begun: bool,
-    proposed: bool,
+    /// Whether it is proposed, and up to which block.
+    trusted: bool,
+    proposed: u64,
 }
 
 /// See the module.
@@ -62,65 +92,81 @@ impl Opened {
         Self { block_bytes, kinds: Vec::new(), kind_of: HashMap::new(), reading: HashMap::new() }
     }
 
-    /// Takes that `stream` opens (`length` 0) or reads a file of `size` bytes, and appends the blocks of it that are
-    /// worth fetching, counted from its first.
-    pub fn observe(
-        &mut self,
-        stream: u32,
-        file: u32,
-        path: &[u8],
-        size: u64,
-        offset: u64,
-        length: u64,
-        wanted: &mut Vec<u64>,
-    ) {
-        let same = self.reading.get(&stream).is_some_and(|r| r.file == file);
-        if !same || (length == 0 && self.reading.get(&stream).is_some_and(|r| r.begun)) {
-            self.done(stream);
-            self.open(stream, file, path, size, wanted);
+    /// Takes that `stream` opens or reads a file, and appends the blocks of it that are worth fetching, counted from its
+    /// first. Returns whether files of this kind are trusted to be read on.
+    pub fn observe(&mut self, use_: &FileUse<'_>, wanted: &mut Vec<u64>) -> bool {
+        let reading = self.reading.get(&use_.stream);
+        let same = reading.is_some_and(|r| r.file == use_.file && (use_.length > 0 || !r.begun));
+        if !same {
+            self.done(use_.stream);
+            self.open(use_);
         }
-        let Some(reading) = self.reading.get_mut(&stream) else { return };
-        if length > 0 {
-            if !reading.begun {
-                reading.begun = true;
-                self.kinds[reading.kind as usize].from_end = offset > reading.size / 2;
+        let Some(reading) = self.reading.get_mut(&use_.stream) else { return false };
+        let kind = &mut self.kinds[reading.kind as usize];
+        let end = use_.offset + use_.length;
+        if use_.length > 0 {
+            let first = !reading.begun;
+            reading.begun = true;
+            kind.from_end = if first { use_.offset > reading.size / 2 } else { kind.from_end };
+            let was_proposed = end.div_ceil(self.block_bytes) <= reading.proposed;
+            if !use_.hit && was_proposed && !first {
+                kind.window = (2 * kind.window).min(MOST_WINDOW_BYTES / self.block_bytes).max(1);
             }
-            reading.read.add(offset, offset + length, RANGES);
+            reading.read.add(use_.offset, end, RANGES);
         }
+        if reading.trusted {
+            let blocks = reading.size.div_ceil(self.block_bytes);
+            if use_.length == 0 && kind.from_end && blocks > 0 {
+                wanted.push(blocks - 1);
+            }
+            // Reads of the directory at the end do not say where the reader is.
+            let at = if reading.read.as_slice().first().is_some_and(|r| r.0 < self.block_bytes) {
+                reading.read.as_slice()[0].1
+            } else {
+                0
+            };
+            let to = (at / self.block_bytes + kind.window).min(blocks);
+            wanted.extend(reading.proposed..to);
+            reading.proposed = reading.proposed.max(to);
+        }
+        reading.trusted
     }
 
-    fn open(&mut self, stream: u32, file: u32, path: &[u8], size: u64, wanted: &mut Vec<u64>) {
+    fn open(&mut self, use_: &FileUse<'_>) {
         if self.reading.len() >= OPEN {
             return;
         }
         let next = self.kinds.len() as u32;
-        let text = shape(path).text;
+        let text = shape(use_.path).text;
         if !self.kind_of.contains_key(&text) && self.kinds.len() >= KINDS {
             return;
         }
         let number = *self.kind_of.entry(text).or_insert(next);
         if number == next {
-            self.kinds.push(Kind::default());
+            let window = (WINDOW_BYTES / self.block_bytes).max(1);
+            self.kinds.push(Kind { window, ..Kind::default() });
         }
         let kind = &mut self.kinds[number as usize];
         let known = kind.whole + kind.parts > 0.0;
-        let proposed = if known { kind.probability() >= 0.5 } else { kind.tried == 0 };
-        if proposed {
-            kind.tried += 1;
-            let blocks = size.div_ceil(self.block_bytes);
-            let first = if kind.from_end { blocks.saturating_sub(1) } else { 0 };
-            wanted.push(first);
-            wanted.extend((0..blocks).filter(|b| *b != first));
-        }
-        self.reading
-            .insert(stream, Reading { file, kind: number, size, read: Ranges::default(), begun: false, proposed });
+        let trusted = if known { kind.probability() >= 0.5 } else { kind.tried == 0 };
+        kind.tried += u32::from(trusted);
+        let reading = Reading {
+            file: use_.file,
+            kind: number,
+            size: use_.size,
+            read: Ranges::default(),
+            begun: false,
+            trusted,
+            proposed: 0,
+        };
+        self.reading.insert(use_.stream, reading);
     }
 
     /// A stream is done with its file.
     fn done(&mut self, stream: u32) {
         let Some(reading) = self.reading.remove(&stream) else { return };
         let kind = &mut self.kinds[reading.kind as usize];
-        kind.tried = kind.tried.saturating_sub(u32::from(reading.proposed));
+        kind.tried = kind.tried.saturating_sub(u32::from(reading.trusted));
         kind.whole *= Kind::FADE;
         kind.parts *= Kind::FADE;
         if reading.read.bytes() as f64 >= WHOLE * reading.size as f64 {

@@ -1,6 +1,7 @@
 //! `foretide trace`: record what reads what on this machine, and look at recordings. A recording is a folder of access
 //! batches as Parquet, the same as an agent sends.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -10,9 +11,13 @@ use std::time::Duration;
 use clap::{Args, Subcommand};
 use foretide_collector::trace::Summariser;
 use foretide_collector::{Collector, Config, WatchedVolume, parquet};
-use foretide_flow::{AccessBatch, NodeId, SiteId, VolumeId};
+use foretide_flow::{
+    Access, AccessBatch, AccessOp, FilePath, Found, Losses, NodeId, RunEnd, RunStart, SiteId, Timestamp, VolumeId,
+};
+use foretide_model::import::{Format, RequestOp, Trace, read_trace};
 
 use super::RunError;
+use crate::config::parse_bytes;
 
 /// Longest wait for a batch while the command runs.
 const BATCH_WAIT: Duration = Duration::from_millis(200);
@@ -49,6 +54,21 @@ enum What {
         #[arg(long)]
         json: bool,
     },
+    /// Turn traces that others recorded into a recording. The format is told by the content.
+    Import {
+        /// The traces.
+        #[arg(required = true)]
+        traces: Vec<PathBuf>,
+        /// Folder that the recording is written to, one file a trace; made if it is not there.
+        #[arg(long)]
+        out: PathBuf,
+        /// Their format, where the content does not tell it.
+        #[arg(long)]
+        format: Option<Format>,
+        /// Bytes of a block, where the format numbers blocks and does not say it.
+        #[arg(long, value_parser = parse_bytes)]
+        block: Option<u64>,
+    },
     /// Print who read what and how much it waited.
     Stats {
         /// Files or folders of recordings.
@@ -73,6 +93,7 @@ pub async fn run(options: Options) -> Result<(), RunError> {
             }
             Ok(())
         }
+        What::Import { traces, out, format, block } => import(&traces, &out, format, block),
         What::Stats { recordings, json } => {
             let mut summariser = Summariser::default();
             read_all(&recordings)?.iter().for_each(|batch| summariser.add(batch));
@@ -114,6 +135,71 @@ async fn record(root: PathBuf, out: PathBuf, command: Vec<String>) -> Result<(),
     let summary = writer.await.map_err(std::io::Error::other)??;
     print!("{}", summary.summary());
     waited
+}
+
+fn import(traces: &[PathBuf], out: &Path, format: Option<Format>, block: Option<u64>) -> Result<(), RunError> {
+    fs::create_dir_all(out)?;
+    for (sequence, path) in (1..).zip(traces) {
+        let trace = read_trace(path, format, block)?;
+        let (batch, left_out) = batch_of(&trace, sequence)?;
+        let bytes = parquet::encode(&batch).map_err(|e| RunError::Told(e.to_string()))?;
+        fs::write(out.join(format!("{sequence:012}.parquet")), bytes)?;
+        let accesses = batch.accesses.len();
+        println!("{}: {}, {accesses} accesses, {left_out} records left out", path.display(), trace.format);
+    }
+    Ok(())
+}
+
+/// A trace as one batch, and how many of its records that is not: writes and what was no access at all.
+fn batch_of(trace: &Trace, sequence: u64) -> Result<(AccessBatch, u64), RunError> {
+    let told = |e: &dyn std::fmt::Display| RunError::Told(format!("{}: {e}", trace.path.display()));
+    let (node, site) = (NodeId::new("import").map_err(|e| told(&e))?, SiteId::new("import").map_err(|e| told(&e))?);
+    let volume = VolumeId::new("import").map_err(|e| told(&e))?;
+    let paths: Vec<FilePath> = trace
+        .files
+        .iter()
+        .map(|f| FilePath::new(f.path.trim_ascii_start().strip_prefix(b"/").unwrap_or(&f.path)).map_err(|e| told(&e)))
+        .collect::<Result<_, _>>()?;
+    let (mut runs, mut accesses, mut left_out) = (BTreeMap::new(), Vec::new(), trace.left_out);
+    for request in &trace.requests {
+        let stream = &trace.streams[request.stream as usize];
+        let span = runs.entry(stream.run.as_str()).or_insert((stream.job.as_str(), request.at_us, request.at_us));
+        span.2 = span.2.max(request.at_us);
+        let op = match request.op {
+            RequestOp::Open => AccessOp::Open,
+            RequestOp::Create => AccessOp::Create,
+            RequestOp::Read => AccessOp::Read,
+            RequestOp::Close => AccessOp::Close,
+            RequestOp::Write => {
+                left_out += 1;
+                continue;
+            }
+        };
+        accesses.push(Access {
+            at: Timestamp(request.at_us),
+            run: stream.run.as_str().into(),
+            process: stream.process,
+            volume: volume.clone(),
+            path: paths[request.file as usize].clone(),
+            op,
+            offset: request.offset,
+            length: request.length,
+            blocked_us: 0,
+            found: Found::Unknown,
+        });
+    }
+    let start = |(run, (job, at, _)): (&&str, &(&str, i64, i64))| RunStart {
+        run: (*run).into(),
+        workload: (*job).into(),
+        command: (*job).to_owned(),
+        at: Timestamp(*at),
+        site: site.clone(),
+        node: node.clone(),
+    };
+    let started = runs.iter().map(start).collect();
+    let ended = runs.iter().map(|(run, (_, _, at))| RunEnd { run: (*run).into(), at: Timestamp(*at) }).collect();
+    let losses = Losses::default();
+    Ok((AccessBatch { node: node.clone(), site: site.clone(), sequence, started, accesses, ended, losses }, left_out))
 }
 
 /// Writes each batch as a file until it has ended and nothing more comes.

@@ -99,6 +99,13 @@ impl Followed {
         Some(Verdict { came: true, in_time: now - open.born >= lead, ..open.verdict })
     }
 
+    /// The block with this number was fetched and had to go before it was asked for.
+    pub(super) fn failed(&mut self, number: u32) -> Option<Verdict> {
+        let i = self.index(number)?;
+        let open = &mut self.open[i];
+        (!std::mem::replace(&mut open.over, true)).then_some(open.verdict)
+    }
+
     /// The next that waits long enough to be doubted.
     pub(super) fn doubted(&mut self, now: Place, lead: u32) -> Option<Verdict> {
         while let Some(open) = self.open.get_mut(self.doubted) {

@@ -118,6 +118,8 @@ const OBJECT_BYTES: usize = 160;
 const FIXED_BYTES: usize = 48 << 10;
 /// Requests after which it begins anew: places are numbers of 32 bits.
 const LAST_PLACE: Place = Place::MAX - 1;
+/// How fast the measured stay follows.
+const STAY_RATE: f32 = 0.01;
 /// Longest lead that is looked ahead, requests: beyond it the company says nothing.
 const MOST_LEAD: f32 = 256.0;
 
@@ -159,16 +161,19 @@ impl BlockForecaster {
         self.decide(id, now, request.hit, proposals);
     }
 
-    /// A prefetched block left unused or used, or any other left the cache.
+    /// A block left the cache. If it was fetched ahead and not used, its proposal was wrong.
     pub fn evicted(&mut self, block: u64) {
         let Some(id) = self.objects.known(block) else { return };
         let object = self.objects.get_mut(id);
-        if object.asked_at != NONE {
-            let stayed = self.log.next().saturating_sub(object.asked_at) as f32;
-            self.stay += 0.01 * (stayed - self.stay);
-        }
+        let asked_at = std::mem::replace(&mut object.asked_at, NONE);
         object.here = false;
-        object.asked_at = NONE;
+        if asked_at != NONE {
+            let stayed = self.log.next().saturating_sub(asked_at) as f32;
+            self.stay += STAY_RATE * (stayed - self.stay);
+            if let Some(verdict) = self.followed.failed(self.objects.take_followed(id)) {
+                self.learn(&verdict);
+            }
+        }
         self.objects.release(id, &self.log);
     }
 
@@ -363,7 +368,7 @@ impl BlockForecaster {
             name,
             by,
             (u32::from(hit) << 8 | log2(u32::from(proposer.seen)) << 3) | sources,
-            (u32::from(candidate.row_share) << 4 | alike) << 5 | distance / 2,
+            ((u32::from(candidate.row_share) << 4 | alike) << 5) | (distance / 2),
         ];
         let mut out = Features::default();
         for (field, (out, value)) in (0..).zip(out.iter_mut().zip(values)) {

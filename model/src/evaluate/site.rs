@@ -116,6 +116,7 @@ pub struct Site<'a> {
     blocks: Vec<u64>,
     states: Vec<State>,
     queue: VecDeque<Unit>,
+    queued_bytes: u64,
     coming: VecDeque<(i64, Unit)>,
     now_us: i64,
     /// When the request before was served: asks were made then.
@@ -139,6 +140,7 @@ impl<'a> Site<'a> {
             blocks: Vec::new(),
             states: Vec::new(),
             queue: VecDeque::new(),
+            queued_bytes: 0,
             coming: VecDeque::new(),
             now_us: i64::MIN,
             last_us: i64::MIN,
@@ -189,10 +191,13 @@ impl<'a> Site<'a> {
         self.request
     }
 
-    /// Whether the wire has nothing to do.
-    pub fn idle(&self) -> bool {
+    /// Whether the wire will have done all that is asked of it `us` microseconds from now.
+    pub fn idle_within(&self, us: i64) -> bool {
         match self.link {
-            Link::Wire { .. } => self.queue.is_empty() && self.wire_free_us <= self.now_us,
+            Link::Wire { bits_per_s, .. } => {
+                let queued = on_wire_us(self.queued_bytes, bits_per_s);
+                self.wire_free_us.max(self.now_us) + queued <= self.now_us + us
+            }
             _ => true,
         }
     }
@@ -257,7 +262,10 @@ impl<'a> Site<'a> {
                 self.states[unit as usize].whereabouts = Whereabouts::Coming(at);
                 self.coming.push_back((at, unit));
             }
-            Link::Wire { .. } => self.queue.push_back(unit),
+            Link::Wire { .. } => {
+                self.queued_bytes += self.demand.bytes(self.blocks[unit as usize]);
+                self.queue.push_back(unit);
+            }
         }
         true
     }
@@ -366,11 +374,12 @@ impl<'a> Site<'a> {
         if let Link::Wire { bits_per_s, rtt_us } = self.link {
             while self.wire_free_us < self.now_us {
                 let Some(unit) = self.queue.pop_front() else { break };
+                self.queued_bytes -= self.demand.bytes(self.blocks[unit as usize]);
                 if self.states[unit as usize].whereabouts != Whereabouts::Queued {
                     continue;
                 }
-                self.take_off(unit);
                 let bytes = self.demand.bytes(self.blocks[unit as usize]);
+                self.take_off(unit);
                 // An idle wire takes the ask up when it is made, which is at a request: at the last one before now.
                 self.wire_free_us = self.wire_free_us.max(self.last_us) + on_wire_us(bytes, bits_per_s);
                 let at = self.wire_free_us + rtt_us as i64;

@@ -44,11 +44,6 @@ impl Build {
         *known = (*known).max(bytes);
     }
 
-    /// The path of a file.
-    pub(super) fn path(&self, file: u32) -> &[u8] {
-        &self.trace.files[file as usize].path
-    }
-
     /// The number of a stream.
     pub(super) fn stream(&mut self, run: &str, job: &str, process: u32) -> u32 {
         let stream = Stream { run: run.to_owned(), job: job.to_owned(), process };

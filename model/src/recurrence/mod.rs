@@ -258,7 +258,7 @@ fn row(name: &str, told: &Extents, real: &Extents) -> Row {
 }
 
 impl RecurrenceReport {
-    /// As a table for people: one line for each way, before and while the last run ran.
+    /// As a table for people: one line for each way, before and while the last run ran, and what ours went by.
     pub fn table(&self) -> String {
         let mut out = String::from(
             "job                              way       before: coverage precision  while it runs: coverage precision\n",
@@ -277,6 +277,9 @@ impl RecurrenceReport {
                     while_running.byte_precision
                 ));
             }
+            let by = if job.ranked { "the learned ranker" } else { "rules" };
+            out.push_str(&format!("  {} runs learned from, told by {by}\n", job.learned_from));
+            job.reasons.iter().for_each(|reason| out.push_str(&format!("  {reason}\n")));
         }
         out
     }

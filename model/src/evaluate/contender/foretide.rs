@@ -4,7 +4,7 @@ use super::Contender;
 use crate::blocks::{BlockForecaster, BlockRequest, BlockSettings, Proposal, Sources};
 use crate::evaluate::demand::{Demand, Step};
 use crate::evaluate::site::{Event, Site};
-use crate::opened::Opened;
+use crate::opened::{FileUse, Opened};
 
 /// Which of ours play.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,6 +57,30 @@ impl<'a> Foretide<'a> {
     }
 }
 
+impl Foretide<'_> {
+    /// Asks for the rest of an opened file. Whether files of this kind are trusted to be read on: then nothing else
+    /// needs to be said of it.
+    fn read_on(&mut self, step: &Step, hit: bool, site: &mut Site<'_>) -> bool {
+        let Some(opened) = &mut self.opened else { return false };
+        let place = self.demand.places[step.file as usize];
+        let file_use = FileUse {
+            stream: step.stream,
+            file: step.file,
+            path: &self.demand.trace.files[step.file as usize].path,
+            size: place.size,
+            offset: step.offset - place.base,
+            length: step.length,
+            hit,
+        };
+        let trusted = opened.observe(&file_use, &mut self.wanted);
+        let first = place.base / self.demand.block_bytes;
+        for block in self.wanted.drain(..) {
+            site.fetch_ahead(first + block);
+        }
+        trusted
+    }
+}
+
 impl Contender for Foretide<'_> {
     fn served(&mut self, step: &Step, hit: bool, site: &mut Site<'_>) {
         if let Some(blocks) = &mut self.blocks {
@@ -67,24 +91,8 @@ impl Contender for Foretide<'_> {
                 }
             }
         }
-        if let Some(opened) = &mut self.opened {
-            let place = self.demand.places[step.file as usize];
-            let path = &self.demand.trace.files[step.file as usize].path;
-            opened.observe(
-                step.stream,
-                step.file,
-                path,
-                place.size,
-                step.offset - place.base,
-                step.length,
-                &mut self.wanted,
-            );
-            let base = place.base / self.demand.block_bytes;
-            for block in self.wanted.drain(..) {
-                site.fetch_ahead(base + block);
-            }
-        }
-        let Some(blocks) = self.blocks.as_mut().filter(|_| step.length > 0) else { return };
+        let trusted = self.read_on(step, hit, site);
+        let Some(blocks) = self.blocks.as_mut().filter(|_| step.length > 0 && !trusted) else { return };
         blocks.observe(BlockRequest { offset: step.offset, length: step.length, hit }, &mut self.proposals);
         for proposal in self.proposals.drain(..) {
             if proposal.here {

@@ -1,6 +1,6 @@
 //! The bounds: what eviction alone could reach, and what a prefetcher could that knows the future.
 //!
-//! The oracle fetches what is needed next and not here whenever the wire is idle, as long as what has to go for it is
+//! The oracle fetches what is needed next and not here whenever the wire would be idle before the next request, as long as what has to go for it is
 //! needed later (the "aggressive" rule of Cao et al., SIGMETRICS 1995, which is within a small factor of the best).
 //! Where fetches take a number of requests and no wire, it asks exactly that much ahead.
 
@@ -61,7 +61,7 @@ impl<'a> Oracle<'a> {
 }
 
 impl Contender for Oracle<'_> {
-    fn served(&mut self, _step: &Step, _hit: bool, site: &mut Site<'_>) {
+    fn served(&mut self, step: &Step, _hit: bool, site: &mut Site<'_>) {
         self.request += 1;
         let from = self.ends[self.request - 1];
         if let Some(ahead) = self.ahead {
@@ -72,7 +72,8 @@ impl Contender for Oracle<'_> {
             return;
         }
         self.next = self.next.max(from);
-        while site.idle() && self.next < self.touches.len() && self.next < from + WINDOW {
+        let until_next = self.demand.steps.get(self.request).map_or(0, |next| next.at_us - step.at_us);
+        while site.idle_within(until_next) && self.next < self.touches.len() && self.next < from + WINDOW {
             if !self.fetch(self.next, site) {
                 return;
             }
