@@ -7,17 +7,27 @@ mod association;
 mod foretide;
 mod known;
 mod oracle;
+mod recurring;
 
 use super::cache::{Guarded, Lru};
 use super::demand::{Demand, Step};
 use super::site::{Link, Policy, Site};
 
 pub use foretide::Parts;
+pub use recurring::{Expectation, Recurring};
 
 /// Who plays.
 pub trait Contender {
     /// Takes a request that was served, and asks for what it makes worth asking.
     fn served(&mut self, step: &Step, hit: bool, site: &mut Site<'_>);
+
+    /// When it wants to be woken though nobody asks for anything, microseconds of the trace.
+    fn wakes_us(&self) -> Option<i64> {
+        None
+    }
+
+    /// It is woken.
+    fn woken(&mut self, _site: &mut Site<'_>) {}
 
     /// Bytes of its tables.
     fn bytes(&self) -> usize {

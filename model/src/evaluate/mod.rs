@@ -20,9 +20,9 @@ use serde::Serialize;
 
 use crate::error::ModelError;
 use crate::import::Trace;
-use contender::Name;
+use contender::{Contender, Expectation, Name, Recurring};
 use demand::Demand;
-use site::{Account, Link};
+use site::{Account, Link, Site};
 
 /// How large the cache is.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -125,18 +125,49 @@ pub fn evaluate(trace: &Trace, options: &Options) -> Result<Report, ModelError> 
 pub fn evaluate_some(trace: &Trace, options: &Options, names: &[Name]) -> Result<Report, ModelError> {
     let demand = Demand::new(trace, options.block_bytes, options.opaque, options.first_only);
     let cache_bytes = cache_bytes(&demand, options.cache)?;
-    let mut rows: Vec<(Row, Account)> = names.iter().map(|n| play(&demand, options, cache_bytes, *n)).collect();
+    let rows = names.iter().map(|n| play(&demand, options, cache_bytes, *n)).collect();
+    Ok(report(trace, &demand, options, cache_bytes, rows))
+}
+
+/// Judges a job that comes back, block by block over its whole calendar: the plain ways, ours with what is expected
+/// of each run, and the oracle.
+///
+/// # Errors
+/// [`ModelError::Setting`] for a cache that holds no block.
+pub fn evaluate_recurring(
+    trace: &Trace,
+    options: &Options,
+    expected: impl FnOnce(&Demand<'_>) -> Vec<Expectation>,
+) -> Result<Report, ModelError> {
+    let demand = Demand::new(trace, options.block_bytes, options.opaque, options.first_only);
+    let cache_bytes = cache_bytes(&demand, options.cache)?;
+    let mut rows: Vec<(Row, Account)> = [Name::None, Name::LastRun, Name::Oracle]
+        .iter()
+        .map(|name| play(&demand, options, cache_bytes, *name))
+        .collect();
+    let ours = Recurring::new(&demand, cache_bytes, MODEL_BYTES, expected(&demand));
+    let (_, site) = Name::Foretide.enter(&demand, options.link, cache_bytes, 0);
+    rows.insert(2, play_one(&demand, options, cache_bytes, Name::Foretide, Box::new(ours), site));
+    Ok(report(trace, &demand, options, cache_bytes, rows))
+}
+
+fn report(
+    trace: &Trace,
+    demand: &Demand<'_>,
+    options: &Options,
+    cache_bytes: u64,
+    mut rows: Vec<(Row, Account)>,
+) -> Report {
     close_gaps(&mut rows, options.link);
-    let requests = rows.first().map_or(0, |(row, _)| row.requests);
-    Ok(Report {
+    Report {
         trace: trace.path.display().to_string(),
         format: trace.format.to_string(),
         opaque: !demand.addresses,
-        requests,
+        requests: rows.first().map_or(0, |(row, _)| row.requests),
         cache_bytes,
         link: told(options.link),
         rows: rows.into_iter().map(|(row, _)| row).collect(),
-    })
+    }
 }
 
 fn cache_bytes(demand: &Demand<'_>, size: CacheSize) -> Result<u64, ModelError> {
@@ -170,9 +201,25 @@ const MEASURED_EVERY: usize = 256;
 
 fn play(demand: &Demand<'_>, options: &Options, cache_bytes: u64, name: Name) -> (Row, Account) {
     let model_bytes = if options.charge_model { (CHARGED_SHARE * cache_bytes as f64) as usize } else { MODEL_BYTES };
-    let (mut contender, mut site) = name.enter(demand, options.link, cache_bytes, model_bytes);
+    let (contender, site) = name.enter(demand, options.link, cache_bytes, model_bytes);
+    play_one(demand, options, cache_bytes, name, contender, site)
+}
+
+/// Plays one contender at its site.
+fn play_one(
+    demand: &Demand<'_>,
+    options: &Options,
+    cache_bytes: u64,
+    name: Name,
+    mut contender: Box<dyn Contender + '_>,
+    mut site: Site<'_>,
+) -> (Row, Account) {
     let (mut deciding, mut peak_bytes) = (Duration::ZERO, contender.bytes());
     for (i, step) in demand.steps.iter().enumerate() {
+        while let Some(wake_us) = contender.wakes_us().filter(|us| *us <= step.at_us) {
+            site.wait_until(wake_us);
+            contender.woken(&mut site);
+        }
         let (hit, _) = site.serve(step);
         let began = Instant::now();
         contender.served(step, hit, &mut site);

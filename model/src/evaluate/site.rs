@@ -288,6 +288,12 @@ impl<'a> Site<'a> {
         }
     }
 
+    /// Lets time pass until then, if it is to come: for who wants to ask while nobody reads.
+    pub fn wait_until(&mut self, us: i64) {
+        self.now_us = self.now_us.max(us);
+        self.advance();
+    }
+
     /// Serves a request: whether all of it was here, and how long it waited, microseconds.
     pub fn serve(&mut self, step: &Step) -> (bool, u64) {
         self.request += 1;
