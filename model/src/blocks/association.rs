@@ -6,7 +6,7 @@
 
 use super::candidates::Candidates;
 use super::log::{Log, NONE, Place};
-use super::objects::{Id, Objects};
+use super::objects::{Id, Objects, grow};
 
 /// Successors of a row.
 const ROW: usize = 12;
@@ -62,6 +62,7 @@ impl Rows {
         let row = &mut self.row_of[id as usize];
         if *row == NONE {
             *row = self.rows.len() as u32;
+            grow(&mut self.rows);
             self.rows.push(Row::EMPTY);
         }
         &mut self.rows[*row as usize]

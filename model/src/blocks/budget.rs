@@ -14,8 +14,9 @@ const THRESHOLD_AT_LIMIT: f32 = 0.5;
 const THRESHOLD_MOST: f32 = 0.65;
 /// The share above the budget's from which on there is ease.
 const EASE: f64 = 0.04;
-/// Proposals taken as given before the first, and the share of them that came true.
-const PRIOR: (f64, f64) = (100.0, 0.6);
+/// Proposals taken as given before the first, as many of them come true as the budget asks: at the start there is no
+/// ease.
+const PRIOR: f64 = 100.0;
 /// Proposals that are remembered: older ones fade.
 const MEMORY: f64 = 100_000.0;
 
@@ -29,7 +30,7 @@ pub(super) struct Budget {
 impl Budget {
     /// A budget that lets this share go to waste.
     pub(super) fn new(waste: f64) -> Self {
-        Self { least_share: 1.0 - waste, came: PRIOR.0 * PRIOR.1, not: PRIOR.0 * (1.0 - PRIOR.1) }
+        Self { least_share: 1.0 - waste, came: PRIOR * (1.0 - waste), not: PRIOR * waste }
     }
 
     /// Takes a doubt, a certainty, or a doubt taken back.

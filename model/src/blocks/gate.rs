@@ -6,12 +6,17 @@
 
 /// Features of one candidate.
 pub(super) const FEATURES: usize = 12;
-/// Slots of the table: a power of two.
-const SLOTS: usize = 1 << 13;
+/// Slots of the table, as a power of two.
+const SLOT_BITS: u32 = 13;
+const SLOTS: usize = 1 << SLOT_BITS;
 
 /// The rate of a slot that was never taught, and the least.
 const RATE: f32 = 0.3;
 const LEAST_RATE: f32 = 0.02;
+
+/// The weight of a slot that was never taught: a candidate of which nothing is known is believed to two fifths, which
+/// is not enough to be fetched at the start.
+const UNPROVEN: f32 = -0.04;
 
 /// The slots of a candidate's features.
 pub(super) type Features = [u16; FEATURES];
@@ -23,28 +28,37 @@ pub(super) struct Gate {
 }
 
 /// The slot of a value of a field.
+#[inline]
 pub(super) fn slot(field: u32, value: u32) -> u16 {
-    let mixed = (field.wrapping_mul(0x9E37_79B1) ^ value).wrapping_mul(0x85EB_CA6B);
-    (((mixed ^ (mixed >> 15)).wrapping_mul(0xC2B2_AE35) >> 19) as usize % SLOTS) as u16
+    // The upper bits of a product depend on all bits of the value; fields are set apart by an odd step each.
+    let mixed = value.wrapping_add(field.wrapping_mul(0x632B_E5AB)).wrapping_mul(0x9E37_79B1);
+    (mixed >> (u32::BITS - SLOT_BITS)) as u16
+}
+
+/// The log odds of a probability.
+pub(super) fn log_odds(probability: f32) -> f32 {
+    (probability / (1.0 - probability)).ln()
+}
+
+/// The probability of log odds.
+pub(super) fn probability(log_odds: f32) -> f32 {
+    1.0 / (1.0 + (-log_odds).exp())
 }
 
 impl Gate {
     pub(super) fn new() -> Self {
-        Self { weights: vec![0.0; SLOTS], taught: vec![0.0; SLOTS] }
+        Self { weights: vec![UNPROVEN; SLOTS], taught: vec![0.0; SLOTS] }
     }
 
-    fn odds(&self, features: &Features) -> f32 {
+    /// The log odds that a candidate with these features is asked for in time.
+    #[inline]
+    pub(super) fn log_odds(&self, features: &Features) -> f32 {
         features.iter().map(|f| self.weights[*f as usize]).sum()
-    }
-
-    /// The probability of a candidate with these features.
-    pub(super) fn probability(&self, features: &Features) -> f32 {
-        1.0 / (1.0 + (-self.odds(features)).exp())
     }
 
     /// Takes what became of one.
     pub(super) fn teach(&mut self, features: &Features, came: bool, weight: f32) {
-        let error = (f32::from(u8::from(came)) - self.probability(features)) * weight;
+        let error = (f32::from(u8::from(came)) - probability(self.log_odds(features))) * weight;
         for f in features {
             let (w, n) = (&mut self.weights[*f as usize], &mut self.taught[*f as usize]);
             *n += error * error;

@@ -1,6 +1,6 @@
 //! What was asked for, in order: a ring of ids, each entry knowing where its id stood before.
 
-use super::objects::Id;
+use super::objects::{Id, grow};
 
 /// A place in the log, counted from its beginning.
 pub(super) type Place = u32;
@@ -63,6 +63,7 @@ impl Log {
         let entry = Entry { id, before };
         let at = self.next as usize & self.mask;
         if at == self.entries.len() {
+            grow(&mut self.entries);
             self.entries.push(entry);
         } else {
             self.entries[at] = entry;

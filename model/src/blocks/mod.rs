@@ -33,7 +33,7 @@ use association::Rows;
 use budget::Budget;
 use candidates::{Candidate, Candidates};
 use followed::{Followed, Verdict};
-use gate::{Features, Gate, slot};
+use gate::{Features, Gate, log_odds, probability, slot};
 use log::{Log, NONE, Place};
 use objects::{Id, Objects};
 use spatial::Spatial;
@@ -112,10 +112,14 @@ pub struct BlockForecaster {
 
 /// Entries of the log per block that is kept. A log shorter than the loop that is read knows nothing of it.
 const LOG_PER_OBJECT: usize = 4;
-/// Bytes that a block costs: its record, its place in the table of blocks, its row, its share of the log.
-const OBJECT_BYTES: usize = 160;
+/// Bytes that a block costs: its record, its place in the table of blocks, its share of the log.
+const OBJECT_BYTES: usize = 96;
+/// Bytes of its row of successors.
+const ROW_BYTES: usize = 64;
+/// Rows bring a tenth of what replay does and cost nearly as much: with less memory than this, none are kept.
+const ROWS_FROM_BYTES: usize = 64 << 20;
 /// Bytes of the tables that do not grow with the blocks.
-const FIXED_BYTES: usize = 48 << 10;
+const FIXED_BYTES: usize = 80 << 10;
 /// Requests after which it begins anew: places are numbers of 32 bits.
 const LAST_PLACE: Place = Place::MAX - 1;
 /// How fast the measured stay follows.
@@ -126,7 +130,10 @@ const MOST_LEAD: f32 = 256.0;
 impl BlockForecaster {
     /// A forecaster that knows nothing.
     pub fn new(settings: BlockSettings) -> Self {
-        let objects = settings.memory_bytes.saturating_sub(FIXED_BYTES) / OBJECT_BYTES;
+        let with_rows = settings.sources.association && settings.memory_bytes >= ROWS_FROM_BYTES;
+        let settings = BlockSettings { sources: Sources { association: with_rows, ..settings.sources }, ..settings };
+        let each = OBJECT_BYTES + if with_rows { ROW_BYTES } else { 0 };
+        let objects = settings.memory_bytes.saturating_sub(FIXED_BYTES) / each;
         let most = objects.clamp(16, 1 << 28);
         Self {
             settings,
@@ -291,7 +298,7 @@ impl BlockForecaster {
 
     fn decide(&mut self, by: Id, now: Place, hit: bool, proposals: &mut Vec<Proposal>) {
         let of = self.objects.get(by).block;
-        let threshold = self.budget.threshold();
+        let threshold = log_odds(self.budget.threshold());
         let candidates = std::mem::take(&mut self.candidates);
         for candidate in candidates.all().iter().filter(|c| c.block != of) {
             if let Some(proposal) = self.weigh(candidate, by, now, hit, threshold) {
@@ -301,7 +308,7 @@ impl BlockForecaster {
         self.candidates = candidates;
     }
 
-    /// What to do about one candidate.
+    /// What to do about one candidate; `threshold` is the least log odds that pass.
     fn weigh(&mut self, candidate: &Candidate, by: Id, now: Place, hit: bool, threshold: f32) -> Option<Proposal> {
         let known = (candidate.id != NONE).then(|| self.objects.get(candidate.id));
         if let Some(object) = known.filter(|o| o.here || o.asked_at != NONE) {
@@ -314,8 +321,8 @@ impl BlockForecaster {
             });
         }
         let features = self.features(candidate, by, now, hit);
-        let probability = self.gate.probability(&features);
-        let accepted = probability >= threshold;
+        let odds = self.gate.log_odds(&features);
+        let accepted = odds >= threshold;
         // Half of the refused, by a fixed draw on when and what.
         let watched = (now.wrapping_add(candidate.name()).wrapping_mul(0x9E37_79B1)) >> 31 == 0;
         if !accepted && !watched {
@@ -338,7 +345,12 @@ impl BlockForecaster {
             return None;
         }
         object.asked_at = now;
-        Some(Proposal { block: candidate.block, blocks: u32::from(blocks), probability, here: false })
+        Some(Proposal {
+            block: candidate.block,
+            blocks: u32::from(blocks),
+            probability: probability(odds),
+            here: false,
+        })
     }
 
     /// What the gate goes by, each as a slot of its table.

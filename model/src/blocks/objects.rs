@@ -85,6 +85,13 @@ impl Hasher for Spread {
     }
 }
 
+/// Makes room for one more, by an eighth and not by twice: memory is what the bound is about.
+pub(super) fn grow<T>(all: &mut Vec<T>) {
+    if all.len() == all.capacity() {
+        all.reserve_exact((all.len() / 8).max(64));
+    }
+}
+
 /// The known blocks.
 pub(super) struct Objects {
     ids: HashMap<u64, Id, BuildHasherDefault<Spread>>,
@@ -129,6 +136,8 @@ impl Objects {
                 id
             }
             None => {
+                grow(&mut self.objects);
+                grow(&mut self.last);
                 self.objects.push(object(0));
                 self.last.push(NONE);
                 self.objects.len() as Id - 1

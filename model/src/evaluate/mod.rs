@@ -193,7 +193,7 @@ fn cache_bytes(demand: &Demand<'_>, size: CacheSize) -> Result<u64, ModelError> 
 }
 
 /// Share of the cache that a model's tables may take where they are charged to it.
-const CHARGED_SHARE: f64 = 0.1;
+const CHARGED_SHARE: f64 = 0.2;
 /// Bytes that a model's tables may take where they are not.
 const MODEL_BYTES: usize = 1 << 30;
 /// Requests after which tables are measured.
