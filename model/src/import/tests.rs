@@ -69,6 +69,14 @@ fn our_own_columns_give_a_fault_its_window_and_leave_maps_out() {
 }
 
 #[test]
+fn what_trace_export_writes_is_read_with_its_quotes() {
+    let head = "at_s,run,process,volume,path,op,offset,length,blocked_us,found\n";
+    let trace = read(&format!("{head}1.5,r1,7,v,\"a, \"\"b\"\"\",read,10,20,0,unknown\n"));
+    assert_eq!(told(&trace), [(RequestOp::Read, "v/a, \"b\"".into(), 10, 20)]);
+    assert!(refused(&format!("{head}1.5,r1,7,v,a,read,10\n")).contains("line 2: ten fields are wanted and 7"));
+}
+
+#[test]
 fn arc_has_pages_if_all_requests_are_of_one_and_sectors_else() {
     let pages = read("7 1 0 0\n9 1 0 0\n");
     assert_eq!(told(&pages)[1], (RequestOp::Read, "device".into(), 9 * 4096, 4096));
