@@ -311,8 +311,7 @@ impl<'a> Site<'a> {
             let state = self.states[unit as usize];
             let wanted = self.overlap(step, block);
             self.account.read_bytes += wanted;
-            let in_time = state.whereabouts == Whereabouts::Here;
-            hit &= in_time;
+            hit &= state.whereabouts == Whereabouts::Here;
             match state.whereabouts {
                 Whereabouts::Here => {
                     self.account.covered_bytes += if state.ahead { wanted } else { 0 };
@@ -326,10 +325,6 @@ impl<'a> Site<'a> {
                     missing_bytes += self.demand.bytes(block);
                     missing.push(unit);
                 }
-            }
-            if state.unused && state.whereabouts != Whereabouts::Queued {
-                self.account.ahead_used += 1;
-                self.account.ahead_in_time += u64::from(in_time);
             }
         }
         if !missing.is_empty() {
@@ -363,7 +358,13 @@ impl<'a> Site<'a> {
 
     fn use_block(&mut self, block: u64) {
         let unit = self.unit(block);
-        let ahead = self.states[unit as usize].ahead && self.states[unit as usize].whereabouts == Whereabouts::Here;
+        let state = self.states[unit as usize];
+        let here = state.whereabouts == Whereabouts::Here;
+        let ahead = state.ahead && here;
+        if state.unused && (here || matches!(state.whereabouts, Whereabouts::Coming(_))) {
+            self.account.ahead_used += 1;
+            self.account.ahead_in_time += u64::from(here);
+        }
         if self.policy.holds(unit) {
             self.policy.cache().used(unit);
         } else {

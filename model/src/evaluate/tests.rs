@@ -136,7 +136,7 @@ fn waste_coverage_and_precision_add_up() {
 fn permuting_the_names_of_an_opaque_trace_changes_nothing() {
     let loops: Vec<u64> = (0..30).flat_map(|i| (0..100).map(move |n| n * 31 % 997 + (i % 3) * 5)).collect();
     let permuted: Vec<u64> = loops.iter().map(|n| n * 0x5BD1_E995 % (1 << 31)).collect();
-    let options = Options { opaque: true, ..with_cache(20) };
+    let options = Options { opaque: true, ..with_cache(60) };
     let strip = |row: Row| Row { cpu_us_per_request: 0.0, ..row };
     let ours = strip(judged(&pages(&loops), options, Name::Foretide));
     assert!(ours.hit_ratio > 0.5, "{ours:?}");

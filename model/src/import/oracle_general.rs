@@ -23,12 +23,12 @@ fn parse(r: &[u8; RECORD_BYTES]) -> Record {
     Record { time_s: word(0), object: long(4), bytes: word(12), next: long(16) as i64 }
 }
 
-/// Binary, in whole records whose times do not fall and whose next requests lie ahead.
+/// Binary (no text has a zero byte), in records whose times do not fall and whose next requests lie ahead.
 pub(super) fn is(head: &[u8]) -> bool {
     let records: Vec<Record> = head.as_chunks::<RECORD_BYTES>().0.iter().map(parse).collect();
     let rising = records.windows(2).all(|w| w[0].time_s <= w[1].time_s);
     let ahead = records.iter().enumerate().all(|(i, r)| r.next < 0 || r.next > i as i64);
-    !records.is_empty() && rising && ahead && records.iter().all(|r| r.bytes > 0)
+    head.contains(&0) && !records.is_empty() && rising && ahead && records.iter().all(|r| r.bytes > 0)
 }
 
 pub(super) fn read(source: &mut Source) -> Result<Trace, ModelError> {

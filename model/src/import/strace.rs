@@ -1,8 +1,9 @@
 //! Text of `strace -f -ttt -y`: `[PID] SECONDS call(ARGUMENTS) = RESULT`, descriptors with their path in `<>`.
 //!
 //! A call that another thread interrupted stands on two lines (`<unfinished ...>`, `<... call resumed>`), which are put
-//! together; it counts from when it was entered. Positions are kept per table of descriptors and descriptor, and tables
-//! follow `clone` and `fork`: threads share one, children get a copy. Sockets, pipes and what has no path is left out.
+//! together; it counts from when it was entered. Threads share a table of descriptors, children of a `fork` get a copy of it,
+//! and both copies of a descriptor share one position, as in the kernel. Sockets, pipes and what has no path are left
+//! out.
 
 use std::collections::HashMap;
 
@@ -54,8 +55,10 @@ struct State {
     /// The table of descriptors of each process.
     table_of: HashMap<u32, u32>,
     tables: u32,
-    /// Position by table and descriptor.
-    positions: HashMap<(u32, i64), u64>,
+    /// The open file of each descriptor of each table.
+    open: HashMap<(u32, i64), usize>,
+    /// The position of each open file, bytes.
+    positions: Vec<u64>,
     /// Calls that were entered and have not returned.
     unfinished: HashMap<u32, (i64, String)>,
 }
@@ -76,12 +79,25 @@ impl State {
         }
         let of_child = self.table(child);
         let copies: Vec<_> = self
-            .positions
+            .open
             .iter()
             .filter(|((t, _), _)| *t == of_parent)
-            .map(|((_, d), p)| ((of_child, *d), *p))
+            .map(|((_, d), file)| ((of_child, *d), *file))
             .collect();
-        self.positions.extend(copies);
+        self.open.extend(copies);
+    }
+
+    fn opened(&mut self, table: u32, descriptor: i64) {
+        self.positions.push(0);
+        self.open.insert((table, descriptor), self.positions.len() - 1);
+    }
+
+    /// The position of a descriptor; one that was open before the trace began is taken to stand at the start.
+    fn position(&mut self, table: u32, descriptor: i64) -> &mut u64 {
+        if !self.open.contains_key(&(table, descriptor)) {
+            self.opened(table, descriptor);
+        }
+        &mut self.positions[self.open[&(table, descriptor)]]
     }
 }
 
@@ -155,7 +171,7 @@ fn request(call: &str, process: u32, at_us: i64, state: &mut State, build: &mut 
     match name {
         "open" | "openat" | "creat" => {
             let (number, path) = descriptor(result)?;
-            state.positions.insert((table, number), 0);
+            state.opened(table, number);
             let writes = name == "creat" || arguments.contains("O_WRONLY") || arguments.contains("O_TRUNC");
             let directory = arguments.contains("O_DIRECTORY");
             (!directory).then(|| with(path, if writes { RequestOp::Create } else { RequestOp::Open }, 0, 0))?
@@ -163,7 +179,7 @@ fn request(call: &str, process: u32, at_us: i64, state: &mut State, build: &mut 
         "read" | "readv" | "write" | "writev" => {
             let (number, path) = descriptor(arguments)?;
             let length = u64::try_from(returned?).ok().filter(|n| *n > 0)?;
-            let position = state.positions.entry((table, number)).or_insert(0);
+            let position = state.position(table, number);
             let offset = *position;
             *position += length;
             with(path, if name.starts_with('r') { RequestOp::Read } else { RequestOp::Write }, offset, length)
@@ -176,12 +192,12 @@ fn request(call: &str, process: u32, at_us: i64, state: &mut State, build: &mut 
         }
         "lseek" => {
             let (number, _) = descriptor(arguments)?;
-            state.positions.insert((table, number), u64::try_from(returned?).ok()?);
+            *state.position(table, number) = u64::try_from(returned?).ok()?;
             None
         }
         "close" => {
             let (number, path) = descriptor(arguments)?;
-            state.positions.remove(&(table, number));
+            state.open.remove(&(table, number));
             with(path, RequestOp::Close, 0, 0)
         }
         _ => None,
