@@ -159,6 +159,7 @@ impl BlockForecaster {
         let block = request.offset / self.settings.block_bytes;
         self.settle(block, now);
         let id = self.admit(block);
+        self.notice_late(id, now, request.hit);
         let before = self.objects.last(id);
         if self.settings.sources.association {
             self.rows.learn(&self.log, id, before, self.lead());
@@ -193,6 +194,16 @@ impl BlockForecaster {
             let took = (self.log.next().saturating_sub(asked_at) as f32).min(MOST_LEAD);
             let rate = if took > self.delay { 0.2 } else { 0.01 };
             self.delay += rate * (took - self.delay);
+        }
+    }
+
+    /// What is asked for before its fetch has come takes longer than it was given: how long is not known, so a
+    /// quarter more is tried.
+    fn notice_late(&mut self, id: Id, now: Place, hit: bool) {
+        let asked_at = self.objects.get(id).asked_at;
+        if asked_at != NONE && !hit {
+            let given = now.saturating_sub(asked_at) as f32;
+            self.delay = self.delay.max(1.25 * given + 1.0).min(MOST_LEAD);
         }
     }
 

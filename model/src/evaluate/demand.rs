@@ -50,6 +50,8 @@ pub struct Demand<'a> {
     pub addresses: bool,
     /// Whether only the block of each request's first byte counts.
     pub first_only: bool,
+    /// The block after the last.
+    end_block: u64,
     /// Where the file of a block ends; ends of files ascending. Empty for a device.
     ends: Vec<u64>,
 }
@@ -74,6 +76,7 @@ impl<'a> Demand<'a> {
                 length: if bytes { r.length } else { 0 },
             })
         };
+        let end = places.iter().map(|p| p.base + p.size).max().unwrap_or(0);
         let ends = if device { Vec::new() } else { ends(&places) };
         Self {
             trace,
@@ -82,6 +85,7 @@ impl<'a> Demand<'a> {
             block_bytes,
             addresses: !opaque && trace.numbers == Numbers::Addresses,
             first_only,
+            end_block: end.div_ceil(block_bytes),
             ends,
         }
     }
@@ -94,6 +98,11 @@ impl<'a> Demand<'a> {
         }
         let end = if self.first_only { first + 1 } else { (step.offset + step.length).div_ceil(self.block_bytes) };
         first..end
+    }
+
+    /// Whether there is such a block: nobody can fetch what lies beyond the end.
+    pub fn has(&self, block: u64) -> bool {
+        block < self.end_block
     }
 
     /// Bytes of a block: fewer at the end of a file.

@@ -222,8 +222,11 @@ impl<'a> Site<'a> {
         self.policy.cache().refresh(unit);
     }
 
-    /// Asks for a block ahead of its use. False if it is here, on its way, or cannot be taken.
+    /// Asks for a block ahead of its use. False if it is here, on its way, cannot be taken, or is none.
     pub fn fetch_ahead(&mut self, block: u64) -> bool {
+        if !self.demand.has(block) {
+            return false;
+        }
         let unit = self.unit(block);
         if self.policy.holds(unit) || self.queue.len() >= QUEUE_BLOCKS {
             return false;

@@ -46,7 +46,9 @@ fn plausible(line: &str) -> bool {
 
 pub(super) fn is(head: &[u8]) -> bool {
     let Some(lines) = head_lines(head) else { return false };
-    let mut whole = lines.iter().take(20).filter(|l| !l.is_empty()).peekable();
+    // The last line may be cut off.
+    let sure = lines.len().saturating_sub(1).clamp(1, 20);
+    let mut whole = lines.iter().take(sure).filter(|l| !l.is_empty()).peekable();
     whole.peek().is_some() && whole.all(|l| plausible(l))
 }
 
