@@ -62,6 +62,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     }
     learning(&mut table, &root)?;
     recurring(&mut table, &root)?;
+    traces.iter().for_each(|trace| calibration(&mut table, trace));
     cost(&mut table, &traces[0]);
     ablation(&traces)?;
     let folder = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../target/bench"));
@@ -215,16 +216,48 @@ fn recurring(table: &mut Table, root: &Path) -> Result<(), Box<dyn std::error::E
     Ok(())
 }
 
-/// The forecaster alone on the longest trace: time an access, and bytes a block that it knows.
-fn cost(table: &mut Table, trace: &Trace) {
-    let settings = BlockSettings {
+/// Proposals that stay at one time where calibration is measured.
+const STAY: usize = 1000;
+
+/// Whether probabilities said in the second half of a trace were kept. What is fetched stays until [`STAY`] others were.
+fn calibration(table: &mut Table, trace: &Trace) {
+    let name = trace.path.file_stem().unwrap_or_default().to_string_lossy();
+    let addresses = trace.numbers == foretide_model::import::Numbers::Addresses;
+    let mut model = forecaster(addresses);
+    let (mut asked, mut proposals) = (std::collections::VecDeque::new(), Vec::new());
+    let mut halfway = model.calibration();
+    for (i, r) in trace.requests.iter().enumerate() {
+        if i == trace.requests.len() / 2 {
+            halfway = model.calibration();
+        }
+        model.observe(BlockRequest { offset: r.offset, length: r.length, hit: true }, &mut proposals);
+        model.evicted(r.offset / 4096);
+        for proposal in proposals.drain(..).filter(|p| !p.here) {
+            asked.push_back(proposal.block);
+            if asked.len() > STAY
+                && let Some(oldest) = asked.pop_front()
+            {
+                model.evicted(oldest);
+            }
+        }
+    }
+    let error = model.calibration().since(&halfway).error();
+    table.row(&format!("{name}, second half"), error, "ECE", 0.0, "-", 0.05, error <= 0.05);
+}
+
+fn forecaster(addresses: bool) -> BlockForecaster {
+    BlockForecaster::new(BlockSettings {
         block_bytes: 4096,
-        addresses: false,
+        addresses,
         memory_bytes: 1 << 30,
         waste: 0.48,
         sources: Sources::ALL,
-    };
-    let mut model = BlockForecaster::new(settings);
+    })
+}
+
+/// The forecaster alone on the longest trace: time an access, and bytes a block that it knows.
+fn cost(table: &mut Table, trace: &Trace) {
+    let mut model = forecaster(false);
     let mut proposals = Vec::new();
     let different: std::collections::HashSet<u64> = trace.requests.iter().map(|r| r.offset).collect();
     let began = Instant::now();

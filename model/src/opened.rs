@@ -183,3 +183,68 @@ impl Opened {
             + self.reading.capacity() * size_of::<(u32, Reading)>()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BLOCK: u64 = 1 << 20;
+
+    fn at(file: u32, offset: u64, length: u64, hit: bool) -> FileUse<'static> {
+        FileUse { stream: file % 2, file, path: b"set/img_000.npz", size: 100 * BLOCK, offset, length, hit }
+    }
+
+    /// Opens a file and reads the first blocks of it; returns what was asked for, in order.
+    fn read(opened: &mut Opened, file: u32, blocks: u64, hit: bool) -> Vec<u64> {
+        let mut wanted = Vec::new();
+        opened.observe(&at(file, 0, 0, true), &mut wanted);
+        for block in 0..blocks {
+            opened.observe(&at(file, block * BLOCK, BLOCK, hit), &mut wanted);
+        }
+        wanted
+    }
+
+    #[test]
+    fn files_that_are_read_whole_are_asked_for_once_and_a_window_ahead() {
+        let mut opened = Opened::new(BLOCK);
+        (0..4).for_each(|file| drop(read(&mut opened, file, 100, true)));
+        let mut wanted = Vec::new();
+        assert!(opened.observe(&at(4, 0, 0, true), &mut wanted));
+        assert_eq!(wanted, (0..16).collect::<Vec<_>>(), "no more than the window");
+        assert_eq!(read(&mut opened, 5, 100, true), (0..100).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn files_that_are_read_in_parts_are_left_alone() {
+        let mut opened = Opened::new(BLOCK);
+        let first = read(&mut opened, 0, 3, true);
+        assert!(!first.is_empty(), "the first of a kind is tried");
+        (1..6).for_each(|file| drop(read(&mut opened, file, 3, true)));
+        assert!(read(&mut opened, 6, 3, true).is_empty());
+    }
+
+    #[test]
+    fn the_window_grows_where_fetches_come_late() {
+        let mut opened = Opened::new(BLOCK);
+        (0..3).for_each(|file| drop(read(&mut opened, file, 100, false)));
+        let mut wanted = Vec::new();
+        opened.observe(&at(4, 0, 0, true), &mut wanted);
+        assert_eq!(wanted.len(), 100, "all of it");
+    }
+
+    #[test]
+    fn a_directory_at_the_end_is_fetched_first() {
+        let mut opened = Opened::new(BLOCK);
+        let mut wanted = Vec::new();
+        for file in 0..4 {
+            opened.observe(&at(file, 0, 0, true), &mut wanted);
+            opened.observe(&at(file, 99 * BLOCK, BLOCK, true), &mut wanted);
+            for block in 0..99 {
+                opened.observe(&at(file, block * BLOCK, BLOCK, true), &mut wanted);
+            }
+        }
+        wanted.clear();
+        opened.observe(&at(4, 0, 0, true), &mut wanted);
+        assert_eq!(wanted[0], 99);
+    }
+}

@@ -27,6 +27,8 @@ pub(super) struct Verdict {
     /// The block whose request prompted it.
     pub(super) by: Mark,
     pub(super) features: Features,
+    /// What was said of it.
+    pub(super) probability: f32,
     /// Whether it passed the gate, and was not only watched.
     pub(super) accepted: bool,
     /// Whether it had been taken for a "no".
@@ -39,8 +41,18 @@ pub(super) struct Verdict {
 
 impl Verdict {
     /// A proposal of which nothing is known yet.
-    pub(super) fn open(id: Id, by: Mark, features: Features, accepted: bool) -> Self {
-        Self { id, number: NOT_FOLLOWED, by, features, accepted, doubted: false, came: false, in_time: false }
+    pub(super) fn open(id: Id, by: Mark, features: Features, probability: f32, accepted: bool) -> Self {
+        Self {
+            id,
+            number: NOT_FOLLOWED,
+            by,
+            features,
+            probability,
+            accepted,
+            doubted: false,
+            came: false,
+            in_time: false,
+        }
     }
 }
 

@@ -21,6 +21,7 @@
 
 mod association;
 mod budget;
+mod calibration;
 mod candidates;
 mod followed;
 mod gate;
@@ -28,6 +29,8 @@ mod log;
 mod objects;
 mod replay;
 mod spatial;
+
+pub use calibration::Calibration;
 
 use association::Rows;
 use budget::Budget;
@@ -104,6 +107,7 @@ pub struct BlockForecaster {
     followed: Followed,
     budget: Budget,
     candidates: Candidates,
+    calibration: Calibration,
     /// Requests that a fetch takes.
     delay: f32,
     /// Requests that a prefetched block stays here unused.
@@ -145,6 +149,7 @@ impl BlockForecaster {
             followed: Followed::default(),
             budget: Budget::new(settings.waste),
             candidates: Candidates::default(),
+            calibration: Calibration::default(),
             delay: 0.0,
             stay: 1000.0,
         }
@@ -223,6 +228,11 @@ impl BlockForecaster {
         self.budget.threshold()
     }
 
+    /// The probabilities that were said so far, and what came of them.
+    pub fn calibration(&self) -> Calibration {
+        self.calibration
+    }
+
     /// Requests that a proposal has to come before its use.
     fn lead(&self) -> u32 {
         self.delay.round() as u32
@@ -260,6 +270,8 @@ impl BlockForecaster {
             (true, false) => {}
             (false, in_time) => self.gate.teach(&verdict.features, in_time, 1.0),
         }
+        // Of the refused, one in two was watched.
+        self.calibration.take(verdict.probability, verdict.in_time, if verdict.accepted { 1.0 } else { 2.0 });
         self.budget.take(verdict);
         self.objects.get_mut(verdict.id).proposed.count(verdict.in_time);
         if let Some(by) = self.objects.alive(verdict.by) {
@@ -348,7 +360,8 @@ impl BlockForecaster {
             self.followed.drop(pending);
         }
         let blocks = self.objects.get(id).blocks.max(candidate.blocks);
-        let number = self.followed.follow(Verdict::open(id, self.objects.mark(by), features, accepted), now);
+        let verdict = Verdict::open(id, self.objects.mark(by), features, probability(odds), accepted);
+        let number = self.followed.follow(verdict, now);
         let object = self.objects.get_mut(id);
         object.followed = number;
         object.blocks = blocks;
