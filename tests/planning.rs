@@ -5,7 +5,9 @@ use std::path::Path;
 use std::process::{Command, Output};
 
 use foretide_collector::parquet;
-use foretide_flow::{Access, AccessBatch, AccessOp, FilePath, Found, Losses, NodeId, RunEnd, RunStart, SiteId, Timestamp, VolumeId};
+use foretide_flow::{
+    Access, AccessBatch, AccessOp, FilePath, Found, Losses, NodeId, RunEnd, RunStart, SiteId, Timestamp, VolumeId,
+};
 use serde_json::Value;
 
 const TOPOLOGY: &str = r#"
@@ -104,7 +106,8 @@ fn a_recording_is_replayed_in_four_ways() {
     assert!(fs::read_to_string(&picture).unwrap().starts_with("<svg"));
     let again = foretide(&arguments);
     assert_eq!(again.stdout, done.stdout, "the same question, the same answer");
-    let table = foretide(&["simulate", "--topology", &topology, "--trace", &trace, "--cache", "0 GB", "--budget", "1 MB"]);
+    let table =
+        foretide(&["simulate", "--topology", &topology, "--trace", &trace, "--cache", "0 GB", "--budget", "1 MB"]);
     assert!(String::from_utf8_lossy(&table.stdout).contains("foretide"));
 }
 
@@ -121,7 +124,15 @@ fn what_cannot_be_simulated_is_said() {
     assert!(refused(&TOPOLOGY.replace("[volume.local]", "[volume.other]"), &[]).contains("local"));
     assert!(refused(TOPOLOGY, &["--at", "mars"]).contains("mars"));
     assert!(refused(&TOPOLOGY.replace("1 Gbit/s", "0 Gbit/s"), &[]).contains("rate"));
-    assert!(refused(&TOPOLOGY.replace("to = \"gpu\"", "to = \"gpu\"\nboth_ways = false").replace("from = \"store\"\n    to = \"gpu\"", "from = \"gpu\"\n    to = \"store\""), &[]).contains("link"));
+    assert!(
+        refused(
+            &TOPOLOGY
+                .replace("to = \"gpu\"", "to = \"gpu\"\nboth_ways = false")
+                .replace("from = \"store\"\n    to = \"gpu\"", "from = \"gpu\"\n    to = \"store\""),
+            &[]
+        )
+        .contains("link")
+    );
 }
 
 #[test]
@@ -151,7 +162,10 @@ fn sites_are_ranked_without_a_control_plane() {
     assert_eq!((ranked[0]["site"].as_str(), ranked[1]["site"].as_str()), (Some("store"), Some("gpu")));
     assert!(ranked[1]["ready_p50_s"].as_f64().unwrap() > 4.0 && ranked[1]["cost"].as_f64().unwrap() > 0.02);
     let forbidden = advise("patients");
-    assert_eq!((forbidden[1]["possible"].as_bool(), forbidden[1]["rule"].as_str()), (Some(false), Some("patients-stay")));
+    assert_eq!(
+        (forbidden[1]["possible"].as_bool(), forbidden[1]["rule"].as_str()),
+        (Some(false), Some("patients-stay"))
+    );
 }
 
 /// The configuration that the page on planning shows is one.
@@ -162,8 +176,16 @@ fn the_documents_example_is_a_configuration() {
     let folder = tempfile::tempdir().unwrap();
     let config = write(folder.path(), "serve.toml", format!("state = \"/tmp/x\"\n{example}").as_bytes());
     let denied = foretide(&["policy", "check", "scans:/a/1.dcm", "--site", "gpu", "--config", &config]);
-    assert!(String::from_utf8_lossy(&denied.stdout).contains("phi-stays-in-eu"), "{}", String::from_utf8_lossy(&denied.stderr));
-    let wrong = write(folder.path(), "w.toml", format!("state = \"/tmp/x\"\n{}", example.replace("share = 0.3", "share = 3")).as_bytes());
+    assert!(
+        String::from_utf8_lossy(&denied.stdout).contains("phi-stays-in-eu"),
+        "{}",
+        String::from_utf8_lossy(&denied.stderr)
+    );
+    let wrong = write(
+        folder.path(),
+        "w.toml",
+        format!("state = \"/tmp/x\"\n{}", example.replace("share = 0.3", "share = 3")).as_bytes(),
+    );
     let told = foretide(&["policy", "rules", "--config", &wrong]);
     assert!(String::from_utf8_lossy(&told.stderr).contains("planner.link_hours.share is 3"));
 }

@@ -146,7 +146,8 @@ impl Ruleset {
             if let Some(s) = rule.sites.iter().find(|s| !topology.sites.contains_key(s)) {
                 return Err(unknown("site", s.as_str()));
             }
-            if let Some((other, _)) = compiled.iter().find(|(r, _)| r.effect != rule.effect && matches_alike(r, &rule)) {
+            if let Some((other, _)) = compiled.iter().find(|(r, _)| r.effect != rule.effect && matches_alike(r, &rule))
+            {
                 return Err(RulesetError::Contradiction(other.name.clone(), rule.name));
             }
             let matcher = rule.paths.as_deref().map(|g| compile(&rule.name, g)).transpose()?;
@@ -305,7 +306,8 @@ mod tests {
         let twice =
             Ruleset::new(vec![rule("a", Effect::Deny), rule("a", Effect::Allow)], Effect::Allow, &t).unwrap_err();
         assert_eq!(twice, RulesetError::SameName("a".into()));
-        let told = Ruleset::new(vec![rule("a", Effect::Deny), rule("b", Effect::Allow)], Effect::Allow, &t).unwrap_err();
+        let told =
+            Ruleset::new(vec![rule("a", Effect::Deny), rule("b", Effect::Allow)], Effect::Allow, &t).unwrap_err();
         assert_eq!(told, RulesetError::Contradiction("a".into(), "b".into()));
         let embargo = Rule { until: Some(Timestamp(10)), ..rule("a", Effect::Deny) };
         assert!(Ruleset::new(vec![embargo, rule("b", Effect::Allow)], Effect::Allow, &t).is_ok());

@@ -33,9 +33,8 @@ pub struct ModeRule {
 
 /// The mode of a workload at a site: that of the first rule that matches, as with borders.
 pub(crate) fn mode_of(rules: &[ModeRule], default: Mode, site: &SiteId, workload: &WorkloadId) -> Mode {
-    let matches = |r: &&ModeRule| {
-        r.site.as_ref().is_none_or(|s| s == site) && r.workload.as_ref().is_none_or(|w| w == workload)
-    };
+    let matches =
+        |r: &&ModeRule| r.site.as_ref().is_none_or(|s| s == site) && r.workload.as_ref().is_none_or(|w| w == workload);
     rules.iter().find(matches).map_or(default, |r| r.mode)
 }
 

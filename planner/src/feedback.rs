@@ -12,7 +12,8 @@
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
 use foretide_flow::{
-    BitsPerSecond, FilePath, Move, MoveCause, Outcome, OutcomeBatch, Plan, SiteId, Timestamp, Topology, VolumeId, WorkloadId,
+    BitsPerSecond, FilePath, Move, MoveCause, Outcome, OutcomeBatch, Plan, SiteId, Timestamp, Topology, VolumeId,
+    WorkloadId,
 };
 
 use crate::{Brakes, Config};
@@ -202,7 +203,8 @@ impl Feedback {
             let key = (link.from.clone(), link.to.clone());
             if let Some(rate) = self.links.get(&key).and_then(|l| l.bytes_per_s(now)) {
                 let told = link.rate.0 as f64;
-                link.rate = BitsPerSecond((rate * 8.0).clamp(told / MAX_CORRECTION, told * MAX_CORRECTION).max(1.0) as u64);
+                link.rate =
+                    BitsPerSecond((rate * 8.0).clamp(told / MAX_CORRECTION, told * MAX_CORRECTION).max(1.0) as u64);
             }
         }
         measured
@@ -231,7 +233,8 @@ mod tests {
     }
 
     fn topology() -> Topology {
-        let place = || Site { jurisdiction: String::new(), labels: BTreeMap::new(), cache: None, accelerator_per_hour: 0.0 };
+        let place =
+            || Site { jurisdiction: String::new(), labels: BTreeMap::new(), cache: None, accelerator_per_hour: 0.0 };
         let (from, to) = (site("store"), site("gpu"));
         Topology {
             sites: [(from.clone(), place()), (to.clone(), place())].into(),
@@ -316,11 +319,21 @@ mod tests {
         let plan = plan(4, 1_000_000_000);
         let came = (0..4).map(|n| moved(n, n as f64, 1_000_000_000)).collect();
         feedback.heard(&batch(came), &plan, &topology());
-        feedback.heard(&batch(vec![evicted(0, 5.0, 1_000_000_000), evicted(1, 5.0, 1_000_000_000)]), &plan, &topology());
+        feedback.heard(
+            &batch(vec![evicted(0, 5.0, 1_000_000_000), evicted(1, 5.0, 1_000_000_000)]),
+            &plan,
+            &topology(),
+        );
         assert!(feedback.brakes(&config, false, at(6.0)).muted.is_empty(), "half is not more than half");
-        feedback.heard(&batch(vec![evicted(2, 7.0, 1_000_000_000), evicted(2, 7.0, 1_000_000_000)]), &plan, &topology());
+        feedback.heard(
+            &batch(vec![evicted(2, 7.0, 1_000_000_000), evicted(2, 7.0, 1_000_000_000)]),
+            &plan,
+            &topology(),
+        );
         let muted = feedback.brakes(&config, false, at(8.0)).muted;
-        assert!(muted[&WorkloadId::from("train")].contains("of 4.00 GB brought in the last 3600 s, 3.00 GB left unread"));
+        assert!(
+            muted[&WorkloadId::from("train")].contains("of 4.00 GB brought in the last 3600 s, 3.00 GB left unread")
+        );
         assert!(feedback.brakes(&config, false, at(9_000.0)).muted.is_empty());
     }
 
@@ -336,7 +349,9 @@ mod tests {
         // Nothing waits: a link at rest says nothing of itself.
         let mut idle = Feedback::default();
         let one = |n: usize| batch(vec![moved(n, n as f64 * 0.9, 1_000)]);
-        (0..9).for_each(|n| idle.heard(&one(n), &Plan { moves: plan(n + 1, 1_000).moves.split_off(n), ..plan(0, 0) }, &topology()));
+        (0..9).for_each(|n| {
+            idle.heard(&one(n), &Plan { moves: plan(n + 1, 1_000).moves.split_off(n), ..plan(0, 0) }, &topology())
+        });
         assert_eq!(idle.measured(&topology(), at(9.0)), topology());
     }
 }

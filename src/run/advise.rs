@@ -90,7 +90,10 @@ impl Residency for ReadyWarmups {
 pub async fn run(options: Options) -> Result<(), RunError> {
     let (topology, rules) = configured(&options.config)?;
     if !topology.volumes.contains_key(&options.volume) {
-        return Err(RunError::Told(format!("volume {} is not in the configuration: add it under [volume]", options.volume)));
+        return Err(RunError::Told(format!(
+            "volume {} is not in the configuration: add it under [volume]",
+            options.volume
+        )));
     }
     let config: ServeConfig = config::read(&options.config)?;
     let (plan, warmups) = if options.offline { (None, Vec::new()) } else { asked(&options).await? };

@@ -100,11 +100,7 @@ fn told(json: bool, value: &impl serde::Serialize, text: impl FnOnce() -> String
     Ok(())
 }
 
-async fn two(
-    control: &ControlClient,
-    before: Option<String>,
-    after: Option<String>,
-) -> Result<(Plan, Plan), RunError> {
+async fn two(control: &ControlClient, before: Option<String>, after: Option<String>) -> Result<(Plan, Plan), RunError> {
     if let Some(before) = before {
         return Ok((control.plan(Some(&before)).await?, control.plan(after.as_deref()).await?));
     }
@@ -126,7 +122,8 @@ async fn approve(
     let plan = control.plan(None).await?;
     let requests = requests(&plan, path, site);
     if requests.is_empty() {
-        let why = "the plan proposes nothing there: what is not held back by the modes advise and shadow moves by itself";
+        let why =
+            "the plan proposes nothing there: what is not held back by the modes advise and shadow moves by itself";
         return Err(RunError::Told(why.into()));
     }
     let mut warmups = Vec::with_capacity(requests.len());

@@ -70,7 +70,8 @@ pub async fn run(options: Options) -> Result<(), RunError> {
                 answers.iter().for_each(|a| println!("{:<16} {:<5} {}", a.site, effect(a), a.why));
             }
             let forbidden = answers.iter().filter(|a| !a.verdict.allows()).count();
-            let told = || RunError::Told(format!("{volume}:{path} may not be at {forbidden} of {} sites", answers.len()));
+            let told =
+                || RunError::Told(format!("{volume}:{path} may not be at {forbidden} of {} sites", answers.len()));
             if forbidden == 0 { Ok(()) } else { Err(told()) }
         }
     }
@@ -104,7 +105,9 @@ fn named(topology: &Topology, text: &str, volume: Option<VolumeId>) -> Result<(V
         }
     };
     if !topology.volumes.contains_key(&volume) {
-        return Err(told(format!("volume {volume} is not in the configuration: add it under [volume], or correct the name")));
+        return Err(told(format!(
+            "volume {volume} is not in the configuration: add it under [volume], or correct the name"
+        )));
     }
     let path = FilePath::parse(path.trim_start_matches('/')).map_err(|e| told(format!("{text}: {e}")))?;
     Ok((volume, path))

@@ -56,7 +56,8 @@ fn arrive(rng: &mut ChaCha8Rng, rows: &mut Vec<ChunkRow>, files: u64, round: u16
 /// Some of what is still to come is now worth more or less.
 fn change(rng: &mut ChaCha8Rng, instance: &mut Instance, now: u16) -> Vec<u32> {
     let count = instance.demands().len();
-    let mut changed: Vec<u32> = (0..(count as f64 * CHANGES) as usize).map(|_| rng.random_range(0..count as u32)).collect();
+    let mut changed: Vec<u32> =
+        (0..(count as f64 * CHANGES) as usize).map(|_| rng.random_range(0..count as u32)).collect();
     changed.retain(|n| {
         let d = &mut instance.demands_mut()[*n as usize];
         let open = d.deadline > now && d.bytes > 0;
@@ -107,7 +108,10 @@ fn peak_memory_gb() -> f64 {
 /// Growth of the cost with the size, and the row of the largest.
 pub fn rows(table: &mut Table) {
     table.note(format!("a simulated day, {SLOTS} rounds:"));
-    table.note(format!("{:>13} {:>6} {:>10} {:>8} {:>12} {:>8}", "files", "sites", "extents", "day s", "slowest s", "worth"));
+    table.note(format!(
+        "{:>13} {:>6} {:>10} {:>8} {:>12} {:>8}",
+        "files", "sites", "extents", "day s", "slowest s", "worth"
+    ));
     let mut longest = 0.0;
     for (sites, files) in [(10, 1_000_000), (100, 10_000_000), (1_000, 100_000_000), (1_000, 1_000_000_000)] {
         let day = simulate(sites, files);

@@ -50,8 +50,7 @@ fn pair(seed: u64) -> Option<(Report, Report, u64)> {
 
 fn topology(rate: u64) -> Result<Topology, foretide_flow::IdError> {
     let (store, gpu) = (SiteId::new("store")?, SiteId::new("gpu")?);
-    let place =
-        |cache| Site { jurisdiction: String::new(), labels: BTreeMap::new(), cache, accelerator_per_hour: 3.0 };
+    let place = |cache| Site { jurisdiction: String::new(), labels: BTreeMap::new(), cache, accelerator_per_hour: 3.0 };
     let (from, to, rate) = (store.clone(), gpu.clone(), BitsPerSecond(rate));
     Ok(Topology {
         volumes: [(VolumeId::new("data")?, Volume { at: store.clone(), tags: BTreeMap::new() })].into(),

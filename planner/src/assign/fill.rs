@@ -68,7 +68,8 @@ impl Instance {
             for &(share, lane, slot) in &shares {
                 let bytes = ((share * d.bytes as f64) as u64).min(d.bytes);
                 // Whole grains, or the whole.
-                let bytes = if d.bytes - bytes < self.grain_bytes { d.bytes } else { bytes.next_multiple_of(self.grain_bytes) };
+                let bytes =
+                    if d.bytes - bytes < self.grain_bytes { d.bytes } else { bytes.next_multiple_of(self.grain_bytes) };
                 left[n as usize] -= filling.put_earning(n, d, lane, slot, bytes.min(left[n as usize]));
             }
         }

@@ -22,7 +22,6 @@ mod scarce;
 use crate::ledger::{Lane, Ledger};
 
 pub use group::{ChunkRow, group};
-pub(crate) use dual::knob;
 
 /// Bytes that are wanted at a site by the end of a slot.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -48,8 +48,9 @@ impl Instance {
         let [rate, egress, ingress, cache] = ledger.resources();
         for slot in slots.rev() {
             let slot = slot as usize;
-            let limits =
-                [rate[lane as usize * n + slot], egress[from * n + slot], ingress[to * n + slot]].into_iter().enumerate();
+            let limits = [rate[lane as usize * n + slot], egress[from * n + slot], ingress[to * n + slot]]
+                .into_iter()
+                .enumerate();
             let (which, free) = limits.min_by_key(|l| l.1).unwrap_or((0, 0));
             if free < self.grain_bytes as i64 {
                 let at = [lane as usize, from, to][which] * n + slot;

@@ -195,11 +195,7 @@ impl Seer {
 }
 
 fn window(from_us: i64) -> TimeWindow {
-    TimeWindow {
-        p10: Timestamp(from_us),
-        p50: Timestamp(from_us + 200_000),
-        p90: Timestamp(from_us + 1_000_000),
-    }
+    TimeWindow { p10: Timestamp(from_us), p50: Timestamp(from_us + 200_000), p90: Timestamp(from_us + 1_000_000) }
 }
 
 impl Foresee for Seer {

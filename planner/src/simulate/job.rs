@@ -6,11 +6,21 @@ use super::atlas::Block;
 #[derive(Clone, Debug)]
 pub(super) enum Doing {
     /// Has not started, or computes.
-    Computes { until_us: i64 },
+    Computes {
+        until_us: i64,
+    },
     /// Waits for the first byte of what is not here.
-    Asks { since_us: i64, until_us: i64 },
+    Asks {
+        since_us: i64,
+        until_us: i64,
+    },
     /// Waits for the last one.
-    Receives { since_us: i64, lane: usize, blocks: Vec<Block>, left_bytes: f64 },
+    Receives {
+        since_us: i64,
+        lane: usize,
+        blocks: Vec<Block>,
+        left_bytes: f64,
+    },
     Done,
 }
 

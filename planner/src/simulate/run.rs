@@ -165,7 +165,8 @@ impl Round<'_> {
     fn budget(&self, moved_bytes: u64) -> Option<BudgetLeft> {
         let bytes = self.world.move_budget_bytes;
         let name = "simulation".into();
-        let budget = Budget { name, site: None, workload: None, bytes, money: None, per_s: self.world.end_us as f64 / 1e6 };
+        let budget =
+            Budget { name, site: None, workload: None, bytes, money: None, per_s: self.world.end_us as f64 / 1e6 };
         bytes.map(|_| budget.left(moved_bytes, 0.0))
     }
 

@@ -362,7 +362,8 @@ impl<'w> SiteState<'w> {
         self.report.reads += 1;
         let file = atlas.file(read.file);
         let at_home = self.world.topology.volumes.get(&file.volume).is_some_and(|v| v.at == self.site);
-        let missing = !at_home && atlas.blocks(read.file, read.offset, read.length).any(|b| !self.held.contains_key(&b));
+        let missing =
+            !at_home && atlas.blocks(read.file, read.offset, read.length).any(|b| !self.held.contains_key(&b));
         if !missing {
             self.report.hits += 1;
             return self.finish(n, now, Found::Hit, atlas);

@@ -21,7 +21,6 @@ use std::collections::HashMap;
 
 use foretide_flow::{FilePath, Link, Move, Plan, SiteId, Timestamp, VolumeId};
 
-
 use crate::brakes::BudgetLeft;
 use crate::gather::{Cause, Gathered, Route, Want, gather};
 use crate::grid::Grid;

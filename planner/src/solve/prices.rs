@@ -12,10 +12,10 @@ use crate::assign::{Assignment, Demand, Instance, Late};
 use crate::gather::Want;
 use crate::ledger::Booking;
 
-/// Most steps down the dual: beyond it a better bound shows in the second digit after the point.
-const MAX_STEPS: u32 = 60;
-/// Steps times wants of a site: about five milliseconds, a tenth of the control plane's round.
-const STEPS_TIMES_WANTS: usize = 250_000;
+/// Most steps down the dual.
+const MAX_STEPS: u32 = 200;
+/// Steps times wants of a site: a few milliseconds, a tenth of the control plane's round.
+const STEPS_TIMES_WANTS: usize = 40_000;
 /// Wants of a site that lack less than this part of what they are worth do not compete.
 const SATED: f64 = 1e-3;
 /// Fewer steps find no prices: then greedy alone decides.
@@ -47,7 +47,8 @@ impl Table<'_, '_> {
         let leave_free = wants.first().map_or(0, |n| self.leave_free[self.wants[*n].route]);
         let (ledger, lanes) = self.ledger.toward(site, leave_free);
         let mut instance = Instance::over(ledger);
-        let ways: BTreeMap<u32, u32> = lanes.iter().zip(0..).map(|(lane, own)| (*lane, instance.add_ways(vec![own]))).collect();
+        let ways: BTreeMap<u32, u32> =
+            lanes.iter().zip(0..).map(|(lane, own)| (*lane, instance.add_ways(vec![own]))).collect();
         let mut contest = Contest { wants: Vec::new(), lanes, instance, due: Vec::new() };
         for &number in wants {
             let want = &self.wants[number];
@@ -84,7 +85,11 @@ impl Table<'_, '_> {
             let worth: f64 = wants.iter().map(|n| self.worth_of(*n)).sum();
             let best = |n: &usize| self.worthy_tiers(&self.wants[*n]).map_or(0.0, |t| self.worth_in(*n, t[0].in_time));
             let wished: f64 = wants.iter().map(best).sum();
-            let (worth, bound) = if worth < wished * (1.0 - SATED) { self.compete_at(site, &wants, (worth, wished)) } else { (worth, wished) };
+            let (worth, bound) = if worth < wished * (1.0 - SATED) {
+                self.compete_at(site, &wants, (worth, wished))
+            } else {
+                (worth, wished)
+            };
             self.proof.worth += worth;
             self.proof.bound += bound;
         }
@@ -146,7 +151,7 @@ impl Contest {
     /// Prices, and what they serve.
     fn settle(self) -> Option<Settled> {
         let count = self.instance.demands().len();
-        let steps = MAX_STEPS.min((crate::assign::knob("FT_STW", STEPS_TIMES_WANTS as f64) as usize / count.max(1)) as u32);
+        let steps = MAX_STEPS.min((STEPS_TIMES_WANTS / count.max(1)) as u32);
         if steps < MIN_STEPS {
             return None;
         }

@@ -4,14 +4,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use foretide_flow::{
-    BitsPerSecond, CacheSpec, Effect, FilePath, Forecast, Link, Mode, MoveCause, PredictedRead, Priority, Rule, Ruleset,
-    Site, SiteId, TimeWindow, Timestamp, Topology, Volume, VolumeId, WarmupRequest, WorkloadId,
+    BitsPerSecond, CacheSpec, Effect, FilePath, Forecast, Link, Mode, MoveCause, PredictedRead, Priority, Rule,
+    Ruleset, Site, SiteId, TimeWindow, Timestamp, Topology, Volume, VolumeId, WarmupRequest, WorkloadId,
 };
 use proptest::prelude::*;
 
 use crate::problem::{DemandLoad, RunningMove, WarmupDemand, WarmupFile};
 use crate::{
-    AdviceRequest, Brakes, Config, NothingResident, Problem, Residency, advise, diff, explain, show, solve, solve_in_full,
+    AdviceRequest, Brakes, Config, NothingResident, Problem, Residency, advise, diff, explain, show, solve,
+    solve_in_full,
 };
 
 const NOW: Timestamp = Timestamp(1_800_000_000_000_000);

@@ -19,8 +19,8 @@ use foretide_flow::{Listing, Mode, OutcomeBatch, Ruleset, Timestamp, Topology};
 use tokio::sync::{mpsc, watch};
 
 use self::lake::Lake;
-pub use self::ring::{RingError, is_replaced};
 use self::ring::{NEWS_WAITING, News, Ring};
+pub use self::ring::{RingError, is_replaced};
 use super::RunError;
 use crate::config::{self, ServeConfig};
 

@@ -31,9 +31,8 @@ impl Learned {
     fn satisfy(&mut self, wanted: &[LearnRequest]) {
         for wish in wanted {
             if wish.recursive {
-                let within = |((v, d), _): &(&(VolumeId, FilePath), &Listing)| {
-                    v == &wish.volume && d.is_within(&wish.directory)
-                };
+                let within =
+                    |((v, d), _): &(&(VolumeId, FilePath), &Listing)| v == &wish.volume && d.is_within(&wish.directory);
                 self.listings.iter().filter(within).for_each(|(_, listing)| self.model.learn(listing));
             } else if let Some(listing) = self.listings.get(&(wish.volume.clone(), wish.directory.clone())) {
                 self.model.learn(listing);
@@ -50,9 +49,8 @@ impl Foresee for Learned {
     fn foresee(&mut self, now: Timestamp, _: &Future<'_>) -> Vec<Forecast> {
         let advice = self.model.advise(now);
         self.satisfy(&advice.wanted);
-        self.forecasts.retain(|id, f| {
-            !advice.withdrawn.contains(id) && f.expires_at > now && !is_replaced(f, &advice.forecasts)
-        });
+        self.forecasts
+            .retain(|id, f| !advice.withdrawn.contains(id) && f.expires_at > now && !is_replaced(f, &advice.forecasts));
         self.forecasts.extend(advice.forecasts.into_iter().map(|f| (f.id.clone(), f)));
         self.forecasts.values().cloned().collect()
     }

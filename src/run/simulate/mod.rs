@@ -96,7 +96,8 @@ fn world(options: &Options, config: &ServeConfig) -> Result<World, RunError> {
         topology.sites.values_mut().filter_map(|s| s.cache.as_mut()).for_each(|c| c.capacity_bytes = bytes);
     }
     let as_if = recording::AsIf { at: options.at.as_ref(), volume: options.volume.as_ref(), days: options.days };
-    let (files, jobs) = recording::jobs(&super::trace::read_all(&options.trace)?, &topology, &as_if).map_err(RunError::Told)?;
+    let (files, jobs) =
+        recording::jobs(&super::trace::read_all(&options.trace)?, &topology, &as_if).map_err(RunError::Told)?;
     let span_us = jobs.iter().map(|j| j.starts_us).max().unwrap_or(0);
     Ok(World {
         revoked: rules.clone(),

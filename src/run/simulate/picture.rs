@@ -85,7 +85,12 @@ mod tests {
 
     #[test]
     fn every_way_is_in_the_picture() {
-        let report = Report { stall_s: 2.0, link_bytes: 3e9, link_bytes_by_minute: [(0, 1.0), (3, 2.0)].into(), ..Report::default() };
+        let report = Report {
+            stall_s: 2.0,
+            link_bytes: 3e9,
+            link_bytes_by_minute: [(0, 1.0), (3, 2.0)].into(),
+            ..Report::default()
+        };
         let ways = [Way { name: "off", report: report.clone() }, Way { name: "oracle", report }];
         let svg = draw(&ways);
         assert!(svg.starts_with("<svg") && svg.ends_with("</svg>\n"));

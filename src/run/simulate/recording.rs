@@ -57,7 +57,8 @@ pub(super) fn jobs(
         let volume = as_if.volume.unwrap_or(&access.volume);
         let file = files.number(volume, &access.path, access.offset + access.length);
         let site = place(site, topology, as_if)?;
-        let workload = || workloads.get(&access.run).map_or_else(|| WorkloadId::from(access.run.as_str()), |w| (*w).clone());
+        let workload =
+            || workloads.get(&access.run).map_or_else(|| WorkloadId::from(access.run.as_str()), |w| (*w).clone());
         let process = processes.entry((&access.run, access.process)).or_insert_with(|| Process {
             job: Job {
                 run: access.run.clone(),
@@ -98,7 +99,9 @@ fn place(recorded: &SiteId, topology: &Topology, as_if: &AsIf<'_>) -> Result<Sit
     let caches: Vec<&SiteId> = topology.sites.iter().filter(|(_, s)| s.cache.is_some()).map(|(name, _)| name).collect();
     match caches.as_slice() {
         [only] => Ok((*only).clone()),
-        _ => Err(format!("the recording is of site {recorded}, which is not in the topology: say with --at where its jobs run")),
+        _ => Err(format!(
+            "the recording is of site {recorded}, which is not in the topology: say with --at where its jobs run"
+        )),
     }
 }
 
