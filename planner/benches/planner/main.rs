@@ -13,8 +13,11 @@ mod table;
 
 use table::Table;
 
+/// A part of the bench by its name.
+type Part = (&'static str, fn(&mut Table));
+
 fn main() -> std::io::Result<()> {
-    let parts: [(&str, fn(&mut Table)); 6] = [
+    let parts: [Part; 6] = [
         ("optimum", optimum::rows),
         ("certified", scale::certified),
         ("rows", scale::rows_to_plan),
