@@ -5,7 +5,7 @@ TARGET := $(or $(CARGO_TARGET_DIR),target)
 # Namespaces, eBPF and passthrough need root; without it the demo runs what it can and says what root adds.
 AS_ROOT := $(shell if [ "$$(id -u)" -ne 0 ] && sudo -n true 2>/dev/null; then echo sudo -n; fi)
 
-.PHONY: demo build test lint bench bench-planner clean-demo
+.PHONY: demo build test test-kernels pictures lint bench bench-planner bench-collector bench-api clean-demo
 
 demo:
 	scripts/install demo
@@ -18,6 +18,25 @@ build:
 test:
 	scripts/install test
 	$(CARGO) test --release --workspace
+	tests/api/schemathesis
+	clients/python/test $(TARGET)/release/foretide
+	$(AS_ROOT) tests/slurm/run $(TARGET)/release/foretide
+	dashboards/test
+	$(AS_ROOT) dashboards/test --demo $(TARGET)/release/foretide
+
+pictures:
+	$(CARGO) build --release
+	$(AS_ROOT) dashboards/test --demo $(TARGET)/release/foretide docs/pictures
+
+bench-api:
+	$(CARGO) bench -p foretide-api
+
+test-kernels:
+	scripts/test-kernels
+
+bench-collector:
+	$(CARGO) build --release --bin training-job
+	$(CARGO) bench -p foretide-collector --bench collector
 
 lint:
 	$(CARGO) fmt --all --check

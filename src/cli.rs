@@ -6,7 +6,8 @@ use tracing_subscriber::EnvFilter;
 
 use crate::client::{ClientError, ControlClient};
 use crate::run::{
-    RunError, advise, agent, cache, demo, doctor, link, mount, plan, policy, serve, simulate, status, trace, warm,
+    RunError, advise, agent, cache, demo, doctor, link, mount, plan, policy, serve, simulate, slurm, status, trace,
+    warm,
 };
 
 /// Moves data toward GPUs ahead of the reads.
@@ -46,6 +47,8 @@ enum Command {
     Simulate(simulate::Options),
     /// Look into or empty this node's cache.
     Cache(cache::Options),
+    /// Stand between slurmctld and the control plane, on the host of slurmctld.
+    Slurm(slurm::Options),
     /// Say what this machine can do and what is missing.
     Doctor(doctor::Options),
     /// Print completions for a shell.
@@ -87,7 +90,8 @@ impl ControlOptions {
 
 /// Logs go to standard error, so that standard output is the command's answer alone.
 pub fn start_log(cli: &Cli) {
-    let long_running = matches!(cli.command, Command::Serve(_) | Command::Agent(_) | Command::Mount(_));
+    let long_running =
+        matches!(cli.command, Command::Serve(_) | Command::Agent(_) | Command::Mount(_) | Command::Slurm(_));
     let default = match (cli.verbose, long_running) {
         (0, false) => "warn",
         (0, true) | (1, false) => "info",
@@ -106,6 +110,9 @@ pub fn dispatch(cli: Cli) -> Result<(), RunError> {
         clap_complete::generate(shell, &mut Cli::command(), "foretide", &mut std::io::stdout());
         return Ok(());
     }
+    if let Command::Agent(options) = &cli.command {
+        options.give_up_power()?;
+    }
     let runtime = tokio::runtime::Runtime::new()?;
     let done = runtime.block_on(async {
         match cli.command {
@@ -121,6 +128,7 @@ pub fn dispatch(cli: Cli) -> Result<(), RunError> {
             Command::Advise(options) => advise::run(options).await,
             Command::Simulate(options) => simulate::run(options).await,
             Command::Cache(options) => cache::run(options).await,
+            Command::Slurm(options) => slurm::run(options).await,
             Command::Doctor(options) => doctor::run(&options),
             Command::Link(options) => Ok(link::run(options).await?),
             Command::Completions { .. } => Ok(()),

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use foretide_api::{BatchTaken, Hello, List, Listings, Problem, Sites, Welcome};
+use foretide_api::{BatchTaken, Hello, List, Listings, Problem, Sites, WarmupView, WarmupWanted, Welcome};
 use foretide_flow::{
     Assignment, Forecast, NodeId, OutcomeBatch, Plan, Profile, ReadSummary, Timestamp, Warmup, WarmupId, WarmupRequest,
 };
@@ -122,6 +122,14 @@ impl ControlClient {
     /// [`ClientError`].
     pub async fn ask_warmup(&self, request: &WarmupRequest) -> Result<Warmup, ClientError> {
         self.json(self.request(Method::POST, "/v1/warmups")?.json(request)).await
+    }
+
+    /// Asks for a warm-up under a key: asked again, it is the same one as it is by then.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn ask_once(&self, wanted: &WarmupWanted, key: &str) -> Result<WarmupView, ClientError> {
+        self.json(self.request(Method::POST, "/v1/warmups")?.header("idempotency-key", key).json(wanted)).await
     }
 
     /// One warm-up; waits up to `wait_s` seconds for it to change.

@@ -11,6 +11,7 @@ pub mod plan;
 pub mod policy;
 pub mod serve;
 pub mod simulate;
+pub mod slurm;
 pub mod status;
 pub mod trace;
 pub mod warm;

@@ -73,14 +73,7 @@ fn forecast(name: &str, to: &str, reads: Vec<PredictedRead>) -> Forecast {
 }
 
 fn warmup(name: &str, to: &str, need_by: Option<Timestamp>, files: &[(&str, u64)]) -> WarmupDemand {
-    let request = WarmupRequest {
-        volume: volume(),
-        paths: vec![FilePath::root()],
-        site: site(to),
-        need_by,
-        pin_until: None,
-        label: String::new(),
-    };
+    let request = WarmupRequest { need_by, ..WarmupRequest::new(volume(), vec![FilePath::root()], site(to)) };
     let files = files.iter().map(|(p, bytes)| WarmupFile { path: path(p), bytes: *bytes }).collect();
     WarmupDemand { id: name.into(), request, asked_at: NOW, files }
 }
@@ -521,6 +514,19 @@ fn f_a_plan_is_stable_as_time_goes_on() {
     let changes = diff(&first, &solve(&case.problem(Some(&first))));
     let altered = changes.added.len() + changes.removed.len() + changes.changed.len();
     assert!(altered * 20 <= first.moves.len(), "{altered} of {}:\n{changes}", first.moves.len());
+}
+
+/// (f): a forecast that is made anew, as it is many times a second, leaves every move as it was told, word for word.
+#[test]
+fn f_a_forecast_made_anew_alters_no_move() {
+    let mut case = Case::new(topology(1, 1000, 1 << 31));
+    let reads = |from: f64| (0..50).map(|i| read(&format!("{i:04}"), 100_000, 0.9, from, from + 30.0)).collect();
+    case.forecasts = vec![forecast("first", "gpu-0", reads(0.0))];
+    let first = case.solve();
+    case.forecasts = vec![forecast("second", "gpu-0", reads(0.25))];
+    case.now = at(0.25);
+    let second = solve(&case.problem(Some(&first)));
+    assert_eq!(first.moves, second.moves);
 }
 
 #[test]

@@ -23,6 +23,10 @@ pub(super) fn plan(table: &Table<'_, '_>, excluded: Excluded) -> (Plan, Vec<Move
                 let start_at = start_at(problem, &table.grid, booking, before);
                 let id = before.map(|m| m.id.clone());
                 let planned = one(problem, want, route, (id, start_at, *due, *in_time));
+                let planned = match before {
+                    Some(told) if still_holds(problem, told, &planned) => told.clone(),
+                    _ => planned,
+                };
                 let held_back = match want.mode {
                     Mode::Enforce => {
                         moves.push(planned);
@@ -63,6 +67,29 @@ fn start_at(problem: &Problem<'_>, grid: &Grid, booking: &Booking, before: Optio
     }
     let slack_s = start.since(now).as_secs_f64() * problem.config.start_tolerance;
     if told <= start && start.since(told).as_secs_f64() <= slack_s { told } else { start }
+}
+
+/// Whether an agent that was told a move would do the same if it were told it as it is planned now. If so it stays as
+/// it was told, word for word: a forecast is made anew many times a second, and a plan that only repeats it must not
+/// be sent again (property (f)).
+fn still_holds(problem: &Problem<'_>, told: &Move, planned: &Move) -> bool {
+    let tolerated = |told: Timestamp, planned: Timestamp| {
+        let apart_s = told.since(planned).max(planned.since(told)).as_secs_f64();
+        apart_s <= problem.config.start_tolerance * planned.since(problem.now).as_secs_f64()
+    };
+    told.start_at == planned.start_at
+        && told.priority == planned.priority
+        && (&told.from, asked_by(&told.cause)) == (&planned.from, asked_by(&planned.cause))
+        && (told.due_at == planned.due_at || tolerated(told.due_at, planned.due_at))
+        && (told.keep_until == planned.keep_until || tolerated(told.keep_until, planned.keep_until))
+}
+
+/// The workload or the warm-up that a move serves.
+fn asked_by(cause: &MoveCause) -> &str {
+    match cause {
+        MoveCause::Forecast { workload, .. } => workload.as_str(),
+        MoveCause::Warmup { warmup } => warmup.as_str(),
+    }
 }
 
 fn one(
