@@ -144,12 +144,8 @@ fn requests(plan: &Plan, path: Option<&FilePath>, site: Option<&SiteId>) -> Vec<
         }
     }
     let request = |((volume, site), paths): ((&VolumeId, &SiteId), Vec<FilePath>)| WarmupRequest {
-        volume: volume.clone(),
-        paths,
-        site: site.clone(),
-        need_by: None,
-        pin_until: None,
         label: format!("approved of plan {}", plan.id),
+        ..WarmupRequest::new(volume.clone(), paths, site.clone())
     };
     by.into_iter().map(request).collect()
 }
