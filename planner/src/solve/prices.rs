@@ -18,6 +18,8 @@ const MAX_STEPS: u32 = 200;
 const STEPS_TIMES_WANTS: usize = 40_000;
 /// Wants of a site that lack less than this part of what they are worth do not compete.
 const SATED: f64 = 1e-3;
+/// What prices place otherwise must be worth this much more: for less, moves that agents know already are not changed.
+const LEAST_GAIN: f64 = 0.005;
 /// Fewer steps find no prices: then greedy alone decides.
 const MIN_STEPS: u32 = 8;
 
@@ -110,7 +112,7 @@ impl Table<'_, '_> {
             }
         }
         let ours: f64 = wants.iter().map(|n| self.worth_of(*n)).sum();
-        if ours > worth {
+        if ours > worth * (1.0 + LEAST_GAIN) {
             // What is worth nothing by any deadline took no part.
             for (number, decision) in wants.iter().zip(before) {
                 if self.decided[*number].is_none() {
