@@ -150,7 +150,8 @@ impl Adviser for Planner {
     }
 }
 
-fn shown(advice: foretide_planner::Advice) -> SiteAdvice {
+/// The planner's words in those of the API.
+pub fn shown(advice: foretide_planner::Advice) -> SiteAdvice {
     SiteAdvice {
         site: advice.site,
         possible: advice.possible,
