@@ -20,7 +20,7 @@ use self::worker::{Cost, JOB_FILES, SEQUENTIAL_BYTES, SMALL_READS, STEADY_READS_
 
 const FULL: Condition = Condition::On(Tier::Full);
 const LIGHT: Condition = Condition::On(Tier::Light);
-const ROUNDS: usize = 15;
+const ROUNDS: usize = 11;
 /// The training job takes seconds.
 const JOB_ROUNDS: usize = 5;
 
