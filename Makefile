@@ -5,7 +5,7 @@ TARGET := $(or $(CARGO_TARGET_DIR),target)
 # Namespaces, eBPF and passthrough need root; without it the demo runs what it can and says what root adds.
 AS_ROOT := $(shell if [ "$$(id -u)" -ne 0 ] && sudo -n true 2>/dev/null; then echo sudo -n; fi)
 
-.PHONY: demo build test test-kernels lint bench bench-collector clean-demo
+.PHONY: demo build test test-kernels pictures lint bench bench-planner bench-collector bench-api clean-demo
 
 demo:
 	scripts/install demo
@@ -18,6 +18,18 @@ build:
 test:
 	scripts/install test
 	$(CARGO) test --release --workspace
+	tests/api/schemathesis
+	clients/python/test $(TARGET)/release/foretide
+	$(AS_ROOT) tests/slurm/run $(TARGET)/release/foretide
+	dashboards/test
+	$(AS_ROOT) dashboards/test --demo $(TARGET)/release/foretide
+
+pictures:
+	$(CARGO) build --release
+	$(AS_ROOT) dashboards/test --demo $(TARGET)/release/foretide docs/pictures
+
+bench-api:
+	$(CARGO) bench -p foretide-api
 
 test-kernels:
 	scripts/test-kernels
@@ -31,3 +43,12 @@ lint:
 	$(CARGO) clippy --release --workspace --all-targets -- -D warnings
 	ebpf/check-object
 	dashboards/check-build
+
+# The planner's reference, HiGHS, is a Python wheel: its crate would compile for minutes.
+bench-planner: $(TARGET)/planner-lp/ready
+	FORETIDE_LP_PYTHON=$(abspath $(TARGET))/planner-lp/bin/python $(CARGO) bench -p foretide-planner
+
+$(TARGET)/planner-lp/ready: benches/planner-lp/requirements.txt
+	python3 -m venv $(TARGET)/planner-lp
+	$(TARGET)/planner-lp/bin/pip install --quiet -r $<
+	touch $@

@@ -5,7 +5,10 @@ use clap_complete::Shell;
 use tracing_subscriber::EnvFilter;
 
 use crate::client::{ClientError, ControlClient};
-use crate::run::{RunError, agent, cache, demo, doctor, link, mount, serve, status, trace, warm};
+use crate::run::{
+    RunError, advise, agent, cache, demo, doctor, link, mount, plan, policy, serve, simulate, slurm, status, trace,
+    warm,
+};
 
 /// Moves data toward GPUs ahead of the reads.
 #[derive(Parser, Debug)]
@@ -34,8 +37,18 @@ enum Command {
     Warm(warm::Options),
     /// Show sites, caches, warm-ups and runs.
     Status(status::Options),
+    /// Show, explain, compare, approve and pause plans.
+    Plan(plan::Options),
+    /// Ask what the borders say of a path.
+    Policy(policy::Options),
+    /// Rank sites for a job: move the data, or move the job?
+    Advise(advise::Options),
+    /// Replay recorded accesses over a topology: without a cache, with one, with Foretide, with an oracle.
+    Simulate(simulate::Options),
     /// Look into or empty this node's cache.
     Cache(cache::Options),
+    /// Stand between slurmctld and the control plane, on the host of slurmctld.
+    Slurm(slurm::Options),
     /// Say what this machine can do and what is missing.
     Doctor(doctor::Options),
     /// Print completions for a shell.
@@ -77,7 +90,8 @@ impl ControlOptions {
 
 /// Logs go to standard error, so that standard output is the command's answer alone.
 pub fn start_log(cli: &Cli) {
-    let long_running = matches!(cli.command, Command::Serve(_) | Command::Agent(_) | Command::Mount(_));
+    let long_running =
+        matches!(cli.command, Command::Serve(_) | Command::Agent(_) | Command::Mount(_) | Command::Slurm(_));
     let default = match (cli.verbose, long_running) {
         (0, false) => "warn",
         (0, true) | (1, false) => "info",
@@ -109,7 +123,12 @@ pub fn dispatch(cli: Cli) -> Result<(), RunError> {
             Command::Trace(options) => trace::run(options).await,
             Command::Warm(options) => warm::run(options).await,
             Command::Status(options) => status::run(options).await,
+            Command::Plan(options) => plan::run(options).await,
+            Command::Policy(options) => policy::run(options).await,
+            Command::Advise(options) => advise::run(options).await,
+            Command::Simulate(options) => simulate::run(options).await,
             Command::Cache(options) => cache::run(options).await,
+            Command::Slurm(options) => slurm::run(options).await,
             Command::Doctor(options) => doctor::run(&options),
             Command::Link(options) => Ok(link::run(options).await?),
             Command::Completions { .. } => Ok(()),

@@ -3,9 +3,9 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use foretide_api::{BatchTaken, Hello, List, Listings, Problem, Sites, Welcome};
+use foretide_api::{BatchTaken, Hello, List, Listings, Problem, Sites, WarmupView, WarmupWanted, Welcome};
 use foretide_flow::{
-    Assignment, Forecast, NodeId, OutcomeBatch, Profile, ReadSummary, Timestamp, Warmup, WarmupId, WarmupRequest,
+    Assignment, Forecast, NodeId, OutcomeBatch, Plan, Profile, ReadSummary, Timestamp, Warmup, WarmupId, WarmupRequest,
 };
 use reqwest::{Method, RequestBuilder, Response};
 use serde::de::DeserializeOwned;
@@ -124,6 +124,14 @@ impl ControlClient {
         self.json(self.request(Method::POST, "/v1/warmups")?.json(request)).await
     }
 
+    /// Asks for a warm-up under a key: asked again, it is the same one as it is by then.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn ask_once(&self, wanted: &WarmupWanted, key: &str) -> Result<WarmupView, ClientError> {
+        self.json(self.request(Method::POST, "/v1/warmups")?.header("idempotency-key", key).json(wanted)).await
+    }
+
     /// One warm-up; waits up to `wait_s` seconds for it to change.
     ///
     /// # Errors
@@ -138,6 +146,14 @@ impl ControlClient {
     /// [`ClientError`].
     pub async fn cancel_warmup(&self, id: &WarmupId) -> Result<Warmup, ClientError> {
         self.json(self.request(Method::DELETE, &format!("/v1/warmups/{id}"))?).await
+    }
+
+    /// A plan, or the one that holds.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn plan(&self, id: Option<&str>) -> Result<Plan, ClientError> {
+        self.json(self.request(Method::GET, &format!("/v1/plans/{}", id.unwrap_or("latest")))?).await
     }
 
     /// All sites: caches, agents, links.

@@ -24,6 +24,7 @@ const BEARER: &str = "bearer";
     components(schemas(Problem, EventView, Timestamp)),
     tags(
         (name = "warm-ups", description = "Have this there by then."),
+        (name = "placement", description = "Where data is, where it could be, what a job says that it will read."),
         (name = "plans", description = "What is moved, why, and what was decided against."),
         (name = "learned", description = "What was read, and what is expected."),
         (name = "fleet", description = "Sites, and the one switch."),

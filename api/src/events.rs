@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use axum::response::sse::{Event as Frame, KeepAlive, Sse};
 use foretide_catalog::{Catalog, CatalogError, Event, Topic};
-use foretide_flow::{NodeId, PlanId, Refusal, SiteId, Timestamp, Warmup};
+use foretide_flow::{NodeId, Plan, PlanId, Refusal, SiteId, Timestamp, Warmup};
 use futures::Stream;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore, watch};
@@ -88,6 +88,19 @@ pub enum Told {
         /// Whether prefetching is off now.
         prefetch_off: bool,
     },
+}
+
+impl Told {
+    /// That a plan was made.
+    pub fn of_plan(plan: &Plan) -> Self {
+        Self::Plan {
+            id: plan.id.clone(),
+            moves: plan.moves.len() as u64,
+            bytes: plan.moves.iter().map(|m| m.length).sum(),
+            refused: plan.refused.len() as u64,
+            left_out: plan.left_out.len() as u64,
+        }
+    }
 }
 
 /// An event as a listener gets it, in the `data` of its frame.

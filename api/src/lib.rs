@@ -1,12 +1,14 @@
 //! What agents, schedulers and the dashboard call.
 //!
 //! The API shows and takes what is written down in the [`Catalog`], and runs no model, planner or mover. Where an
-//! answer needs another room it asks a port ([`AccessSink`], [`Directory`]) that the binary plugs in. A handler
+//! answer needs another room it asks a port ([`Ports`]) that the binary plugs in. A handler
 //! only translates: it checks what came in, makes one or two calls of the catalog, and shapes the answer. All else
 //! stands once, in its own file:
 //!
 //! - `auth`: tokens, scopes, and the guard that hangs before every route; `pace`: how often one token may ask.
 //! - `extract`: from a request to values; `problem`: from an error to HTTP, as problem+json.
+//! - `wanted`: what a caller asks for, and which of it can never be; `eta`: how true the plan's times turn out.
+//! - `webhooks`: events carried to those who do not listen; `chores`: what is done without being asked.
 //! - `wait`: long polls. A handler takes the catalog's change counter, looks, and waits for the counter only if
 //!   what it saw is what the caller has already.
 //! - `events`: the event stream. One tail of recent events is shared by all listeners, so a listener costs a
@@ -16,9 +18,11 @@
 //! Every moment on the wire is in microseconds since 1970-01-01 UTC, as in `foretide-flow`.
 
 mod auth;
+mod chores;
 mod config;
 mod document;
 mod error;
+mod eta;
 mod events;
 mod extract;
 mod metrics;
@@ -27,6 +31,8 @@ mod ports;
 mod problem;
 mod routes;
 mod wait;
+mod wanted;
+mod webhooks;
 
 use std::sync::Arc;
 
@@ -34,18 +40,26 @@ use foretide_catalog::Catalog;
 use tokio::sync::watch;
 
 pub use auth::{FIRST_TOKEN, Scope, first_token, mint};
+pub use chores::keep_house;
 pub use config::Config;
 pub use document::openapi;
+pub use eta::WarmupView;
 pub use events::{EventView, Told, tell};
 pub use metrics::Metrics;
-pub use ports::{Accepted, AccessSink, Directory, Listener, Rejected};
+pub use ports::{
+    Accepted, AccessSink, Advice, Adviser, Courier, Directory, Listener, MoveChange, PlanChanges, Ports, Question,
+    Rejected, SiteAdvice,
+};
 pub use problem::{PROBLEM_JSON, Problem};
 pub use routes::agent::{BatchTaken, Hello, Listings, ListingsTaken, NextNumbers, Peer, Welcome};
 pub use routes::fleet::{AgentView, RefusalView, SiteView, Sites, Switch};
 pub use routes::house::{AuditView, Health, TokenMade, TokenView, TokenWanted, Tokens};
 pub use routes::learned::RunView;
+pub use routes::placement::{AdviceWanted, Announced, OrderWanted};
 pub use routes::plans::{MoveView, PlanLine};
+pub use routes::policy::{Policy, SiteVerdict};
 pub use routes::{List, router};
+pub use wanted::{WarmupChange, WarmupWanted};
 
 /// Everything that handlers need. Cheap to clone.
 #[derive(Clone)]
@@ -54,7 +68,11 @@ pub struct Api {
     directory: Arc<dyn Directory>,
     accesses: Arc<dyn AccessSink>,
     listener: Arc<dyn Listener>,
+    adviser: Arc<dyn Adviser>,
+    courier: Arc<dyn Courier>,
     config: Arc<Config>,
+    calibration: Arc<eta::Calibration>,
+    hooks: Arc<webhooks::Register>,
     metrics: Arc<Metrics>,
     events: Arc<events::Tail>,
     census: Arc<routes::agent::CensusLists>,
@@ -65,15 +83,11 @@ pub struct Api {
 impl Api {
     /// Composes the API. When `stop` becomes true (or its sender is gone), long polls and event streams end, so that
     /// a server can shut down.
-    pub fn new(
-        config: Config,
-        catalog: Arc<dyn Catalog>,
-        directory: Arc<dyn Directory>,
-        accesses: Arc<dyn AccessSink>,
-        listener: Arc<dyn Listener>,
-        stop: watch::Receiver<bool>,
-    ) -> Self {
+    pub fn new(config: Config, catalog: Arc<dyn Catalog>, ports: Ports, stop: watch::Receiver<bool>) -> Self {
+        let Ports { directory, accesses, listener, adviser, courier } = ports;
         Self {
+            calibration: Arc::default(),
+            hooks: Arc::new(webhooks::Register::new(Arc::clone(&catalog))),
             events: Arc::new(events::Tail::new(Arc::clone(&catalog), &config)),
             census: Arc::default(),
             pace: Arc::new(pace::Pace::new(&config)),
@@ -83,6 +97,8 @@ impl Api {
             directory,
             accesses,
             listener,
+            adviser,
+            courier,
             stop,
         }
     }

@@ -1,10 +1,14 @@
 //! What the API needs of other rooms. It imports none of them: the binary plugs each in.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use foretide_flow::{Listing, Mode, NodeId, OutcomeBatch, Ruleset, Topology};
+use foretide_catalog::{CatalogError, ResidentFile};
+use foretide_flow::{
+    FilePath, Forecast, Listing, Mode, Move, NodeId, OutcomeBatch, Plan, Ruleset, SiteId, Timestamp, Topology, VolumeId,
+};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -72,6 +76,126 @@ pub trait Listener: Send + Sync {
     /// Directories became known.
     async fn listings(&self, listings: Vec<Listing>);
 
-    /// Moves ended, files were read or evicted. Not called for a batch that came before.
-    async fn outcomes(&self, batch: OutcomeBatch);
+    /// Moves ended, files were read or evicted; `resident` are the files of the batch's site of which more or less is
+    /// there than before. Not called for a batch that came before.
+    async fn outcomes(&self, batch: OutcomeBatch, resident: Vec<ResidentFile>);
+
+    /// A job told what it will read.
+    async fn announced(&self, forecast: Forecast);
+}
+
+/// Where could a job run, or this data be?
+#[derive(Clone, Debug, PartialEq)]
+pub struct Question {
+    /// Of which volume.
+    pub volume: VolumeId,
+    /// Files or directories with all below.
+    pub paths: Vec<FilePath>,
+    /// Candidates; all sites with a cache, and the volume's own, if empty.
+    pub sites: Vec<SiteId>,
+    /// Accelerators that are free at a site, where the asker knows.
+    pub free_accelerators: BTreeMap<SiteId, u32>,
+}
+
+/// Candidates for a [`Question`], the best first.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Advice {
+    /// Files that the question covers, as far as they are known.
+    pub files: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Whether all of them are known; if not, there may be more.
+    pub complete: bool,
+    /// The candidates; those that cannot be come last, with the reason.
+    pub sites: Vec<SiteAdvice>,
+}
+
+/// What one candidate means.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct SiteAdvice {
+    /// Where.
+    pub site: SiteId,
+    /// Whether it can be there at all.
+    pub possible: bool,
+    /// The residency rule that forbids it, if one does.
+    pub rule: Option<String>,
+    /// Bytes that are missing there.
+    pub missing_bytes: u64,
+    /// Seconds until all of it is there, with even odds.
+    pub ready_p50_s: f64,
+    /// Seconds until all of it is there, nine times in ten.
+    pub ready_p90_s: f64,
+    /// Money for bringing it there.
+    pub cost: f64,
+    /// Seconds that a job stalls in all if it starts now and reads everything once while it comes.
+    pub stall_now_s: f64,
+    /// Accelerators that are free there, if known.
+    pub free_accelerators: Option<u32>,
+    /// Money of waiting and moving, by which candidates are ranked.
+    pub price: f64,
+    /// In words.
+    pub reason: String,
+}
+
+/// How one plan differs from an earlier one.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct PlanChanges {
+    /// Moves that are new.
+    pub added: Vec<Move>,
+    /// Moves that are gone: done, or no longer wanted.
+    pub removed: Vec<Move>,
+    /// Moves whose source or start differs, as the later plan has them.
+    pub changed: Vec<MoveChange>,
+    /// Moves that stayed as they were.
+    pub kept: u64,
+}
+
+/// A move that a later plan has otherwise.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct MoveChange {
+    /// As the later plan has it.
+    #[serde(flatten)]
+    pub now: Move,
+    /// When it was to start before.
+    pub start_before: Timestamp,
+}
+
+/// Answers at once from what is known: the planner's arithmetic and words, no plan of its own.
+#[async_trait]
+pub trait Adviser: Send + Sync {
+    /// Everything that a plan says of a file, or of a directory and what is below it, in words.
+    fn explain(&self, plan: &Plan, path: &FilePath) -> String;
+
+    /// How `after` differs from `before`.
+    fn changes(&self, before: &Plan, after: &Plan) -> PlanChanges;
+
+    /// The candidates, the best first.
+    ///
+    /// # Errors
+    /// The catalog's.
+    async fn advise(&self, question: Question, now: Timestamp) -> Result<Advice, CatalogError>;
+}
+
+/// Carries a webhook's message to its receiver.
+#[async_trait]
+pub trait Courier: Send + Sync {
+    /// Posts a body of JSON and answers the receiver's status.
+    ///
+    /// # Errors
+    /// Why no answer came, in words.
+    async fn post(&self, url: &str, headers: &[(&'static str, String)], body: Vec<u8>) -> Result<u16, String>;
+}
+
+/// All of them.
+pub struct Ports {
+    /// Topology and rules.
+    pub directory: Arc<dyn Directory>,
+    /// Where access batches go.
+    pub accesses: Arc<dyn AccessSink>,
+    /// Who is told what agents and jobs reported.
+    pub listener: Arc<dyn Listener>,
+    /// Who answers where something could be.
+    pub adviser: Arc<dyn Adviser>,
+    /// Who carries webhooks.
+    pub courier: Arc<dyn Courier>,
 }

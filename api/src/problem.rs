@@ -138,6 +138,7 @@ fn listing_of(what: &str) -> &'static str {
         "profile" => "/v1/profiles",
         "site" => "/v1/sites",
         "token" => "/v1/tokens",
+        "webhook" => "/v1/webhooks",
         "agent" => "/v1/sites, and say hello with POST /v1/agent/hello",
         _ => "/v1/openapi.json",
     }

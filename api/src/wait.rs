@@ -3,7 +3,6 @@
 use std::future::Future;
 use std::time::Duration;
 
-use axum::Json;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use foretide_catalog::Topic;
@@ -75,15 +74,18 @@ pub(crate) fn matches_etag(known: Option<&str>, etag: &str) -> bool {
 
 /// A value with its tag; `304 Not Modified` if the caller has it.
 pub(crate) fn tagged<T: Serialize>(value: &T, etag: &str, known: Option<&str>) -> Response {
-    let mut response =
-        if matches_etag(known, etag) { StatusCode::NOT_MODIFIED.into_response() } else { Json(value).into_response() };
+    tagged_json(serde_json::to_vec(value).unwrap_or_default(), etag, known)
+}
+
+/// The same for what is JSON already.
+pub(crate) fn tagged_json(json: Vec<u8>, etag: &str, known: Option<&str>) -> Response {
+    let mut response = if matches_etag(known, etag) {
+        StatusCode::NOT_MODIFIED.into_response()
+    } else {
+        ([(header::CONTENT_TYPE, "application/json")], json).into_response()
+    };
     if let Ok(tag) = HeaderValue::from_str(etag) {
         response.headers_mut().insert(header::ETAG, tag);
     }
     response
-}
-
-/// The tag of a value as it goes out.
-pub(crate) fn etag_of_value<T: Serialize>(value: &T) -> String {
-    etag_of(&serde_json::to_vec(value).unwrap_or_default())
 }

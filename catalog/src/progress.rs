@@ -1,22 +1,22 @@
 //! How states follow from one another: of warm-ups and of moves. Pure, and the same for every store.
 
-use foretide_flow::{MoveState, Timestamp, Warmup, WarmupState};
+use foretide_flow::{MoveState, Promised, Timestamp, Warmup, WarmupState};
 
 use crate::WarmupUpdate;
 
 /// Whether a warm-up is over.
 pub(crate) fn is_over(state: WarmupState) -> bool {
-    matches!(state, WarmupState::Failed | WarmupState::Cancelled)
+    matches!(state, WarmupState::Failed | WarmupState::Cancelled | WarmupState::Expired)
 }
 
 /// Whether `to` may follow `from`. See [`Warmups`](crate::Warmups) for the picture.
 fn follows(from: WarmupState, to: WarmupState) -> bool {
-    use WarmupState::{Cancelled, Degraded, Failed, Moving, Planned, Queued, Ready};
+    use WarmupState::{Cancelled, Degraded, Expired, Failed, Moving, Partial, Planned, Queued, Ready};
     match (from, to) {
-        (Failed | Cancelled, _) | (Ready, Failed) => false,
-        (_, Cancelled | Failed) => true,
-        (Queued, Planned | Moving | Ready) | (Planned, Moving | Ready) | (Moving | Degraded, Ready) => true,
-        (Ready, Degraded) => true,
+        (Failed | Cancelled | Expired, _) | (Ready, Failed) => false,
+        (_, Cancelled | Failed | Expired) => true,
+        (Queued, Planned | Moving | Partial | Ready) | (Planned, Moving | Partial | Ready) => true,
+        (Moving, Partial | Ready) | (Partial | Degraded, Ready) | (Partial | Ready, Degraded) => true,
         _ => false,
     }
 }
@@ -43,14 +43,32 @@ pub(crate) fn settle(warmup: &Warmup, counted_bytes: Option<u64>, at: Timestamp)
                 next.ready_at.get_or_insert(at);
             }
         }
-        (required, WarmupState::Ready | WarmupState::Degraded) => {
-            next.state = WarmupState::Degraded;
-            next.resident_bytes = capped;
-            next.why = required.map(|r| format!("{counted} of {r} bytes are resident at {}", warmup.request.site));
+        (required, WarmupState::Ready | WarmupState::Degraded) => degrade(&mut next, required, counted, capped),
+        // Who was told that it can begin is told when that is no longer so.
+        (required, WarmupState::Partial) if capped < warmup.resident_bytes => {
+            degrade(&mut next, required, counted, capped);
         }
-        _ => next.resident_bytes = warmup.resident_bytes.max(capped),
+        (required, _) => {
+            next.resident_bytes = warmup.resident_bytes.max(capped);
+            if is_enough_to_begin(&next, required) {
+                next.state = WarmupState::Partial;
+                next.why = None;
+            }
+        }
     }
     next
+}
+
+fn degrade(next: &mut Warmup, required: Option<u64>, counted: u64, capped: u64) {
+    next.state = WarmupState::Degraded;
+    next.resident_bytes = capped;
+    next.why = required.map(|r| format!("{counted} of {r} bytes are resident at {}", next.request.site));
+}
+
+/// Whether the share that was asked for is there. `resident_bytes` stands in for the count: it only grew with it.
+fn is_enough_to_begin(warmup: &Warmup, required: Option<u64>) -> bool {
+    let (Some(required), Some(share)) = (required, warmup.request.min_fraction) else { return false };
+    warmup.resident_bytes > 0 && warmup.resident_bytes as f64 >= required as f64 * share
 }
 
 /// Applies what became known; an error says why it may not be so.
@@ -64,9 +82,19 @@ pub(crate) fn update(
     if let Some((bytes, files)) = update.required.filter(|_| !is_over(warmup.state)) {
         next.required_bytes = Some(bytes);
         next.required_files = Some(files);
+        if let Some(most) =
+            warmup.request.max_bytes.filter(|most| bytes > *most && follows(warmup.state, WarmupState::Failed))
+        {
+            next.why = Some(format!("it covers {bytes} bytes, more than the {most} that it may"));
+            return Ok(Warmup { state: WarmupState::Failed, ..next });
+        }
     }
     if let Some(eta) = update.eta.filter(|_| !is_over(warmup.state)) {
         next.eta = eta;
+        next.promised = next.promised.or(eta.map(|eta| Promised { at, eta }));
+    }
+    if let Some(terms) = update.terms.as_ref().filter(|_| !is_over(warmup.state)) {
+        terms.apply(&mut next.request);
     }
     let mut next = settle(&next, counted_bytes, at);
     if let Some(why) = &update.why {
@@ -75,7 +103,7 @@ pub(crate) fn update(
     match update.state {
         None => Ok(next),
         Some(to) if to == next.state => Ok(next),
-        Some(to @ (WarmupState::Ready | WarmupState::Degraded)) => {
+        Some(to @ (WarmupState::Partial | WarmupState::Ready | WarmupState::Degraded)) => {
             Err(format!("{to:?} follows from the store's count alone, and that does not say so"))
         }
         Some(to) if follows(next.state, to) => Ok(Warmup { state: to, ..next }),
@@ -111,14 +139,8 @@ mod tests {
     use proptest::prelude::*;
 
     fn queued() -> Warmup {
-        let request = WarmupRequest {
-            volume: VolumeId::new("v").unwrap(),
-            paths: vec![FilePath::root()],
-            site: SiteId::new("s").unwrap(),
-            need_by: None,
-            pin_until: None,
-            label: String::new(),
-        };
+        let (volume, site) = (VolumeId::new("v").unwrap(), SiteId::new("s").unwrap());
+        let request = WarmupRequest::new(volume, vec![FilePath::root()], site);
         Warmup {
             id: WarmupId::from("w"),
             request,
@@ -129,6 +151,7 @@ mod tests {
             required_files: None,
             resident_bytes: 0,
             eta: None,
+            promised: None,
             ready_at: None,
         }
     }
@@ -143,6 +166,31 @@ mod tests {
         assert_eq!(update(&w, &ready, Some(10), Timestamp(1)).unwrap().state, WarmupState::Ready);
     }
 
+    #[test]
+    fn partial_is_as_true_as_ready() {
+        let mut w = queued();
+        w.required_bytes = Some(100);
+        w.request.min_fraction = Some(0.5);
+        let after = |w: &Warmup, count| settle(w, Some(count), Timestamp(1));
+        let below = after(&w, 49);
+        assert_eq!((below.state, below.resident_bytes), (WarmupState::Queued, 49));
+        let enough = after(&below, 50);
+        assert_eq!(enough.state, WarmupState::Partial);
+        let fallen = after(&enough, 49);
+        assert_eq!((fallen.state, fallen.resident_bytes), (WarmupState::Degraded, 49), "who began is told");
+        assert_eq!(after(&fallen, 100).state, WarmupState::Ready);
+    }
+
+    #[test]
+    fn what_covers_more_than_it_may_fails_with_both_numbers() {
+        let mut w = queued();
+        w.request.max_bytes = Some(10);
+        let known = WarmupUpdate { required: Some((11, 2)), ..WarmupUpdate::default() };
+        let failed = update(&w, &known, None, Timestamp(1)).unwrap();
+        assert_eq!(failed.state, WarmupState::Failed);
+        assert_eq!(failed.why.as_deref(), Some("it covers 11 bytes, more than the 10 that it may"));
+    }
+
     #[derive(Clone, Debug)]
     enum Step {
         Count(u64),
@@ -151,7 +199,7 @@ mod tests {
     }
 
     fn any_step() -> impl Strategy<Value = Step> {
-        use WarmupState::{Cancelled, Degraded, Failed, Moving, Planned, Queued, Ready};
+        use WarmupState::{Cancelled, Degraded, Expired, Failed, Moving, Partial, Planned, Queued, Ready};
         let state = prop_oneof![
             Just(Queued),
             Just(Planned),
@@ -159,7 +207,9 @@ mod tests {
             Just(Ready),
             Just(Degraded),
             Just(Failed),
-            Just(Cancelled)
+            Just(Cancelled),
+            Just(Expired),
+            Just(Partial)
         ];
         prop_oneof![
             4 => (0u64..12).prop_map(Step::Count),
@@ -173,8 +223,14 @@ mod tests {
     proptest! {
         /// Promise C, and progress that never goes back but by becoming degraded; what is over stays over.
         #[test]
-        fn whatever_happens_states_only_follow(steps in proptest::collection::vec(any_step(), 0..40)) {
+        fn whatever_happens_states_only_follow(
+            steps in proptest::collection::vec(any_step(), 0..40),
+            min_fraction in proptest::option::of(0.2..=1.0),
+            max_bytes in proptest::option::of(4u64..12),
+        ) {
             let (mut w, mut counted) = (queued(), None);
+            w.request.min_fraction = min_fraction;
+            w.request.max_bytes = max_bytes;
             for (i, s) in steps.into_iter().enumerate() {
                 let at = Timestamp(i as i64);
                 let next = match s {
@@ -184,7 +240,7 @@ mod tests {
                 };
                 // The count may take its step before what was asked.
                 let step = |from, to| from == to || follows(from, to);
-                let mids = [w.state, WarmupState::Ready, WarmupState::Degraded];
+                let mids = [w.state, WarmupState::Partial, WarmupState::Ready, WarmupState::Degraded];
                 prop_assert!(mids.into_iter().any(|mid| step(w.state, mid) && step(mid, next.state)));
                 let enough = next.required_bytes.is_some_and(|r| counted.is_some_and(|c| c >= r));
                 prop_assert_eq!(next.state == WarmupState::Ready, enough && !is_over(next.state));

@@ -1,7 +1,7 @@
 //! What was asked for, and how far it is.
 
 use async_trait::async_trait;
-use foretide_flow::{SiteId, Timestamp, Warmup, WarmupId, WarmupState};
+use foretide_flow::{SiteId, Timestamp, Warmup, WarmupId, WarmupRequest, WarmupState};
 
 use crate::{CatalogError, Page, Result, limits};
 
@@ -35,16 +35,43 @@ pub struct WarmupUpdate {
     pub required: Option<(u64, u64)>,
     /// When it is expected to be ready; `Some(None)` if nobody can say.
     pub eta: Option<Option<Timestamp>>,
+    /// Other terms than those first asked for.
+    pub terms: Option<NewTerms>,
+}
+
+/// What of a request may be asked for anew; an absent field stays, `Some(None)` takes the term away.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct NewTerms {
+    /// Its soft deadline.
+    pub need_by: Option<Option<Timestamp>>,
+    /// Its hard end.
+    pub expire_at: Option<Option<Timestamp>>,
+    /// How long it is kept at least.
+    pub pin_until: Option<Option<Timestamp>>,
+    /// Its words for people.
+    pub label: Option<String>,
+}
+
+impl NewTerms {
+    pub(crate) fn apply(&self, request: &mut WarmupRequest) {
+        request.need_by = self.need_by.unwrap_or(request.need_by);
+        request.expire_at = self.expire_at.unwrap_or(request.expire_at);
+        request.pin_until = self.pin_until.unwrap_or(request.pin_until);
+        if let Some(label) = &self.label {
+            request.label.clone_from(label);
+        }
+    }
 }
 
 /// Warm-ups.
 ///
 /// ```text
-/// Queued -> Planned -> Moving -> Ready <-> Degraded        any of these -> Cancelled
-///    \---------\----------\------------------\-> Failed
+/// Queued -> Planned -> Moving -> Partial -> Ready <-> Degraded        any of these -> Cancelled, Expired
+///    \---------\----------\---------\------------------\-> Failed
 /// ```
 /// A step may be skipped, none is taken back. `Ready` means that the site's store counted at least the required
-/// bytes (promise C), and is set by that count. Progress, `resident_bytes`, falls in one case only: the state
+/// bytes, `Partial` at least the share that was asked for (promise C); both are set by that count. A `Partial` one
+/// whose count falls is `Degraded`. Progress, `resident_bytes`, falls in one case only: the state
 /// becomes, or is, `Degraded`.
 #[async_trait]
 pub trait Warmups: Send + Sync {

@@ -39,4 +39,4 @@ pub use policy::{Effect, Mode, Rule, Ruleset, RulesetError, Verdict};
 pub use profile::{Calendar, ExtentHabit, OrderHabit, PathTemplate, Profile};
 pub use topology::{CacheSpec, Link, Site, Topology, TopologyError, Volume};
 pub use units::{BitsPerSecond, Timestamp};
-pub use warmup::{Warmup, WarmupRequest, WarmupState};
+pub use warmup::{OnUnready, Promised, Warmup, WarmupRequest, WarmupState};

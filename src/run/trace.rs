@@ -247,7 +247,10 @@ fn write_batches(collector: &Collector, out: &Path, ended: &AtomicBool) -> Resul
 }
 
 /// All batches of files and folders, in order of name.
-fn read_all(recordings: &[PathBuf]) -> Result<Vec<AccessBatch>, RunError> {
+///
+/// # Errors
+/// A file that cannot be read, or is no recording.
+pub fn read_all(recordings: &[PathBuf]) -> Result<Vec<AccessBatch>, RunError> {
     let named = |path: &Path, e: &dyn std::fmt::Display| RunError::Told(format!("{}: {e}", path.display()));
     let mut files = Vec::new();
     for path in recordings {

@@ -74,13 +74,18 @@ pub async fn run(options: Options) -> Result<(), RunError> {
             let now = Timestamp::now();
             let paths = if paths.is_empty() { vec![FilePath::root()] } else { paths };
             let need_by = within.map(|t| now + t);
-            let request = WarmupRequest { volume, paths, site, need_by, pin_until: pin.map(|t| now + t), label };
+            let request = WarmupRequest {
+                need_by,
+                pin_until: pin.map(|t| now + t),
+                label,
+                ..WarmupRequest::new(volume, paths, site)
+            };
             let mut warmup = control.ask_warmup(&request).await?;
             while wait && !is_final(warmup.state) {
                 tokio::time::sleep(LOOK_EVERY).await;
                 warmup = control.warmup(&warmup.id).await?;
             }
-            if matches!(warmup.state, WarmupState::Failed) {
+            if matches!(warmup.state, WarmupState::Failed | WarmupState::Expired) {
                 return Err(RunError::Told(format!("{}: {}", warmup.id, warmup.why.unwrap_or_default())));
             }
             vec![warmup]
@@ -98,7 +103,7 @@ pub async fn run(options: Options) -> Result<(), RunError> {
 }
 
 fn is_final(state: WarmupState) -> bool {
-    matches!(state, WarmupState::Ready | WarmupState::Failed | WarmupState::Cancelled)
+    matches!(state, WarmupState::Ready | WarmupState::Failed | WarmupState::Cancelled | WarmupState::Expired)
 }
 
 /// A warm-up on one line.

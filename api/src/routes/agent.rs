@@ -23,13 +23,13 @@ use utoipa::openapi::schema::{ObjectBuilder, Type};
 use utoipa::openapi::{RefOr, Schema};
 use utoipa::{IntoParams, PartialSchema, ToSchema};
 
-use super::warmups::names;
 use crate::Api;
 use crate::error::ApiError;
 use crate::events::{Told, tell};
 use crate::extract::{Query, Report, must_be, read, record_number};
 use crate::ports::{Accepted, Rejected};
 use crate::wait::{self, Seen};
+use crate::wanted::{unknown_site, unknown_volume};
 
 /// The media type of an access batch.
 const PARQUET: &str = "application/vnd.apache.parquet";
@@ -181,13 +181,11 @@ fn is_host_and_port(address: &str) -> bool {
 }
 
 fn known_site(site: &SiteId, topology: &Topology) -> Result<(), ApiError> {
-    let unknown = || ApiError::UnknownSite { site: site.clone(), known: names(topology.sites.keys()) };
-    topology.sites.get(site).map(drop).ok_or_else(unknown)
+    topology.sites.get(site).map(drop).ok_or_else(|| unknown_site(site, topology))
 }
 
 fn known_volume<'t>(volume: &VolumeId, topology: &'t Topology) -> Result<&'t foretide_flow::Volume, ApiError> {
-    let unknown = || ApiError::UnknownVolume { volume: volume.clone(), known: names(topology.volumes.keys()) };
-    topology.volumes.get(volume).ok_or_else(unknown)
+    topology.volumes.get(volume).ok_or_else(|| unknown_volume(volume, topology))
 }
 
 async fn welcome(api: &Api, node: &NodeId, now: Timestamp) -> Result<Welcome, ApiError> {
@@ -294,7 +292,7 @@ pub(crate) async fn outcomes(
         if !batch.outcomes.is_empty() {
             tell(catalog, &told_of(&batch), now).await?;
         }
-        api.listener.outcomes(batch).await;
+        api.listener.outcomes(batch, recorded.resident).await;
     }
     Ok(Json(BatchTaken { new: recorded.new }))
 }
@@ -441,8 +439,14 @@ impl CensusLists {
 }
 
 /// States in which somebody wants to know how much is there.
-const COUNTED: [WarmupState; 5] =
-    [WarmupState::Queued, WarmupState::Planned, WarmupState::Moving, WarmupState::Ready, WarmupState::Degraded];
+const COUNTED: [WarmupState; 6] = [
+    WarmupState::Queued,
+    WarmupState::Planned,
+    WarmupState::Moving,
+    WarmupState::Partial,
+    WarmupState::Ready,
+    WarmupState::Degraded,
+];
 
 async fn census_requests(api: &Api, site: &SiteId) -> Result<Vec<CensusRequest>, ApiError> {
     let filter = WarmupFilter { site: Some(site.clone()), states: COUNTED.to_vec() };

@@ -185,13 +185,7 @@ pub(crate) async fn make_token(
 }
 
 fn check_token(wanted: &TokenWanted, now: Timestamp) -> Result<(), ApiError> {
-    let name = &wanted.name;
-    let letters = name.bytes().all(|b| b.is_ascii_alphanumeric() || b"._@-".contains(&b));
-    if !(1..=TOKEN_NAME_MAX_BYTES).contains(&name.len()) || !letters {
-        return Err(ApiError::WrongShape(format!(
-            "name {name:?}: use 1 to {TOKEN_NAME_MAX_BYTES} letters, digits, '.', '_', '@', '-'"
-        )));
-    }
+    check_name(&wanted.name)?;
     if wanted.scopes.is_empty() {
         return Err(ApiError::WrongShape("scopes is empty: name at least one of read, warm, admin, agent".into()));
     }
@@ -199,6 +193,17 @@ fn check_token(wanted: &TokenWanted, now: Timestamp) -> Result<(), ApiError> {
         Some(at) => Err(ApiError::in_the_past("expires_at", at, now)),
         None => Ok(()),
     }
+}
+
+/// Whether a token or a webhook may be called so.
+pub(super) fn check_name(name: &str) -> Result<(), ApiError> {
+    let letters = name.bytes().all(|b| b.is_ascii_alphanumeric() || b"._@-".contains(&b));
+    if (1..=TOKEN_NAME_MAX_BYTES).contains(&name.len()) && letters {
+        return Ok(());
+    }
+    Err(ApiError::WrongShape(format!(
+        "name {name:?}: use 1 to {TOKEN_NAME_MAX_BYTES} letters, digits, '.', '_', '@', '-'"
+    )))
 }
 
 /// Revoke a token, at once.
@@ -220,7 +225,7 @@ pub(crate) async fn revoke_token(
     Ok(StatusCode::NO_CONTENT)
 }
 
-async fn note(api: &Api, caller: Caller, what: &str, detail: Value, at: Timestamp) -> Result<(), ApiError> {
+pub(super) async fn note(api: &Api, caller: Caller, what: &str, detail: Value, at: Timestamp) -> Result<(), ApiError> {
     let entry = AuditEntry { at, who: caller.name, what: what.into(), detail };
     Ok(api.catalog.append_audit(&entry).await.map(drop)?)
 }

@@ -4,8 +4,11 @@ pub(crate) mod agent;
 pub(crate) mod fleet;
 pub(crate) mod house;
 pub(crate) mod learned;
+pub(crate) mod placement;
 pub(crate) mod plans;
+pub(crate) mod policy;
 mod warmups;
+pub(crate) mod webhooks;
 
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
@@ -61,6 +64,8 @@ fn groups() -> Vec<(Option<Scope>, OpenApiRouter<Api>)> {
         .routes(routes!(plans::list))
         .routes(routes!(plans::latest))
         .routes(routes!(plans::one))
+        .routes(routes!(plans::explain))
+        .routes(routes!(plans::changes))
         .routes(routes!(plans::moves))
         .routes(routes!(learned::forecasts))
         .routes(routes!(learned::forecast))
@@ -70,15 +75,27 @@ fn groups() -> Vec<(Option<Scope>, OpenApiRouter<Api>)> {
         .routes(routes!(fleet::sites))
         .routes(routes!(fleet::refusals))
         .routes(routes!(fleet::switch))
+        .routes(routes!(policy::policy))
+        .routes(routes!(policy::verdicts))
+        .routes(routes!(placement::advise))
+        .routes(routes!(placement::files))
+        .routes(routes!(placement::whereabouts))
         .routes(routes!(house::events))
         .routes(routes!(house::metrics));
-    let warm = OpenApiRouter::default().routes(routes!(warmups::ask)).routes(routes!(warmups::cancel));
+    let warm = OpenApiRouter::default()
+        .routes(routes!(warmups::ask))
+        .routes(routes!(warmups::change))
+        .routes(routes!(warmups::cancel))
+        .routes(routes!(placement::announce));
     let admin = OpenApiRouter::default()
         .routes(routes!(fleet::throw_switch))
         .routes(routes!(house::tokens))
         .routes(routes!(house::make_token))
         .routes(routes!(house::revoke_token))
-        .routes(routes!(house::audit));
+        .routes(routes!(house::audit))
+        .routes(routes!(webhooks::webhooks))
+        .routes(routes!(webhooks::make))
+        .routes(routes!(webhooks::remove));
     let agents = OpenApiRouter::default()
         .routes(routes!(agent::hello))
         .routes(routes!(agent::accesses))

@@ -1,11 +1,13 @@
 //! Plans and their moves, as they are written down.
 
+use std::sync::Arc;
+
 use axum::Json;
 use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::response::Response;
 use foretide_catalog::{MoveFilter, MoveRecord, PlanSummary, Topic};
-use foretide_flow::{Move, MoveState, Plan, PlanId, SiteId, Timestamp, VolumeId, WarmupId, WorkloadId};
+use foretide_flow::{FilePath, Move, MoveState, Plan, PlanId, SiteId, Timestamp, VolumeId, WarmupId, WorkloadId};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
@@ -13,6 +15,7 @@ use super::{List, page_size};
 use crate::Api;
 use crate::error::ApiError;
 use crate::extract::{Path, Query, commas, record_number};
+use crate::ports::PlanChanges;
 use crate::wait::{self, Seen};
 
 /// A plan in one line.
@@ -134,6 +137,73 @@ pub(crate) async fn latest(
     ))]
 pub(crate) async fn one(State(api): State<Api>, Path(id): Path<PlanId>) -> Result<Json<Plan>, ApiError> {
     api.catalog.plan(&id).await?.map(Json).ok_or_else(|| ApiError::not_found("plan", &id))
+}
+
+/// What is asked about.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct ExplainQuery {
+    /// A file, or a directory with all below; the whole plan if absent.
+    #[serde(default)]
+    path: FilePath,
+}
+
+/// A plan's words.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Explanation {
+    /// The plan.
+    pub plan: PlanId,
+    /// For people; line by line a move, a refusal, or what was left out.
+    pub text: String,
+}
+
+/// Why a plan moves, refuses or leaves out what lies at a path.
+#[utoipa::path(get, path = "/v1/plans/{id}/explain", tag = "plans", operation_id = "explain_plan",
+    params(("id" = PlanId, Path), ExplainQuery),
+    responses(
+        (status = 200, description = "In words.", body = Explanation),
+        (status = 404, description = "There is no such plan, or it is no longer kept.",
+         body = crate::Problem, content_type = "application/problem+json"),
+    ))]
+pub(crate) async fn explain(
+    State(api): State<Api>,
+    Path(id): Path<PlanId>,
+    Query(query): Query<ExplainQuery>,
+) -> Result<Json<Explanation>, ApiError> {
+    let plan = api.catalog.plan(&id).await?.ok_or_else(|| ApiError::not_found("plan", &id))?;
+    let text = api.adviser.explain(&plan, &query.path);
+    Ok(Json(Explanation { plan: id, text }))
+}
+
+/// Compared with which plan.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct ChangesQuery {
+    /// The earlier plan.
+    since: PlanId,
+}
+
+/// How a plan differs from an earlier one.
+#[utoipa::path(get, path = "/v1/plans/{id}/changes", tag = "plans", operation_id = "plan_changes",
+    params(("id" = PlanId, Path), ChangesQuery),
+    responses(
+        (status = 200, description = "What is new, gone, otherwise.", body = PlanChanges),
+        (status = 404, description = "One of the plans is not there, or no longer kept.",
+         body = crate::Problem, content_type = "application/problem+json"),
+    ))]
+pub(crate) async fn changes(
+    State(api): State<Api>,
+    Path(id): Path<PlanId>,
+    Query(query): Query<ChangesQuery>,
+) -> Result<Json<PlanChanges>, ApiError> {
+    let plan = |id: PlanId| {
+        let catalog = Arc::clone(&api.catalog);
+        async move { catalog.plan(&id).await?.ok_or_else(|| ApiError::not_found("plan", &id)) }
+    };
+    let (before, after) = (plan(query.since).await?, plan(id).await?);
+    Ok(Json(api.adviser.changes(&before, &after)))
 }
 
 /// Which moves are listed.

@@ -1,47 +1,56 @@
-//! Warm-ups: ask, see, wait, take back.
-//!
-//! The door refuses what can never be: unknown names, moments in the past, and data that a rule forbids at that
-//! site wholly ([`forbidden_outright`]). Where a rule speaks of some files only, the planner decides file by file,
-//! and the warm-up says what was left out.
+//! Warm-ups: ask, see, wait, change, take back. What is asked for is judged in [`wanted`](crate::wanted).
 
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
-use foretide_catalog::{AuditEntry, Topic, WarmupFilter};
-use foretide_flow::{
-    Effect, FilePath, Refusal, Ruleset, SiteId, Timestamp, Topology, Warmup, WarmupId, WarmupRequest, WarmupState,
-};
-use serde::Deserialize;
+use foretide_catalog::{AuditEntry, NewTerms, Topic, WarmupFilter};
+use foretide_flow::{FilePath, Refusal, SiteId, Timestamp, Topology, Warmup, WarmupId, WarmupRequest, WarmupState};
+use serde::{Deserialize, Serialize};
 use serde_json::json;
-use utoipa::IntoParams;
+use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
 use super::{List, page_size};
 use crate::Api;
 use crate::auth::Caller;
 use crate::error::ApiError;
+use crate::eta::{WarmupView, is_over};
 use crate::events::{Told, tell};
 use crate::extract::{Body, Path, Query, commas, record_number, text_header};
+use crate::ports::{Advice, Question};
 use crate::wait::{self, Seen};
+use crate::wanted::{
+    Selection, WarmupChange, WarmupWanted, check_change, check_site, check_terms, forbidden_outright, request_of,
+    select,
+};
 
 /// The header by which a request that is sent twice counts once.
 const IDEMPOTENCY_KEY: &str = "idempotency-key";
 /// Bytes of such a key: a UUID with a prefix, or a job's name, fits.
 const KEY_MAX_BYTES: usize = 200;
-/// Bytes of a label: a line for people.
-const LABEL_MAX_BYTES: usize = 1000;
+
+/// What a warm-up would bring.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct WarmupPreview {
+    /// The request that would be kept.
+    pub request: WarmupRequest,
+    /// Bytes, times and money at its site.
+    pub advice: Advice,
+}
 
 /// Ask for data to be at a site by a time.
 ///
 /// Answers at once with an id; `GET /v1/warmups/{id}?wait_s=` waits for it. The same `Idempotency-Key` with the same
-/// body answers with the same warm-up, as it is now.
+/// body answers with the same warm-up, as it is now. With `dry_run` nothing is kept: the answer says what it would
+/// bring, by when and at what cost.
 #[utoipa::path(
-    post, path = "/v1/warmups", tag = "warm-ups", request_body = WarmupRequest,
+    post, path = "/v1/warmups", tag = "warm-ups", request_body = WarmupWanted,
     params(("Idempotency-Key" = Option<String>, Header, description = "Names the request: sent twice, it counts once.",
             pattern = "^[!-~]{1,200}$")),
     responses(
-        (status = 202, description = "Taken. `Location` names it.", body = Warmup,
+        (status = 200, description = "`dry_run`: what it would bring.", body = WarmupPreview),
+        (status = 202, description = "Taken. `Location` names it.", body = WarmupView,
          headers(("location" = String, description = "The warm-up's address."))),
         (status = 403, description = "A residency rule forbids all of it, or the token lacks the scope `warm`.",
          body = crate::Problem, content_type = "application/problem+json"),
@@ -55,21 +64,35 @@ pub(crate) async fn ask(
     State(api): State<Api>,
     Extension(caller): Extension<Caller>,
     headers: HeaderMap,
-    Body(request): Body<WarmupRequest>,
+    Body(wanted): Body<WarmupWanted>,
 ) -> Result<Response, ApiError> {
     let now = Timestamp::now();
     let key = key_of(&headers, &caller)?;
     let id = id_of(key.as_deref());
-    if key.is_some()
+    let hash = wanted_hash(&wanted);
+    if let Some(key) = &key
         && let Some(before) = api.catalog.warmup(&id).await?
     {
-        return replay(before, &request, &headers);
+        // The catalog knows which body the key came with.
+        let kept = api.catalog.put_warmup(&before, Some((key, hash))).await?;
+        return Ok(accepted(view(&api, kept.warmup, now).await?));
     }
     let topology = api.directory.topology();
-    check(&request, &topology)?;
-    check_moments(&request, now)?;
+    check_terms(&wanted, now)?;
+    let dry_run = wanted.dry_run;
+    let request = resolve(&api, wanted, &topology, now).await?;
     if let Some((rule, path)) = forbidden_outright(&api.directory.rules(), &topology, &request, now) {
         return Err(refuse(&api, &caller, request, rule, path, now).await?);
+    }
+    if dry_run {
+        let question = Question {
+            volume: request.volume.clone(),
+            paths: request.paths.clone(),
+            sites: vec![request.site.clone()],
+            free_accelerators: Default::default(),
+        };
+        let advice = api.adviser.advise(question, now).await?;
+        return Ok(Json(WarmupPreview { request, advice }).into_response());
     }
     let warmup = Warmup {
         id,
@@ -81,19 +104,69 @@ pub(crate) async fn ask(
         required_files: None,
         resident_bytes: 0,
         eta: None,
+        promised: None,
         ready_at: None,
     };
-    let hash = request_hash(&warmup.request);
     let taken = api.catalog.put_warmup(&warmup, key.as_deref().map(|k| (k, hash))).await?;
     if taken.new {
         audit(&api, &caller, "warmup.ask", &taken.warmup, now).await?;
     }
-    Ok(accepted(taken.warmup))
+    Ok(accepted(view(&api, taken.warmup, now).await?))
 }
 
-fn accepted(warmup: Warmup) -> Response {
-    let location = HeaderValue::from_str(&format!("/v1/warmups/{}", warmup.id));
-    let mut response = (StatusCode::ACCEPTED, Json(warmup)).into_response();
+/// The request for one volume and one site that a wish comes to.
+async fn resolve(
+    api: &Api,
+    mut wanted: WarmupWanted,
+    topology: &Topology,
+    now: Timestamp,
+) -> Result<WarmupRequest, ApiError> {
+    let profile = match &wanted.workload {
+        Some(workload) => api.catalog.profile(workload).await?,
+        None => None,
+    };
+    let (volume, paths) = (wanted.volume.take(), std::mem::take(&mut wanted.paths));
+    let selection = select(volume, paths, wanted.workload.as_ref(), profile, topology)?;
+    let site = match wanted.site.take() {
+        Some(site) => site,
+        None => best_site(api, &selection, std::mem::take(&mut wanted.sites), topology, now).await?,
+    };
+    check_site(&site, topology)?;
+    Ok(request_of(wanted, selection, site, topology))
+}
+
+/// The best of these sites, or of all that have a cache.
+async fn best_site(
+    api: &Api,
+    selection: &Selection,
+    sites: Vec<SiteId>,
+    topology: &Topology,
+    now: Timestamp,
+) -> Result<SiteId, ApiError> {
+    sites.iter().try_for_each(|site| check_site(site, topology))?;
+    let caches = || topology.sites.iter().filter(|(_, s)| s.cache.is_some()).map(|(name, _)| name.clone()).collect();
+    let question = Question {
+        volume: selection.volume.clone(),
+        paths: selection.paths.clone(),
+        sites: if sites.is_empty() { caches() } else { sites },
+        free_accelerators: Default::default(),
+    };
+    let ranked = api.adviser.advise(question, now).await?.sites;
+    let nowhere = || {
+        let reasons: Vec<String> = ranked.iter().map(|s| format!("{}: {}", s.site, s.reason)).collect();
+        ApiError::Refused(format!("it can be at none of the sites: {}", reasons.join("; ")))
+    };
+    ranked.iter().find(|s| s.possible).map(|s| s.site.clone()).ok_or_else(nowhere)
+}
+
+async fn view(api: &Api, warmup: Warmup, now: Timestamp) -> Result<WarmupView, ApiError> {
+    let stretch = api.calibration.stretch(api.catalog.as_ref()).await?;
+    Ok(stretch.view(warmup, &api.directory.topology(), now))
+}
+
+fn accepted(view: WarmupView) -> Response {
+    let location = HeaderValue::from_str(&format!("/v1/warmups/{}", view.warmup.id));
+    let mut response = (StatusCode::ACCEPTED, Json(view)).into_response();
     if let Ok(location) = location {
         response.headers_mut().insert(header::LOCATION, location);
     }
@@ -109,14 +182,6 @@ fn id_of(key: Option<&str>) -> WarmupId {
     }
 }
 
-fn replay(before: Warmup, request: &WarmupRequest, headers: &HeaderMap) -> Result<Response, ApiError> {
-    if &before.request == request {
-        return Ok(accepted(before));
-    }
-    let key = text_header(headers, IDEMPOTENCY_KEY)?.unwrap_or_default();
-    Err(ApiError::KeyReused(key.to_owned()))
-}
-
 /// The key, made the caller's own, so that two callers never meet in one.
 fn key_of(headers: &HeaderMap, caller: &Caller) -> Result<Option<String>, ApiError> {
     let Some(key) = text_header(headers, IDEMPOTENCY_KEY)? else { return Ok(None) };
@@ -128,72 +193,9 @@ fn key_of(headers: &HeaderMap, caller: &Caller) -> Result<Option<String>, ApiErr
     Ok(Some(format!("{}/{key}", caller.name)))
 }
 
-/// The same for the same request, however its JSON was written.
-fn request_hash(request: &WarmupRequest) -> [u8; 32] {
-    *blake3::hash(&serde_json::to_vec(request).unwrap_or_default()).as_bytes()
-}
-
-/// Whether the request names what there is.
-fn check(request: &WarmupRequest, topology: &Topology) -> Result<(), ApiError> {
-    if !topology.volumes.contains_key(&request.volume) {
-        return Err(ApiError::UnknownVolume { volume: request.volume.clone(), known: names(topology.volumes.keys()) });
-    }
-    let site = topology
-        .sites
-        .get(&request.site)
-        .ok_or_else(|| ApiError::UnknownSite { site: request.site.clone(), known: names(topology.sites.keys()) })?;
-    if site.cache.is_none() {
-        return Err(ApiError::NoCache(request.site.clone()));
-    }
-    if request.paths.is_empty() {
-        return Err(ApiError::NoPaths);
-    }
-    if request.label.len() > LABEL_MAX_BYTES {
-        return Err(ApiError::WrongShape(format!("label has more than {LABEL_MAX_BYTES} bytes")));
-    }
-    Ok(())
-}
-
-fn check_moments(request: &WarmupRequest, now: Timestamp) -> Result<(), ApiError> {
-    for (field, at) in [("need_by", request.need_by), ("pin_until", request.pin_until)] {
-        if let Some(at) = at.filter(|at| *at <= now) {
-            return Err(ApiError::in_the_past(field, at, now));
-        }
-    }
-    Ok(())
-}
-
-pub(super) fn names(of: impl Iterator<Item = impl ToString>) -> String {
-    let all: Vec<String> = of.map(|n| n.to_string()).collect();
-    if all.is_empty() { "none".into() } else { all.join(", ") }
-}
-
-/// The rule that forbids every byte below one of the paths, with that path; `default` where no rule matched.
-///
-/// A path may be a directory whose files rules treat differently, and nobody here knows what lies below. So the
-/// verdict on the path itself counts only if it holds for all below: no earlier rule lets some paths through, and
-/// the rule that decided speaks of no paths.
-fn forbidden_outright(
-    rules: &Ruleset,
-    topology: &Topology,
-    request: &WarmupRequest,
-    now: Timestamp,
-) -> Option<(String, FilePath)> {
-    request.paths.iter().find_map(|path| {
-        let verdict = rules.verdict(topology, &request.volume, path, &request.site, now);
-        if verdict.allows() {
-            return None;
-        }
-        let decider = rules.rules().position(|r| Some(&r.name) == verdict.rule.as_ref());
-        let before = decider.unwrap_or(usize::MAX);
-        let some_pass = rules.rules().take(before).any(|r| r.effect == Effect::Allow && r.paths.is_some());
-        let speaks_of_paths = decider.and_then(|i| rules.rules().nth(i)).is_some_and(|r| r.paths.is_some());
-        if some_pass || speaks_of_paths {
-            None
-        } else {
-            Some((verdict.rule.unwrap_or_else(|| "default".into()), path.clone()))
-        }
-    })
+/// The same for the same wish, however its JSON was written.
+fn wanted_hash(wanted: &WarmupWanted) -> [u8; 32] {
+    *blake3::hash(&serde_json::to_vec(wanted).unwrap_or_default()).as_bytes()
 }
 
 /// Writes the refusal down, tells listeners, and answers with it (promise I).
@@ -248,14 +250,18 @@ pub(crate) struct ListQuery {
 
 /// Warm-ups, newest first.
 #[utoipa::path(get, path = "/v1/warmups", tag = "warm-ups", params(ListQuery),
-    responses((status = 200, description = "A page of warm-ups.", body = List<Warmup>)))]
+    responses((status = 200, description = "A page of warm-ups.", body = List<WarmupView>)))]
 pub(crate) async fn list(
     State(api): State<Api>,
     Query(query): Query<ListQuery>,
-) -> Result<Json<List<Warmup>>, ApiError> {
-    let limit = page_size(query.limit)?;
+) -> Result<Json<List<WarmupView>>, ApiError> {
+    let (limit, now) = (page_size(query.limit)?, Timestamp::now());
     let filter = WarmupFilter { site: query.site, states: query.state };
-    Ok(Json(List::of(api.catalog.warmups(&filter, query.cursor, limit).await?)))
+    let page = api.catalog.warmups(&filter, query.cursor, limit).await?;
+    let stretch = api.calibration.stretch(api.catalog.as_ref()).await?;
+    let topology = api.directory.topology();
+    let items = page.items.into_iter().map(|w| stretch.view(w, &topology, now)).collect();
+    Ok(Json(List { items, next: page.next }))
 }
 
 /// How long one waits for a warm-up.
@@ -264,7 +270,7 @@ pub(crate) async fn list(
 #[into_params(parameter_in = Query)]
 pub(crate) struct WaitQuery {
     /// Hold the answer for up to this many seconds: with `If-None-Match` until the warm-up has changed, without it
-    /// until it is READY, FAILED or CANCELLED.
+    /// until the job can begin (READY; PARTIAL where that was asked for) or it is over.
     #[param(minimum = 0, maximum = 60, default = 0)]
     wait_s: u64,
 }
@@ -273,7 +279,7 @@ pub(crate) struct WaitQuery {
 #[utoipa::path(get, path = "/v1/warmups/{id}", tag = "warm-ups",
     params(("id" = WarmupId, Path), WaitQuery, ("If-None-Match" = Option<String>, Header, description = "The `ETag` of an earlier answer.")),
     responses(
-        (status = 200, description = "The warm-up as it is.", body = Warmup,
+        (status = 200, description = "The warm-up as it is.", body = WarmupView,
          headers(("etag" = String, description = "Changes when the warm-up does."))),
         (status = 304, description = "It is as `If-None-Match` says."),
         (status = 404, description = "There is no such warm-up.",
@@ -288,38 +294,72 @@ pub(crate) async fn one(
     let known = wait::known_etag(&headers)?;
     let look = || async {
         let warmup = api.catalog.warmup(&id).await?.ok_or_else(|| ApiError::not_found("warm-up", &id))?;
-        let etag = wait::etag_of_value(&warmup);
+        let view = view(&api, warmup, Timestamp::now()).await?;
+        let json = serde_json::to_vec(&view).unwrap_or_default();
+        let etag = wait::etag_of(&json);
         let enough = match &known {
             Some(known) => !wait::matches_etag(Some(known), &etag),
-            None => ended(warmup.state),
+            None => can_go_on(view.warmup.state),
         };
-        Ok(if enough { Seen::Enough((warmup, etag)) } else { Seen::Same((warmup, etag)) })
+        Ok(if enough { Seen::Enough((json, etag)) } else { Seen::Same((json, etag)) })
     };
-    let (warmup, etag) = wait::until(&api, &[Topic::Warmups, Topic::Outcomes], query.wait_s, look).await?;
-    Ok(wait::tagged(&warmup, &etag, known.as_deref()))
+    let (json, etag) = wait::until(&api, &[Topic::Warmups, Topic::Outcomes], query.wait_s, look).await?;
+    Ok(wait::tagged_json(json, &etag, known.as_deref()))
 }
 
 /// Whether somebody who waits for it can go on.
-fn ended(state: WarmupState) -> bool {
-    matches!(state, WarmupState::Ready | WarmupState::Failed | WarmupState::Cancelled)
+fn can_go_on(state: WarmupState) -> bool {
+    matches!(state, WarmupState::Partial | WarmupState::Ready) || is_over(state)
 }
 
-/// Take a warm-up back. Bytes that came stay until others need the room. A second time is no error.
-#[utoipa::path(delete, path = "/v1/warmups/{id}", tag = "warm-ups", params(("id" = WarmupId, Path)),
+/// Ask for other terms: another deadline, end, pin or label.
+#[utoipa::path(patch, path = "/v1/warmups/{id}", tag = "warm-ups", params(("id" = WarmupId, Path)),
+    request_body = WarmupChange,
     responses(
-        (status = 200, description = "The warm-up as it is now.", body = Warmup),
+        (status = 200, description = "The warm-up as it is now.", body = WarmupView),
         (status = 404, description = "There is no such warm-up.",
          body = crate::Problem, content_type = "application/problem+json"),
-        (status = 409, description = "It has failed: there is nothing to take back.",
+        (status = 409, description = "It is over.",
+         body = crate::Problem, content_type = "application/problem+json"),
+    ))]
+pub(crate) async fn change(
+    State(api): State<Api>,
+    Extension(caller): Extension<Caller>,
+    Path(id): Path<WarmupId>,
+    Body(change): Body<WarmupChange>,
+) -> Result<Json<WarmupView>, ApiError> {
+    let now = Timestamp::now();
+    check_change(&change, now)?;
+    let before = api.catalog.warmup(&id).await?.ok_or_else(|| ApiError::not_found("warm-up", &id))?;
+    let state = crate::eta::as_of(before, now).state;
+    if is_over(state) {
+        return Err(ApiError::Conflict(format!("warm-up {id} is over: its state is {state:?}")));
+    }
+    let WarmupChange { need_by, expire_at, pin_until, label } = change;
+    let terms = Some(NewTerms { need_by, expire_at, pin_until, label });
+    let update = foretide_catalog::WarmupUpdate { terms, ..Default::default() };
+    let warmup = api.catalog.update_warmup(&id, &update, now).await?;
+    audit(&api, &caller, "warmup.change", &warmup, now).await?;
+    Ok(Json(view(&api, warmup, now).await?))
+}
+
+/// Take a warm-up back, or release it once its job has run. Bytes that came stay until others need the room; their
+/// pin ends. A second time is no error.
+#[utoipa::path(delete, path = "/v1/warmups/{id}", tag = "warm-ups", params(("id" = WarmupId, Path)),
+    responses(
+        (status = 200, description = "The warm-up as it is now.", body = WarmupView),
+        (status = 404, description = "There is no such warm-up.",
+         body = crate::Problem, content_type = "application/problem+json"),
+        (status = 409, description = "It has failed or expired: there is nothing to take back.",
          body = crate::Problem, content_type = "application/problem+json"),
     ))]
 pub(crate) async fn cancel(
     State(api): State<Api>,
     Extension(caller): Extension<Caller>,
     Path(id): Path<WarmupId>,
-) -> Result<Json<Warmup>, ApiError> {
+) -> Result<Json<WarmupView>, ApiError> {
     let now = Timestamp::now();
     let warmup = api.catalog.cancel_warmup(&id, now).await?;
     audit(&api, &caller, "warmup.cancel", &warmup, now).await?;
-    Ok(Json(warmup))
+    Ok(Json(view(&api, warmup, now).await?))
 }

@@ -7,11 +7,14 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use foretide_api::{Accepted, AccessSink, Api, Config, Directory, Listener, Rejected, Scope, mint};
-use foretide_catalog::{Catalog, in_memory};
+use foretide_api::{
+    Accepted, AccessSink, Advice, Adviser, Api, Config, Courier, Directory, Listener, PlanChanges, Ports, Question,
+    Rejected, Scope, SiteAdvice, keep_house, mint,
+};
+use foretide_catalog::{Catalog, CatalogError, ResidentFile, in_memory};
 use foretide_flow::{
-    BitsPerSecond, CacheSpec, Effect, Link, Listing, Mode, NodeId, OutcomeBatch, Rule, Ruleset, Site, SiteId,
-    Timestamp, Topology, Volume, VolumeId,
+    BitsPerSecond, CacheSpec, Effect, FilePath, Forecast, Link, Listing, Mode, NodeId, OutcomeBatch, Plan, Rule,
+    Ruleset, Site, SiteId, Timestamp, Topology, Volume, VolumeId,
 };
 use reqwest::{Method, RequestBuilder, Response, StatusCode};
 use serde_json::Value;
@@ -137,6 +140,7 @@ impl AccessSink for Lake {
 pub struct Ear {
     pub directories: AtomicUsize,
     pub batches: AtomicUsize,
+    pub orders: Mutex<Vec<Forecast>>,
 }
 
 #[async_trait]
@@ -144,8 +148,65 @@ impl Listener for Ear {
     async fn listings(&self, listings: Vec<Listing>) {
         self.directories.fetch_add(listings.len(), Ordering::SeqCst);
     }
-    async fn outcomes(&self, _: OutcomeBatch) {
+    async fn outcomes(&self, _: OutcomeBatch, _: Vec<ResidentFile>) {
         self.batches.fetch_add(1, Ordering::SeqCst);
+    }
+    async fn announced(&self, forecast: Forecast) {
+        self.orders.lock().unwrap().push(forecast);
+    }
+}
+
+/// Knows ten files of 100 bytes in whatever is asked for, and finds `gpu-us` better than `gpu-eu`.
+struct Sage;
+
+#[async_trait]
+impl Adviser for Sage {
+    fn explain(&self, plan: &Plan, path: &FilePath) -> String {
+        format!("{} moves, asked about {path}", plan.moves.len())
+    }
+    fn changes(&self, before: &Plan, after: &Plan) -> PlanChanges {
+        PlanChanges { added: after.moves.clone(), removed: before.moves.clone(), changed: vec![], kept: 0 }
+    }
+    async fn advise(&self, question: Question, _: Timestamp) -> Result<Advice, CatalogError> {
+        let mut sites = question.sites;
+        if sites.is_empty() {
+            sites = vec![site("gpu-eu"), site("gpu-us")];
+        }
+        sites.sort_by(|a, b| b.cmp(a));
+        let free = question.free_accelerators;
+        let one = |site: SiteId| SiteAdvice {
+            possible: free.get(&site) != Some(&0),
+            rule: None,
+            missing_bytes: 1000,
+            ready_p50_s: 10.0,
+            ready_p90_s: 14.0,
+            cost: 0.5,
+            stall_now_s: 10.0,
+            free_accelerators: free.get(&site).copied(),
+            price: 0.5,
+            reason: "1000 B to bring".into(),
+            site,
+        };
+        Ok(Advice { files: 10, bytes: 1000, complete: true, sites: sites.into_iter().map(one).collect() })
+    }
+}
+
+/// A message: address, headers, body.
+pub type Message = (String, Vec<(&'static str, String)>, Vec<u8>);
+
+/// What was carried. Answers each message with the next status it was given, 200 after that.
+#[derive(Default)]
+pub struct Post {
+    pub carried: Mutex<Vec<Message>>,
+    pub answers: Mutex<Vec<u16>>,
+}
+
+#[async_trait]
+impl Courier for Post {
+    async fn post(&self, url: &str, headers: &[(&'static str, String)], body: Vec<u8>) -> Result<u16, String> {
+        self.carried.lock().unwrap().push((url.to_owned(), headers.to_vec(), body));
+        let mut answers = self.answers.lock().unwrap();
+        Ok(if answers.is_empty() { 200 } else { answers.remove(0) })
     }
 }
 
@@ -155,6 +216,7 @@ pub struct Served {
     pub catalog: Arc<dyn Catalog>,
     pub lake: Arc<Lake>,
     pub ear: Arc<Ear>,
+    pub post: Arc<Post>,
     pub client: reqwest::Client,
     pub secrets: HashMap<Scope, String>,
     pub stop: watch::Sender<bool>,
@@ -174,9 +236,17 @@ pub async fn serve_with(config: Config, catalog: Arc<dyn Catalog>) -> Served {
     let directory = Known { topology: Arc::new(topology()), rules: Arc::new(rules()) };
     let lake = Arc::new(Lake::default());
     let ear = Arc::new(Ear::default());
+    let post = Arc::new(Post::default());
     let (stop, stopped) = watch::channel(false);
-    let sink: Arc<dyn AccessSink> = lake.clone();
-    let api = Api::new(config, Arc::clone(&catalog), Arc::new(directory), sink, ear.clone(), stopped.clone());
+    let ports = Ports {
+        directory: Arc::new(directory),
+        accesses: lake.clone(),
+        listener: ear.clone(),
+        adviser: Arc::new(Sage),
+        courier: post.clone(),
+    };
+    let api = Api::new(config, Arc::clone(&catalog), ports, stopped.clone());
+    tokio::spawn(keep_house(api.clone()));
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let base = format!("http://{}", listener.local_addr().unwrap());
     let down = async move {
@@ -186,7 +256,7 @@ pub async fn serve_with(config: Config, catalog: Arc<dyn Catalog>) -> Served {
     let server = axum::serve(listener, foretide_api::router(api)).with_graceful_shutdown(down);
     let task = tokio::spawn(async move { server.await });
     let client = reqwest::Client::builder().timeout(Duration::from_secs(60)).build().unwrap();
-    Served { base, catalog, lake, ear, client, secrets, stop, task }
+    Served { base, catalog, lake, ear, post, client, secrets, stop, task }
 }
 
 impl Served {

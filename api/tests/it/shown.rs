@@ -1,5 +1,6 @@
 //! What is written down is shown as it is.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use foretide_api::Scope;
@@ -55,6 +56,11 @@ async fn plans_and_moves() {
     let rest = served.got(Scope::Read, &format!("/v1/plans?cursor={}", page["next"])).await;
     assert_eq!(rest["items"][0]["id"], "p1");
     assert_eq!(served.got(Scope::Read, "/v1/plans/p1").await, json!(first));
+    let said = served.got(Scope::Read, "/v1/plans/p1/explain?path=a").await;
+    assert_eq!(said, json!({ "plan": "p1", "text": "1 moves, asked about a" }));
+    let changes = served.got(Scope::Read, "/v1/plans/p2/changes?since=p1").await;
+    assert_eq!((&changes["added"][0]["id"], &changes["removed"][0]["id"]), (&json!("m2"), &json!("m1")));
+    problem(served.get(Scope::Read, "/v1/plans/p2/changes?since=gone").await, 404, "not-found").await;
 
     let moves = served.got(Scope::Read, "/v1/moves?site=gpu-us").await;
     assert_eq!(moves["items"].as_array().unwrap().len(), 1);
@@ -145,6 +151,21 @@ async fn runs_with_what_their_reads_met() {
         assert!(text.contains(line), "{line} is not in\n{text}");
     }
     assert!(text.trim_end().ends_with("# EOF"));
+    for metric in metrics_of_the_board() {
+        assert!(text.contains(&format!("\n{metric}")), "the Grafana board asks for {metric}, which is not in\n{text}");
+    }
+}
+
+/// Names of metrics that the Grafana board's expressions ask for.
+fn metrics_of_the_board() -> BTreeSet<String> {
+    const BOARD: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/grafana/foretide.json");
+    let board: Value = serde_json::from_str(&std::fs::read_to_string(BOARD).unwrap()).unwrap();
+    let targets = board["panels"].as_array().unwrap().iter().flat_map(|p| p["targets"].as_array().unwrap());
+    let words =
+        targets.flat_map(|t| t["expr"].as_str().unwrap().split(|c: char| !c.is_ascii_alphanumeric() && c != '_'));
+    let metrics: BTreeSet<String> = words.filter(|w| w.starts_with("foretide_")).map(str::to_owned).collect();
+    assert!(metrics.len() > 10, "{metrics:?}");
+    metrics
 }
 
 #[tokio::test]

@@ -82,6 +82,12 @@ async fn what_can_never_be_is_refused_at_the_door() {
         ("pin_until", json!(past), "in-the-past", "pin_until"),
         ("label", json!("x".repeat(2000)), "wrong-shape", "label"),
         ("needed_by", json!(1), "wrong-shape", "needed_by"),
+        ("expire_at", json!(past), "in-the-past", "expire_at"),
+        ("min_fraction", json!(0), "wrong-shape", "min_fraction"),
+        ("min_fraction", json!(1.5), "wrong-shape", "min_fraction"),
+        ("max_cost", json!(-1), "wrong-shape", "max_cost"),
+        ("workload", json!("train"), "wrong-shape", "not both"),
+        ("labels", json!({ "": "x" }), "wrong-shape", "labels"),
     ] {
         let mut body = wanted();
         body[field] = value;
@@ -168,6 +174,84 @@ async fn promise_c_one_waits_until_it_is_ready_and_hears_when_it_no_longer_is() 
     count(&served, &id, 3, 400).await;
     let degraded: Value = waiting.await.unwrap().json().await.unwrap();
     assert_eq!((&degraded["state"], &degraded["resident_bytes"]), (&json!("DEGRADED"), &json!(400)));
+}
+
+#[tokio::test]
+async fn a_job_that_can_begin_with_a_part_is_told_when_that_is_there() {
+    let served = serve().await;
+    let mut body = wanted();
+    body["min_fraction"] = json!(0.5);
+    let id = served.posted(Scope::Warm, "/v1/warmups", &body).await["id"].as_str().unwrap().to_owned();
+    learn_size(&served, &id, 1000).await;
+    count(&served, &id, 1, 499).await;
+    assert_eq!(served.got(Scope::Read, &format!("/v1/warmups/{id}")).await["state"], "QUEUED");
+    count(&served, &id, 2, 500).await;
+    let partial = served.got(Scope::Read, &format!("/v1/warmups/{id}?wait_s=50")).await;
+    assert_eq!((&partial["state"], &partial["resident_bytes"]), (&json!("PARTIAL"), &json!(500)));
+    count(&served, &id, 3, 300).await;
+    assert_eq!(served.got(Scope::Read, &format!("/v1/warmups/{id}")).await["state"], "DEGRADED");
+}
+
+#[tokio::test]
+async fn a_hard_end_is_an_end() {
+    let served = serve().await;
+    let mut body = wanted();
+    body["expire_at"] = json!(Timestamp::now().0 + 300_000);
+    let id = served.posted(Scope::Warm, "/v1/warmups", &body).await["id"].as_str().unwrap().to_owned();
+    tokio::time::sleep(Duration::from_millis(350)).await;
+    let at = format!("/v1/warmups/{id}");
+    assert_eq!(served.got(Scope::Read, &at).await["state"], "EXPIRED");
+    let later = served.ask(Scope::Warm, Method::PATCH, &at).json(&json!({ "expire_at": in_future(60) }));
+    problem(later.send().await.unwrap(), 409, "conflict").await;
+}
+
+#[tokio::test]
+async fn other_terms_are_taken_while_it_is_not_over() {
+    let served = serve().await;
+    let mut body = wanted();
+    body["need_by"] = json!(in_future(600));
+    let id = served.posted(Scope::Warm, "/v1/warmups", &body).await["id"].as_str().unwrap().to_owned();
+    let at = format!("/v1/warmups/{id}");
+    let patch = |change: Value| served.ask(Scope::Warm, Method::PATCH, &at).json(&change).send();
+    let pin = in_future(900);
+    let changed: Value = patch(json!({ "need_by": null, "pin_until": pin })).await.unwrap().json().await.unwrap();
+    assert_eq!((&changed["request"]["need_by"], &changed["request"]["pin_until"]), (&Value::Null, &json!(pin)));
+    assert_eq!(changed["request"]["label"], "job 7", "what is not named stays");
+    problem(patch(json!({ "need_by": 5 })).await.unwrap(), 422, "in-the-past").await;
+    problem(patch(json!({ "site": "gpu-us" })).await.unwrap(), 422, "wrong-shape").await;
+    served.ask(Scope::Warm, Method::DELETE, &at).send().await.unwrap();
+    problem(patch(json!({ "label": "x" })).await.unwrap(), 409, "conflict").await;
+    let absent = served.ask(Scope::Warm, Method::PATCH, "/v1/warmups/x").json(&json!({})).send().await.unwrap();
+    problem(absent, 404, "not-found").await;
+}
+
+#[tokio::test]
+async fn the_cost_is_told_before_anything_is_asked_for() {
+    let served = serve().await;
+    let mut body = wanted();
+    body["dry_run"] = json!(true);
+    let response = served.post(Scope::Warm, "/v1/warmups", &body).await;
+    assert_eq!(response.status(), StatusCode::OK);
+    let preview: Value = response.json().await.unwrap();
+    assert_eq!((&preview["advice"]["bytes"], &preview["advice"]["sites"][0]["site"]), (&json!(1000), &json!("gpu-eu")));
+    assert_eq!(served.got(Scope::Read, "/v1/warmups").await["items"], json!([]));
+    let phi = json!({ "volume": "scans", "paths": [""], "site": "gpu-us", "dry_run": true });
+    problem(served.post(Scope::Warm, "/v1/warmups", &phi).await, 403, "forbidden-by-rule").await;
+}
+
+#[tokio::test]
+async fn who_names_no_site_gets_the_best_of_those_that_may_be() {
+    let served = serve().await;
+    let site_of = |body: Value| {
+        let served = &served;
+        async move { served.posted(Scope::Warm, "/v1/warmups", &body).await["request"]["site"].clone() }
+    };
+    assert_eq!(site_of(json!({ "volume": "images", "paths": [""] })).await, "gpu-us");
+    assert_eq!(site_of(json!({ "volume": "images", "paths": [""], "sites": ["gpu-eu"] })).await, "gpu-eu");
+    let nowhere = json!({ "volume": "images", "paths": [""], "sites": ["mars"] });
+    problem(served.post(Scope::Warm, "/v1/warmups", &nowhere).await, 422, "unknown-site").await;
+    let unseen = json!({ "workload": "nobody", "site": "gpu-eu" });
+    problem(served.post(Scope::Warm, "/v1/warmups", &unseen).await, 422, "refused").await;
 }
 
 #[tokio::test]

@@ -4,8 +4,8 @@ use foretide_flow::{EntryKind, MoveState, WarmupState};
 
 /// What is planned or running, as a list for `IN`.
 pub(super) const ACTIVE_MOVES: &str = "(0, 1)";
-/// What has failed or was cancelled, as a list for `IN`.
-pub(super) const WARMUPS_OVER: &str = "(5, 6)";
+/// What has failed, was cancelled or has expired, as a list for `IN`.
+pub(super) const WARMUPS_OVER: &str = "(5, 6, 8)";
 /// A regular file.
 pub(super) const FILE: i64 = 0;
 
@@ -38,7 +38,7 @@ pub(super) fn move_state(number: i64) -> Option<MoveState> {
     MOVE_STATES.get(usize::try_from(number).ok()?).copied()
 }
 
-const WARMUP_STATES: [WarmupState; 7] = [
+const WARMUP_STATES: [WarmupState; 9] = [
     WarmupState::Queued,
     WarmupState::Planned,
     WarmupState::Moving,
@@ -46,6 +46,8 @@ const WARMUP_STATES: [WarmupState; 7] = [
     WarmupState::Degraded,
     WarmupState::Failed,
     WarmupState::Cancelled,
+    WarmupState::Partial,
+    WarmupState::Expired,
 ];
 
 pub(super) fn warmup_state_number(state: WarmupState) -> i64 {

@@ -107,12 +107,13 @@ fn any_batch() -> impl Strategy<Value = AccessBatch> {
 
 fn any_update() -> impl Strategy<Value = WarmupUpdate> {
     use WarmupState::*;
-    let states: &[WarmupState] = &[Queued, Planned, Moving, Ready, Degraded, Failed, Cancelled];
+    let states: &[WarmupState] = &[Queued, Planned, Moving, Partial, Ready, Degraded, Failed, Cancelled, Expired];
     let state = prop::option::weighted(0.4, prop::sample::select(states));
     let required = prop::option::of((0u64..8, 0u64..3));
     let eta = prop::option::of(prop::option::of((0i64..9).prop_map(Timestamp)));
-    (state, required, eta, prop::option::of(one_of(&["", "no room"])))
-        .prop_map(|(state, required, eta, why)| WarmupUpdate { state, required, eta, why: why.map(str::to_owned) })
+    (state, required, eta, prop::option::of(one_of(&["", "no room"]))).prop_map(|(state, required, eta, why)| {
+        WarmupUpdate { state, required, eta, why: why.map(str::to_owned), terms: None }
+    })
 }
 
 fn any_call() -> impl Strategy<Value = Call> {
@@ -211,6 +212,7 @@ async fn all(c: &Arc<dyn Catalog>) -> Vec<String> {
     told.push(text(c.latest_plan().await));
     told.push(text(c.plans(None, 100).await.map(|p| p.items)));
     told.push(text(c.moves(&MoveFilter::default(), None, 100).await.map(|p| p.items)));
+    told.push(text(c.running().await));
     told.push(text(c.resident(&site("gpu")).await));
     told.push(text(c.site_status(&site("gpu")).await));
     told.push(text(c.read_summaries(&ReadFilter::default(), None, 100).await.map(|p| p.items)));

@@ -261,12 +261,9 @@ pub fn warmup(id: &str, at: &str) -> Warmup {
     Warmup {
         id: id.into(),
         request: WarmupRequest {
-            volume: volume("data"),
-            paths: vec![path("train")],
-            site: site(at),
             need_by: Some(Timestamp(1_000)),
-            pin_until: None,
             label: "job 7".into(),
+            ..WarmupRequest::new(volume("data"), vec![path("train")], site(at))
         },
         asked_at: Timestamp(10),
         state: WarmupState::Queued,
@@ -275,6 +272,7 @@ pub fn warmup(id: &str, at: &str) -> Warmup {
         required_files: None,
         resident_bytes: 0,
         eta: None,
+        promised: None,
         ready_at: None,
     }
 }

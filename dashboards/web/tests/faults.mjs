@@ -135,6 +135,38 @@ export async function faultTests({ test, expect, browser, pictures }) {
       await picture(page, "merged");
     }));
 
+  await test("10,000 moves and 200 sites leave it quick", () =>
+    on({ small: 10_000, far: 197 }, async (page) => {
+      await page.waitForFunction(() => document.querySelector('[data-lane="storage→gpu"]')?.dataset.drawn === "columns");
+      await page.locator(".lanes").focus();
+      const step = await page.evaluate(async () => {
+        const lanes = document.querySelector(".lanes");
+        const frame = () => new Promise(requestAnimationFrame);
+        const median = async (act) => {
+          const times = [];
+          for (let i = 0; i < 30; i += 1) {
+            const from = performance.now();
+            act(i);
+            await frame();
+            times.push(performance.now() - from);
+          }
+          return times.sort((a, b) => a - b)[15];
+        };
+        const press = (i) => lanes.dispatchEvent(new KeyboardEvent("keydown", { key: ["ArrowRight", "+", "ArrowLeft", "-"][i % 4], bubbles: true, cancelable: true }));
+        return { idle: await median(() => {}), busy: await median(press) };
+      });
+      expect(step.busy < 6 * step.idle, `a step takes ${step.busy.toFixed(1)} ms where a frame takes ${step.idle.toFixed(1)} ms`);
+      for (const view of ["sites", "heat", "where", "governance"]) {
+        await page.click(`nav a[href="#${view}"]`);
+        await page.waitForFunction(() => !document.querySelector('[aria-busy="true"]'));
+      }
+      await page.click('nav a[href="#sites"]');
+      await page.waitForFunction(() => document.querySelectorAll("#agents tbody tr").length === 200);
+      const nodes = await page.evaluate(() => document.querySelectorAll("*").length);
+      expect(nodes < 12_000, `${nodes} elements for 200 sites`);
+      await picture(page, "many");
+    }));
+
   await test("it works without a mouse and on a narrow screen", () =>
     on({}, async (page) => {
       await page.waitForSelector("#runs table");

@@ -22,7 +22,7 @@ function random(seed) {
   };
 }
 
-const links = [
+const LINKS = [
   { from: "storage", to: "gpu", rate: 1e9, rtt_ms: 150, cost_per_gb: 0.02 },
   { from: "storage", to: "gpu-west", rate: 10e9, rtt_ms: 68, cost_per_gb: 0 },
   { from: "gpu", to: "gpu-west", rate: 25e9, rtt_ms: 12, cost_per_gb: 0 },
@@ -75,11 +75,13 @@ function world(t0, small) {
   };
 }
 
-export async function startFixture({ port = 0, token = "fixture", scope = "admin", small = 4000, empty = false } = {}) {
+export async function startFixture({ port = 0, token = "fixture", scope = "admin", small = 4000, empty = false, far = 0 } = {}) {
   const t0 = Date.now() * 1000;
   const made = empty ? { moves: [], forecasts: [], profiles: [] } : world(t0, small);
-  const state = { faults: new Map(), prefetchOff: false, slowMs: 0, sse: new Set(), eventId: 0, frozenAt: null };
+  const state = { faults: new Map(), prefetchOff: false, slowMs: 0, sse: new Set(), eventId: 0, frozenAt: null, takenBack: new Set(), asked: [] };
   // Time goes in steps, as reports come, and stands still on demand.
+  const farSites = Array.from({ length: far }, (_, i) => `gpu-${String(i).padStart(3, "0")}`);
+  const links = [...LINKS, ...farSites.map((to) => ({ from: "storage", to, rate: 10e9, rtt_ms: 90, cost_per_gb: 0.01 }))];
   const nowUs = () => (state.frozenAt ?? Math.floor(Date.now() / EVENT_EVERY_MS) * EVENT_EVERY_MS) * 1000;
 
   const view = ({ takes, fails, planned, ...m }) => {
@@ -106,7 +108,7 @@ export async function startFixture({ port = 0, token = "fixture", scope = "admin
       read_bytes: read, read_prefetched_bytes: Math.round(prefetched * 0.99), coverage: read ? Math.round(prefetched * 0.99) / read : null, hits: Math.floor(read / 130_000), late: 17, misses: 203, waited_s: 41.25,
     };
   };
-  const sites = () => ({ mode: "enforce", items: [site("gpu", "us", 4e9, empty ? 0 : 912_345_678), site("gpu-west", "us", 200e9, empty ? 0 : 30e9), site("storage", "eu", 0, 0)] });
+  const sites = () => ({ mode: "enforce", items: [site("gpu", "us", 4e9, empty ? 0 : 912_345_678), site("gpu-west", "us", 200e9, empty ? 0 : 30e9), site("storage", "eu", 0, 0), ...farSites.map((name) => site(name, "us", 50e9, 1e9))] });
   const run = (id, workload, command, startS, endS, share) => {
     const now = nowUs();
     const wall = ((endS === null ? now : t0 + endS * 1e6) - (t0 + startS * 1e6)) / 1e6;
@@ -114,24 +116,24 @@ export async function startFixture({ port = 0, token = "fixture", scope = "admin
     const waited = wall * 8 * share;
     return {
       run: id, workload, command, site: "gpu", node: "gpu-01", started_at: t0 + startS * 1e6, ended_at: endS === null ? null : t0 + endS * 1e6,
-      reads: { reads: Math.round(wall * 330), bytes, prefetched_bytes: Math.round(bytes * (1 - share * 4)), coverage: Math.round(bytes * (1 - share * 4)) / bytes, hits: Math.round(wall * 322), late: Math.round(wall * 5), misses: Math.round(wall * 330) - Math.round(wall * 322) - Math.round(wall * 5), waited_s: waited, stalled_share_at_most: Math.min(1, waited / wall) },
+      reads: Math.round(wall * 330), bytes, prefetched_bytes: Math.round(bytes * (1 - share * 4)), coverage: Math.round(bytes * (1 - share * 4)) / bytes, hits: Math.round(wall * 322), late: Math.round(wall * 5), misses: Math.round(wall * 330) - Math.round(wall * 322) - Math.round(wall * 5), waited_s: waited, stalled_share_at_most: Math.min(1, waited / wall),
     };
   };
   const runs = () => empty ? [] : [
     run("r-1", "w-train", "python train.py --data /data/imagenet --epoch 2", -38, null, 0.012 + 0.01 * Math.sin(nowUs() / 4e6)),
     run("r-0", "w-train", "python train.py --data /data/imagenet --epoch 1", -160, -51, 0.081),
-    { ...run("r-n", "w-note", "jupyter-kernel", -900, -700, 0.05), reads: null },
+    { ...run("r-n", "w-note", "jupyter-kernel", -900, -700, 0.05), reads: 0, bytes: 0, prefetched_bytes: 0, coverage: null, hits: 0, late: 0, misses: 0, waited_s: 0, stalled_share_at_most: null },
   ];
   const warmups = () => {
     if (empty) return [];
     const got = moves().filter((m) => m.cause.kind === "warmup" && m.state === "done").reduce((sum, m) => sum + m.length, 0);
     const base = { volume: "corpus", site: "gpu-west" };
     return [
-      { id: "wu-1", request: { ...base, paths: ["tokens"], need_by: t0 + 55e6, label: "nightly-eval" }, asked_at: t0 - 70e6, state: "MOVING", required_bytes: 52_500_000_000, required_files: 7, resident_bytes: got, eta: t0 + 61e6 },
-      { id: "wu-2", request: { ...base, volume: "imagenet", site: "gpu", paths: ["val"], label: "validation set" }, asked_at: t0 - 900e6, state: "READY", required_bytes: 6_744_924_160, required_files: 50_000, resident_bytes: 6_744_924_160, eta: null, ready_at: t0 - 640e6 },
-      { id: "wu-3", request: { ...base, paths: ["patients/2026"], label: "" }, asked_at: t0 - 300e6, state: "FAILED", why: "rule phi-stays-in-eu forbids it at gpu-west", required_bytes: null, required_files: null, resident_bytes: 0, eta: null },
-      { id: "wu-4", request: { ...base, volume: "imagenet", site: "gpu", paths: ["train"], label: "ablation-17" }, asked_at: t0 - 5e6, state: "QUEUED", why: "its files are being learned", required_bytes: null, required_files: null, resident_bytes: 0, eta: null },
-    ];
+      { id: "wu-1", request: { ...base, paths: ["tokens"], need_by: t0 + 55e6, label: "nightly-eval" }, asked_at: t0 - 70e6, state: "MOVING", required_bytes: 52_500_000_000, required_files: 7, resident_bytes: got, eta: t0 + 61e6, promised: { at: t0 - 60e6, eta: t0 + 60e6 }, from: "storage", eta_p50: t0 + 61e6, eta_p90: t0 + 95e6, slack_s: -6, cost: 1.05 },
+      { id: "wu-2", request: { ...base, volume: "imagenet", site: "gpu", paths: ["val"], label: "validation set" }, asked_at: t0 - 900e6, state: "READY", required_bytes: 6_744_924_160, required_files: 50_000, resident_bytes: 6_744_924_160, eta: null, ready_at: t0 - 640e6, from: "storage", eta_p50: null, eta_p90: null, slack_s: null, cost: 0.13 },
+      { id: "wu-3", request: { ...base, paths: ["patients/2026"], label: "" }, asked_at: t0 - 300e6, state: "FAILED", why: "rule phi-stays-in-eu forbids it at gpu-west", required_bytes: null, required_files: null, resident_bytes: 0, eta: null, from: "storage", eta_p50: null, eta_p90: null, slack_s: null, cost: null },
+      { id: "wu-4", request: { ...base, volume: "imagenet", site: "gpu", paths: ["train"], label: "ablation-17" }, asked_at: t0 - 5e6, state: "QUEUED", why: "its files are being learned", required_bytes: null, required_files: null, resident_bytes: 0, eta: null, from: "storage", eta_p50: null, eta_p90: null, slack_s: null, cost: null },
+    ].filter((w) => !state.takenBack.has(w.id));
   };
   const refusals = () => empty ? [] : [0, 1, 2].map((i) => ({ id: i + 1, volume: "corpus", path: `patients/2026/scan-${i}.dcm`, to: "gpu-west", rule: "phi-stays-in-eu", by: ["planner", "sender", "planner"][i], at: t0 - (300 - i * 40) * 1e6 }));
   const plan = () => ({ id: "p-17", made_at: t0 - 4e6, horizon: t0 + 3600e6, moves: made.moves.slice(0, 50).map(({ takes, fails, planned, plan: _, ended_at, wire_bytes, why, ...m }) => m), refused: refusals().map(({ id, ...r }) => r), left_out: empty ? [] : [{ volume: "corpus", path: "tokens", to: "gpu", files: 498, bytes: 3.735e12, why: "no room: the cache at gpu holds 4.00 GB" }] });
@@ -150,7 +152,35 @@ export async function startFixture({ port = 0, token = "fixture", scope = "admin
     "/v1/warmups": (q) => list(warmups(), q),
     "/v1/refusals": (q) => list(refusals(), q),
     "/v1/switch": () => ({ prefetch_off: state.prefetchOff }),
+    "/v1/policy": () => ({ mode: "enforce", default_effect: "allow", rules: empty ? [] : [{ name: "phi-stays-in-eu", effect: "deny", paths: "patients/**", outside_jurisdictions: ["eu"] }, { name: "corpus-to-west-until-summer", effect: "allow", volume: "corpus", sites: ["gpu-west"], until: t0 + 86_400e6 }] }),
+    "/v1/policy/verdicts": (q) => ({ items: ["gpu", "gpu-west", "storage"].map((site) => {
+      const denied = q.get("path").startsWith("patients/") && site !== "storage";
+      return { site, jurisdiction: site === "storage" ? "eu" : "us", effect: denied ? "deny" : "allow", rule: denied ? "phi-stays-in-eu" : null };
+    }) }),
   };
+
+  const advice = (wanted) => {
+    const at = (site, missing, readyS, cost, reason) => ({ site, possible: reason === "", rule: null, missing_bytes: missing, ready_p50_s: readyS, ready_p90_s: readyS / 0.7, cost, stall_now_s: readyS * 1.4, free_accelerators: null, price: cost + readyS * 2.5 / 3600, reason: reason || `${(missing / 1e9).toFixed(2)} GB to bring over 1 Gbit/s from storage, 0.00 GB promised to others before it` });
+    const all = [at("gpu-west", 6_744_924_160, 56.2, 0.27, ""), at("gpu", 6_744_924_160, 74.9, 0.27, "the cache has room for 4000000000 of 6744924160 bytes")];
+    const named = wanted.site ? [wanted.site] : (wanted.sites ?? []);
+    return { files: 50_000, bytes: 6_744_924_160, complete: true, sites: named.length > 0 ? all.filter((s) => named.includes(s.site)) : all };
+  };
+  /** What is asked of it and changes something, but the switch. */
+  function deed(response, method, path, wanted) {
+    const taken = /^\/v1\/warmups\/(.+)$/.exec(path);
+    if (method === "POST" && path === "/v1/advise") return send(response, advice(wanted));
+    if (method === "DELETE" && taken) {
+      state.takenBack.add(taken[1]);
+      return send(response, {});
+    }
+    if (method !== "POST" || path !== "/v1/warmups") return problem(response, 405, "method not allowed");
+    if (wanted.label === "phi") return problem(response, 403, "forbidden by a residency rule", "rule \"phi-stays-in-eu\" forbids corpus/ at site gpu-west", "choose a site that the rule allows");
+    const { dry_run, site = "gpu-west", sites, ...rest } = wanted;
+    const request = { ...rest, site };
+    if (dry_run) return send(response, { request, advice: advice({ site }) });
+    state.asked.push(request);
+    return send(response, { id: "wu-9", request, asked_at: nowUs(), state: "QUEUED", required_bytes: null, required_files: null, resident_bytes: 0, eta: null });
+  }
 
   const problem = (response, status, title, detail = "", remedy = "") => {
     response.writeHead(status, { "content-type": "application/problem+json" });
@@ -200,6 +230,11 @@ export async function startFixture({ port = 0, token = "fixture", scope = "admin
       for await (const part of request) body += part;
       state.prefetchOff = JSON.parse(body).prefetch_off;
       return send(response, { prefetch_off: state.prefetchOff });
+    }
+    if (request.method !== "GET") {
+      let body = "";
+      for await (const part of request) body += part;
+      return deed(response, request.method, url.pathname, body ? JSON.parse(body) : {});
     }
     const route = routes[url.pathname];
     return route ? send(response, route(url.searchParams)) : problem(response, 404, "no such route");

@@ -46,8 +46,8 @@ export function lookUp(api, of) {
     case "sites":
       return find(api.sites, "site", id)?.[field];
     case "runs": {
-      const reads = find(api.runs, "run", id)?.reads;
-      return field === "au_least" ? reads && 1 - reads.stalled_share_at_most : reads?.[field];
+      const run = find(api.runs, "run", id);
+      return field === "au_least" ? run && 1 - run.stalled_share_at_most : run?.[field];
     }
     case "profiles":
       if (!id && field === "count") return api.profiles.length;

@@ -1,9 +1,11 @@
-// The page in a real browser. With FORETIDE_URL and FORETIDE_TOKEN: against whatever runs there, touching nothing. Without:
-// against the fixture, its faults included. Pictures go to the folder given as the first argument.
+// The page in a real browser. With FORETIDE_DEMO, a binary: against a demo that it plays and keeps. With FORETIDE_URL
+// and FORETIDE_TOKEN: against whatever runs there, touching nothing. Without: against the fixture, its faults included.
+// Pictures go to the folder given as the first argument.
 
 import { mkdir } from "node:fs/promises";
 import { join } from "node:path";
 import { expectAccessible, expectClean, open, pageOf } from "./browser.mjs";
+import { startDemo } from "./demo.mjs";
 import { faultTests } from "./faults.mjs";
 import { startFixture } from "./fixture.mjs";
 import { Api, expectEqual } from "./numbers.mjs";
@@ -11,14 +13,16 @@ import { unitTests } from "./units.mjs";
 
 const pictures = process.argv[2];
 if (pictures) await mkdir(pictures, { recursive: true });
-const given = process.env.FORETIDE_URL;
-if (given && !process.env.FORETIDE_TOKEN) {
+const binary = process.env.FORETIDE_DEMO;
+const demo = binary ? await startDemo(binary, process.env.FORETIDE_DEMO_FOLDER ?? "target/demo-dashboard") : null;
+const given = demo?.url ?? process.env.FORETIDE_URL;
+if (given && !demo && !process.env.FORETIDE_TOKEN) {
   console.error("FORETIDE_URL is set and FORETIDE_TOKEN is not: give the API's token too");
   process.exit(2);
 }
 const fixture = given ? null : await startFixture();
 const url = (given ?? fixture.url).replace(/\/$/, "");
-const token = given ? process.env.FORETIDE_TOKEN : fixture.token;
+const token = demo?.token ?? (given ? process.env.FORETIDE_TOKEN : fixture.token);
 
 const failed = [];
 let passed = 0;
@@ -61,13 +65,13 @@ try {
       return `${compared} numbers equal the API's`;
     });
   }
-  for (const view of ["workloads", "sites", "governance"]) {
+  for (const view of ["heat", "workloads", "sites", "warmups", "where", "governance"]) {
     await test(`the view ${view} shows what the API tells`, async () => {
       const at = await pageOf(browser, { scheme: view === "sites" ? "dark" : "light" });
       const { page } = at;
       await page.goto(`${url}/#token=${encodeURIComponent(token)}`);
       await page.waitForSelector('[data-connection="live"]');
-      await page.getByRole("navigation").getByRole("link", { name: view }).click();
+      await page.click(`nav a[href="#${view}"]`);
       await page.waitForFunction(() => !document.querySelector('[aria-busy="true"]'));
       if (fixture) fixture.state.frozenAt = Date.now();
       const compared = await expectEqual(page, new Api(url, token));
@@ -139,6 +143,74 @@ try {
     await at.context.close();
     return `median step ${busy.toFixed(1)} ms, frame ${idle.toFixed(1)} ms`;
   });
+  await test("what a warm-up would cost is said before anything is asked for", async () => {
+    const at = await pageOf(browser);
+    const { page } = at;
+    await page.goto(`${url}/#token=${encodeURIComponent(token)}`);
+    await page.click('nav a[href="#warmups"]');
+    await page.waitForFunction(() => document.querySelector("#ask-volume")?.value);
+    const before = (await new Api(url, token).list("/v1/warmups")).length;
+    await page.getByRole("button", { name: "See what it would cost" }).click();
+    const button = page.getByRole("button", { name: /^Warm it at .+ for [0-9.]+$/ });
+    const refused = page.locator("#ask .trouble");
+    await button.or(refused).first().waitFor();
+    await expectAccessible(page, "warm-up previewed");
+    expect((await new Api(url, token).list("/v1/warmups")).length === before, "to look at the cost asked for a warm-up");
+    if (pictures) await page.screenshot({ path: join(pictures, "warmup-cost.png") });
+    if (fixture) {
+      await page.getByLabel("Label").fill("nightly");
+      expect((await button.count()) === 0, "the cost of another wish is still on the button");
+      await page.getByRole("button", { name: "See what it would cost" }).click();
+      await button.click();
+      await page.locator("#ask code").waitFor();
+      expect(JSON.stringify(fixture.state.asked) === JSON.stringify([{ volume: "corpus", paths: [""], label: "nightly", site: "gpu-west" }]), JSON.stringify(fixture.state.asked));
+      await page.getByRole("button", { name: "Take back ablation-17" }).click();
+      await page.waitForFunction(() => !document.querySelector("#warmups").innerText.includes("ablation-17"));
+      await page.getByLabel("Label").fill("phi");
+      await page.getByRole("button", { name: "See what it would cost" }).click();
+      await page.getByRole("alert").waitFor();
+    }
+    // A refusal is an answer too, and the browser logs it.
+    if ((await refused.count()) > 0) at.faults.splice(0, at.faults.length, ...at.faults.filter((f) => !/Failed to load resource/.test(f)));
+    await expectClean(at, "warm-up");
+    await at.context.close();
+  });
+  await test("sites are compared side by side as the API ranks them", async () => {
+    const at = await pageOf(browser);
+    const { page } = at;
+    await page.goto(`${url}/#token=${encodeURIComponent(token)}`);
+    await page.click('nav a[href="#where"]');
+    await page.waitForFunction(() => document.querySelector("#where-volume")?.value);
+    const volume = await page.inputValue("#where-volume");
+    await page.getByRole("button", { name: "Compare sites" }).click();
+    await page.waitForSelector("#where ol li");
+    const shown = await page.$$eval("#where ol h3", (all) => all.map((h) => h.firstChild.textContent.trim()));
+    const answer = await fetch(`${url}/v1/advise`, { method: "POST", headers: { Authorization: `Bearer ${token}`, "content-type": "application/json" }, body: JSON.stringify({ volume, paths: [""] }) });
+    const told = (await answer.json()).sites.map((s) => s.site);
+    expect(JSON.stringify(shown) === JSON.stringify(told), `page ${shown}, API ${told}`);
+    await expectAccessible(page, "where");
+    await expectClean(at, "where");
+    if (pictures) await page.screenshot({ path: join(pictures, "where.png"), fullPage: true });
+    await at.context.close();
+    return shown.join(", ");
+  });
+  await test("rules are tried on a file, site by site", async () => {
+    const at = await pageOf(browser);
+    const { page } = at;
+    await page.goto(`${url}/#token=${encodeURIComponent(token)}`);
+    await page.click('nav a[href="#governance"]');
+    await page.waitForFunction(() => document.querySelector("#try-volume")?.value);
+    const volume = await page.inputValue("#try-volume");
+    await page.getByLabel("Path").fill("patients/7/scan.dcm");
+    await page.getByRole("button", { name: "May it go?" }).click();
+    await page.waitForSelector("#rules ul li");
+    const shown = await page.$$eval("#rules ul li", (all) => all.map((li) => [li.querySelector("strong").innerText, li.querySelector(".pill").innerText]));
+    const told = (await new Api(url, token).get(`/v1/policy/verdicts?volume=${volume}&path=patients/7/scan.dcm`)).items.map((v) => [v.site, v.effect === "allow" ? "may" : "may not"]);
+    expect(JSON.stringify(shown) === JSON.stringify(told), `page ${JSON.stringify(shown)}, API ${JSON.stringify(told)}`);
+    await expectAccessible(page, "rules tried");
+    await expectClean(at, "rules tried");
+    await at.context.close();
+  });
   if (fixture) {
     await unitTests(test, expect);
     await faultTests({ test, expect, browser, pictures });
@@ -147,5 +219,6 @@ try {
   await browser.close();
   await fixture?.stop();
 }
+if (demo) await test("the demo ends at Ctrl-C", () => demo.stop());
 console.log(`${passed} passed, ${failed.length} failed, against ${given ? url : "the fixture"}`);
 process.exit(failed.length === 0 && passed > 0 ? 0 : 1);

@@ -46,12 +46,9 @@ impl Stage<'_> {
     pub async fn warmup(&mut self, volume: &str, data: PathBuf, need_within: Duration) -> Result<Scene, DemoError> {
         let before = self.counters().await?;
         let request = WarmupRequest {
-            volume: VolumeId::new(volume)?,
-            paths: vec![FilePath::root()],
-            site: SiteId::new("gpu")?,
             need_by: Some(Timestamp::now() + need_within),
-            pin_until: None,
             label: "demo".into(),
+            ..WarmupRequest::new(VolumeId::new(volume)?, vec![FilePath::root()], SiteId::new("gpu")?)
         };
         let id = self.house.control().ask_warmup(&request).await?.id;
         let asked = Instant::now();

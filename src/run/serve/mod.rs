@@ -1,5 +1,7 @@
 //! `foretide serve`: the control plane. The API takes and shows, the ring turns, the catalog remembers.
 
+mod advise;
+mod courier;
 mod lake;
 mod residency;
 mod ring;
@@ -13,14 +15,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
-use foretide_api::{Api, Directory, Listener};
-use foretide_catalog::Catalog;
-use foretide_flow::{Listing, Mode, OutcomeBatch, Ruleset, Timestamp, Topology};
+use foretide_api::{Api, Directory, Listener, Ports};
+use foretide_catalog::{Catalog, ResidentFile};
+use foretide_flow::{Forecast, Listing, Mode, OutcomeBatch, Ruleset, Timestamp, Topology};
 use tokio::sync::{mpsc, watch};
 
+use self::advise::Planner;
+use self::courier::HttpCourier;
 use self::lake::Lake;
-pub use self::ring::RingError;
 use self::ring::{NEWS_WAITING, News, Ring};
+pub use self::ring::{RingError, is_replaced};
 use super::RunError;
 use crate::config::{self, ServeConfig};
 
@@ -65,8 +69,11 @@ impl Listener for ToRing {
     async fn listings(&self, listings: Vec<Listing>) {
         self.tell(News::Listings(listings)).await;
     }
-    async fn outcomes(&self, batch: OutcomeBatch) {
-        self.tell(News::Outcomes(batch)).await;
+    async fn outcomes(&self, batch: OutcomeBatch, resident: Vec<ResidentFile>) {
+        self.tell(News::Outcomes(batch, resident)).await;
+    }
+    async fn announced(&self, forecast: Forecast) {
+        self.tell(News::Announced(forecast)).await;
     }
 }
 
@@ -103,22 +110,23 @@ pub async fn run(options: Options) -> Result<(), RunError> {
         Arc::clone(&catalog),
         Arc::clone(&topology),
         Arc::clone(&rules),
-        config.planner.clone(),
+        foretide_planner::Config { mode: config.mode, ..config.planner.clone() },
         config.model.clone(),
         heard,
     )
     .await?;
     let (stop, stopped) = watch::channel(false);
-    let directory = Arc::new(Configured { topology, rules, mode: config.mode });
-    let api = Api::new(
-        config.api.clone(),
-        Arc::clone(&catalog),
-        directory,
-        Arc::new(lake),
-        Arc::new(ToRing(news)),
-        stopped.clone(),
-    );
+    let adviser = Planner::new(Arc::clone(&catalog), Arc::clone(&topology), Arc::clone(&rules), config.planner.clone());
+    let ports = Ports {
+        directory: Arc::new(Configured { topology, rules, mode: config.mode }),
+        accesses: Arc::new(lake),
+        listener: Arc::new(ToRing(news)),
+        adviser: Arc::new(adviser),
+        courier: Arc::new(HttpCourier::new()?),
+    };
+    let api = Api::new(config.api.clone(), Arc::clone(&catalog), ports, stopped.clone());
     let mut turning = turn_on_own_thread(ring);
+    let chores = tokio::spawn(foretide_api::keep_house(api.clone()));
     let app = foretide_api::router(api).merge(foretide_dashboards::router());
     tracing::info!(%listen, state = %config.state.display(), "the control plane is up");
     let serving = tokio::spawn(
@@ -139,7 +147,7 @@ pub async fn run(options: Options) -> Result<(), RunError> {
     }
     stop.send_replace(true);
     // The API holds the senders of news: once it has ended, the ring writes the model down and ends too.
-    let _ = tokio::time::timeout(PATIENCE_AT_END, serving).await;
+    let _ = tokio::time::timeout(PATIENCE_AT_END, async { tokio::join!(serving, chores) }).await;
     match tokio::time::timeout(PATIENCE_AT_END, turning).await {
         Ok(Ok(ended)) => Ok(ended?),
         _ => {

@@ -39,7 +39,7 @@ export class Client {
     return this.call<T>("GET", path + search(query));
   }
 
-  send<T>(method: "PUT" | "POST" | "DELETE", path: string, body?: unknown): Promise<T> {
+  send<T>(method: "PUT" | "POST" | "PATCH" | "DELETE", path: string, body?: unknown): Promise<T> {
     return this.call<T>(method, path, body);
   }
 

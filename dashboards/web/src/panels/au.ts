@@ -19,8 +19,8 @@ export interface Au {
 export function auOf(run: Run, profile: Profile | undefined, nowMs: number): Au {
   const elapsedS = Math.max(0, ((run.ended_at ?? nowMs * 1000) - run.started_at) / 1e6);
   const readers = Math.max(1, profile?.readers ?? 1);
-  const lost = run.reads?.stalled_share_at_most;
+  const lost = run.stalled_share_at_most;
   const least = lost == null ? null : 1 - lost;
-  const estimate = run.reads && elapsedS > 0 ? Math.max(least ?? 0, Math.min(1, 1 - run.reads.waited_s / readers / elapsedS)) : null;
+  const estimate = run.reads > 0 && elapsedS > 0 ? Math.max(least ?? 0, Math.min(1, 1 - run.waited_s / readers / elapsedS)) : null;
   return { least, estimate, elapsedS, readers };
 }

@@ -20,12 +20,11 @@ export class RunHistory {
 
   add(runs: readonly Run[], at: number): void {
     for (const run of runs) {
-      const reads = run.reads;
-      if (!reads) continue;
+      if (run.reads === 0) continue;
       const before = this.byRun.get(run.run) ?? [];
       const last = before[before.length - 1];
-      if (last && run.ended_at != null && last.bytes === reads.bytes && last.waitedS === reads.waited_s) continue;
-      const sample = { at, waitedS: reads.waited_s, bytes: reads.bytes, prefetched: reads.prefetched_bytes };
+      if (last && run.ended_at != null && last.bytes === run.bytes && last.waitedS === run.waited_s) continue;
+      const sample = { at, waitedS: run.waited_s, bytes: run.bytes, prefetched: run.prefetched_bytes };
       const kept = before.length < SAMPLES_MOST ? before : before.filter((_, i) => i % 2 === 1);
       this.byRun.set(run.run, [...kept, sample]);
     }

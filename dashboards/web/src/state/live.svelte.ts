@@ -3,7 +3,7 @@
 
 import { ApiError, type Client } from "../api/client";
 import { listen, type ServerEvent } from "../api/events";
-import type { Forecast, MoveRecord, Plan, Profile, Refusal, Run, Sites, Switch, Warmup } from "../api/types";
+import type { Forecast, MoveRecord, Plan, Policy, Profile, Refusal, Run, Sites, Switch, Warmup } from "../api/types";
 import { RunHistory } from "./history.svelte";
 import { MoveBook } from "./moves";
 import { Resource } from "./resource.svelte";
@@ -22,12 +22,12 @@ const REFUSALS_MOST = 20_000;
 /** Each comes with its reads, and those can be thousands. */
 const FORECASTS_PER_PAGE = 50;
 
-const PARTS = ["sites", "plan", "moves", "forecasts", "profiles", "runs", "warmups", "refusals", "prefetch"] as const;
+const PARTS = ["sites", "plan", "moves", "forecasts", "profiles", "runs", "warmups", "refusals", "prefetch", "policy"] as const;
 type Part = (typeof PARTS)[number];
 
 /** Lists that an event of a kind touches; a kind that is not here touches all. */
 const TOUCHES: Record<string, readonly Part[]> = {
-  plan: ["plan", "moves"],
+  plan: ["plan", "moves", "warmups"],
   site: ["sites", "moves", "runs"],
   forecasts: ["forecasts", "profiles"],
   warmup: ["warmups"],
@@ -54,6 +54,7 @@ export class Live {
   readonly warmups: Resource<Warmup[]>;
   readonly refusals: Resource<Refusal[]>;
   readonly prefetch: Resource<Switch | null>;
+  readonly policy: Resource<Policy | null>;
 
   private readonly stopping = new AbortController();
   private lastId = "";
@@ -68,6 +69,7 @@ export class Live {
     this.runs = new Resource(() => this.loadRuns(), failed, []);
     this.warmups = new Resource(() => client.list<Warmup>("/v1/warmups"), failed, []);
     this.refusals = new Resource(() => client.list<Refusal>("/v1/refusals", {}, REFUSALS_MOST), failed, []);
+    this.policy = new Resource(() => client.get<Policy>("/v1/policy"), failed, null);
     this.prefetch = new Resource(() => client.get<Switch>("/v1/switch"), failed, null);
   }
 

@@ -1,6 +1,14 @@
 // Which view is open: the URL's fragment, so that each has its own address.
 
-export const VIEWS = { now: "Now", workloads: "Workloads", sites: "Sites", governance: "Governance" } as const;
+export const VIEWS = {
+  now: "Now",
+  heat: "Heat",
+  workloads: "Workloads",
+  sites: "Sites",
+  warmups: "Warm-ups",
+  where: "Where",
+  governance: "Governance",
+} as const;
 export type ViewName = keyof typeof VIEWS;
 
 const named = (): ViewName => {

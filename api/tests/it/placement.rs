@@ -1,0 +1,110 @@
+//! Where data is, where it may be, and what a job says that it will read.
+
+use foretide_api::Scope;
+use foretide_flow::{Entry, EntryKind, FilePath, FileVersion, Listing, Timestamp};
+use serde_json::{Value, json};
+
+use crate::harness::{Served, problem, serve, volume};
+
+fn file(name: &str, size: u64) -> Entry {
+    let version = FileVersion("1".into());
+    let path = FilePath::parse(name).unwrap();
+    let modified_at = Timestamp(5);
+    Entry { path, kind: EntryKind::File, size, modified_at, mode: 0o644, uid: 0, gid: 0, links: 1, version }
+}
+
+async fn learn(served: &Served) {
+    let entries = vec![file("a.jpg", 100), file("b.jpg", 200), file("c.bin", 300)];
+    let root = Listing { volume: volume("images"), directory: FilePath::root(), seen_at: Timestamp(9), entries };
+    served.catalog.put_listing(&root).await.unwrap();
+}
+
+fn names(page: &Value) -> Vec<&str> {
+    page["items"].as_array().unwrap().iter().map(|f| f["path"].as_str().unwrap()).collect()
+}
+
+#[tokio::test]
+async fn files_are_found_by_name_size_and_residency() {
+    let served = serve().await;
+    learn(&served).await;
+    assert_eq!(names(&served.got(Scope::Read, "/v1/files?suffix=.jpg").await), ["a.jpg", "b.jpg"]);
+    assert_eq!(names(&served.got(Scope::Read, "/v1/files?volume=images&min_bytes=150").await), ["b.jpg", "c.bin"]);
+    let first = served.got(Scope::Read, "/v1/files?limit=1").await;
+    let cursor = first["next"].as_str().unwrap();
+    let rest = served.got(Scope::Read, &format!("/v1/files?cursor={cursor}")).await;
+    assert_eq!(names(&first).len() + names(&rest).len(), 3);
+
+    let read = json!({ "kind": "read", "run": null, "process": 1, "volume": "images", "path": "a.jpg", "at": 9, "bytes": 100,
+                       "prefetched_bytes": 0, "waited_us": 0, "found": "miss", "lead_us": null });
+    let batch = json!({ "node": "gpu-1", "site": "gpu-eu", "sequence": 1, "census": [], "resident_bytes": 100,
+                        "capacity_bytes": 1000, "outcomes": [read] });
+    served.posted(Scope::Agent, "/v1/agent/outcomes", &batch).await;
+    let at = served.got(Scope::Read, "/v1/where?volume=images&path=a.jpg").await;
+    let copies = json!([{ "site": "gpu-eu", "resident_bytes": 100 }]);
+    assert_eq!(at, json!({ "source": "store", "bytes": 100, "copies": copies }));
+    let nowhere = served.got(Scope::Read, "/v1/where?volume=images&path=zzz").await;
+    assert_eq!((&nowhere["bytes"], &nowhere["copies"]), (&Value::Null, &json!([])));
+    assert_eq!(names(&served.got(Scope::Read, "/v1/files?resident_at=gpu-eu").await), ["a.jpg"]);
+    problem(served.get(Scope::Read, "/v1/where?volume=nope&path=a").await, 422, "unknown-volume").await;
+    problem(served.get(Scope::Read, "/v1/files?below=x").await, 409, "conflict").await;
+}
+
+#[tokio::test]
+async fn rules_are_shown_and_tried_on_a_file() {
+    let served = serve().await;
+    let policy = served.got(Scope::Read, "/v1/policy").await;
+    assert_eq!((&policy["mode"], &policy["default_effect"]), (&json!("enforce"), &json!("allow")));
+    assert_eq!(policy["rules"][0]["name"], "phi-stays-in-eu");
+    let verdicts = served.got(Scope::Read, "/v1/policy/verdicts?volume=images&path=secret/x").await;
+    let told: Vec<(&str, &str, &Value)> = verdicts["items"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|v| (v["site"].as_str().unwrap(), v["effect"].as_str().unwrap(), &v["rule"]))
+        .collect();
+    let none = Value::Null;
+    let rule = json!("secret-stays");
+    assert_eq!(told, [("gpu-eu", "allow", &none), ("gpu-us", "deny", &rule), ("store", "allow", &none)]);
+    problem(served.get(Scope::Read, "/v1/policy/verdicts?volume=nope").await, 422, "unknown-volume").await;
+    problem(served.get(Scope::Read, "/v1/policy/verdicts").await, 400, "bad-parameter").await;
+}
+
+#[tokio::test]
+async fn sites_are_ranked_for_a_job() {
+    let served = serve().await;
+    let wanted = json!({ "volume": "images", "paths": [""], "free_accelerators": { "gpu-us": 0 } });
+    let advice = served.posted(Scope::Read, "/v1/advise", &wanted).await;
+    assert_eq!((&advice["files"], &advice["sites"][0]["possible"]), (&json!(10), &json!(false)));
+    for (wanted, kind) in [
+        (json!({ "volume": "images", "paths": [] }), "no-paths"),
+        (json!({ "paths": [""] }), "wrong-shape"),
+        (json!({ "volume": "images", "paths": [""], "sites": ["mars"] }), "unknown-site"),
+        (json!({ "workload": "never-seen" }), "refused"),
+    ] {
+        problem(served.post(Scope::Read, "/v1/advise", &wanted).await, 422, kind).await;
+    }
+}
+
+#[tokio::test]
+async fn an_announced_order_stands_beside_the_forecasts() {
+    let served = serve().await;
+    learn(&served).await;
+    let order = json!({ "site": "gpu-eu", "volume": "images", "paths": ["c.bin", "gone/x.jpg", "a.jpg"], "files_per_second": 2.0,
+                        "name": "epoch 3" });
+    let taken = served.posted(Scope::Warm, "/v1/announcements", &order).await;
+    assert_eq!((&taken["files"], &taken["bytes"], &taken["unknown"]), (&json!(2), &json!(400), &json!(1)));
+    let forecast = served.got(Scope::Read, &format!("/v1/forecasts/{}", taken["forecast"].as_str().unwrap())).await;
+    assert_eq!((&forecast["forecaster"], &forecast["reads"][0]["path"]), (&json!("announced"), &json!("c.bin")));
+    let heard = served.ear.orders.lock().unwrap().clone();
+    assert_eq!(json!(heard), json!([forecast]));
+    for (field, value, kind) in [
+        ("site", json!("store"), "no-cache"),
+        ("volume", json!("nope"), "unknown-volume"),
+        ("paths", json!([]), "wrong-shape"),
+        ("files_per_second", json!(0), "wrong-shape"),
+    ] {
+        let mut bad = order.clone();
+        bad[field] = value;
+        problem(served.post(Scope::Warm, "/v1/announcements", &bad).await, 422, kind).await;
+    }
+}

@@ -1,0 +1,167 @@
+//! Where something could be, answered at once: the planner's arithmetic over what the catalog knows now.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use foretide_api::{Advice, Adviser, MoveChange, PlanChanges, Question, SiteAdvice};
+use foretide_catalog::limits::PAGE_ITEMS;
+use foretide_catalog::{Catalog, CatalogError, Topic};
+use foretide_flow::{FilePath, LearnRequest, Plan, Ruleset, SiteId, Timestamp, Topology, VolumeId};
+use foretide_planner::{AdviceRequest, Brakes, PlanDiff, Problem, Residency, WarmupFile, advise, diff, explain};
+use tokio::sync::{Mutex, watch};
+
+/// Files looked at for one question; beyond it the answer says that it is not complete. A million is a second.
+const FILES_MAX: usize = 1_000_000;
+/// Heat of a directory that somebody asks about.
+const HEAT_ASKED: f64 = 1.0;
+
+/// Resident bytes by volume and file.
+type FileBytes = HashMap<(VolumeId, FilePath), u64>;
+
+/// What each site keeps, by whole files: a question asks for nothing less.
+#[derive(Default)]
+struct Copies(HashMap<SiteId, FileBytes>);
+
+impl Copies {
+    async fn read(catalog: &dyn Catalog, topology: &Topology) -> Result<Self, CatalogError> {
+        let mut all = HashMap::new();
+        for (site, _) in topology.sites.iter().filter(|(_, s)| s.cache.is_some()) {
+            let files = catalog.resident(site).await?.into_iter();
+            all.insert(site.clone(), files.map(|f| (f.bytes(), f)).map(|(n, f)| ((f.volume, f.path), n)).collect());
+        }
+        Ok(Self(all))
+    }
+}
+
+impl Residency for Copies {
+    fn resident_bytes(&self, site: &SiteId, volume: &VolumeId, path: &FilePath, _: u64, length: u64) -> u64 {
+        let key = (volume.clone(), path.clone());
+        self.0.get(site).and_then(|files| files.get(&key)).map_or(0, |bytes| (*bytes).min(length))
+    }
+
+    /// Pins are the plan's; an answer that leaves them out says the same a moment earlier.
+    fn unevictable_bytes(&self, _: &SiteId) -> u64 {
+        0
+    }
+}
+
+/// The planner's answers. What is where is read again when outcomes changed it.
+pub struct Planner {
+    catalog: Arc<dyn Catalog>,
+    topology: Arc<Topology>,
+    rules: Arc<Ruleset>,
+    config: foretide_planner::Config,
+    copies: Mutex<(Option<Arc<Copies>>, watch::Receiver<u64>)>,
+}
+
+impl Planner {
+    /// Over this catalog.
+    pub fn new(
+        catalog: Arc<dyn Catalog>,
+        topology: Arc<Topology>,
+        rules: Arc<Ruleset>,
+        config: foretide_planner::Config,
+    ) -> Self {
+        let outcomes = catalog.changes(Topic::Outcomes);
+        Self { catalog, topology, rules, config, copies: Mutex::new((None, outcomes)) }
+    }
+
+    async fn copies(&self) -> Result<Arc<Copies>, CatalogError> {
+        let mut held = self.copies.lock().await;
+        let (kept, outcomes) = &mut *held;
+        let changed = outcomes.has_changed().unwrap_or(true);
+        if let Some(copies) = kept.as_ref().filter(|_| !changed) {
+            return Ok(Arc::clone(copies));
+        }
+        outcomes.mark_unchanged();
+        let copies = Arc::new(Copies::read(self.catalog.as_ref(), &self.topology).await?);
+        *kept = Some(Arc::clone(&copies));
+        Ok(copies)
+    }
+
+    /// The files of a question, and whether these are all. What is not known is asked of the source's agent.
+    async fn files(&self, question: &Question, now: Timestamp) -> Result<(Vec<WarmupFile>, bool), CatalogError> {
+        let (mut files, mut complete) = (Vec::new(), true);
+        for path in &question.paths {
+            if !self.catalog.totals(&question.volume, path).await?.complete {
+                let wish = LearnRequest { volume: question.volume.clone(), directory: path.clone(), recursive: true };
+                self.catalog.want_learned(&[wish], HEAT_ASKED, now).await?;
+                complete = false;
+            }
+            let mut after = None;
+            loop {
+                let page = self.catalog.files_below(&question.volume, path, after.as_ref(), PAGE_ITEMS).await?;
+                let ended = page.len() < PAGE_ITEMS;
+                after = page.last().map(|e| e.path.clone());
+                files.extend(page.into_iter().map(|e| WarmupFile { path: e.path, bytes: e.size }));
+                if files.len() >= FILES_MAX {
+                    return Ok((files, false));
+                }
+                if ended {
+                    break;
+                }
+            }
+        }
+        Ok((files, complete))
+    }
+}
+
+#[async_trait]
+impl Adviser for Planner {
+    fn explain(&self, plan: &Plan, path: &FilePath) -> String {
+        explain(plan, path)
+    }
+
+    fn changes(&self, before: &Plan, after: &Plan) -> PlanChanges {
+        let PlanDiff { added, removed, changed, kept } = diff(before, after);
+        let changed = changed.into_iter().map(|(now, start_before)| MoveChange { now, start_before }).collect();
+        PlanChanges { added, removed, changed, kept: kept as u64 }
+    }
+
+    async fn advise(&self, question: Question, now: Timestamp) -> Result<Advice, CatalogError> {
+        let (files, complete) = self.files(&question, now).await?;
+        let previous = self.catalog.latest_plan().await?;
+        let copies = self.copies().await?;
+        let problem = Problem {
+            forecasts: &[],
+            warmups: &[],
+            topology: &self.topology,
+            rules: &self.rules,
+            resident: copies.as_ref(),
+            running: &[],
+            demand: &[],
+            brakes: &Brakes::default(),
+            previous: previous.as_ref(),
+            now,
+            seed: 0,
+            config: &self.config,
+        };
+        let free: &BTreeMap<SiteId, u32> = &question.free_accelerators;
+        let request = AdviceRequest {
+            volume: &question.volume,
+            files: &files,
+            candidates: &question.sites,
+            free_accelerators: &|site| free.get(site).copied(),
+        };
+        let sites = advise(&problem, &request).into_iter().map(shown).collect();
+        let bytes = files.iter().map(|f| f.bytes).sum();
+        Ok(Advice { files: files.len() as u64, bytes, complete, sites })
+    }
+}
+
+fn shown(advice: foretide_planner::Advice) -> SiteAdvice {
+    SiteAdvice {
+        site: advice.site,
+        possible: advice.possible,
+        rule: advice.rule,
+        missing_bytes: advice.missing_bytes,
+        ready_p50_s: advice.ready_p50_s,
+        ready_p90_s: advice.ready_p90_s,
+        cost: advice.cost,
+        stall_now_s: advice.stall_now_s,
+        free_accelerators: advice.free_accelerators,
+        price: advice.price,
+        reason: advice.reason,
+    }
+}
