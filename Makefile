@@ -5,7 +5,7 @@ TARGET := $(or $(CARGO_TARGET_DIR),target)
 # Namespaces, eBPF and passthrough need root; without it the demo runs what it can and says what root adds.
 AS_ROOT := $(shell if [ "$$(id -u)" -ne 0 ] && sudo -n true 2>/dev/null; then echo sudo -n; fi)
 
-.PHONY: demo build test pictures lint bench bench-api clean-demo
+.PHONY: demo build test test-kernels pictures lint bench bench-api bench-planner bench-collector clean-demo
 
 demo:
 	scripts/install demo
@@ -31,8 +31,24 @@ pictures:
 bench-api:
 	$(CARGO) bench -p foretide-api
 
+test-kernels:
+	scripts/test-kernels
+
+bench-collector:
+	$(CARGO) build --release --bin training-job
+	$(CARGO) bench -p foretide-collector --bench collector
+
 lint:
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --release --workspace --all-targets -- -D warnings
 	ebpf/check-object
 	dashboards/check-build
+
+# The planner's reference, HiGHS, is a Python wheel: its crate would compile for minutes.
+bench-planner: $(TARGET)/planner-lp/ready
+	FORETIDE_LP_PYTHON=$(abspath $(TARGET))/planner-lp/bin/python $(CARGO) bench -p foretide-planner
+
+$(TARGET)/planner-lp/ready: benches/planner-lp/requirements.txt
+	python3 -m venv $(TARGET)/planner-lp
+	$(TARGET)/planner-lp/bin/pip install --quiet -r $<
+	touch $@

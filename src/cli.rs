@@ -5,7 +5,10 @@ use clap_complete::Shell;
 use tracing_subscriber::EnvFilter;
 
 use crate::client::{ClientError, ControlClient};
-use crate::run::{RunError, agent, cache, demo, doctor, link, mount, serve, slurm, status, trace, warm};
+use crate::run::{
+    RunError, advise, agent, cache, demo, doctor, link, mount, plan, policy, serve, simulate, slurm, status, trace,
+    warm,
+};
 
 /// Moves data toward GPUs ahead of the reads.
 #[derive(Parser, Debug)]
@@ -34,6 +37,14 @@ enum Command {
     Warm(warm::Options),
     /// Show sites, caches, warm-ups and runs.
     Status(status::Options),
+    /// Show, explain, compare, approve and pause plans.
+    Plan(plan::Options),
+    /// Ask what the borders say of a path.
+    Policy(policy::Options),
+    /// Rank sites for a job: move the data, or move the job?
+    Advise(advise::Options),
+    /// Replay recorded accesses over a topology: without a cache, with one, with Foretide, with an oracle.
+    Simulate(simulate::Options),
     /// Look into or empty this node's cache.
     Cache(cache::Options),
     /// Stand between slurmctld and the control plane, on the host of slurmctld.
@@ -99,6 +110,9 @@ pub fn dispatch(cli: Cli) -> Result<(), RunError> {
         clap_complete::generate(shell, &mut Cli::command(), "foretide", &mut std::io::stdout());
         return Ok(());
     }
+    if let Command::Agent(options) = &cli.command {
+        options.give_up_power()?;
+    }
     let runtime = tokio::runtime::Runtime::new()?;
     let done = runtime.block_on(async {
         match cli.command {
@@ -109,6 +123,10 @@ pub fn dispatch(cli: Cli) -> Result<(), RunError> {
             Command::Trace(options) => trace::run(options).await,
             Command::Warm(options) => warm::run(options).await,
             Command::Status(options) => status::run(options).await,
+            Command::Plan(options) => plan::run(options).await,
+            Command::Policy(options) => policy::run(options).await,
+            Command::Advise(options) => advise::run(options).await,
+            Command::Simulate(options) => simulate::run(options).await,
             Command::Cache(options) => cache::run(options).await,
             Command::Slurm(options) => slurm::run(options).await,
             Command::Doctor(options) => doctor::run(&options),

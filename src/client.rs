@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use foretide_api::{BatchTaken, Hello, List, Listings, Problem, Sites, WarmupView, WarmupWanted, Welcome};
 use foretide_flow::{
-    Assignment, Forecast, NodeId, OutcomeBatch, Profile, ReadSummary, Timestamp, Warmup, WarmupId, WarmupRequest,
+    Assignment, Forecast, NodeId, OutcomeBatch, Plan, Profile, ReadSummary, Timestamp, Warmup, WarmupId, WarmupRequest,
 };
 use reqwest::{Method, RequestBuilder, Response};
 use serde::de::DeserializeOwned;
@@ -146,6 +146,14 @@ impl ControlClient {
     /// [`ClientError`].
     pub async fn cancel_warmup(&self, id: &WarmupId) -> Result<Warmup, ClientError> {
         self.json(self.request(Method::DELETE, &format!("/v1/warmups/{id}"))?).await
+    }
+
+    /// A plan, or the one that holds.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn plan(&self, id: Option<&str>) -> Result<Plan, ClientError> {
+        self.json(self.request(Method::GET, &format!("/v1/plans/{}", id.unwrap_or("latest")))?).await
     }
 
     /// All sites: caches, agents, links.

@@ -1,6 +1,7 @@
 //! Configuration: TOML files, environment, flags; later beats earlier. Each room owns its `Config`; here they are
 //! composed, and names and units that people write are parsed.
 
+use foretide_collector::probe::Tier;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -245,11 +246,13 @@ pub struct CacheConfig {
 pub struct TraceConfig {
     /// Whether this node observes its processes.
     pub enabled: bool,
+    /// How reads are seen: `full` or `light`.
+    pub tier: Tier,
 }
 
 impl Default for TraceConfig {
     fn default() -> Self {
-        Self { enabled: true }
+        Self { enabled: true, tier: Tier::default() }
     }
 }
 

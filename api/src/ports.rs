@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use foretide_catalog::CatalogError;
+use foretide_catalog::{CatalogError, ResidentFile};
 use foretide_flow::{
     FilePath, Forecast, Listing, Mode, Move, NodeId, OutcomeBatch, Plan, Ruleset, SiteId, Timestamp, Topology, VolumeId,
 };
@@ -76,8 +76,9 @@ pub trait Listener: Send + Sync {
     /// Directories became known.
     async fn listings(&self, listings: Vec<Listing>);
 
-    /// Moves ended, files were read or evicted. Not called for a batch that came before.
-    async fn outcomes(&self, batch: OutcomeBatch);
+    /// Moves ended, files were read or evicted; `resident` are the files of the batch's site of which more or less is
+    /// there than before. Not called for a batch that came before.
+    async fn outcomes(&self, batch: OutcomeBatch, resident: Vec<ResidentFile>);
 
     /// A job told what it will read.
     async fn announced(&self, forecast: Forecast);

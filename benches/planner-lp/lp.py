@@ -1,6 +1,6 @@
 """Optimum of the planner's linear program by HiGHS: the reference of `make bench-planner`.
 
-Reads one instance a line as JSON on standard input, writes its optimum a line. Not a Rust crate on purpose: `highs`
+Reads one instance a line as JSON on standard input, writes its optimum a line; a process for each core. Not a Rust crate on purpose: `highs`
 takes seven minutes of compiling, the wheel of `highspy` none, and nothing but this bench wants it.
 
 Columns are (demand, lane, slot). A cache is an occupancy per slot, linked by what arrives and what leaves, so that a
@@ -8,6 +8,7 @@ column has at most six entries whatever its bytes stay for.
 """
 
 import json
+import multiprocessing
 import sys
 
 import highspy
@@ -90,5 +91,11 @@ def solve(case):
     return model.optimum()
 
 
-for line in sys.stdin:
-    print(solve(json.loads(line)), flush=True)
+def solve_line(line):
+    return solve(json.loads(line))
+
+
+if __name__ == "__main__":
+    with multiprocessing.Pool() as pool:
+        for optimum in pool.imap(solve_line, sys.stdin):
+            print(optimum, flush=True)

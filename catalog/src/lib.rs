@@ -42,7 +42,7 @@ pub use house::{AuditEntry, AuditRecord, Event, House, Token};
 pub use learned::{ForecastFilter, Learned, ModelSnapshot};
 pub use memory::in_memory;
 pub use namespace::{Changed, FileQuery, FoundFile, FoundPage, Namespace, Totals};
-pub use outcomes::{Outcomes, ReadFilter, RefusalRecord, ResidentFile, SiteStatus};
+pub use outcomes::{Outcomes, OutcomesRecorded, ReadFilter, RefusalRecord, ResidentFile, SiteStatus};
 pub use plans::{MoveChanges, MoveFilter, MoveRecord, PlanChange, PlanSummary, Plans};
 pub use sql::{PostgresConfig, SqliteConfig, open_postgres, open_sqlite};
 pub use topics::Topic;

@@ -6,7 +6,7 @@ use foretide_flow::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::{Page, Recorded, Result};
+use crate::{Page, Result};
 
 /// One site's store and what prefetching did there.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -57,6 +57,16 @@ impl ResidentFile {
     }
 }
 
+/// What a batch of outcomes changed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct OutcomesRecorded {
+    /// False if it had been recorded before: nothing was changed.
+    pub new: bool,
+    /// Files of the batch's site of which more or less is resident than before, as they are now, in order of volume
+    /// and path; one without ranges is gone.
+    pub resident: Vec<ResidentFile>,
+}
+
 /// Which read summaries are wanted. Absent conditions match everything.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ReadFilter {
@@ -88,7 +98,7 @@ pub trait Outcomes: Send + Sync {
     /// `Degraded` by them: promise C), and the store's size.
     ///
     /// A whole read of a file whose size is known makes it resident, as does a move's end; an eviction ends it.
-    async fn record_outcomes(&self, batch: &OutcomeBatch, at: Timestamp) -> Result<Recorded>;
+    async fn record_outcomes(&self, batch: &OutcomeBatch, at: Timestamp) -> Result<OutcomesRecorded>;
 
     /// One site's; all zero if nothing was ever reported.
     async fn site_status(&self, site: &SiteId) -> Result<SiteStatus>;

@@ -118,6 +118,9 @@ pub trait Plans: Send + Sync {
     /// Moves, those first planned last first.
     async fn moves(&self, filter: &MoveFilter, cursor: Option<u64>, limit: usize) -> Result<Page<MoveRecord>>;
 
+    /// The moves that were handed out and have not ended, those first planned first.
+    async fn running(&self) -> Result<Vec<MoveId>>;
+
     /// Moves to `site` that changed after `cursor`; from 0, all that are planned or running. What it hands out
     /// becomes `Running`. At most [`MOVES_PER_ASSIGNMENT`](crate::limits::MOVES_PER_ASSIGNMENT): ask again with the
     /// new cursor for the rest. It does not wait: see [`Topic::Plans`](crate::Topic::Plans).

@@ -12,10 +12,10 @@ use std::time::{Duration, Instant};
 use foretide_flow::{AccessBatch, Timestamp};
 
 use crate::pipeline::Pipeline;
-use crate::probe::Report;
+use crate::probe::{Cost, Report};
 use crate::procfs::Procfs;
 use crate::runs::Runs;
-use crate::source::kernel::Kernel;
+use crate::source::kernel::{Kernel, Programs};
 use crate::source::{Observation, Recorder, Source};
 use crate::spool::Spool;
 use crate::{CollectorError, Config, WatchedVolume};
@@ -27,6 +27,7 @@ const LOOK_THROUGH_INTERVAL: Duration = Duration::from_secs(1);
 pub struct Collector {
     shared: Arc<Shared>,
     thread: Option<JoinHandle<()>>,
+    programs: Option<Arc<Programs>>,
 }
 
 struct Shared {
@@ -50,11 +51,14 @@ impl Collector {
     /// then let the mount observe, with [`Collector::start_from`] and [`crate::source::feed`].
     pub fn start(config: Config, watch: Vec<WatchedVolume>) -> Result<(Self, Report), CollectorError> {
         check_roots(&watch)?;
-        let (kernel, report) = Kernel::start(watch, &config.ignore_processes, config.ring_bytes)?;
+        let (kernel, report) = Kernel::start(config.tier, watch, &config.ignore_processes, config.ring_bytes)?;
         if !report.observes_reads() {
             return Err(CollectorError::Kernel(report.to_string().replace('\n', "; ")));
         }
-        Ok((Self::start_from(config, Box::new(kernel))?, report))
+        let programs = kernel.programs();
+        let mut collector = Self::start_from(config, Box::new(kernel))?;
+        collector.programs = Some(programs);
+        Ok((collector, report))
     }
 
     /// Observes through another source: the mount, or a recorded trace.
@@ -71,7 +75,7 @@ impl Collector {
     /// As [`Collector::start`], and if the trace cannot be written.
     pub fn record(config: Config, watch: Vec<WatchedVolume>, trace: &Path) -> Result<(Self, Report), CollectorError> {
         check_roots(&watch)?;
-        let (kernel, report) = Kernel::start(watch, &config.ignore_processes, config.ring_bytes)?;
+        let (kernel, report) = Kernel::start(config.tier, watch, &config.ignore_processes, config.ring_bytes)?;
         let recorder = Recorder::create(trace)?;
         Ok((Self::run(config, Box::new(kernel), Some(recorder))?, report))
     }
@@ -87,7 +91,7 @@ impl Collector {
             .name("collector".into())
             .spawn(move || worker.run())
             .map_err(|e| CollectorError::Kernel(format!("no thread to observe with: {e}")))?;
-        Ok(Self { shared, thread: Some(thread) })
+        Ok(Self { shared, thread: Some(thread), programs: None })
     }
 
     /// The next batch, waiting at most `max_wait` for one. Batches come in order, those that an earlier agent left
@@ -126,6 +130,11 @@ impl Collector {
     /// Batches and bytes in the spool.
     pub fn backlog(&self) -> (usize, u64) {
         self.shared.spool().waiting()
+    }
+
+    /// What each probe has cost so far; none where the mount observes.
+    pub fn costs(&self) -> Vec<Cost> {
+        self.programs.as_ref().map_or_else(Vec::new, |programs| programs.costs())
     }
 
     /// Whether the source has ended and all of it is in the spool.

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use foretide_flow::{NodeId, SiteId, VolumeId};
 use serde::{Deserialize, Serialize};
 
+use crate::probe::Tier;
+
 /// How this node is observed.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -27,6 +29,9 @@ pub struct Config {
     /// The kernel's buffers are read this often, milliseconds.
     #[serde(default = "defaults::poll_interval_ms")]
     pub poll_interval_ms: u64,
+    /// How reads are seen.
+    #[serde(default)]
+    pub tier: Tier,
     /// Bytes of the ring between kernel and agent, a power of two: 4 MiB hold 40,000 events, far more than arrive
     /// between two polls.
     #[serde(default = "defaults::ring_bytes")]
@@ -50,6 +55,7 @@ impl Config {
             batch_interval_ms: defaults::batch_interval_ms(),
             batch_accesses: defaults::batch_accesses(),
             poll_interval_ms: defaults::poll_interval_ms(),
+            tier: Tier::default(),
             ring_bytes: defaults::ring_bytes(),
             paths_kept: defaults::paths_kept(),
             ignore_processes: Vec::new(),

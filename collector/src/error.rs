@@ -1,5 +1,6 @@
 //! What can go wrong, in words that say what the caller can do.
 
+use std::io;
 use std::path::PathBuf;
 
 /// Why observing could not start or go on.
@@ -16,6 +17,11 @@ pub enum CollectorError {
     /// The kernel does not let us observe at all.
     #[error("the kernel probes cannot be used: {0}; run `foretide doctor`, or let the mount observe instead")]
     Kernel(String),
+    /// Changes cannot be heard.
+    #[error(
+        "changes at the source cannot be heard: {0}; they are noticed when directories are listed again. Start as root, or with CAP_SYS_ADMIN"
+    )]
+    Changes(io::Error),
     /// The spool directory fails.
     #[error("the spool {path} cannot be used: {source}; check that the agent may write there and that the disk has room", path = path.display())]
     Spool {

@@ -161,10 +161,13 @@ pub struct Image {
 }
 
 impl Image {
-    /// The executable's own name.
+    /// The program's own name: of a binary that is many programs in one, the one that it was called as.
     pub fn program(&self) -> &str {
-        let path = if self.exe.is_empty() { self.argv.first().map_or("", String::as_str) } else { &self.exe };
-        path.rsplit('/').next().unwrap_or(path).trim_end_matches(" (deleted)")
+        let called = self.argv.first().map_or("", String::as_str);
+        match base_name(&self.exe) {
+            "" | "busybox" | "toybox" | "coreutils" if !called.is_empty() => base_name(called),
+            own => own,
+        }
     }
 
     /// The command for people: templated, no secrets, bounded.
@@ -199,6 +202,10 @@ impl Image {
         let kept = |c: char| if c.is_ascii_alphanumeric() || "._-".contains(c) { c.to_ascii_lowercase() } else { '_' };
         template(name).chars().filter(|c| *c != '#').map(kept).take(24).collect()
     }
+}
+
+fn base_name(path: &str) -> &str {
+    path.rsplit('/').next().unwrap_or(path).trim_end_matches(" (deleted)")
 }
 
 fn has_script_suffix(argument: &str) -> bool {
@@ -266,6 +273,19 @@ mod tests {
             assert_eq!(image(given).command(), kept);
         }
         assert!(same("load --token=abc", "load --token=xyz"), "nor hashed");
+    }
+
+    #[test]
+    fn a_program_of_many_in_one_binary_has_the_name_it_was_called_by() {
+        let called = |argv: &[&str]| {
+            let argv = argv.iter().map(|a| (*a).to_owned()).collect();
+            Image { exe: "/bin/busybox".into(), argv, ..Image::default() }.program().to_owned()
+        };
+        assert_eq!(called(&["/usr/bin/tail", "-f", "x"]), "tail");
+        assert_eq!(called(&[]), "busybox");
+        let plain =
+            Image { exe: "/usr/bin/python3.11 (deleted)".into(), argv: vec!["python".into()], ..Image::default() };
+        assert_eq!(plain.program(), "python3.11");
     }
 
     #[test]

@@ -11,6 +11,7 @@
 //! Observing fails open: a probe that the kernel refuses costs what that probe would have seen and nothing else
 //! ([`probe::Report`] says what), a full buffer or spool costs detail that is counted, and no job ever waits for us.
 
+pub mod changes;
 mod collector;
 mod config;
 mod error;
@@ -28,12 +29,12 @@ pub use collector::Collector;
 pub use config::{Config, WatchedVolume};
 pub use error::CollectorError;
 
-/// Tries all probes and takes them back, for `foretide doctor`.
-pub fn probe() -> probe::Report {
+/// Tries all probes of a tier and takes them back, for `foretide doctor`.
+pub fn probe(tier: probe::Tier) -> probe::Report {
     /// Enough for a moment.
     const RING_BYTES: u32 = 1 << 16;
-    match source::kernel::Kernel::start(Vec::new(), &[], RING_BYTES) {
+    match source::kernel::Kernel::start(tier, Vec::new(), &[], RING_BYTES) {
         Ok((_, report)) => report,
-        Err(error) => probe::Report { probes: Vec::new(), refused: Some(error.to_string()) },
+        Err(error) => probe::Report { tier, probes: Vec::new(), refused: Some(error.to_string()) },
     }
 }

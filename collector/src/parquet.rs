@@ -3,6 +3,9 @@
 //! One row an access. Runs, losses and the batch's own number are few and travel as JSON in the file's metadata under
 //! `foretide.batch`; `foretide.schema` is the version, and a file of another version is refused by its number. Run and
 //! volume repeat and cost almost nothing as dictionaries; paths are bytes, because names need not be UTF-8.
+//!
+//! Version 1 had the codes of `op` and `found` as 8-bit integers, which data-frame libraries often leave out; since
+//! version 2 they have 32 bits, in a file of the same size. Both are read.
 
 use std::sync::Arc;
 
@@ -13,9 +16,7 @@ use ::parquet::file::metadata::KeyValue;
 use ::parquet::file::properties::WriterProperties;
 use arrow_array::cast::AsArray;
 use arrow_array::types::{Int64Type, UInt8Type, UInt32Type, UInt64Type};
-use arrow_array::{
-    Array, ArrayRef, BinaryArray, Int64Array, RecordBatch, StringArray, UInt8Array, UInt32Array, UInt64Array,
-};
+use arrow_array::{Array, ArrayRef, BinaryArray, Int64Array, RecordBatch, StringArray, UInt32Array, UInt64Array};
 use arrow_schema::{DataType, Field, Schema};
 use bytes::Bytes;
 use foretide_flow::{
@@ -25,7 +26,7 @@ use foretide_flow::{
 use serde::{Deserialize, Serialize};
 
 /// The version of the columns and of the metadata.
-pub const SCHEMA_VERSION: u32 = 1;
+pub const SCHEMA_VERSION: u32 = 2;
 const SCHEMA_KEY: &str = "foretide.schema";
 const BATCH_KEY: &str = "foretide.batch";
 
@@ -62,7 +63,9 @@ struct Head {
     losses: Losses,
 }
 
-fn schema() -> Schema {
+/// The columns of a version.
+fn schema(version: u32) -> Schema {
+    let code = if version == 1 { DataType::UInt8 } else { DataType::UInt32 };
     let field = |name: &str, kind| Field::new(name, kind, false);
     Schema::new(vec![
         field("at_us", DataType::Int64),
@@ -70,11 +73,11 @@ fn schema() -> Schema {
         field("process", DataType::UInt32),
         field("volume", DataType::Utf8),
         field("path", DataType::Binary),
-        field("op", DataType::UInt8),
+        field("op", code.clone()),
         field("offset", DataType::UInt64),
         field("length", DataType::UInt64),
         field("blocked_us", DataType::UInt32),
-        field("found", DataType::UInt8),
+        field("found", code),
     ])
 }
 
@@ -100,7 +103,7 @@ pub fn encode(batch: &AccessBatch) -> Result<Vec<u8>, BatchError> {
         .set_compression(Compression::ZSTD(level))
         .set_key_value_metadata(Some(pairs))
         .build();
-    let schema = Arc::new(schema());
+    let schema = Arc::new(schema(SCHEMA_VERSION));
     let rows = RecordBatch::try_new(schema.clone(), columns(&batch.accesses)).map_err(|e| failed(e.to_string()))?;
     let mut out = Vec::new();
     let mut writer = ArrowWriter::try_new(&mut out, schema, Some(properties)).map_err(|e| failed(e.to_string()))?;
@@ -117,11 +120,11 @@ fn columns(accesses: &[Access]) -> Vec<ArrayRef> {
         Arc::new(UInt32Array::from_iter_values(all().map(|a| a.process))),
         Arc::new(StringArray::from_iter_values(all().map(|a| a.volume.as_str()))),
         Arc::new(BinaryArray::from_iter_values(all().map(|a| a.path.as_bytes()))),
-        Arc::new(UInt8Array::from_iter_values(all().map(|a| op_code(a.op)))),
+        Arc::new(UInt32Array::from_iter_values(all().map(|a| op_code(a.op)))),
         Arc::new(UInt64Array::from_iter_values(all().map(|a| a.offset))),
         Arc::new(UInt64Array::from_iter_values(all().map(|a| a.length))),
         Arc::new(UInt32Array::from_iter_values(all().map(|a| a.blocked_us))),
-        Arc::new(UInt8Array::from_iter_values(all().map(|a| found_code(a.found)))),
+        Arc::new(UInt32Array::from_iter_values(all().map(|a| found_code(a.found)))),
     ]
 }
 
@@ -133,37 +136,45 @@ pub fn decode(bytes: &[u8]) -> Result<AccessBatch, BatchError> {
     let damaged = |e: String| BatchError::Damaged(e);
     let builder =
         ParquetRecordBatchReaderBuilder::try_new(Bytes::copy_from_slice(bytes)).map_err(|e| damaged(e.to_string()))?;
-    let head = head(builder.metadata().file_metadata().key_value_metadata())?;
-    if builder.schema().fields() != schema().fields() {
+    let (version, head) = head(builder.metadata().file_metadata().key_value_metadata())?;
+    if builder.schema().fields() != schema(version).fields() {
         return Err(BatchError::Foreign("its columns are others".into()));
     }
     let mut accesses = Vec::new();
     for rows in builder.build().map_err(|e| damaged(e.to_string()))? {
-        take_rows(&rows.map_err(|e| damaged(e.to_string()))?, &mut accesses)?;
+        take_rows(&rows.map_err(|e| damaged(e.to_string()))?, version, &mut accesses)?;
     }
     let Head { node, site, sequence, started, ended, losses } = head;
     Ok(AccessBatch { node, site, sequence, started, accesses, ended, losses })
 }
 
-fn head(pairs: Option<&Vec<KeyValue>>) -> Result<Head, BatchError> {
+fn head(pairs: Option<&Vec<KeyValue>>) -> Result<(u32, Head), BatchError> {
     let value = |key: &str| pairs.and_then(|p| p.iter().find(|kv| kv.key == key)).and_then(|kv| kv.value.as_deref());
     let version = value(SCHEMA_KEY).ok_or_else(|| BatchError::Foreign(format!("it has no {SCHEMA_KEY}")))?;
-    if version != SCHEMA_VERSION.to_string() {
-        return Err(BatchError::Version { found: version.into() });
-    }
+    let known = (1..=SCHEMA_VERSION).find(|v| v.to_string() == version);
+    let version = known.ok_or_else(|| BatchError::Version { found: version.into() })?;
     let head = value(BATCH_KEY).ok_or_else(|| BatchError::Foreign(format!("it has no {BATCH_KEY}")))?;
-    serde_json::from_str(head).map_err(|e| BatchError::Foreign(format!("its {BATCH_KEY}: {e}")))
+    let head = serde_json::from_str(head).map_err(|e| BatchError::Foreign(format!("its {BATCH_KEY}: {e}")))?;
+    Ok((version, head))
+}
+
+/// A column of codes as its version has it.
+fn codes(column: &ArrayRef, version: u32) -> Vec<u32> {
+    match version {
+        1 => column.as_primitive::<UInt8Type>().values().iter().map(|c| u32::from(*c)).collect(),
+        _ => column.as_primitive::<UInt32Type>().values().to_vec(),
+    }
 }
 
 /// Rows repeat runs and volumes; each is made once and shared.
-fn take_rows(rows: &RecordBatch, out: &mut Vec<Access>) -> Result<(), BatchError> {
+fn take_rows(rows: &RecordBatch, version: u32, out: &mut Vec<Access>) -> Result<(), BatchError> {
     if rows.columns().iter().any(|c| c.null_count() > 0) {
         return Err(BatchError::Foreign("a value is missing".into()));
     }
     let (run, volume) = (rows.column(1).as_string::<i32>(), rows.column(3).as_string::<i32>());
     let path = rows.column(4).as_binary::<i32>();
     let (at, process) = (rows.column(0).as_primitive::<Int64Type>(), rows.column(2).as_primitive::<UInt32Type>());
-    let (op, found) = (rows.column(5).as_primitive::<UInt8Type>(), rows.column(9).as_primitive::<UInt8Type>());
+    let (op, found) = (codes(rows.column(5), version), codes(rows.column(9), version));
     let (offset, length) = (rows.column(6).as_primitive::<UInt64Type>(), rows.column(7).as_primitive::<UInt64Type>());
     let blocked = rows.column(8).as_primitive::<UInt32Type>();
     let bad = |row: usize, what: String| BatchError::Foreign(format!("row {row}: {what}"));
@@ -183,11 +194,11 @@ fn take_rows(rows: &RecordBatch, out: &mut Vec<Access>) -> Result<(), BatchError
             process: process.value(i),
             volume: names.1.clone(),
             path: FilePath::new(path.value(i)).map_err(|e| bad(i, e.to_string()))?,
-            op: op_of(op.value(i)).ok_or_else(|| bad(i, format!("op {}", op.value(i))))?,
+            op: op_of(op[i]).ok_or_else(|| bad(i, format!("op {}", op[i])))?,
             offset: offset.value(i),
             length: length.value(i),
             blocked_us: blocked.value(i),
-            found: found_of(found.value(i)).ok_or_else(|| bad(i, format!("found {}", found.value(i))))?,
+            found: found_of(found[i]).ok_or_else(|| bad(i, format!("found {}", found[i])))?,
         });
         last = Some(names);
     }
@@ -198,17 +209,17 @@ fn take_rows(rows: &RecordBatch, out: &mut Vec<Access>) -> Result<(), BatchError
 const OPS: [AccessOp; 5] = [AccessOp::Open, AccessOp::Create, AccessOp::Read, AccessOp::Fault, AccessOp::Close];
 const FOUNDS: [Found; 4] = [Found::Unknown, Found::Hit, Found::Late, Found::Miss];
 
-fn op_code(op: AccessOp) -> u8 {
-    OPS.iter().position(|o| *o == op).unwrap_or_default() as u8
+fn op_code(op: AccessOp) -> u32 {
+    OPS.iter().position(|o| *o == op).unwrap_or_default() as u32
 }
-fn op_of(code: u8) -> Option<AccessOp> {
-    OPS.get(usize::from(code)).copied()
+fn op_of(code: u32) -> Option<AccessOp> {
+    OPS.get(code as usize).copied()
 }
-fn found_code(found: Found) -> u8 {
-    FOUNDS.iter().position(|f| *f == found).unwrap_or_default() as u8
+fn found_code(found: Found) -> u32 {
+    FOUNDS.iter().position(|f| *f == found).unwrap_or_default() as u32
 }
-fn found_of(code: u8) -> Option<Found> {
-    FOUNDS.get(usize::from(code)).copied()
+fn found_of(code: u32) -> Option<Found> {
+    FOUNDS.get(code as usize).copied()
 }
 
 #[cfg(test)]
@@ -219,7 +230,7 @@ mod tests {
     fn access() -> impl Strategy<Value = Access> {
         (
             (any::<i64>(), 0u8..3, any::<u32>(), 0u8..2, proptest::collection::vec(1u8.., 0..40)),
-            (0u8..5, any::<u64>(), any::<u64>(), any::<u32>(), 0u8..4),
+            (0u32..5, any::<u64>(), any::<u64>(), any::<u32>(), 0u32..4),
         )
             .prop_filter_map(
                 "a path",
@@ -280,12 +291,15 @@ mod tests {
         let write = |pairs: Vec<KeyValue>| {
             let properties = WriterProperties::builder().set_key_value_metadata(Some(pairs)).build();
             let mut out = Vec::new();
-            ArrowWriter::try_new(&mut out, Arc::new(schema()), Some(properties)).unwrap().close().unwrap();
+            ArrowWriter::try_new(&mut out, Arc::new(schema(SCHEMA_VERSION)), Some(properties))
+                .unwrap()
+                .close()
+                .unwrap();
             decode(&out).unwrap_err()
         };
         assert!(matches!(write(vec![]), BatchError::Foreign(_)));
-        let newer = write(vec![KeyValue::new(SCHEMA_KEY.into(), "2".to_string())]);
-        assert!(newer.to_string().contains("version 2"), "{newer}");
+        let newer = write(vec![KeyValue::new(SCHEMA_KEY.into(), "3".to_string())]);
+        assert!(newer.to_string().contains("version 3"), "{newer}");
     }
 
     #[test]
@@ -309,9 +323,15 @@ mod tests {
 
     #[test]
     fn the_bytes_of_a_batch_that_an_older_foretide_wrote_still_read() {
-        let kept = include_bytes!("../tests/data/batch-v1.parquet");
-        let read = decode(kept).unwrap();
-        assert_eq!((read.sequence, read.accesses.len(), read.started[0].command.as_str()), (42, 2, "train --seed #"));
-        assert_eq!(read.accesses[1].path.as_bytes(), b"b\xff");
+        for kept in [
+            &include_bytes!("../tests/data/batch-v1.parquet")[..],
+            &include_bytes!("../tests/data/batch-v2.parquet")[..],
+        ] {
+            let read = decode(kept).unwrap();
+            let (sequence, command) = (read.sequence, read.started[0].command.as_str());
+            assert_eq!((sequence, read.accesses.len(), command), (42, 2, "train --seed #"));
+            let b = &read.accesses[1];
+            assert_eq!((b.path.as_bytes(), b.op, b.found), (&b"b\xff"[..], AccessOp::Read, Found::Miss));
+        }
     }
 }

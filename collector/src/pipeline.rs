@@ -155,8 +155,8 @@ impl Pipeline {
                 self.runs.executed(process, parent, started_ticks, program, argv);
             }
             Observation::Exit { at, process } => self.ending.push((process, at)),
-            Observation::Loss { dropped, unresolved } => {
-                self.harvest.losses.dropped_events += dropped;
+            Observation::Loss { calls, processes, unresolved } => {
+                self.harvest.losses.dropped_events += calls + processes;
                 self.harvest.losses.unresolved += unresolved;
             }
         }
@@ -172,7 +172,7 @@ impl Pipeline {
     }
 
     fn extent(&mut self, seen: Observation) {
-        let Observation::Extent { at, process, parent, file, offset, length, calls, blocked_us, missed, mapped } = seen
+        let Observation::Extent { at, process, parent, file, offset, length, calls, blocked_us, found, mapped } = seen
         else {
             return;
         };
@@ -185,14 +185,11 @@ impl Pipeline {
             last.length += length;
             last.blocked_us = last.blocked_us.saturating_add(blocked_us);
             last.at = last.at.min(at);
-            if missed {
-                last.found = Found::Miss;
-            }
+            last.found = worse(last.found, found);
             return;
         }
         let Some((volume, path)) = self.resolve(file, calls) else { return };
         let run = self.run_of(process, parent);
-        let found = if missed { Found::Miss } else { Found::Unknown };
         self.open_reads.insert((process, file), self.harvest.accesses.len());
         self.harvest.accesses.push(Access { at, run, process, volume, path, op, offset, length, blocked_us, found });
     }
@@ -203,11 +200,10 @@ impl Pipeline {
         *last
     }
 
-    /// Adds a wait to the touch it belongs to, if that is still here.
+    /// Adds a wait to the access it belongs to, if that is still here.
     fn mapped_wait(&mut self, process: u32, file: u64, offset: u64, blocked_us: u32) {
         let last = self.open_reads.get(&(process, file)).and_then(|i| self.harvest.accesses.get_mut(*i));
         if let Some(last) = last
-            && last.op == AccessOp::Fault
             && (last.offset..last.offset + last.length).contains(&offset)
         {
             last.blocked_us = last.blocked_us.saturating_add(blocked_us);
@@ -242,6 +238,17 @@ impl Pipeline {
     fn collect_ends(&mut self) {
         self.harvest.ended.extend(self.runs.take_ended().into_iter().map(|(run, at)| RunEnd { run, at }));
     }
+}
+
+/// What two reads that are told as one found.
+fn worse(a: Found, b: Found) -> Found {
+    let badness = |f: Found| match f {
+        Found::Hit => 0,
+        Found::Unknown => 1,
+        Found::Late => 2,
+        Found::Miss => 3,
+    };
+    if badness(a) >= badness(b) { a } else { b }
 }
 
 /// A tick of a process' start.
@@ -289,7 +296,7 @@ mod tests {
             length,
             calls: 1,
             blocked_us: 2,
-            missed: false,
+            found: Found::Hit,
             mapped: false,
         }
     }
@@ -429,7 +436,7 @@ mod tests {
             length,
             calls,
             blocked_us,
-            missed: false,
+            found: Found::Hit,
             mapped: true,
         };
         p.take([path(1), touch, Observation::MappedWait { process: 7, file: 1, offset: 0, blocked_us: 500 }]);

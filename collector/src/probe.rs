@@ -1,8 +1,43 @@
 //! What of the kernel's side works here, for `foretide doctor` and for the control plane.
 
 use std::fmt;
+use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
+
+/// How reads are seen.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Tier {
+    /// On the way out of the system call: every way of reading, exact bytes, opens and closes. Each system call of the
+    /// machine costs some 90 ns more.
+    #[default]
+    Full,
+    /// At the page cache: pages, without opens, closes, `O_DIRECT`, tmpfs and FUSE with its own cache. System calls
+    /// that read no pages cost nothing more.
+    Light,
+}
+
+impl fmt::Display for Tier {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Full => "full",
+            Self::Light => "light",
+        })
+    }
+}
+
+impl FromStr for Tier {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "full" => Ok(Self::Full),
+            "light" => Ok(Self::Light),
+            other => Err(format!("there is no tier {other:?}: give full or light")),
+        }
+    }
+}
 
 /// How one probe fared.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -29,9 +64,24 @@ pub struct Probe {
     pub without: String,
 }
 
+/// What an attached probe has cost.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cost {
+    /// Its hook.
+    pub hook: String,
+    /// Runs, while the kernel counted them (`kernel.bpf_stats_enabled`).
+    pub runs: u64,
+    /// Time in them, nanoseconds.
+    pub run_ns: u64,
+    /// Events that came while the probe ran on the same CPU, which it did not see. Always counted.
+    pub missed: u64,
+}
+
 /// All probes.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Report {
+    /// How reads are seen, if they are.
+    pub tier: Tier,
     /// In the order in which they were tried.
     pub probes: Vec<Probe>,
     /// Why none was tried, if that is so.
@@ -48,8 +98,9 @@ impl Report {
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some(why) = &self.refused {
-            writeln!(f, "no kernel probes: {why}; reads are seen only where they pass the mount")?;
+            return writeln!(f, "no kernel probes: {why}; reads are seen only where they pass the mount");
         }
+        writeln!(f, "{} tier", self.tier)?;
         for probe in &self.probes {
             match &probe.state {
                 ProbeState::Loaded => writeln!(f, "{:24} loaded", probe.hook)?,

@@ -97,6 +97,16 @@ impl Summariser {
         self.losses.summarised += batch.losses.summarised;
     }
 
+    /// Begins an interval: counts start anew, runs that go on keep their name.
+    pub fn begin_interval(&mut self) {
+        self.losses = Losses::default();
+        self.runs.retain(|_, run| !run.summary.ended);
+        for run in self.runs.values_mut() {
+            let RunSummary { workload, command, .. } = std::mem::take(&mut run.summary);
+            *run = Tally { summary: RunSummary { workload, command, ..RunSummary::default() }, ..Tally::default() };
+        }
+    }
+
     /// The sum so far.
     pub fn summary(&self) -> Summary {
         let mut runs: Vec<(RunId, RunSummary)> =
@@ -176,6 +186,9 @@ mod tests {
         assert_eq!((summary.runs[0].1.files, summary.runs[0].1.bytes, summary.runs[0].1.blocked_s), (2, 2, 2.5));
         assert_eq!(summary.runs[0].1.worst[0].1.to_string(), "y");
         let text = summary.to_string();
+        summariser.begin_interval();
+        assert!(summariser.summary().runs.iter().all(|(_, s)| s.bytes == 0 && s.files == 0 && s.blocked_s == 0.0));
+        assert_eq!(summariser.summary().losses, Losses::default());
         assert!(text.contains("missing: 3 dropped") && text.contains("waited 2.000 s for v:y"), "{text}");
     }
 }

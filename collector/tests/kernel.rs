@@ -1,36 +1,50 @@
 //! The real probes in the real kernel against what a program says that it did.
 //!
-//! Needs root; where the kernel refuses, each test says so and why, and passes.
+//! Needs root; where the kernel refuses, each test says so and why, and passes. What a file system, a kernel or a
+//! missing program does not allow is printed as skipped.
 
 mod reader;
+mod volumes;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
+use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use foretide_collector::{Collector, Config, WatchedVolume, probe::Report};
+use foretide_collector::probe::{ProbeState, Report, Tier};
+use foretide_collector::source::{Observation, Replay, Source};
+use foretide_collector::{Collector, Config, WatchedVolume};
 use foretide_flow::{AccessBatch, AccessOp, NodeId, SiteId, VolumeId};
 
 /// Only one observation at a time: tests share the machine's probes.
 static ALONE: std::sync::Mutex<()> = std::sync::Mutex::new(());
 
+fn alone() -> std::sync::MutexGuard<'static, ()> {
+    ALONE.lock().unwrap_or_else(|e| e.into_inner())
+}
+
 fn config(dir: &Path) -> Config {
     Config::new(NodeId::new("n1").unwrap(), SiteId::new("s1").unwrap(), dir.join("spool"))
 }
 
-fn start(config: Config, roots: &[(&str, &Path)]) -> Option<(Collector, Report)> {
-    let watch = roots
-        .iter()
-        .map(|(name, root)| WatchedVolume { volume: VolumeId::new(name).unwrap(), root: root.to_path_buf() })
-        .collect();
-    match Collector::start(config, watch) {
+fn watch(root: &Path) -> Vec<WatchedVolume> {
+    vec![WatchedVolume { volume: VolumeId::new("v").unwrap(), root: root.to_path_buf() }]
+}
+
+fn start(config: Config, root: &Path) -> Option<(Collector, Report)> {
+    match Collector::start(config, watch(root)) {
         Ok(started) => Some(started),
         Err(error) => {
             println!("SKIPPED, the kernel's probes cannot be used here: {error}");
             None
         }
     }
+}
+
+fn loaded(report: &Report, hook: &str) -> bool {
+    report.probes.iter().any(|p| p.hook.starts_with(hook) && p.state == ProbeState::Loaded)
 }
 
 /// Everything until the collector is stopped.
@@ -62,81 +76,224 @@ fn covered(batches: &[AccessBatch], op: AccessOp) -> Coverage {
     coverage
 }
 
-/// Runs the reader on `dir`, and gives what it says it read.
-fn read_by(way: &str, dir: &Path) -> (u32, Coverage) {
-    let child = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "the_reader", "--nocapture", "--test-threads", "1"])
-        .env("FORETIDE_TEST_READER", way)
+/// The pages of each file that a coverage touches.
+fn pages(coverage: &Coverage) -> BTreeMap<String, BTreeSet<u64>> {
+    let mut pages = BTreeMap::<String, BTreeSet<u64>>::new();
+    for (path, steps) in coverage {
+        let (mut depth, mut since) = (0, 0);
+        for (at, change) in steps {
+            if depth > 0 {
+                pages.entry(path.clone()).or_default().extend(since / 4096..at.div_ceil(4096));
+            }
+            (depth, since) = (depth + change, *at);
+        }
+    }
+    pages
+}
+
+/// This program again, as something else.
+fn again(entry: &str, way: &str, dir: &Path) -> Child {
+    Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", entry, "--nocapture", "--test-threads", "1"])
+        .env("FORETIDE_TEST_WAY", way)
         .env("FORETIDE_TEST_DIR", dir)
+        .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()
-        .unwrap();
-    let process = child.id();
-    let out = child.wait_with_output().unwrap();
-    let text = String::from_utf8(out.stdout).unwrap();
-    assert!(out.status.success(), "{text}");
+        .unwrap()
+}
+
+/// What a reader says that it read; what it could not is printed.
+fn told(mut reader: Child) -> (u32, Coverage) {
     let mut coverage = Coverage::new();
-    for line in text.lines().filter_map(|l| l.strip_prefix("did ")) {
-        let mut words = line.split(' ');
+    for line in BufReader::new(reader.stdout.take().unwrap()).lines().map(Result::unwrap) {
+        if line.starts_with("cannot ") {
+            println!("SKIPPED: {line}");
+        }
+        let Some(did) = line.strip_prefix("did ") else { continue };
+        let mut words = did.split(' ');
         let path = words.next().unwrap();
         let mut number = || words.next().unwrap().parse::<u64>().unwrap();
         cover(&mut coverage, path, number(), number());
     }
-    (process, coverage)
+    assert!(reader.wait().unwrap().success());
+    (reader.id(), coverage)
 }
 
-/// The other process: does what `FORETIDE_TEST_READER` names and prints it. Not a test when run by itself.
+fn read_by(way: &str, dir: &Path) -> (u32, Coverage) {
+    told(again("the_reader", way, dir))
+}
+
+fn wait_for_line(child: &mut Child, wanted: &str) {
+    let mut out = BufReader::with_capacity(1, child.stdout.take().unwrap());
+    let mut line = String::new();
+    while line.trim() != wanted {
+        line.clear();
+        assert_ne!(out.read_line(&mut line).unwrap(), 0, "the other process ended before it said {wanted:?}");
+    }
+    child.stdout = Some(out.into_inner());
+}
+
+/// The other process: does what `FORETIDE_TEST_WAY` names and prints it. Not a test when run by itself.
 #[test]
 fn the_reader() {
-    if let (Ok(way), Some(dir)) = (std::env::var("FORETIDE_TEST_READER"), std::env::var_os("FORETIDE_TEST_DIR")) {
+    if let (Ok(way), Some(dir)) = (std::env::var("FORETIDE_TEST_WAY"), std::env::var_os("FORETIDE_TEST_DIR")) {
         reader::run(&way, Path::new(&dir));
     }
 }
 
+/// An agent in a process of its own, that can be killed. Not a test when run by itself.
 #[test]
-fn every_call_that_reads_is_seen_with_its_bytes_and_offsets() {
-    let _alone = ALONE.lock().unwrap_or_else(|e| e.into_inner());
+fn the_agent() {
+    let Some(dir) = std::env::var_os("FORETIDE_TEST_DIR") else { return };
+    let dir = Path::new(&dir);
+    let observing = start(config(dir.parent().unwrap()), dir);
+    println!("{}", if observing.is_some() { "\nup" } else { "\nrefused" });
+    let _ = std::io::stdin().read_line(&mut String::new());
+}
+
+/// Compares, and tells the first file that differs.
+fn assert_same<T: PartialEq + std::fmt::Debug>(seen: &BTreeMap<String, T>, did: &BTreeMap<String, T>, on: &str) {
+    for (path, steps) in did {
+        assert_eq!(seen.get(path), Some(steps), "{path} on {on}");
+    }
+    let more: Vec<_> = seen.keys().filter(|k| !did.contains_key(*k)).collect();
+    assert!(more.is_empty(), "seen on {on}, and nobody read it: {more:?}");
+}
+
+fn dropped(batches: &[AccessBatch]) -> u64 {
+    batches.iter().map(|b| b.losses.dropped_events).sum()
+}
+
+#[test]
+fn every_call_that_reads_is_seen_with_its_bytes_and_offsets_on_every_file_system() {
+    let _alone = alone();
+    for kind in volumes::KINDS {
+        let Some(volume) = volumes::volume(kind, reader::make_files) else { continue };
+        let spool = tempfile::tempdir().unwrap();
+        let Some((collector, report)) = start(config(spool.path()), &volume.data) else { return };
+        let (process, mut did) = read_by("calls", &volume.data);
+        let batches = stop_and_take(collector);
+        if !loaded(&report, "io_uring_complete") {
+            println!("SKIPPED: reads through io_uring\n{report}");
+            did.retain(|path, _| !path.starts_with("uring"));
+        }
+        assert_same(&covered(&batches, AccessOp::Read), &did, volume.kind);
+        assert_eq!(dropped(&batches), 0);
+        // Threads and forked workers are of one run, which began and ended.
+        let starts: Vec<_> = batches.iter().flat_map(|b| &b.started).collect();
+        assert_eq!(starts.len(), 1, "{starts:#?}");
+        assert!(starts[0].run.as_str().contains(&format!("-{process}-")), "{starts:#?}");
+        assert!(batches.iter().flat_map(|b| &b.accesses).all(|a| a.run == starts[0].run));
+        let ends: Vec<_> = batches.iter().flat_map(|b| &b.ended).collect();
+        assert_eq!(ends.len(), 1);
+        assert_eq!(ends[0].run, starts[0].run);
+        let count = |op| batches.iter().flat_map(|b| &b.accesses).filter(|a| a.op == op).count();
+        assert!(count(AccessOp::Open) >= did.len() - 1, "opens {}", count(AccessOp::Open));
+        println!("{}: {} files, {} reads told", volume.kind, did.len(), count(AccessOp::Read));
+    }
+}
+
+#[test]
+fn touches_of_a_mapping_are_told_apart_from_reads_and_cover_what_was_touched() {
+    let _alone = alone();
+    for kind in volumes::KINDS {
+        let Some(volume) = volumes::volume(kind, reader::make_files) else { continue };
+        let spool = tempfile::tempdir().unwrap();
+        let Some((collector, report)) = start(config(spool.path()), &volume.data) else { return };
+        if !loaded(&report, "mm_filemap_fault") && !loaded(&report, "filemap_fault") {
+            println!("SKIPPED: touches of mappings\n{report}");
+            return;
+        }
+        let (_, did) = read_by("mmap", &volume.data);
+        let batches = stop_and_take(collector);
+        assert_eq!(covered(&batches, AccessOp::Read), Coverage::new(), "on {kind}");
+        let (seen, did) = (pages(&covered(&batches, AccessOp::Fault)), pages(&did));
+        assert_eq!(seen.keys().collect::<Vec<_>>(), ["mmap"], "on {kind}");
+        // What lies in memory in large pieces is mapped in such pieces, and later touches are no faults.
+        assert!(seen["mmap"].is_superset(&did["mmap"]) || *kind == "tmpfs", "on {kind}: {seen:?}");
+        // The kernel maps at most 16 pages around each touch, and none beyond the end of the file.
+        assert!(seen["mmap"].len() <= 16 * did["mmap"].len(), "on {kind}: {seen:?}");
+        assert!(seen["mmap"].iter().all(|p| p * 4096 < reader::SIZE as u64), "on {kind}: {seen:?}");
+    }
+}
+
+#[test]
+fn the_light_tier_tells_the_pages_of_every_buffered_read() {
+    let _alone = alone();
+    // Not on FUSE: a page that is brought in alone passes the hook by, and there that happens.
+    for kind in ["here", "xfs", "btrfs", "overlay"] {
+        let Some(volume) = volumes::volume(kind, reader::make_files) else { continue };
+        let spool = tempfile::tempdir().unwrap();
+        let light = Config { tier: Tier::Light, ..config(spool.path()) };
+        let Some((collector, _)) = start(light, &volume.data) else { return };
+        let (_, mut did) = read_by("calls", &volume.data);
+        let batches = stop_and_take(collector);
+        // Direct reads pass the page cache by; where a file system cannot do them, it does what it likes.
+        did.retain(|path, _| !path.contains("direct"));
+        // Of a file with several names the page cache knows one.
+        let mut seen = pages(&covered(&batches, AccessOp::Read));
+        seen.retain(|path, _| !path.contains("direct"));
+        if let Some(same) = seen.remove("linked") {
+            seen.insert("pread".into(), same);
+        }
+        assert_same(&seen, &pages(&did), volume.kind);
+        assert_eq!(dropped(&batches), 0);
+    }
+}
+
+#[test]
+fn other_views_of_a_directory_give_the_same_files() {
+    let _alone = alone();
+    for view in ["namespace", "chroot"] {
+        let dir = tempfile::tempdir().unwrap();
+        let data = dir.path().join("data");
+        reader::make_files(&data);
+        let Some((collector, report)) = start(config(dir.path()), &data) else { return };
+        let (_, mut did) = read_by(view, &data);
+        if !loaded(&report, "io_uring_complete") {
+            did.retain(|path, _| !path.starts_with("uring"));
+        }
+        assert_same(&covered(&stop_and_take(collector), AccessOp::Read), &did, view);
+    }
+}
+
+#[test]
+fn files_open_before_the_start_renamed_deleted_or_linked_keep_their_right_name() {
+    let _alone = alone();
     let dir = tempfile::tempdir().unwrap();
     let data = dir.path().join("data");
     reader::make_files(&data);
-    let Some((collector, report)) = start(config(dir.path()), &[("v", &data)]) else { return };
-    println!("{report}");
-    let (process, did) = read_by("calls", &data);
+    let mut reader = again("the_reader", "held", &data);
+    wait_for_line(&mut reader, "ready");
+    let Some((collector, _)) = start(config(dir.path()), &data) else { return };
+    std::fs::create_dir(data.join("moved")).unwrap();
+    std::fs::rename(data.join("preadv"), data.join("moved/there")).unwrap();
+    std::fs::remove_file(data.join("sendfile")).unwrap();
+    reader.stdin.take().unwrap().write_all(b"g").unwrap();
+    let (_, mut did) = told(reader);
+    assert_eq!(did.keys().map(String::as_str).collect::<BTreeSet<_>>(), BTreeSet::from(reader::HELD));
+    let moved = did.remove("preadv").unwrap();
+    did.insert("moved/there".into(), moved);
     let batches = stop_and_take(collector);
-    let seen = covered(&batches, AccessOp::Read);
-    for (path, steps) in &did {
-        assert_eq!(seen.get(path), Some(steps), "{path}");
-    }
-    assert_eq!(seen, did);
-    let losses: u64 = batches.iter().map(|b| b.losses.dropped_events).sum();
-    assert_eq!(losses, 0);
-    // Threads and forked workers are of one run, which began and ended.
-    let starts: Vec<_> = batches.iter().flat_map(|b| &b.started).collect();
-    assert_eq!(starts.len(), 1, "{starts:#?}");
-    assert!(starts[0].run.as_str().contains(&format!("-{process}-")), "{starts:#?}");
-    assert!(batches.iter().flat_map(|b| &b.accesses).all(|a| a.run == starts[0].run));
-    let ends: Vec<_> = batches.iter().flat_map(|b| &b.ended).collect();
-    assert_eq!(ends.len(), 1);
-    assert_eq!(ends[0].run, starts[0].run);
-    // Each open has its close.
-    let count = |op| batches.iter().flat_map(|b| &b.accesses).filter(|a| a.op == op).count();
-    assert!(count(AccessOp::Open) >= did.len() - 1, "opens {}", count(AccessOp::Open));
+    assert_same(&covered(&batches, AccessOp::Read), &did, "names");
 }
 
 #[test]
 fn a_fresh_run_is_told_at_once() {
-    let _alone = ALONE.lock().unwrap_or_else(|e| e.into_inner());
+    let _alone = alone();
     let dir = tempfile::tempdir().unwrap();
     let data = dir.path().join("data");
     reader::make_files(&data);
-    let Some((collector, _)) = start(config(dir.path()), &[("v", &data)]) else { return };
+    let Some((collector, _)) = start(config(dir.path()), &data) else { return };
     let mut child =
         Command::new("tail").args(["-f", "-n", "1"]).arg(data.join("pread")).stdout(Stdio::null()).spawn().unwrap();
     let began = Instant::now();
-    let batch = collector.next_batch(Duration::from_secs(5)).unwrap().expect("a batch");
+    let batch = collector.next_batch(Duration::from_secs(5)).unwrap();
     println!("first batch {:?} after the start of the program", began.elapsed());
     child.kill().unwrap();
     child.wait().unwrap();
+    let batch = batch.expect("a batch");
     assert_eq!(batch.started.len(), 1);
     assert!(batch.started[0].command.starts_with("tail -f -n # "), "{}", batch.started[0].command);
     assert!(batch.accesses.iter().any(|a| a.path.to_string() == "pread"));
@@ -144,15 +301,130 @@ fn a_fresh_run_is_told_at_once() {
 
 #[test]
 fn only_what_lies_below_a_watched_root_is_seen() {
-    let _alone = ALONE.lock().unwrap_or_else(|e| e.into_inner());
+    let _alone = alone();
     let dir = tempfile::tempdir().unwrap();
     let (inside, outside) = (dir.path().join("in"), dir.path().join("out"));
     reader::make_files(&inside);
     reader::make_files(&outside);
-    let Some((collector, _)) = start(config(dir.path()), &[("v", &inside)]) else { return };
+    let Some((collector, _)) = start(config(dir.path()), &inside) else { return };
     read_by("calls", &outside);
     // Our own reads are not seen either.
     std::fs::read(inside.join("pread")).unwrap();
     let batches = stop_and_take(collector);
     assert!(batches.iter().all(|b| b.accesses.is_empty()), "{batches:#?}");
+}
+
+/// Files made, written, renamed and deleted by others are told in order, with their path in the volume.
+#[test]
+fn changes_below_a_root_are_heard_and_others_are_not() {
+    use foretide_collector::changes::{Change, Changes, What};
+    for kind in ["here", "xfs", "btrfs", "tmpfs"] {
+        let Some(volume) = volumes::volume(kind, |data| std::fs::create_dir_all(data).unwrap()) else { continue };
+        let data = &volume.data;
+        let (mut changes, deaf) = match Changes::start(&watch(data)) {
+            Ok(started) => started,
+            Err(error) => return println!("SKIPPED: {error}"),
+        };
+        assert!(deaf.is_empty(), "{kind}: {deaf:?}");
+        std::fs::write(data.with_file_name("outside"), b"x").unwrap();
+        std::fs::create_dir(data.join("d")).unwrap();
+        std::fs::write(data.join("d/f"), b"x").unwrap();
+        std::fs::rename(data.join("d"), data.join("e")).unwrap();
+        File::options().append(true).open(data.join("e/f")).unwrap().write_all(b"y").unwrap();
+        File::open(data.join("e/f")).unwrap();
+        std::fs::rename(data.join("e/f"), data.with_file_name("away")).unwrap();
+        std::fs::write(data.join("last"), b"").unwrap();
+        std::fs::remove_file(data.join("last")).unwrap();
+        let mut heard = Vec::new();
+        while heard.last() != Some(&("last".to_owned(), What::Gone, false)) {
+            let fresh = changes.next(Duration::from_secs(5)).unwrap();
+            assert!(!fresh.is_empty(), "{kind}: nothing more after {heard:?}");
+            for change in fresh {
+                let Change::Of { path, what, is_directory, .. } = change else { panic!("{change:?}") };
+                heard.push((path.to_string(), what, is_directory));
+            }
+        }
+        // A directory is named as it is when it is asked for, and all that happened to one name may come as one.
+        let of = |what| heard.iter().filter(|h| h.1 == what).map(|h| h.0.as_str()).collect::<BTreeSet<_>>();
+        assert_eq!(of(What::Gone), BTreeSet::from(["d", "e/f", "last"]), "{kind}: {heard:?}");
+        assert!(of(What::Appeared).contains("e"), "{kind}: {heard:?}");
+        let known = |path: &str| ["d", "d/f", "e", "e/f", "last"].contains(&path);
+        assert!(heard.iter().all(|h| known(&h.0)), "{kind}: {heard:?}");
+    }
+}
+
+/// A ring that holds three events, and nobody who empties it: what is not told is counted, call by call.
+#[test]
+fn promise_j_calls_that_find_the_ring_full_are_counted_exactly() {
+    let _alone = alone();
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data");
+    reader::make_files(&data);
+    let tight = Config { ring_bytes: 4096, poll_interval_ms: 60_000, ..config(dir.path()) };
+    let trace = dir.path().join("trace");
+    let (mut collector, _) = match Collector::record(tight, watch(&data), &trace) {
+        Ok(started) => started,
+        Err(error) => return println!("SKIPPED, the kernel's probes cannot be used here: {error}"),
+    };
+    read_by("scattered", &data);
+    collector.stop();
+    let mut seen = Vec::new();
+    let mut replay = Replay::open(&trace).unwrap();
+    while !replay.ended() {
+        let before = seen.len();
+        replay.poll(&mut seen).unwrap();
+        if seen.len() == before {
+            break;
+        }
+    }
+    let (mut told, mut lost) = (0, 0);
+    for observation in &seen {
+        match observation {
+            Observation::Extent { calls, length, .. } => {
+                assert_eq!(u64::from(*calls) * reader::SCATTERED_BYTES, *length);
+                told += u64::from(*calls);
+            }
+            Observation::Loss { calls, .. } => lost += calls,
+            _ => {}
+        }
+    }
+    assert!(lost > reader::SCATTERED / 2 && told > 0, "{told} told, {lost} lost");
+    // The one open is in the first filling, which was told or lost as a whole.
+    assert!((reader::SCATTERED..=reader::SCATTERED + 1).contains(&(told + lost)), "{told} told, {lost} lost");
+}
+
+/// An agent that hangs or dies costs its node nothing but the observation.
+#[test]
+fn promise_a_readers_go_on_when_the_agent_is_stopped_or_killed() {
+    use nix::sys::signal::{Signal, kill};
+    let _alone = alone();
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data");
+    reader::make_files(&data);
+    let timed = || {
+        let began = Instant::now();
+        let (_, did) = read_by("calls", &data);
+        read_by("scattered", &data);
+        (began.elapsed(), did)
+    };
+    let (off, did) = timed();
+    let mut agent = again("the_agent", "", &data);
+    let out = agent.stdout.as_mut().unwrap();
+    let up = BufReader::with_capacity(1, out).lines().map(Result::unwrap).find(|l| l == "up" || l == "refused");
+    if up.as_deref() != Some("up") {
+        println!("SKIPPED, the kernel's probes cannot be used here");
+        agent.kill().unwrap();
+        agent.wait().unwrap();
+        return;
+    }
+    let pid = nix::unistd::Pid::from_raw(agent.id() as i32);
+    kill(pid, Signal::SIGSTOP).unwrap();
+    let (stopped, same) = timed();
+    assert_eq!(same, did);
+    kill(pid, Signal::SIGKILL).unwrap();
+    agent.wait().unwrap();
+    let (killed, same) = timed();
+    assert_eq!(same, did);
+    println!("without an agent {off:?}, with a stopped one {stopped:?}, after a killed one {killed:?}");
+    assert!(stopped.max(killed) < off * 5 + Duration::from_secs(2), "{off:?} {stopped:?} {killed:?}");
 }

@@ -17,13 +17,16 @@
 
 enum event_type { EVENT_SLOT = 1, EVENT_PATH, EVENT_FORK, EVENT_EXEC, EVENT_EXIT, EVENT_FAULT_WAIT };
 
-enum extent_op { EXTENT_READ = 1, EXTENT_FAULT };
+enum extent_op { EXTENT_READ = 1, EXTENT_FAULT, EXTENT_PAGES };
 
 enum slot_flag {
 	SLOT_OPENED = 1,	/* the slot begins with an open */
 	SLOT_WRITABLE = 2,	/* ... for writing */
 	SLOT_CLOSED = 4,	/* and the descriptor is closed now */
 };
+
+/* How a file is met that no descriptor leads to. */
+enum slot_way { WAY_MAPPED = -1, WAY_URING = -2, WAY_PAGES = -3 };
 
 struct extent {
 	u64 offset;
@@ -50,7 +53,7 @@ struct slot {
 	u64 opened_ns;
 	u64 calls;
 	u32 process;
-	s32 fd;		/* -1 for a mapping */
+	s32 fd;		/* or one of slot_way */
 	u32 parent;
 	u32 epoch;
 	u32 flags;

@@ -14,6 +14,9 @@
  * Mapped files are seen by their first touches. Blocked time is what passes between switched out and switched in
  * inside a read. Forks, execs and exits tell which reads are one run.
  *
+ * The light tier leaves `sys_exit` alone and hooks the page cache instead (`pages`): other system calls cost nothing
+ * then, and what is told is pages, without opens, closes, direct reads and tmpfs.
+ *
  * Nothing here waits, and nothing a program can do makes a probe fail it: what cannot be kept is counted in `tallies`.
  */
 #include "kernel.h"
@@ -22,12 +25,8 @@
 
 char LICENSE[] SEC("license") = "GPL";
 
-/* A call to this number becomes a call of bpf_rdonly_cast before the object is loaded: the loader knows no kfuncs. */
-#define CAST_MARK 0x0f07e71d
-typedef void *(*cast_fn)(const void *object, u32 btf_id);
-
-const volatile u32 typed_loads = 0;	/* whether the mark was resolved */
 const volatile u32 own_process = 0;
+const volatile u32 page_shift = 12;
 const volatile u8 call_kinds[CALLS_MAX] = { CALL_TABLE };
 
 struct {
@@ -280,20 +279,20 @@ static __always_inline u32 find_root(const struct control *control, struct dentr
 	u64 names = 0;
 
 	for (int depth = 0; depth < DEPTH_MAX; depth++) {
-		struct dentry *parent = dentry->d_parent;
+		struct dentry *parent = FIELD(dentry, d_parent);
 		struct inode *inode;
 		u64 directory;
 
-		names = mix(names ^ dentry->d_name.hash_len);
+		names = mix(names ^ FIELD(dentry, d_name.hash_len));
 		if (parent == dentry)
 			return 0;
-		inode = parent->d_inode;
+		inode = FIELD(parent, d_inode);
 		if (control->root_bits & bit_of(inode)) {
 			struct root *root;
 
 			directory = (u64)inode;
 			root = bpf_map_lookup_elem(&roots, &directory);
-			if (root && root->inode_number == inode->i_ino) {
+			if (root && root->inode_number == FIELD(inode, i_ino)) {
 				out->root = root->id;
 				out->file_id = mix(names ^ mix(((u64)low_half(inode) << 32) ^ out->inode_number));
 				return 1;
@@ -406,35 +405,87 @@ static __always_inline void slot_claim(struct slot *slot, u32 epoch, u32 index, 
 	slot_done(slot);
 }
 
+/* Whether files on the inode's device can be watched at all: most are told apart by this alone. */
+static __always_inline int may_be_watched(const struct control *control, struct inode *inode)
+{
+	struct super_block *super_block = FIELD(inode, i_sb);
+
+	return (control->device_bits & bit_of(super_block)) != 0;
+}
+
+/*
+ * Looks the file up anew and gives it the slot; 0 if nobody watches it. A slot whose verdict was voided by a rename
+ * elsewhere keeps what it holds.
+ */
+static __always_inline int slot_judge(struct slot *slot, const struct control *control, u32 index, struct task_struct *task,
+				      s32 way, u64 file, struct inode *inode, struct dentry *dentry)
+{
+	struct verdict verdict = { .inode_number = FIELD(inode, i_ino) };
+	u32 process = task->tgid;
+
+	if (bpf_map_lookup_elem(&skipped, &process) || !find_root(control, dentry, &verdict))
+		return 0;
+	announce(dentry, &verdict);
+	if (slot->file == file && slot->inode == (u64)inode && slot->process == process && slot->fd == way &&
+	    slot->file_id == verdict.file_id && slot->root == verdict.root)
+		slot->epoch = control->epoch;
+	else
+		slot_claim(slot, control->epoch, index, task, way, file, (u64)inode, &verdict);
+	return 1;
+}
+
+static __always_inline int slot_is_of(const struct slot *slot, const struct control *control, u32 process, s32 way, u64 file,
+				      const struct inode *inode)
+{
+	return slot->file == file && slot->inode == (u64)inode && slot->process == process && slot->fd == way &&
+	       slot->epoch == control->epoch;
+}
+
 /* The slot of this open file on this CPU, or none if nobody watches it. */
 static __always_inline struct slot *slot_of(struct task_struct *task, struct file *file, s32 fd)
 {
 	u32 process = task->tgid;
-	u32 index = slot_index(process, (u32)fd);
+	u32 index = slot_index(process, fd < 0 ? low_half(file) : (u32)fd);
 	struct slot *slot = bpf_map_lookup_elem(&slots, &index);
-	struct inode *inode = file->f_inode;
+	struct inode *inode = FIELD(file, f_inode);
 	struct control *control = control_here();
-	struct verdict verdict = {};
 
 	if (!slot || !control)
 		return 0;
-	if (slot->file == (u64)file && slot->inode == (u64)inode && slot->process == process && slot->fd == fd &&
-	    slot->epoch == control->epoch)
+	if (slot_is_of(slot, control, process, fd, (u64)file, inode))
 		return slot;
 	if (is_unwatched(control->epoch, file, inode, process))
 		return 0;
-	if ((inode->i_mode & S_IFMT) == S_IFREG && (control->device_bits & bit_of(inode->i_sb)) &&
-	    !(file->f_mode & FMODE_PATH) && !bpf_map_lookup_elem(&skipped, &process)) {
-		struct dentry *dentry = file->f_path.dentry;
-
-		verdict.inode_number = inode->i_ino;
-		if (find_root(control, dentry, &verdict)) {
-			announce(dentry, &verdict);
-			slot_claim(slot, control->epoch, index, task, fd, (u64)file, (u64)inode, &verdict);
-			return slot;
-		}
-	}
+	if ((FIELD(inode, i_mode) & S_IFMT) == S_IFREG && may_be_watched(control, inode) &&
+	    !(FIELD(file, f_mode) & FMODE_PATH) &&
+	    slot_judge(slot, control, index, task, fd, (u64)file, inode, FIELD(file, f_path.dentry)))
+		return slot;
 	remember_unwatched(control->epoch, file, inode, process);
+	return 0;
+}
+
+/* The slot of this inode on this CPU where no open file is at hand; its name is one of its names. */
+static __always_inline struct slot *slot_of_inode(struct task_struct *task, struct inode *inode, s32 way)
+{
+	u32 process = task->tgid;
+	u32 index = slot_index(process, low_half(inode));
+	struct slot *slot = bpf_map_lookup_elem(&slots, &index);
+	struct control *control = control_here();
+	struct hlist_node *alias;
+
+	if (!slot || !control)
+		return 0;
+	if (slot_is_of(slot, control, process, way, (u64)inode, inode))
+		return slot;
+	if (!may_be_watched(control, inode) || is_unwatched(control->epoch, inode, inode, process))
+		return 0;
+	alias = FIELD(inode, i_dentry.first);
+	if (!alias)
+		return 0;
+	if (slot_judge(slot, control, index, task, way, (u64)inode, inode,
+		       TYPED(struct dentry, (void *)alias - bpf_core_field_offset(struct dentry, d_u.d_alias))))
+		return slot;
+	remember_unwatched(control->epoch, inode, inode, process);
 	return 0;
 }
 
@@ -448,12 +499,8 @@ static __always_inline struct file *file_of(struct task_struct *task, u32 fd)
 	if (fd >= table->max_fds)
 		return 0;
 	entry = table->fd + fd;
-	if (typed_loads) {
-		struct kiocb *first = ((cast_fn)CAST_MARK)(entry, bpf_core_type_id_kernel(struct kiocb));
-
-		return first->ki_filp;
-	}
-	return 0;
+	/* An entry is a pointer to a file; the first member of a kiocb is one too, and has a type. */
+	return FIELD(TYPED(struct kiocb, entry), ki_filp);
 }
 
 /* What the thread waited in the call that ends now. */
@@ -514,7 +561,7 @@ static __always_inline void on_read(struct task_struct *task, struct pt_regs *re
 	else if (kind == CALL_SPLICE && ARG2(regs))
 		end = user_offset(ARG2(regs));
 	else
-		end = file->f_pos;
+		end = FIELD(file, f_pos);
 	blocked = take_wait(task, fd, &missed);
 	slot_add(slot, end - bytes, bytes, EXTENT_READ, blocked, missed);
 }
@@ -534,7 +581,7 @@ static __always_inline void on_open(struct task_struct *task, s32 fd)
 	slot_begin(slot);
 	slot->opened_ns = bpf_ktime_get_boot_ns();
 	slot->calls++;
-	slot->flags = SLOT_OPENED | (file->f_mode & FMODE_WRITE ? SLOT_WRITABLE : 0);
+	slot->flags = SLOT_OPENED | (FIELD(file, f_mode) & FMODE_WRITE ? SLOT_WRITABLE : 0);
 	slot_done(slot);
 }
 
@@ -559,18 +606,22 @@ static __always_inline void on_fadvise(struct task_struct *task, u32 fd)
 	struct identity *identity = bpf_map_lookup_elem(&identities, &zero);
 	struct file *file;
 	struct inode *inode;
+	struct super_block *super_block;
+	struct dentry *top;
 
 	if ((u32)task->tgid != own_process || !identity)
 		return;
 	file = file_of(task, fd);
 	if (!file)
 		return;
-	inode = file->f_inode;
+	inode = FIELD(file, f_inode);
+	super_block = FIELD(inode, i_sb);
 	identity->inode = (u64)inode;
-	identity->inode_number = inode->i_ino;
-	identity->super_block = (u64)inode->i_sb;
-	identity->dev = inode->i_sb->s_dev;
-	identity->is_fs_root = inode->i_sb->s_root->d_inode == inode;
+	identity->inode_number = FIELD(inode, i_ino);
+	identity->super_block = (u64)super_block;
+	identity->dev = FIELD(super_block, s_dev);
+	top = FIELD(super_block, s_root);
+	identity->is_fs_root = FIELD(top, d_inode) == inode;
 	identity->now_ns = bpf_ktime_get_boot_ns();
 	identity->jiffies = bpf_jiffies64();
 	identity->calls++;
@@ -617,64 +668,47 @@ int BPF_PROG(sys_exit, struct pt_regs *regs, long ret)
 
 /* ---- mapped files ---- */
 
-static __always_inline void on_fault(struct address_space *mapping, u64 first_page, u64 last_page)
+static __always_inline int on_fault(struct inode *inode, u64 first_page, u64 last_page)
 {
 	struct task_struct *task = bpf_get_current_task_btf();
-	struct inode *inode = mapping->host;
-	u32 process = task->tgid;
-	u32 index = slot_index(process, low_half(inode));
-	struct slot *slot = bpf_map_lookup_elem(&slots, &index);
-	struct control *control = control_here();
-	struct verdict verdict = {};
+	struct slot *slot = slot_of_inode(task, inode, WAY_MAPPED);
 	struct tally *tally;
 
-	if (!slot || !control)
-		return;
-	if (slot->file == (u64)inode && slot->process == process && slot->fd == -1 && slot->epoch == control->epoch)
-		goto add;
-	if (!(control->device_bits & bit_of(inode->i_sb)) || is_unwatched(control->epoch, inode, inode, process))
-		return;
-	if (!bpf_map_lookup_elem(&skipped, &process)) {
-		struct hlist_node *alias = inode->i_dentry.first;
-		struct dentry *dentry;
-
-		if (!alias)
-			return;
-		dentry = (void *)alias - bpf_core_field_offset(struct dentry, d_u.d_alias);
-		verdict.inode_number = inode->i_ino;
-		dentry = ((cast_fn)CAST_MARK)(dentry, bpf_core_type_id_kernel(struct dentry));
-		if (find_root(control, dentry, &verdict)) {
-			announce(dentry, &verdict);
-			slot_claim(slot, control->epoch, index, task, -1, (u64)inode, (u64)inode, &verdict);
-			goto add;
-		}
-	}
-	remember_unwatched(control->epoch, inode, inode, process);
-	return;
-add:
-	slot_add(slot, first_page << 12, (last_page - first_page + 1) << 12, EXTENT_FAULT, 0, 0);
+	if (!slot)
+		return 0;
+	slot_add(slot, first_page << page_shift, (last_page - first_page + 1) << page_shift, EXTENT_FAULT, 0, 0);
 	tally = tally_here();
 	if (tally) {
 		tally->fault_process = task->pid;
 		tally->fault_file_id = slot->file_id;
-		tally->fault_offset = first_page << 12;
+		tally->fault_offset = first_page << page_shift;
 	}
+	return 0;
 }
 
 SEC("tp_btf/mm_filemap_fault")
 int BPF_PROG(fault, struct address_space *mapping, unsigned long page)
 {
-	if (typed_loads)
-		on_fault(mapping, page, page);
-	return 0;
+	return on_fault(mapping->host, page, page);
 }
 
 SEC("tp_btf/mm_filemap_map_pages")
 int BPF_PROG(map_pages, struct address_space *mapping, unsigned long first_page, unsigned long last_page)
 {
-	if (typed_loads)
-		on_fault(mapping, first_page, last_page);
-	return 0;
+	return on_fault(mapping->host, first_page, last_page);
+}
+
+/* For kernels without those tracepoints (6.1), where functions may be hooked. */
+SEC("fentry/filemap_fault")
+int BPF_PROG(fault_entry, struct vm_fault *fault)
+{
+	return on_fault(fault->vma->vm_file->f_inode, fault->pgoff, fault->pgoff);
+}
+
+SEC("fentry/filemap_map_pages")
+int BPF_PROG(map_pages_entry, struct vm_fault *fault, unsigned long first_page, unsigned long last_page)
+{
+	return on_fault(fault->vma->vm_file->f_inode, first_page, last_page);
 }
 
 /* ---- waiting ---- */
@@ -856,31 +890,80 @@ int BPF_PROG(process_exit, struct task_struct *task)
 #define IORING_OP_READ_FIXED 4
 #define IORING_OP_READ 22
 
+static __always_inline int on_uring(void *request, s32 bytes)
+{
+	struct io_kiocb *req = TYPED(struct io_kiocb, request);
+	struct slot *slot;
+	u8 op = FIELD(req, opcode);
+	s64 end;
+
+	if (op != IORING_OP_READ && op != IORING_OP_READV && op != IORING_OP_READ_FIXED)
+		return 0;
+	if (bytes <= 0)
+		return 0;
+	slot = slot_of(bpf_get_current_task_btf(), FIELD(req, file), WAY_URING);
+	if (!slot)
+		return 0;
+	end = FIELD(TYPED(struct io_rw, request), kiocb.ki_pos);
+	slot_add(slot, end - bytes, bytes, EXTENT_READ, 0, 0);
+	return 0;
+}
+
 SEC("tp_btf/io_uring_complete")
 int BPF_PROG(uring_complete, void *ring, void *request, struct io_uring_cqe *cqe)
 {
-	struct task_struct *task = bpf_get_current_task_btf();
-	struct io_kiocb *req = request;
-	struct slot *slot;
-	struct file *file;
-	s64 end;
-	u8 op;
-	s32 bytes;
+	return on_uring(request, cqe->res);
+}
 
-	if (!typed_loads)
-		return 0;
-	req = ((cast_fn)CAST_MARK)(request, bpf_core_type_id_kernel(struct io_kiocb));
-	op = req->opcode;
-	if (op != IORING_OP_READ && op != IORING_OP_READV && op != IORING_OP_READ_FIXED)
-		return 0;
-	bytes = cqe->res;
-	if (bytes <= 0)
-		return 0;
-	file = req->file;
-	slot = slot_of(task, file, -2);
+/* The tracepoint of older kernels has the same name and other arguments. */
+SEC("tp_btf/io_uring_complete")
+int BPF_PROG(uring_complete_result, void *ring, void *request, u64 user_data, int result)
+{
+	return on_uring(request, result);
+}
+
+/* ---- the light tier ---- */
+
+/*
+ * One read comes here once for each batch of folios, with the same last page: what is left of it is no second read.
+ * Nor is a read that begins in the page where the last one ended.
+ */
+SEC("tp_btf/mm_filemap_get_pages")
+int BPF_PROG(pages, struct address_space *mapping, unsigned long first_page, unsigned long last_page)
+{
+	struct task_struct *task = bpf_get_current_task_btf();
+	struct inode *inode = mapping->host;
+	struct slot *slot = slot_of_inode(task, inode, WAY_PAGES);
+	u64 offset = first_page << page_shift, end = (last_page + 1) << page_shift, size;
+	u32 count, missed = 0;
+	u64 blocked;
+
 	if (!slot)
 		return 0;
-	end = ((struct io_rw *)((cast_fn)CAST_MARK)(request, bpf_core_type_id_kernel(struct io_rw)))->kiocb.ki_pos;
-	slot_add(slot, end - bytes, bytes, EXTENT_READ, 0, 0);
+	size = inode->i_size;
+	if (end > size)
+		end = size;
+	if (offset >= end)
+		return 0;
+	blocked = take_wait(task, reading_from(task), &missed);
+	count = slot->count;
+	if (count && count <= EXTENTS_MAX) {
+		struct extent *last = &slot->extents[(count - 1) % EXTENTS_MAX];
+		u64 told = last->offset + last->length;
+
+		if (offset > last->offset && offset <= told && end >= told) {
+			slot_begin(slot);
+			if (end > told) {
+				last->length = end - last->offset;
+				last->calls++;
+				slot->calls++;
+			}
+			last->blocked_us += blocked / 1000;
+			last->missed |= missed;
+			slot_done(slot);
+			return 0;
+		}
+	}
+	slot_add(slot, offset, end - offset, EXTENT_PAGES, blocked, missed);
 	return 0;
 }

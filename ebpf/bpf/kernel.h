@@ -20,6 +20,22 @@ typedef __s64 s64;
 
 #define CORE __attribute__((preserve_access_index))
 
+/*
+ * An entry of a descriptor table is a number to the verifier, and so is whatever it leads to. Where the kernel has
+ * bpf_rdonly_cast (6.2 on), TYPED makes a pointer of it and FIELD is a plain load. The object for older kernels is made
+ * of the same sources with -DPLAIN_LOADS: there each FIELD is a helper's call, some 25 ns.
+ */
+#ifdef PLAIN_LOADS
+#define TYPED(type, address) ((type *)(address))
+#define FIELD(object, field) BPF_CORE_READ(object, field)
+#else
+/* A call to this number becomes a call of bpf_rdonly_cast before the object is loaded: the loader knows no kfuncs. */
+#define CAST_MARK 0x0f07e71d
+typedef void *(*cast_fn)(const void *object, u32 btf_id);
+#define TYPED(type, address) ((type *)((cast_fn)CAST_MARK)((const void *)(address), bpf_core_type_id_kernel(type)))
+#define FIELD(object, field) ((object)->field)
+#endif
+
 struct qstr {
 	u64 hash_len;
 	const unsigned char *name;
@@ -45,6 +61,7 @@ struct inode {
 	u16 i_mode;
 	struct super_block *i_sb;
 	unsigned long i_ino;
+	s64 i_size;
 	struct hlist_head i_dentry;
 } CORE;
 
@@ -84,6 +101,15 @@ struct files_struct {
 
 struct address_space {
 	struct inode *host;
+} CORE;
+
+struct vm_area_struct {
+	struct file *vm_file;
+} CORE;
+
+struct vm_fault {
+	struct vm_area_struct *vma;
+	unsigned long pgoff;
 } CORE;
 
 typedef struct {

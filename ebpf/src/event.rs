@@ -67,7 +67,7 @@ pub struct Extent {
     pub blocked_us: u32,
     /// Low half of the kernel's jiffies when the first of them returned.
     pub jiffies: u32,
-    /// [`Extent::READ`] or [`Extent::FAULT`].
+    /// [`Extent::READ`], [`Extent::FAULT`] or [`Extent::PAGES`].
     pub op: u16,
     /// Not 0 if a call of it waited for a device.
     pub missed: u16,
@@ -78,6 +78,8 @@ impl Extent {
     pub const READ: u16 = 1;
     /// First touches of mapped pages.
     pub const FAULT: u16 = 2;
+    /// Pages asked of the page cache: the light tier's reads.
+    pub const PAGES: u16 = 3;
 }
 
 /// What one process did to one open file on one CPU since the slot was last given out.
@@ -102,7 +104,7 @@ pub struct SlotHeader {
     pub calls: u64,
     /// Process (thread group).
     pub process: u32,
-    /// Descriptor; -1 for a mapping, -2 for `io_uring`.
+    /// Descriptor; -1 for a mapping, -2 for `io_uring`, -3 for pages.
     pub fd: i32,
     /// Parent process.
     pub parent: u32,

@@ -1,23 +1,35 @@
 //! Kernel-side probes, their event structs and the embedded object.
 //!
-//! `bpf/foretide.bpf.c` is the probe set, in C with CO-RE, so that one object fits every kernel with BTF. The object
-//! is checked in and embedded: who builds Foretide needs no clang, and what ships is what was tested. Two things
-//! keep it honest: a test here compares the digest of the sources with that of the sources it was made from, and
-//! `ebpf/check-object` rebuilds it and compares byte for byte.
+//! `bpf/foretide.bpf.c` is the probe set, in C with CO-RE, so that one object fits every kernel with BTF; it is compiled
+//! twice, for kernels with and without `bpf_rdonly_cast`. The objects are checked in and embedded: who builds Foretide
+//! needs no clang, and what ships is what was tested. Two things keep them honest: a test here compares the digest of
+//! the sources with that of the sources they were made from, and `ebpf/check-object` rebuilds them and compares byte
+//! for byte.
 //!
 //! [`event`] has the layouts that both sides share.
 
 pub mod event;
 
-/// The probes as an ELF object for the machine this is built for.
-#[cfg(target_arch = "x86_64")]
-pub static OBJECT: &[u8] = include_bytes!("../bpf/foretide.x86_64.o");
+macro_rules! object {
+    ($loads:literal) => {{
+        #[cfg(target_arch = "x86_64")]
+        let object = include_bytes!(concat!("../bpf/", $loads, ".x86_64.o"));
+        #[cfg(target_arch = "aarch64")]
+        let object = include_bytes!(concat!("../bpf/", $loads, ".aarch64.o"));
+        object
+    }};
+}
 
-/// The probes as an ELF object for the machine this is built for.
-#[cfg(target_arch = "aarch64")]
-pub static OBJECT: &[u8] = include_bytes!("../bpf/foretide.aarch64.o");
+/// The probes as an ELF object for kernels that have `bpf_rdonly_cast` (6.2 and later): typed loads, the cheaper way.
+pub static TYPED: &[u8] = object!("typed");
 
-/// The object calls this number where `bpf_rdonly_cast` is meant; whoever loads it writes the kernel's function in.
+/// The same probes for kernels without it, where each load of a kernel's field is a helper's call.
+pub static PLAIN: &[u8] = object!("plain");
+
+/// A program for `sys_exit` that does nothing: the floor of what observing can cost, for benches.
+pub static EMPTY: &[u8] = include_bytes!("../bpf/empty.o");
+
+/// [`TYPED`] calls this number where `bpf_rdonly_cast` is meant; whoever loads it writes the kernel's function in.
 pub const CAST_MARK: u32 = 0x0f07_e71d;
 
 #[cfg(test)]

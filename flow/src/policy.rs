@@ -88,6 +88,9 @@ pub enum RulesetError {
     /// Two rules share a name, so a refusal could not say which.
     #[error("two rules are named {0:?}: give each its own name")]
     SameName(String),
+    /// Two rules match the same and say the opposite, so the second can never decide.
+    #[error("rules {0:?} and {1:?} match the same, but one allows and the other denies: remove one of them")]
+    Contradiction(String, String),
     /// A glob that does not parse.
     #[error("rule {rule:?}: paths {glob:?} is no glob: {why}")]
     BadGlob {
@@ -143,6 +146,10 @@ impl Ruleset {
             if let Some(s) = rule.sites.iter().find(|s| !topology.sites.contains_key(s)) {
                 return Err(unknown("site", s.as_str()));
             }
+            if let Some((other, _)) = compiled.iter().find(|(r, _)| r.effect != rule.effect && matches_alike(r, &rule))
+            {
+                return Err(RulesetError::Contradiction(other.name.clone(), rule.name));
+            }
             let matcher = rule.paths.as_deref().map(|g| compile(&rule.name, g)).transpose()?;
             compiled.push((rule, matcher));
         }
@@ -187,6 +194,11 @@ impl Ruleset {
             None => Verdict { effect: self.default, rule: None },
         }
     }
+}
+
+/// Whether two rules match the same, now and for ever.
+fn matches_alike(a: &Rule, b: &Rule) -> bool {
+    a.until.is_none() && Rule { name: b.name.clone(), effect: b.effect, ..a.clone() } == *b
 }
 
 fn names_site(rule: &Rule, site: &SiteId, destination: Option<&Site>) -> bool {
@@ -294,6 +306,11 @@ mod tests {
         let twice =
             Ruleset::new(vec![rule("a", Effect::Deny), rule("a", Effect::Allow)], Effect::Allow, &t).unwrap_err();
         assert_eq!(twice, RulesetError::SameName("a".into()));
+        let told =
+            Ruleset::new(vec![rule("a", Effect::Deny), rule("b", Effect::Allow)], Effect::Allow, &t).unwrap_err();
+        assert_eq!(told, RulesetError::Contradiction("a".into(), "b".into()));
+        let embargo = Rule { until: Some(Timestamp(10)), ..rule("a", Effect::Deny) };
+        assert!(Ruleset::new(vec![embargo, rule("b", Effect::Allow)], Effect::Allow, &t).is_ok());
         let glob = Rule { paths: Some("a[".into()), ..rule("g", Effect::Deny) };
         assert!(matches!(Ruleset::new(vec![glob], Effect::Allow, &t), Err(RulesetError::BadGlob { .. })));
         let site = Rule { sites: vec![SiteId::new("mars").unwrap()], ..rule("s", Effect::Deny) };

@@ -146,7 +146,11 @@ fn judge(problem: &Problem<'_>, request: &AdviceRequest<'_>, site: &SiteId, advi
         .sum();
     let demand: f64 =
         problem.demand.iter().filter(|d| &d.from == from && &d.to == site).map(|d| d.bytes_per_second).sum();
-    let full = link.rate.bytes_per_second() * problem.config.link_share;
+    let hours = problem.config.hours_leave(link, problem.now);
+    let full = link.rate.bytes_per_second() * problem.config.link_share * hours;
+    if full <= 0.0 {
+        return Err(format!("the link from {from} is closed in these hours (planner.link_hours)"));
+    }
     let rate = (full - demand).max(full * problem.config.link_share_under_demand);
     let seconds = (advice.missing_bytes + promised) as f64 / rate + rtt_s + problem.config.settle_ms / 1e3;
     advice.ready_p50_s = seconds;

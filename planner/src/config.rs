@@ -1,6 +1,11 @@
 //! What an admin may set of the planner.
 
+use std::collections::BTreeSet;
+
+use foretide_flow::{Link, Mode, SiteId, Timestamp};
 use serde::{Deserialize, Serialize};
+
+use crate::brakes::{Budget, ModeRule};
 
 /// The planner's settings. Every default is meant to be left alone.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -42,6 +47,73 @@ pub struct Config {
     /// Bytes of a warm-up without `pin_until` are kept at least this long after `need_by`, seconds: a job that
     /// starts late still finds them.
     pub warmup_hold_s: f64,
+    /// A workload's prefetch is muted when more than this part of what it had brought within `waste_window_s` left
+    /// unread.
+    pub waste_share: f64,
+    /// Waste up to this many bytes mutes nobody: a gigabyte costs little, and few moves say little.
+    pub waste_free_bytes: u64,
+    /// Waste is counted over this time, seconds; a workload that was muted is heard again when it has passed.
+    pub waste_window_s: f64,
+    /// What forecasts may spend.
+    pub budgets: Vec<Budget>,
+    /// How far forecasts are acted on, by site and workload; the first that matches decides.
+    pub modes: Vec<ModeRule>,
+    /// The mode where none matches: the control plane's own.
+    #[serde(skip)]
+    pub mode: Mode,
+    /// When links carry less than their rate.
+    pub link_hours: Vec<LinkHours>,
+}
+
+/// Hours of the week in which a link carries only a part of its rate for us.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LinkHours {
+    /// Whence; any site if absent.
+    #[serde(default)]
+    pub from: Option<SiteId>,
+    /// Whither; any site if absent.
+    #[serde(default)]
+    pub to: Option<SiteId>,
+    /// From this hour of the day; 7.5 is half past seven.
+    pub from_hour: f64,
+    /// To this hour; past midnight if it is the lesser one.
+    pub to_hour: f64,
+    /// Days of the week on which the hours begin, Monday is 1; every day if empty.
+    #[serde(default)]
+    pub days: Vec<u8>,
+    /// Hours that the clock on the wall is ahead of UTC.
+    #[serde(default)]
+    pub utc_offset_h: f64,
+    /// Part of the rate that plans may count on meanwhile.
+    pub share: f64,
+}
+
+impl Config {
+    /// Part of a link's rate that its hours leave at a moment.
+    pub fn hours_leave(&self, link: &Link, at: Timestamp) -> f64 {
+        let on = |site: &Option<SiteId>, end: &SiteId| site.as_ref().is_none_or(|s| s == end);
+        let hours = self.link_hours.iter().filter(|h| on(&h.from, &link.from) && on(&h.to, &link.to));
+        hours.filter(|h| h.holds(at)).map(|h| h.share).fold(1.0, f64::min)
+    }
+}
+
+impl LinkHours {
+    /// Whether `at` is within the hours.
+    pub fn holds(&self, at: Timestamp) -> bool {
+        let hours = at.0 as f64 / 3.6e9 + self.utc_offset_h;
+        let hour = hours.rem_euclid(24.0);
+        // 1970 began on a Thursday.
+        let weekday = |hours: f64| ((hours / 24.0).floor() as i64 + 3).rem_euclid(7) as u8 + 1;
+        let (within, began) = if self.from_hour <= self.to_hour {
+            (self.from_hour <= hour && hour < self.to_hour, weekday(hours))
+        } else if hour < self.to_hour {
+            (true, weekday(hours - 24.0))
+        } else {
+            (self.from_hour <= hour, weekday(hours))
+        };
+        within && (self.days.is_empty() || self.days.contains(&began))
+    }
 }
 
 impl Default for Config {
@@ -60,20 +132,33 @@ impl Default for Config {
             stickiness: 0.1,
             start_tolerance: 0.25,
             warmup_hold_s: 3_600.0,
+            waste_share: 0.5,
+            waste_free_bytes: 1_000_000_000,
+            waste_window_s: 3_600.0,
+            budgets: Vec::new(),
+            modes: Vec::new(),
+            mode: Mode::Enforce,
+            link_hours: Vec::new(),
         }
     }
 }
 
 /// Why a configuration was refused.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
-#[error("planner.{key} is {value}, but must be {must}")]
-pub struct ConfigError {
-    /// The key.
-    pub key: &'static str,
-    /// What was given.
-    pub value: f64,
-    /// What is possible.
-    pub must: &'static str,
+pub enum ConfigError {
+    /// A number that is not possible.
+    #[error("planner.{key} is {value}, but must be {must}")]
+    Impossible {
+        /// The key.
+        key: String,
+        /// What was given.
+        value: f64,
+        /// What is possible.
+        must: &'static str,
+    },
+    /// Two budgets of one name: a move that is left out could not say which stopped it.
+    #[error("two planner.budgets are named {0:?}: give each its own name")]
+    SameName(String),
 }
 
 impl Config {
@@ -82,7 +167,7 @@ impl Config {
     /// # Errors
     /// [`ConfigError`] for the first that is not.
     pub fn check(&self) -> Result<(), ConfigError> {
-        let rules: [(&'static str, f64, f64, f64, &'static str); 13] = [
+        let own: [(&str, f64, f64, f64, &'static str); 15] = [
             ("horizon_s", self.horizon_s, 1.0, 31e6, "between 1 and 31000000 (a year)"),
             ("min_probability", self.min_probability, 0.0, 1.0, "between 0 and 1"),
             ("pull_forward_s", self.pull_forward_s, 0.0, 31e6, "0 or more"),
@@ -96,9 +181,31 @@ impl Config {
             ("stickiness", self.stickiness, 0.0, 10.0, "between 0 and 10"),
             ("start_tolerance", self.start_tolerance, 0.0, 1.0, "between 0 and 1"),
             ("warmup_hold_s", self.warmup_hold_s, 0.0, 31e6, "0 or more"),
+            ("waste_share", self.waste_share, 0.0, 1.0, "between 0 and 1"),
+            ("waste_window_s", self.waste_window_s, 1.0, 31e6, "between 1 and 31000000 (a year)"),
         ];
-        match rules.into_iter().find(|(_, v, low, high, _)| !(low..=high).contains(&v)) {
-            Some((key, value, _, _, must)) => Err(ConfigError { key, value, must }),
+        let own = own.into_iter().map(|(key, v, low, high, must)| (key.to_owned(), v, low, high, must));
+        let mut all: Vec<(String, f64, f64, f64, &'static str)> = own.collect();
+        for hours in &self.link_hours {
+            let key = |name| format!("link_hours.{name}");
+            all.push((key("from_hour"), hours.from_hour, 0.0, 24.0, "between 0 and 24"));
+            all.push((key("to_hour"), hours.to_hour, 0.0, 24.0, "between 0 and 24"));
+            all.push((key("share"), hours.share, 0.0, 1.0, "between 0 and 1"));
+            all.push((key("utc_offset_h"), hours.utc_offset_h, -24.0, 24.0, "between -24 and 24"));
+            let days = hours.days.iter().map(|d| (key("days"), f64::from(*d), 1.0, 7.0, "between 1 (Monday) and 7"));
+            all.extend(days);
+        }
+        let mut names = BTreeSet::new();
+        for budget in &self.budgets {
+            if !names.insert(&budget.name) {
+                return Err(ConfigError::SameName(budget.name.clone()));
+            }
+            let key = |name| format!("budgets.{}.{name}", budget.name);
+            all.push((key("per_s"), budget.per_s, 1.0, 31e6, "between 1 and 31000000 (a year)"));
+            all.push((key("money"), budget.money.unwrap_or(0.0), 0.0, 1e18, "0 or more"));
+        }
+        match all.into_iter().find(|(_, v, low, high, _)| !(low..=high).contains(&v)) {
+            Some((key, value, _, _, must)) => Err(ConfigError::Impossible { key, value, must }),
             None => Ok(()),
         }
     }
@@ -115,5 +222,31 @@ mod tests {
         assert!(told.contains("planner.link_share is 0"), "{told}");
         assert!(Config { horizon_s: f64::NAN, ..Config::default() }.check().is_err());
         assert!(serde_json::from_str::<Config>(r#"{"horizont_s":1}"#).is_err());
+        let budget = r#"{"budgets":[{"name":"x","per_s":0},{"name":"x","per_s":1}]}"#;
+        let told = serde_json::from_str::<Config>(budget).unwrap().check().unwrap_err();
+        assert_eq!(told, ConfigError::SameName("x".into()));
+        let hours = r#"{"link_hours":[{"from_hour":8,"to_hour":18,"share":-0.5}]}"#;
+        let told = serde_json::from_str::<Config>(hours).unwrap().check().unwrap_err().to_string();
+        assert!(told.contains("planner.link_hours.share is -0.5"), "{told}");
+    }
+
+    #[test]
+    fn hours_of_the_week_are_those_of_the_wall_clock() {
+        let hours = |from_hour, to_hour, days| LinkHours {
+            from: None,
+            to: None,
+            from_hour,
+            to_hour,
+            days,
+            utc_offset_h: 2.0,
+            share: 0.5,
+        };
+        // Monday, 5 January 1970, 00:00 UTC, and hours from there.
+        let at = |hour: f64| Timestamp(((4.0 * 24.0 + hour) * 3.6e9) as i64);
+        let office = hours(8.0, 18.0, vec![1, 2, 3, 4, 5]);
+        assert!(!office.holds(at(5.9)) && office.holds(at(6.0)) && office.holds(at(15.9)) && !office.holds(at(16.0)));
+        assert!(!office.holds(at(5.0 * 24.0 + 10.0)), "Saturday");
+        let night = hours(22.0, 6.0, vec![7]);
+        assert!(night.holds(at(-3.0)) && night.holds(at(3.0)) && !night.holds(at(21.0)), "the night of Sunday");
     }
 }

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write as _;
 
 use foretide_flow::{FilePath, Move, MoveCause, Plan, SiteId, Timestamp};
+use serde::Serialize;
 
 /// Most lines of each section of [`show`]: a screen. The rest is counted.
 const SHOWN_LINES: usize = 20;
@@ -139,7 +140,7 @@ pub fn explain(plan: &Plan, path: &FilePath) -> String {
 }
 
 /// How one plan differs from the one before.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct PlanDiff {
     /// Moves that are new.
     pub added: Vec<Move>,

@@ -7,8 +7,9 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use foretide_flow::{FilePath, Forecast, Link, PredictedRead, Refusal, SiteId, TimeWindow, Timestamp, VolumeId};
+use foretide_flow::{FilePath, Forecast, Link, Mode, PredictedRead, Refusal, SiteId, TimeWindow, Timestamp, VolumeId};
 
+use crate::brakes::mode_of;
 use crate::left_out::{LeftOuts, Why};
 use crate::problem::{Problem, WarmupDemand};
 
@@ -44,6 +45,8 @@ pub(crate) struct Want<'a> {
     /// Bytes of it that are not there.
     pub(crate) missing: u64,
     pub(crate) cause: Cause<'a>,
+    /// Whether it is moved; what was asked for is.
+    pub(crate) mode: Mode,
     /// 1 for what was asked for.
     pub(crate) probability: f64,
     /// When it is read, if a forecast says so.
@@ -251,10 +254,14 @@ impl<'a> Gatherer<'a, '_> {
 
     /// A second voice for the same bytes: the surer probability and the earlier window hold; the cause stays.
     fn strengthen(&mut self, want: usize, cause: Cause<'a>, probability: f64, window: Option<TimeWindow>) {
+        let mode = self.mode(cause);
         let want = &mut self.out.wants[want];
         if matches!((want.cause, cause), (Cause::Forecast(_), Cause::Forecast(_))) && probability > want.probability {
             want.cause = cause;
             want.probability = probability;
+        }
+        if mode == Mode::Enforce {
+            want.mode = Mode::Enforce;
         }
         want.window = match (want.window, window) {
             (Some(a), Some(b)) => {
@@ -262,6 +269,15 @@ impl<'a> Gatherer<'a, '_> {
             }
             (a, b) => a.or(b),
         };
+    }
+
+    /// How far a want of this cause is acted on.
+    fn mode(&self, cause: Cause<'_>) -> Mode {
+        let config = self.problem.config;
+        match cause {
+            Cause::Forecast(f) => mode_of(&config.modes, config.mode, &f.site, &f.workload),
+            Cause::Warmup(_) => Mode::Enforce,
+        }
     }
 
     fn want(
@@ -284,6 +300,7 @@ impl<'a> Gatherer<'a, '_> {
             length,
             missing,
             cause,
+            mode: self.mode(cause),
             probability,
             window,
             stall_s: config.cold_read_round_trips * route.link.rtt_ms / 1e3 + route.link.rate.seconds_for(missing),

@@ -189,6 +189,34 @@ impl Ledger {
         self.cache[to + slot..=to + last_use].iter_mut().for_each(|free| *free -= bytes);
     }
 
+    /// What is free on the way to a site and in its cache, less `leave_free`, and the number that each of its lanes has
+    /// here. What leaves the sources is not limited in it.
+    pub(crate) fn toward(&self, site: u32, leave_free: i64) -> (Ledger, Vec<u32>) {
+        let lanes: Vec<u32> = (0..self.lanes.len() as u32).filter(|l| self.lanes[*l as usize].to == site).collect();
+        let mut own = Ledger::new(self.slots, 2);
+        for &lane in &lanes {
+            own.add_lane(Lane { from: 0, to: 1 }, (0..self.slots).map(|slot| self.free(lane, slot)));
+        }
+        let here = site as usize * self.slots;
+        for (own, free) in own.cache[self.slots..].iter_mut().zip(&self.cache[here..here + self.slots]) {
+            *own = free - leave_free;
+        }
+        (own, lanes)
+    }
+
+    /// One part of so many of everything that is free.
+    pub(crate) fn part(&self, of: i64) -> Ledger {
+        let part = |free: &[i64]| free.iter().map(|f| if *f >= UNLIMITED_BYTES / 2 { *f } else { f / of }).collect();
+        Ledger {
+            slots: self.slots,
+            lanes: self.lanes.clone(),
+            rate: part(&self.rate),
+            egress: part(&self.egress),
+            ingress: part(&self.ingress),
+            cache: part(&self.cache),
+        }
+    }
+
     /// Slots of the time axis.
     pub(crate) fn slots(&self) -> usize {
         self.slots

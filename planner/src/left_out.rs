@@ -3,9 +3,18 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use foretide_flow::{FilePath, LeftOut, SiteId, VolumeId};
+use foretide_flow::{FilePath, LeftOut, Plan, SiteId, VolumeId};
 
 use crate::Config;
+
+/// What a mode alone keeps from being moved.
+const ADVISED: &str = "the mode is advise: it would be moved";
+const SHADOWED: &str = "the mode is shadow: it would be moved";
+
+/// What the plan would move if its mode were enforce, folder by folder.
+pub fn proposals(plan: &Plan) -> impl Iterator<Item = &LeftOut> {
+    plan.left_out.iter().filter(|l| [ADVISED, SHADOWED].contains(&l.why.as_str()))
+}
 
 /// Why a demand is not in the plan.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -16,6 +25,9 @@ pub(crate) enum Why {
     NoLink { from: SiteId },
     Off,
     Muted(Arc<str>),
+    Advised,
+    Shadowed,
+    NoBudget(Arc<str>),
     Improbable,
     Beyond,
     NotWorth,
@@ -32,6 +44,9 @@ impl Why {
             Self::NoLink { from } => format!("no link from {from}, where the volume is, to the site: add one"),
             Self::Off => "prefetch is switched off".into(),
             Self::Muted(why) => format!("prefetch of this workload is muted: {why}"),
+            Self::Advised => ADVISED.into(),
+            Self::Shadowed => SHADOWED.into(),
+            Self::NoBudget(name) => format!("the budget {name} is spent"),
             Self::Improbable => format!("less probable than min_probability = {}", config.min_probability),
             Self::Beyond => {
                 format!("needed later than horizon_s = {} from now: planned when it is nearer", config.horizon_s)
@@ -55,6 +70,7 @@ struct Folder {
 }
 
 impl LeftOuts {
+    /// Counts one file's extent.
     pub(crate) fn add(&mut self, volume: &VolumeId, path: &FilePath, to: &SiteId, bytes: u64, why: &Why) {
         let folder = path.parent().unwrap_or_default();
         let entry = self.0.entry((volume.clone(), folder, to.clone(), why.clone()));

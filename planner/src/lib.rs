@@ -9,8 +9,10 @@
 
 mod advise;
 pub mod assign;
+mod brakes;
 mod config;
 mod explain;
+mod feedback;
 mod gather;
 mod grid;
 mod ledger;
@@ -20,7 +22,10 @@ pub mod simulate;
 mod solve;
 
 pub use advise::{Advice, AdviceRequest, advise};
-pub use config::{Config, ConfigError};
+pub use brakes::{Brakes, Budget, BudgetLeft, ModeRule};
+pub use config::{Config, ConfigError, LinkHours};
 pub use explain::{PlanDiff, diff, explain, show};
-pub use problem::{Brakes, DemandLoad, NothingResident, Problem, Residency, RunningMove, WarmupDemand, WarmupFile};
-pub use solve::solve;
+pub use feedback::Feedback;
+pub use left_out::proposals;
+pub use problem::{DemandLoad, NothingResident, Problem, Residency, RunningMove, WarmupDemand, WarmupFile};
+pub use solve::{Proof, Solution, solve, solve_in_full};

@@ -1,12 +1,10 @@
 //! What a plan is made from. All of it is an argument, so that a plan is a pure function (promise F).
 
-use std::collections::BTreeMap;
-
 use foretide_flow::{
-    FilePath, Forecast, Move, Plan, Ruleset, SiteId, Timestamp, Topology, VolumeId, WarmupId, WarmupRequest, WorkloadId,
+    FilePath, Forecast, Move, Plan, Ruleset, SiteId, Timestamp, Topology, VolumeId, WarmupId, WarmupRequest,
 };
 
-use crate::Config;
+use crate::{Brakes, Config};
 
 /// What the stores hold, as far as the control plane knows.
 pub trait Residency {
@@ -70,15 +68,6 @@ pub struct DemandLoad {
     pub to: SiteId,
     /// Bytes a second.
     pub bytes_per_second: f64,
-}
-
-/// What holds prefetch back.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Brakes {
-    /// The one switch: no forecast moves anything; warm-ups go on.
-    pub prefetch_off: bool,
-    /// Workloads whose prefetch is muted, and why, in words (promise H).
-    pub muted: BTreeMap<WorkloadId, String>,
 }
 
 /// Everything that a plan depends on.

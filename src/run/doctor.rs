@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use clap::Args;
-use foretide_collector::probe::ProbeState;
+use foretide_collector::probe::{Probe, ProbeState, Tier};
 use serde::Serialize;
 
 use super::RunError;
@@ -103,18 +103,24 @@ fn congestion_control() -> Finding {
 }
 
 fn probes() -> Vec<Finding> {
-    let report = foretide_collector::probe();
+    let report = foretide_collector::probe(Tier::Full);
     if let Some(why) = report.refused {
         return vec![finding("probes", false, why, "reads are seen only where they pass the mount")];
     }
-    let one = |p: foretide_collector::probe::Probe| {
-        let what = format!("probe {}", p.hook);
-        match p.state {
-            ProbeState::Loaded => finding(&what, true, "", &p.without),
-            ProbeState::Refused { why } => finding(&what, false, why, &p.without),
-        }
-    };
-    report.probes.into_iter().map(one).collect()
+    let light = foretide_collector::probe(Tier::Light).probes.into_iter().next().map(|p| Probe {
+        hook: format!("light tier: {}", p.hook),
+        without: "trace.tier = \"light\", which leaves system calls alone; the full tier does not need it".into(),
+        ..p
+    });
+    report.probes.into_iter().chain(light).map(of_probe).collect()
+}
+
+fn of_probe(p: Probe) -> Finding {
+    let what = format!("probe {}", p.hook);
+    match p.state {
+        ProbeState::Loaded => finding(&what, true, "", &p.without),
+        ProbeState::Refused { why } => finding(&what, false, why, &p.without),
+    }
 }
 
 /// Major and minor number of the running kernel; 0.0 if it does not say.

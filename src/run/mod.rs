@@ -1,12 +1,16 @@
 //! What the subcommands do: rooms put together, nothing decided.
 
+pub mod advise;
 pub mod agent;
 pub mod cache;
 pub mod demo;
 pub mod doctor;
 pub mod link;
 pub mod mount;
+pub mod plan;
+pub mod policy;
 pub mod serve;
+pub mod simulate;
 pub mod slurm;
 pub mod status;
 pub mod trace;

@@ -2,15 +2,17 @@
 //! batches as Parquet, the same as an agent sends.
 
 use std::fs;
+use std::io::{BufWriter, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use clap::{Args, Subcommand};
+use foretide_collector::probe::Tier;
 use foretide_collector::trace::Summariser;
 use foretide_collector::{Collector, Config, WatchedVolume, parquet};
-use foretide_flow::{AccessBatch, NodeId, SiteId, VolumeId};
+use foretide_flow::{Access, AccessBatch, NodeId, SiteId, VolumeId};
 
 use super::RunError;
 
@@ -36,9 +38,24 @@ enum What {
         /// Folder that the recording is written to; made if it is not there.
         #[arg(long)]
         out: PathBuf,
+        /// How reads are seen: full (every way of reading, exact bytes) or light (pages; costs less).
+        #[arg(long, default_value_t)]
+        tier: Tier,
         /// The command to run meanwhile.
         #[arg(last = true)]
         command: Vec<String>,
+    },
+    /// Print again and again who reads what and how much it waited, until Ctrl-C. Needs root.
+    Top {
+        /// Folder whose files are watched.
+        #[arg(long)]
+        root: PathBuf,
+        /// Seconds between two prints.
+        #[arg(long, default_value_t = 2.0)]
+        interval_s: f64,
+        /// How reads are seen: full or light.
+        #[arg(long, default_value_t)]
+        tier: Tier,
     },
     /// Print every access of a recording.
     Show {
@@ -48,6 +65,18 @@ enum What {
         /// As JSON, one batch a line.
         #[arg(long)]
         json: bool,
+    },
+    /// Write the accesses of recordings for other tools.
+    Export {
+        /// Files or folders of recordings.
+        #[arg(required = true)]
+        recordings: Vec<PathBuf>,
+        /// One access a line: comma-separated values with a header, or JSON objects.
+        #[arg(long, value_enum, default_value_t = Format::Csv)]
+        format: Format,
+        /// File to write; standard output if not given.
+        #[arg(long)]
+        out: Option<PathBuf>,
     },
     /// Print who read what and how much it waited.
     Stats {
@@ -66,7 +95,9 @@ enum What {
 /// A kernel that refuses its probes, a folder that cannot be used, a recording that is damaged.
 pub async fn run(options: Options) -> Result<(), RunError> {
     match options.what {
-        What::Record { root, out, command } => record(root, out, command).await,
+        What::Record { root, out, tier, command } => record(root, out, tier, command).await,
+        What::Top { root, interval_s, tier } => top(root, interval_s, tier).await,
+        What::Export { recordings, format, out } => export(&recordings, format, out.as_deref()),
         What::Show { recordings, json } => {
             for batch in read_all(&recordings)? {
                 show(&batch, json)?;
@@ -87,15 +118,28 @@ pub async fn run(options: Options) -> Result<(), RunError> {
     }
 }
 
-async fn record(root: PathBuf, out: PathBuf, command: Vec<String>) -> Result<(), RunError> {
-    fs::create_dir_all(&out)?;
-    let root = fs::canonicalize(&root).map_err(|e| RunError::Told(format!("{}: {e}", root.display())))?;
+/// The formats that a recording is exported in.
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum Format {
+    Csv,
+    Jsonl,
+}
+
+/// Observes one folder of this machine.
+fn observe(root: &Path, spool: PathBuf, tier: Tier) -> Result<Collector, RunError> {
+    let root = fs::canonicalize(root).map_err(|e| RunError::Told(format!("{}: {e}", root.display())))?;
     let name = |e: foretide_flow::IdError| RunError::Told(e.to_string());
     let config =
-        Config::new(NodeId::new("local").map_err(name)?, SiteId::new("local").map_err(name)?, out.join("spool"));
+        Config { tier, ..Config::new(NodeId::new("local").map_err(name)?, SiteId::new("local").map_err(name)?, spool) };
     let volume = VolumeId::new("local").map_err(name)?;
     let (collector, report) = Collector::start(config, vec![WatchedVolume { volume, root }])?;
     eprint!("{report}");
+    Ok(collector)
+}
+
+async fn record(root: PathBuf, out: PathBuf, tier: Tier, command: Vec<String>) -> Result<(), RunError> {
+    fs::create_dir_all(&out)?;
+    let collector = observe(&root, out.join("spool"), tier)?;
     let ended = Arc::new(AtomicBool::new(false));
     let end = Arc::clone(&ended);
     let writer = tokio::task::spawn_blocking(move || write_batches(&collector, &out, &end));
@@ -114,6 +158,74 @@ async fn record(root: PathBuf, out: PathBuf, command: Vec<String>) -> Result<(),
     let summary = writer.await.map_err(std::io::Error::other)??;
     print!("{}", summary.summary());
     waited
+}
+
+async fn top(root: PathBuf, interval_s: f64, tier: Tier) -> Result<(), RunError> {
+    let interval = Duration::try_from_secs_f64(interval_s.max(0.1))
+        .map_err(|e| RunError::Told(format!("--interval-s {interval_s}: {e}")))?;
+    let spool = tempfile::tempdir()?;
+    let collector = observe(&root, spool.path().to_owned(), tier)?;
+    let ended = Arc::new(AtomicBool::new(false));
+    let end = Arc::clone(&ended);
+    let printer = tokio::task::spawn_blocking(move || print_top(&collector, interval, &end));
+    super::until_signal().await;
+    ended.store(true, Ordering::Relaxed);
+    printer.await.map_err(std::io::Error::other)?
+}
+
+fn print_top(collector: &Collector, interval: Duration, ended: &AtomicBool) -> Result<(), RunError> {
+    let mut out = std::io::stdout();
+    let clear = if out.is_terminal() { "\x1b[H\x1b[2J" } else { "" };
+    let mut summariser = Summariser::default();
+    let mut due = Instant::now() + interval;
+    while !ended.load(Ordering::Relaxed) {
+        let wait = due.saturating_duration_since(Instant::now()).min(BATCH_WAIT);
+        if let Some(batch) = collector.next_batch(wait)? {
+            collector.acknowledge(batch.sequence)?;
+            summariser.add(&batch);
+        }
+        if Instant::now() >= due {
+            due = Instant::now() + interval;
+            write!(out, "{clear}in {:.1} s\n{}", interval.as_secs_f64(), summariser.summary())?;
+            out.flush()?;
+            summariser.begin_interval();
+        }
+    }
+    Ok(())
+}
+
+fn export(recordings: &[PathBuf], format: Format, to: Option<&Path>) -> Result<(), RunError> {
+    let mut out: Box<dyn Write> = match to {
+        Some(path) => {
+            let file = fs::File::create(path).map_err(|e| RunError::Told(format!("{}: {e}", path.display())))?;
+            Box::new(BufWriter::new(file))
+        }
+        None => Box::new(BufWriter::new(std::io::stdout().lock())),
+    };
+    if matches!(format, Format::Csv) {
+        writeln!(out, "{CSV_HEADER}")?;
+    }
+    for access in read_all(recordings)?.iter().flat_map(|batch| &batch.accesses) {
+        match format {
+            Format::Csv => writeln!(out, "{}", csv(access))?,
+            Format::Jsonl => writeln!(out, "{}", serde_json::to_string(access).map_err(std::io::Error::other)?)?,
+        }
+    }
+    Ok(out.flush()?)
+}
+
+const CSV_HEADER: &str = "at_s,run,process,volume,path,op,offset,length,blocked_us,found";
+
+/// One line. Names that are not UTF-8 are written as `FilePath` prints them.
+fn csv(a: &Access) -> String {
+    let quoted = |text: &str| match text.contains([',', '"', '\n', '\r']) {
+        true => format!("\"{}\"", text.replace('"', "\"\"")),
+        false => text.to_owned(),
+    };
+    let (run, path) = (quoted(a.run.as_str()), quoted(&a.path.to_string()));
+    let (op, found) = (format!("{:?}", a.op).to_lowercase(), format!("{:?}", a.found).to_lowercase());
+    let at = format!("{}.{:06}", a.at.0.div_euclid(1_000_000), a.at.0.rem_euclid(1_000_000));
+    format!("{at},{run},{},{},{path},{op},{},{},{},{found}", a.process, a.volume, a.offset, a.length, a.blocked_us)
 }
 
 /// Writes each batch as a file until it has ended and nothing more comes.
@@ -135,7 +247,10 @@ fn write_batches(collector: &Collector, out: &Path, ended: &AtomicBool) -> Resul
 }
 
 /// All batches of files and folders, in order of name.
-fn read_all(recordings: &[PathBuf]) -> Result<Vec<AccessBatch>, RunError> {
+///
+/// # Errors
+/// A file that cannot be read, or is no recording.
+pub fn read_all(recordings: &[PathBuf]) -> Result<Vec<AccessBatch>, RunError> {
     let named = |path: &Path, e: &dyn std::fmt::Display| RunError::Told(format!("{}: {e}", path.display()));
     let mut files = Vec::new();
     for path in recordings {
@@ -178,4 +293,28 @@ fn show(batch: &AccessBatch, json: bool) -> Result<(), RunError> {
 fn print_json(value: &impl serde::Serialize) -> Result<(), RunError> {
     println!("{}", serde_json::to_string_pretty(value).map_err(std::io::Error::other)?);
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use foretide_flow::{AccessOp, FilePath, Found, Timestamp};
+
+    #[test]
+    fn a_line_of_csv_has_its_commas_and_quotes_escaped() {
+        let access = Access {
+            at: Timestamp(1_500_007),
+            run: "r".into(),
+            process: 7,
+            volume: VolumeId::new("v").unwrap(),
+            path: FilePath::parse("a, \"b\"").unwrap(),
+            op: AccessOp::Read,
+            offset: 4096,
+            length: 10,
+            blocked_us: 3,
+            found: Found::Miss,
+        };
+        assert_eq!(csv(&access), "1.500007,r,7,v,\"a, \"\"b\"\"\",read,4096,10,3,miss");
+        assert_eq!(CSV_HEADER.split(',').count(), 10);
+    }
 }

@@ -292,7 +292,7 @@ pub(crate) async fn outcomes(
         if !batch.outcomes.is_empty() {
             tell(catalog, &told_of(&batch), now).await?;
         }
-        api.listener.outcomes(batch).await;
+        api.listener.outcomes(batch, recorded.resident).await;
     }
     Ok(Json(BatchTaken { new: recorded.new }))
 }

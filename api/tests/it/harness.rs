@@ -11,7 +11,7 @@ use foretide_api::{
     Accepted, AccessSink, Advice, Adviser, Api, Config, Courier, Directory, Listener, PlanChanges, Ports, Question,
     Rejected, Scope, SiteAdvice, keep_house, mint,
 };
-use foretide_catalog::{Catalog, CatalogError, in_memory};
+use foretide_catalog::{Catalog, CatalogError, ResidentFile, in_memory};
 use foretide_flow::{
     BitsPerSecond, CacheSpec, Effect, FilePath, Forecast, Link, Listing, Mode, NodeId, OutcomeBatch, Plan, Rule,
     Ruleset, Site, SiteId, Timestamp, Topology, Volume, VolumeId,
@@ -148,7 +148,7 @@ impl Listener for Ear {
     async fn listings(&self, listings: Vec<Listing>) {
         self.directories.fetch_add(listings.len(), Ordering::SeqCst);
     }
-    async fn outcomes(&self, _: OutcomeBatch) {
+    async fn outcomes(&self, _: OutcomeBatch, _: Vec<ResidentFile>) {
         self.batches.fetch_add(1, Ordering::SeqCst);
     }
     async fn announced(&self, forecast: Forecast) {

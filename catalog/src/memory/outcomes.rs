@@ -12,7 +12,9 @@ use super::{InMemory, State, page};
 use crate::extents::{self, Ranges};
 use crate::outcomes::{empty_status, refusal_key};
 use crate::progress::move_ended;
-use crate::{Outcomes, Page, ReadFilter, Recorded, RefusalRecord, ResidentFile, Result, SiteStatus, Topic, limits};
+use crate::{
+    Outcomes, OutcomesRecorded, Page, ReadFilter, RefusalRecord, ResidentFile, Result, SiteStatus, Topic, limits,
+};
 
 /// What is resident, was read, was refused.
 #[derive(Default)]
@@ -42,6 +44,11 @@ impl Happened {
 
     pub(super) fn paths_at(&self, site: &SiteId) -> BTreeSet<(VolumeId, FilePath)> {
         self.resident.keys().filter(|k| k.0 == *site).map(|k| (k.1.clone(), k.2.clone())).collect()
+    }
+
+    fn resident_at(&self, site: &SiteId) -> BTreeMap<(VolumeId, FilePath), Ranges> {
+        let here = self.resident.iter().filter(|(k, _)| k.0 == *site);
+        here.map(|((_, volume, path), ranges)| ((volume.clone(), path.clone()), ranges.clone())).collect()
     }
 
     /// Bytes of a warm-up in the store of its site; where several nodes have one, the fullest (two counts of the
@@ -218,12 +225,25 @@ fn first_read(run: &RunId, site: &SiteId, at: Timestamp) -> ReadSummary {
 
 #[async_trait]
 impl Outcomes for InMemory {
-    async fn record_outcomes(&self, batch: &OutcomeBatch, at: Timestamp) -> Result<Recorded> {
-        let new = self.state().record_outcomes(batch, at);
-        if new {
+    async fn record_outcomes(&self, batch: &OutcomeBatch, at: Timestamp) -> Result<OutcomesRecorded> {
+        let recorded = {
+            let mut state = self.state();
+            let before = state.outcomes.resident_at(&batch.site);
+            let new = state.record_outcomes(batch, at);
+            let after = state.outcomes.resident_at(&batch.site);
+            let differs = |place: &&(VolumeId, FilePath)| before.get(*place) != after.get(*place);
+            let places: BTreeSet<_> = before.keys().chain(after.keys()).filter(differs).collect();
+            let file = |(volume, path): &(VolumeId, FilePath)| ResidentFile {
+                volume: volume.clone(),
+                path: path.clone(),
+                ranges: after.get(&(volume.clone(), path.clone())).cloned().unwrap_or_default(),
+            };
+            OutcomesRecorded { new, resident: places.into_iter().map(file).collect() }
+        };
+        if recorded.new {
             self.tell(&[Topic::Outcomes, Topic::Warmups]);
         }
-        Ok(Recorded { new })
+        Ok(recorded)
     }
 
     async fn site_status(&self, site: &SiteId) -> Result<SiteStatus> {

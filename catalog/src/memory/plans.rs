@@ -167,6 +167,14 @@ impl Plans for InMemory {
         Ok(page(wanted.map(|r| (r.number, r.record.clone())), cursor, limit))
     }
 
+    async fn running(&self) -> Result<Vec<MoveId>> {
+        let state = self.state();
+        let mut running: Vec<_> =
+            state.plans.moves.iter().filter(|(_, r)| r.record.state == MoveState::Running).collect();
+        running.sort_by_key(|(_, r)| r.number);
+        Ok(running.into_iter().map(|(id, _)| id.clone()).collect())
+    }
+
     async fn assignment_since(&self, site: &SiteId, cursor: u64) -> Result<MoveChanges> {
         Ok(self.state().assignment_since(site, cursor))
     }

@@ -15,6 +15,12 @@ use super::text::{Arg, Statement};
 use super::{postgres, sqlite};
 use crate::{CatalogError, Result};
 
+/// Rows of one statement: a few shapes, so that few statements stay prepared; at most 14 values a row, and both
+/// engines take 32,766.
+const ROWS_AT_ONCE: [usize; 4] = [1024, 128, 16, 1];
+/// Values of one `IN`.
+pub(super) const VALUES_PER_IN: usize = 256;
+
 /// An engine with its connections.
 pub(super) enum Engine {
     Sqlite(sqlite::Store),
@@ -53,8 +59,28 @@ macro_rules! bound {
     }};
 }
 
+/// To SQLite `$1` is a name, and for each name it looks through all of them: a statement of ten thousand values took a
+/// second. Where each value stands once and in order, a bare `?` does.
 fn for_sqlite(sql: &str, args: &[Arg<'_>]) -> Query<'static, Sqlite, SqliteArguments> {
-    bound!(sql, args)
+    bound!(unnamed(sql, args.len()).unwrap_or_else(|| sql.to_owned()), args)
+}
+
+/// The statement with `?` in place of `$1`, `$2`, …; none unless these are all of `values`, once and in order.
+fn unnamed(sql: &str, values: usize) -> Option<String> {
+    let mut parts = sql.split('$');
+    let mut out = String::with_capacity(sql.len());
+    out.push_str(parts.next()?);
+    let mut expected = 1;
+    for part in parts {
+        let rest = part.trim_start_matches(|c: char| c.is_ascii_digit());
+        if part[..part.len() - rest.len()].parse() != Ok(expected) {
+            return None;
+        }
+        expected += 1;
+        out.push('?');
+        out.push_str(rest);
+    }
+    (expected == values + 1).then_some(out)
 }
 
 fn for_postgres(sql: &str, args: &[Arg<'_>]) -> Query<'static, Postgres, PgArguments> {
@@ -162,6 +188,41 @@ impl Tx {
         self.rows(&statement.sql, &statement.args).await
     }
 
+    /// Runs `before`, rows of values as `(…), (…)`, and `after`, in as few statements as the engines take; answers how
+    /// many rows were touched.
+    pub(super) async fn run_rows(&mut self, before: &str, rows: &[Vec<Arg<'_>>], after: &str) -> Result<u64> {
+        let (mut rest, mut touched) = (rows, 0);
+        for at_once in ROWS_AT_ONCE {
+            while rest.len() >= at_once {
+                let (now, later) = rest.split_at(at_once);
+                let mut statement = Statement::new(before);
+                statement.add_rows(now).sql.push_str(after);
+                touched += self.perform(&statement).await?;
+                rest = later;
+            }
+        }
+        Ok(touched)
+    }
+
+    /// Rows of `select`, with `fixed` for its `?`, followed by ` IN (…)` of all values.
+    pub(super) async fn rows_in<'a>(
+        &mut self,
+        select: &str,
+        fixed: &[Arg<'a>],
+        values: &[Arg<'a>],
+    ) -> Result<Vec<Row>> {
+        let mut found = Vec::new();
+        for some in values.chunks(VALUES_PER_IN) {
+            // Padded to one shape, so that one statement stays prepared.
+            let mut padded = some.to_vec();
+            padded.resize(VALUES_PER_IN, some[0]);
+            let mut statement = Statement::new("");
+            statement.add(select, fixed).add_in("", &padded);
+            found.extend(self.ask(&statement).await?);
+        }
+        Ok(found)
+    }
+
     /// Makes it so, and durable (promise E).
     pub(super) async fn commit(self) -> Result<()> {
         let done = match self.open {
@@ -242,4 +303,18 @@ pub(super) fn told(place: &Path, error: sqlx::Error) -> CatalogError {
         _ => return CatalogError::Unavailable(error.to_string()),
     };
     CatalogError::Unusable { place: place.into(), why: why.into(), remedy: remedy.into() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::unnamed;
+
+    #[test]
+    fn values_lose_their_names_only_where_order_tells_them() {
+        assert_eq!(unnamed("a = $1 AND b IN ($2, $3)", 3).as_deref(), Some("a = ? AND b IN (?, ?)"));
+        assert_eq!(unnamed("SELECT 1", 0).as_deref(), Some("SELECT 1"));
+        for kept in [("a = $2 AND b = $1", 2), ("a = $1 OR b = $1", 1), ("a = $1", 2)] {
+            assert_eq!(unnamed(kept.0, kept.1), None, "{kept:?}");
+        }
+    }
 }

@@ -15,6 +15,7 @@ mod postgres;
 mod search;
 mod sqlite;
 mod text;
+mod touched;
 mod warmups;
 mod words;
 

@@ -11,7 +11,7 @@ use foretide_flow::{
     Entry, EntryKind, FilePath, FileVersion, LearnRequest, Listing, Manifest, ManifestId, NodeId, Timestamp, VolumeId,
 };
 
-use super::engine::{Row, Tx, damaged};
+use super::engine::{Row, Tx, VALUES_PER_IN, damaged};
 use super::text::{Arg, Statement, Subtree, args, count};
 use super::{SqlCatalog, from_json, to_json, words};
 use crate::codec::{decode_chunks, encode_chunks};
@@ -21,14 +21,6 @@ use crate::{CatalogError, Changed, FileQuery, FoundPage, Namespace, Result, Topi
 /// Columns of an entry, in the order of [`entry_of`].
 pub(super) const ENTRY: &str =
     "f.name, f.kind, f.size, f.modified_at, f.mode, f.uid, f.gid, f.links, f.version, f.target";
-const ENTRY_COLUMNS: usize = 10;
-
-/// Rows of one `INSERT`: a few shapes, so that few statements stay prepared; 11 values a row, and both engines take
-/// 32,766.
-const ROWS_PER_INSERT: [usize; 4] = [1024, 128, 16, 1];
-
-/// Values of one `IN`.
-const VALUES_PER_IN: usize = 256;
 
 /// An entry of `directory` from the columns [`ENTRY`], the first of them at `column`.
 pub(super) fn entry_of(row: &Row, column: usize, directory: &FilePath) -> Result<Entry> {
@@ -66,6 +58,23 @@ struct Known {
     seen_at: Option<Timestamp>,
 }
 
+fn entry_row(directory: i64, entry: &Entry) -> Vec<Arg<'_>> {
+    let (kind, target) = words::kind_number(&entry.kind);
+    vec![
+        directory.into(),
+        entry.path.name().into(),
+        kind.into(),
+        count(entry.size),
+        entry.modified_at.into(),
+        i64::from(entry.mode).into(),
+        i64::from(entry.uid).into(),
+        i64::from(entry.gid).into(),
+        i64::from(entry.links).into(),
+        entry.version.0.as_ref().into(),
+        target.into(),
+    ]
+}
+
 impl Tx {
     async fn known(&mut self, volume: &VolumeId, directory: &FilePath) -> Result<Option<Known>> {
         let sql = "SELECT id, seen_at FROM directories WHERE volume = $1 AND path = $2";
@@ -99,47 +108,16 @@ impl Tx {
     }
 
     async fn put_entries(&mut self, directory: i64, entries: &[&Entry]) -> Result<()> {
-        let mut rest = entries;
-        for rows in ROWS_PER_INSERT {
-            while rest.len() >= rows {
-                let (now, later) = rest.split_at(rows);
-                self.put_some_entries(directory, now).await?;
-                rest = later;
-            }
-        }
-        Ok(())
-    }
-
-    async fn put_some_entries(&mut self, directory: i64, entries: &[&Entry]) -> Result<()> {
-        let mut insert = Statement::new(
+        let rows: Vec<_> = entries.iter().map(|entry| entry_row(directory, entry)).collect();
+        self.run_rows(
             "INSERT INTO files (directory, name, kind, size, modified_at, mode, uid, gid, links, version, target) VALUES ",
-        );
-        insert.args.reserve(entries.len() * (ENTRY_COLUMNS + 1));
-        for (i, entry) in entries.iter().enumerate() {
-            let (kind, target) = words::kind_number(&entry.kind);
-            let piece =
-                if i == 0 { "(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)" } else { ", (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)" };
-            let values = [
-                Arg::from(directory),
-                Arg::from(entry.path.name()),
-                Arg::from(kind),
-                count(entry.size),
-                Arg::from(entry.modified_at),
-                Arg::from(i64::from(entry.mode)),
-                Arg::from(i64::from(entry.uid)),
-                Arg::from(i64::from(entry.gid)),
-                Arg::from(i64::from(entry.links)),
-                Arg::from(entry.version.0.as_ref()),
-                Arg::from(target),
-            ];
-            insert.add(piece, &values);
-        }
-        insert.sql.push_str(
+            &rows,
             " ON CONFLICT (directory, name) DO UPDATE SET kind = excluded.kind, size = excluded.size,
             modified_at = excluded.modified_at, mode = excluded.mode, uid = excluded.uid, gid = excluded.gid,
             links = excluded.links, version = excluded.version, target = excluded.target",
-        );
-        self.perform(&insert).await.map(drop)
+        )
+        .await
+        .map(drop)
     }
 
     /// What was known of these names is void, and below those that were directories.

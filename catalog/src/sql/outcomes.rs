@@ -1,27 +1,25 @@
 //! What happened at sites.
 //!
-//! A batch can tell of thousands of reads, so what adds up is added up in memory first ([`Sums`]), what is resident is
-//! changed in memory and written once per file ([`Residency`]), and then the batch is one transaction.
+//! A batch can tell of thousands of reads, so what adds up is added up in memory first ([`Sums`]), what is ended, resident
+//! or gone is looked up, changed and written together (see `touched.rs`), and the batch is one transaction.
 
 use std::collections::HashMap;
 
 use async_trait::async_trait;
 use foretide_flow::{
-    Census, FilePath, Found, MoveId, Outcome, OutcomeBatch, ReadSummary, Refusal, RunId, SiteId, Timestamp, VolumeId,
-    WarmupId, WarmupState, WorkloadId,
+    Census, FilePath, Found, Outcome, OutcomeBatch, ReadSummary, Refusal, RunId, SiteId, Timestamp, VolumeId, WarmupId,
+    WarmupState, WorkloadId,
 };
 
-use super::engine::{Row, Tx, damaged};
+use super::engine::{Row, Tx};
 use super::fleet::{BatchKind, Credit, site_of};
-use super::namespace::{path_of, volume_of};
-use super::plans::{state_of, warmup_of};
 use super::text::{Arg, Statement, args, count};
-use super::words::move_state_number;
+use super::touched::resident_file;
 use super::{SqlCatalog, after, before, from_json, one_more, page, to_json};
-use crate::extents::{self, Ranges};
 use crate::outcomes::{empty_status, refusal_key};
-use crate::progress::move_ended;
-use crate::{Outcomes, Page, ReadFilter, Recorded, RefusalRecord, ResidentFile, Result, SiteStatus, Topic, limits};
+use crate::{
+    Outcomes, OutcomesRecorded, Page, ReadFilter, RefusalRecord, ResidentFile, Result, SiteStatus, Topic, limits,
+};
 
 /// What a batch's reads and moves add up to, at its site or of one run.
 #[derive(Default)]
@@ -69,61 +67,41 @@ impl<'a> RunSums<'a> {
     }
 }
 
-/// Files of one site whose residency a batch changes: as stored, then as changed.
-#[derive(Default)]
-struct Residency(HashMap<(VolumeId, FilePath), (Ranges, Ranges)>);
-
-fn ranges_of(bytes: &[u8]) -> Option<Ranges> {
-    let number = |b: &[u8]| b.try_into().ok().map(u64::from_le_bytes);
-    let pair = |b: &[u8]| Some((number(b.get(..8)?)?, number(b.get(8..)?)?));
-    bytes.chunks(16).map(|b| pair(b).filter(|(start, end)| start < end)).collect()
-}
-
-fn ranges_to_bytes(ranges: &Ranges) -> Vec<u8> {
-    ranges.iter().flat_map(|(start, end)| [start.to_le_bytes(), end.to_le_bytes()].concat()).collect()
-}
-
-fn resident_file(row: &Row, column: usize) -> Result<ResidentFile> {
-    let (volume, path) = (volume_of(row, column)?, path_of(row, column + 1)?);
-    let ranges = ranges_of(&row.blob(column + 2)?);
-    let ranges = ranges.ok_or_else(|| damaged("residency of", &path, "its ranges are no pairs of numbers"))?;
-    Ok(ResidentFile { volume, path, ranges })
-}
-
 impl Tx {
-    async fn record_outcomes(&mut self, batch: &OutcomeBatch, at: Timestamp) -> Result<bool> {
+    async fn record_outcomes(&mut self, batch: &OutcomeBatch, at: Timestamp) -> Result<OutcomesRecorded> {
         if !self.comes_first(&batch.node, BatchKind::Outcomes, batch.sequence, &Credit::default()).await? {
-            return Ok(false);
+            return Ok(OutcomesRecorded::default());
         }
         self.hold(super::HAPPENING).await?;
         self.put_store(batch, at).await?;
+        let mut touched = self.touched(batch).await?;
         let (mut here, mut runs) = (Sums::default(), RunSums::default());
-        let mut residency = Residency::default();
         for outcome in &batch.outcomes {
             match outcome {
-                Outcome::Moved { id, at: ended_at, bytes, wire_bytes } => {
+                Outcome::Moved { id, at, bytes, wire_bytes } => {
                     here.prefetched_bytes = here.prefetched_bytes.saturating_add(*bytes);
                     here.wire_bytes = here.wire_bytes.saturating_add(*wire_bytes);
-                    self.move_arrived(&batch.site, id, *ended_at, at, *wire_bytes, &mut residency).await?;
+                    touched.arrived(id, *at, *wire_bytes);
                 }
-                Outcome::Failed { id, at: ended_at, why } => {
-                    self.end_move(&batch.site, id, *ended_at, at, Err(why)).await?;
-                }
+                Outcome::Failed { id, at, why } => touched.failed(id, *at, why),
                 Outcome::Read { run, volume, path, at, bytes, prefetched_bytes, waited_us, found, .. } => {
                     here.read(*at, *bytes, *prefetched_bytes, *waited_us, *found);
                     if let Some(run) = run {
                         runs.of(run).read(*at, *bytes, *prefetched_bytes, *waited_us, *found);
                     }
-                    self.whole_read(&batch.site, volume, path, *bytes, &mut residency).await?;
+                    touched.read(volume, path, *bytes);
                 }
                 Outcome::Evicted { volume, path, unread_prefetched_bytes, .. } => {
                     here.wasted_bytes = here.wasted_bytes.saturating_add(*unread_prefetched_bytes);
-                    self.resident_ranges(&batch.site, volume, path, &mut residency).await?.clear();
+                    touched.evicted(volume, path);
                 }
                 Outcome::Refused(refusal) => self.refuse(refusal).await?,
             }
         }
-        self.write_residency(&batch.site, &residency).await?;
+        self.write_touched(&batch.site, at, &touched).await?;
+        for warmup in &touched.arrived_for {
+            self.step_warmup(warmup, WarmupState::Moving).await?;
+        }
         self.add_to_site(&batch.site, &here).await?;
         for (run, sums) in runs.in_order() {
             self.add_to_run(run, &batch.site, &sums).await?;
@@ -131,7 +109,7 @@ impl Tx {
         for census in &batch.census {
             self.count(batch, census, at).await?;
         }
-        Ok(true)
+        Ok(OutcomesRecorded { new: true, resident: touched.changed_residency() })
     }
 
     async fn put_store(&mut self, batch: &OutcomeBatch, at: Timestamp) -> Result<()> {
@@ -148,107 +126,6 @@ impl Tx {
             at.into(),
         ];
         self.run(sql, &values).await.map(drop)
-    }
-
-    /// Ends a move of this site; answers its body if its state changed.
-    async fn end_move(
-        &mut self,
-        site: &SiteId,
-        id: &MoveId,
-        at: Timestamp,
-        recorded_at: Timestamp,
-        end: std::result::Result<u64, &String>,
-    ) -> Result<Option<foretide_flow::Move>> {
-        let sql = "SELECT state, body FROM moves WHERE id = $1 AND to_site = $2";
-        let Some(row) = self.row(sql, args![id.as_str(), site.as_str()]).await? else { return Ok(None) };
-        let Some(state) = move_ended(state_of(&row, 0)?, end.is_ok()) else { return Ok(None) };
-        let sql =
-            "UPDATE moves SET state = $2, ended_at = $3, end_recorded_at = $4, wire_bytes = $5, why = $6 WHERE id = $1";
-        let wire_bytes = end.ok().map_or(Arg::Int(None), count);
-        let why = end.err().map(String::as_str);
-        let values = [
-            id.as_str().into(),
-            move_state_number(state).into(),
-            at.into(),
-            recorded_at.into(),
-            wire_bytes,
-            why.into(),
-        ];
-        self.run(sql, &values).await?;
-        from_json("move", &row.text(1)?).map(Some)
-    }
-
-    async fn move_arrived(
-        &mut self,
-        site: &SiteId,
-        id: &MoveId,
-        at: Timestamp,
-        recorded_at: Timestamp,
-        wire_bytes: u64,
-        residency: &mut Residency,
-    ) -> Result<()> {
-        let Some(mv) = self.end_move(site, id, at, recorded_at, Ok(wire_bytes)).await? else { return Ok(()) };
-        let ranges = self.resident_ranges(site, &mv.volume, &mv.path, residency).await?;
-        extents::add(ranges, mv.offset, mv.offset.saturating_add(mv.length));
-        match warmup_of(&mv.cause) {
-            Some(warmup) => self.step_warmup(&warmup.into(), WarmupState::Moving).await,
-            None => Ok(()),
-        }
-    }
-
-    /// A read of a whole file makes it resident.
-    async fn whole_read(
-        &mut self,
-        site: &SiteId,
-        volume: &VolumeId,
-        path: &FilePath,
-        bytes: u64,
-        residency: &mut Residency,
-    ) -> Result<()> {
-        if bytes == 0 {
-            return Ok(());
-        }
-        let ranges = self.resident_ranges(site, volume, path, residency).await?;
-        if ranges.as_slice() == [(0, bytes)] {
-            return Ok(());
-        }
-        if self.entry(volume, path).await?.is_some_and(|e| bytes >= e.size) {
-            extents::add(self.resident_ranges(site, volume, path, residency).await?, 0, bytes);
-        }
-        Ok(())
-    }
-
-    /// What of a file is resident, to be changed.
-    async fn resident_ranges<'r>(
-        &mut self,
-        site: &SiteId,
-        volume: &VolumeId,
-        path: &FilePath,
-        residency: &'r mut Residency,
-    ) -> Result<&'r mut Ranges> {
-        let key = (volume.clone(), path.clone());
-        if !residency.0.contains_key(&key) {
-            let sql = "SELECT volume, path, ranges FROM resident WHERE site = $1 AND volume = $2 AND path = $3";
-            let row = self.row(sql, args![site.as_str(), volume.as_str(), path]).await?;
-            let stored = row.map_or(Ok(Ranges::new()), |row| resident_file(&row, 0).map(|f| f.ranges))?;
-            residency.0.insert(key.clone(), (stored.clone(), stored));
-        }
-        Ok(&mut residency.0.entry(key).or_default().1)
-    }
-
-    async fn write_residency(&mut self, site: &SiteId, residency: &Residency) -> Result<()> {
-        for ((volume, path), (stored, now)) in residency.0.iter().filter(|(_, (stored, now))| stored != now) {
-            if now.is_empty() {
-                let sql = "DELETE FROM resident WHERE site = $1 AND volume = $2 AND path = $3";
-                self.run(sql, args![site.as_str(), volume.as_str(), path]).await?;
-            } else {
-                debug_assert_ne!(stored, now);
-                let sql = "INSERT INTO resident (site, volume, path, ranges) VALUES ($1, $2, $3, $4)
-                    ON CONFLICT (site, volume, path) DO UPDATE SET ranges = excluded.ranges";
-                self.run(sql, args![site.as_str(), volume.as_str(), path, &ranges_to_bytes(now)]).await?;
-            }
-        }
-        Ok(())
     }
 
     async fn add_to_site(&mut self, site: &SiteId, sums: &Sums) -> Result<()> {
@@ -354,13 +231,13 @@ fn summary_of(row: &Row) -> Result<ReadSummary> {
 
 #[async_trait]
 impl Outcomes for SqlCatalog {
-    async fn record_outcomes(&self, batch: &OutcomeBatch, at: Timestamp) -> Result<Recorded> {
+    async fn record_outcomes(&self, batch: &OutcomeBatch, at: Timestamp) -> Result<OutcomesRecorded> {
         let mut tx = self.engine.write().await?;
-        let new = tx.record_outcomes(batch, at).await?;
-        if new {
+        let recorded = tx.record_outcomes(batch, at).await?;
+        if recorded.new {
             self.commit(tx, &[Topic::Outcomes, Topic::Warmups]).await?;
         }
-        Ok(Recorded { new })
+        Ok(recorded)
     }
 
     async fn site_status(&self, site: &SiteId) -> Result<SiteStatus> {

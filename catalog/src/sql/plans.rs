@@ -57,6 +57,26 @@ impl<'a> Written<'a> {
         let digest = blake3::hash(body.as_bytes()).as_bytes()[..16].to_vec();
         Self { mv, body, digest, state: MoveState::Planned }
     }
+
+    fn row(&self, number: i64, change: i64, plan: &'a PlanId) -> Vec<Arg<'_>> {
+        let mv = self.mv;
+        vec![
+            mv.id.as_str().into(),
+            number.into(),
+            change.into(),
+            move_state_number(self.state).into(),
+            plan.as_str().into(),
+            mv.from.as_str().into(),
+            mv.to.as_str().into(),
+            mv.volume.as_str().into(),
+            mv.start_at.into(),
+            mv.due_at.into(),
+            warmup_of(&mv.cause).into(),
+            workload_of(&mv.cause).into(),
+            (&self.digest).into(),
+            (&self.body).into(),
+        ]
+    }
 }
 
 /// What a plan does to a move that may be known.
@@ -87,15 +107,8 @@ impl Tx {
         take_known(&mut known, &rows)?;
         let others: Vec<_> =
             plan.moves.iter().filter(|m| !known.contains_key(&m.id)).map(|m| Arg::from(m.id.as_str())).collect();
-        for ids in others.chunks(1024) {
-            // Padded to one shape, so that one statement stays prepared.
-            let mut padded = ids.to_vec();
-            padded.resize(1024, ids[0]);
-            let mut some = Statement::new(COLUMNS);
-            some.add_in(" id", &padded);
-            rows = self.ask(&some).await?;
-            take_known(&mut known, &rows)?;
-        }
+        rows = self.rows_in(&format!("{COLUMNS} id"), &[], &others).await?;
+        take_known(&mut known, &rows)?;
         Ok(known)
     }
 
@@ -119,7 +132,7 @@ impl Tx {
                     written.state = before.map_or(MoveState::Planned, |k| k.state);
                 }
             }
-            writes.push((written, does == Does::Add));
+            writes.push(written);
         }
         self.write_moves(&writes, &plan.id).await?;
         changed.cancelled = self.cancel_others(plan, &known).await?;
@@ -158,70 +171,25 @@ impl Tx {
     }
 
     /// Writes moves, each new or in place of what it was; they are told to agents in this order.
-    async fn write_moves(&mut self, writes: &[(Written<'_>, bool)], plan: &PlanId) -> Result<()> {
+    async fn write_moves(&mut self, writes: &[Written<'_>], plan: &PlanId) -> Result<()> {
         if writes.is_empty() {
             return Ok(());
         }
-        let added = writes.iter().filter(|(_, new)| *new).count();
-        let mut number = if added == 0 { 0 } else { self.take_numbers("moves", added).await? };
+        let number = self.take_numbers("moves", writes.len()).await?;
         let change = self.take_numbers(MOVE_CHANGES, writes.len()).await?;
-        for (i, (written, new)) in writes.iter().enumerate() {
-            let change = change + i as i64;
-            if *new {
-                self.add_move(written, number, change, plan).await?;
-                number += 1;
-            } else {
-                self.change_move(written, change, plan).await?;
-            }
-        }
-        Ok(())
-    }
-
-    async fn add_move(&mut self, written: &Written<'_>, number: i64, change: i64, plan: &PlanId) -> Result<()> {
-        let sql =
+        let rows: Vec<_> = writes.iter().zip(0..).map(|(w, i)| w.row(number + i, change + i, plan)).collect();
+        self.run_rows(
             "INSERT INTO moves (id, number, change, state, plan, from_site, to_site, volume, start_at, due_at, warmup,
-            workload, digest, body) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)";
-        let mv = written.mv;
-        let values = args![
-            mv.id.as_str(),
-            number,
-            change,
-            move_state_number(written.state),
-            plan.as_str(),
-            mv.from.as_str(),
-            mv.to.as_str(),
-            mv.volume.as_str(),
-            mv.start_at,
-            mv.due_at,
-            warmup_of(&mv.cause),
-            workload_of(&mv.cause),
-            &written.digest,
-            &written.body,
-        ];
-        self.run(sql, values).await.map(drop)
-    }
-
-    async fn change_move(&mut self, written: &Written<'_>, change: i64, plan: &PlanId) -> Result<()> {
-        let sql = "UPDATE moves SET change = $2, state = $3, plan = $4, from_site = $5, to_site = $6, volume = $7,
-            start_at = $8, due_at = $9, warmup = $10, workload = $11, digest = $12, body = $13, ended_at = NULL,
-            end_recorded_at = 0, wire_bytes = NULL, why = NULL WHERE id = $1";
-        let mv = written.mv;
-        let values = args![
-            mv.id.as_str(),
-            change,
-            move_state_number(written.state),
-            plan.as_str(),
-            mv.from.as_str(),
-            mv.to.as_str(),
-            mv.volume.as_str(),
-            mv.start_at,
-            mv.due_at,
-            warmup_of(&mv.cause),
-            workload_of(&mv.cause),
-            &written.digest,
-            &written.body,
-        ];
-        self.run(sql, values).await.map(drop)
+            workload, digest, body) VALUES ",
+            &rows,
+            " ON CONFLICT (id) DO UPDATE SET change = excluded.change, state = excluded.state, plan = excluded.plan,
+            from_site = excluded.from_site, to_site = excluded.to_site, volume = excluded.volume,
+            start_at = excluded.start_at, due_at = excluded.due_at, warmup = excluded.warmup,
+            workload = excluded.workload, digest = excluded.digest, body = excluded.body, ended_at = NULL,
+            end_recorded_at = 0, wire_bytes = NULL, why = NULL",
+        )
+        .await
+        .map(drop)
     }
 
     /// Cancels what was planned or running and is not in the plan; answers how many.
@@ -234,11 +202,18 @@ impl Tx {
         }
         dropped.sort();
         let change = self.take_numbers(MOVE_CHANGES, dropped.len()).await?;
-        let cancelled = move_state_number(MoveState::Cancelled);
-        for (i, (_, id)) in dropped.iter().enumerate() {
-            let sql = "UPDATE moves SET state = $2, change = $3, ended_at = $4, end_recorded_at = $4 WHERE id = $1";
-            self.run(sql, args![id.as_str(), cancelled, change + i as i64, plan.made_at]).await?;
+        let cancelled = Arg::from(move_state_number(MoveState::Cancelled));
+        let mut rows = Vec::with_capacity(dropped.len());
+        for ((_, id), i) in dropped.iter().zip(0..) {
+            rows.push(vec![Arg::from(id.as_str()), cancelled, (change + i).into(), plan.made_at.into()]);
         }
+        self.run_rows(
+            "WITH cancelled (id, state, change, at) AS (VALUES ",
+            &rows,
+            ") UPDATE moves SET state = c.state, change = c.change, ended_at = c.at, end_recorded_at = c.at
+            FROM cancelled c WHERE moves.id = c.id",
+        )
+        .await?;
         self.prune_moves().await?;
         Ok(dropped.len() as u64)
     }
@@ -381,6 +356,12 @@ impl Plans for SqlCatalog {
         moves.add_if(" AND m.start_at < ?", filter.start_before);
         moves.add(" ORDER BY m.number DESC LIMIT ?", &[one_more(limit).into()]);
         page(self.engine.ask(&moves).await?, limit, record_of)
+    }
+
+    async fn running(&self) -> Result<Vec<MoveId>> {
+        let running = move_state_number(MoveState::Running);
+        let rows = self.engine.rows("SELECT id FROM moves WHERE state = $1 ORDER BY number", args![running]).await?;
+        rows.iter().map(|row| row.text(0).map(MoveId::from)).collect()
     }
 
     async fn assignment_since(&self, site: &SiteId, cursor: u64) -> Result<MoveChanges> {

@@ -13,9 +13,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use sqlx::SqlitePool;
 use sqlx::migrate::{MigrateError, Migrator};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
+use sqlx::{ConnectOptions as _, SqlitePool};
 
 use super::engine::{Engine, told};
 use super::{SqlCatalog, migration_failed, names};
@@ -103,7 +103,9 @@ pub async fn open_sqlite(config: &SqliteConfig) -> Result<Arc<dyn Catalog>> {
         .pragma("cache_size", format!("-{}", u64::from(config.cache_mib) * 1024))
         .pragma("mmap_size", MAPPED_BYTES.to_string())
         .pragma("journal_size_limit", LOG_BYTES.to_string())
-        .pragma("temp_store", "memory");
+        .pragma("temp_store", "memory")
+        // It would print statements of ten thousand values.
+        .disable_statement_logging();
     let pool = |connections: u32| {
         SqlitePoolOptions::new()
             .max_connections(connections)

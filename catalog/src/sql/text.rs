@@ -101,6 +101,17 @@ impl<'a> Statement<'a> {
         self
     }
 
+    /// Adds `(?, …), (?, …)`: a group for each row of values, all of one length.
+    pub(super) fn add_rows(&mut self, rows: &[Vec<Arg<'a>>]) -> &mut Self {
+        self.args.reserve(rows.iter().map(Vec::len).sum());
+        for (i, row) in rows.iter().enumerate() {
+            self.sql.push_str(if i == 0 { "(" } else { ", (" });
+            self.add(&vec!["?"; row.len()].join(", "), row);
+            self.sql.push(')');
+        }
+        self
+    }
+
     /// Adds a piece if there is a value for its `?`.
     pub(super) fn add_if(&mut self, piece: &str, value: Option<impl Into<Arg<'a>>>) -> &mut Self {
         match value {

@@ -212,6 +212,7 @@ async fn all(c: &Arc<dyn Catalog>) -> Vec<String> {
     told.push(text(c.latest_plan().await));
     told.push(text(c.plans(None, 100).await.map(|p| p.items)));
     told.push(text(c.moves(&MoveFilter::default(), None, 100).await.map(|p| p.items)));
+    told.push(text(c.running().await));
     told.push(text(c.resident(&site("gpu")).await));
     told.push(text(c.site_status(&site("gpu")).await));
     told.push(text(c.read_summaries(&ReadFilter::default(), None, 100).await.map(|p| p.items)));

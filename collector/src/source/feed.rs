@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex};
 
-use foretide_flow::{FilePath, Timestamp, VolumeId};
+use foretide_flow::{FilePath, Found, Timestamp, VolumeId};
 
 use super::{Observation, Source};
 use crate::CollectorError;
@@ -47,14 +47,14 @@ impl Feed {
         self.tell(Observation::Open { at: Timestamp::now(), process, parent: 0, file, writable: false });
     }
 
-    /// `process` read bytes, and was blocked for `blocked_us` microseconds; `missed` if they had to be fetched.
+    /// `process` read bytes that were where `found` says, and was blocked for `blocked_us` microseconds.
     pub fn read(
         &self,
         process: u32,
         (volume, path): (&VolumeId, &FilePath),
         (offset, length): (u64, u64),
         blocked_us: u32,
-        missed: bool,
+        found: Found,
     ) {
         let file = self.number(volume, path);
         let at = Timestamp::now();
@@ -67,7 +67,7 @@ impl Feed {
             length,
             calls: 1,
             blocked_us,
-            missed,
+            found,
             mapped: false,
         });
     }
@@ -106,7 +106,7 @@ impl Source for FeedSource {
         out.extend(self.queue.try_iter().take(QUEUE_OBSERVATIONS));
         let dropped = self.dropped.swap(0, Ordering::Relaxed);
         if dropped > 0 {
-            out.push(Observation::Loss { dropped, unresolved: 0 });
+            out.push(Observation::Loss { calls: dropped, processes: 0, unresolved: 0 });
         }
         Ok(())
     }
@@ -126,12 +126,12 @@ mod tests {
         let volume = VolumeId::new("v").unwrap();
         let path = FilePath::parse("a").unwrap();
         for i in 0..QUEUE_OBSERVATIONS as u64 + 10 {
-            feed.read(1, (&volume, &path), (i, 1), 0, false);
+            feed.read(1, (&volume, &path), (i, 1), 0, Found::Hit);
         }
         let mut out = Vec::new();
         source.poll(&mut out).unwrap();
         // One place went to the path.
-        assert_eq!(out.last(), Some(&Observation::Loss { dropped: 11, unresolved: 0 }));
+        assert_eq!(out.last(), Some(&Observation::Loss { calls: 11, processes: 0, unresolved: 0 }));
         assert_eq!(out.len(), QUEUE_OBSERVATIONS + 1);
     }
 

@@ -10,7 +10,7 @@ mod replay;
 pub use feed::{Feed, FeedSource, feed};
 pub use replay::{Recorder, Replay};
 
-use foretide_flow::{FilePath, Timestamp, VolumeId};
+use foretide_flow::{FilePath, Found, Timestamp, VolumeId};
 use serde::{Deserialize, Serialize};
 
 use crate::CollectorError;
@@ -59,12 +59,12 @@ pub enum Observation {
         calls: u32,
         /// Time blocked, microseconds.
         blocked_us: u32,
-        /// A device was waited for.
-        missed: bool,
+        /// Where the bytes were: a miss if a device was waited for.
+        found: Found,
         /// Touched through a mapping, not read by a call.
         mapped: bool,
     },
-    /// A touch of a mapped page waited; the touch itself was told before.
+    /// A read or touch waited that was told before.
     MappedWait {
         /// Who.
         process: u32,
@@ -119,8 +119,10 @@ pub enum Observation {
     },
     /// Something is missing.
     Loss {
-        /// Calls and process events that found the kernel's buffer full.
-        dropped: u64,
+        /// Calls that found the kernel's buffer full.
+        calls: u64,
+        /// Forks, execs and exits that found it full.
+        processes: u64,
         /// Calls whose file could not be told.
         unresolved: u64,
     },

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use super::{Observation, Source};
 use crate::CollectorError;
 
-const FIRST_LINE: &str = r#"{"foretide_trace":1}"#;
+const FIRST_LINE: &str = r#"{"foretide_trace":2}"#;
 
 /// Observations given out by one poll: as many as one poll of a busy kernel gives.
 const POLL_OBSERVATIONS: usize = 4096;

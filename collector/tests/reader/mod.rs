@@ -1,9 +1,11 @@
 //! Reads files in every way there is and prints what the calls returned.
 
+mod uring;
+
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
 
 /// Files of one way of reading each.
@@ -25,8 +27,23 @@ pub const FILES: &[&str] = &[
     "dup",
     "reopened",
     "deep/er/and/deeper",
+    "direct",
+    "uring",
+    "uring_direct",
+    "uring_readv",
+    "uring_fixed_file",
+    "uring_fixed_buffer",
+    "uring_here",
+    "scattered",
 ];
-const SIZE: usize = 300_000;
+/// Bytes of each.
+pub const SIZE: usize = 300_000;
+/// Reads of the way `scattered`, none of which continues another, and the bytes of each.
+pub const SCATTERED: u64 = 20_000;
+pub const SCATTERED_BYTES: u64 = 512;
+
+/// Files of the way `held`; the last two are one file under two names.
+pub const HELD: [&str; 5] = ["read", "preadv", "sendfile", "pread", "linked"];
 
 /// Makes the files.
 pub fn make_files(dir: &Path) {
@@ -34,8 +51,19 @@ pub fn make_files(dir: &Path) {
     for name in FILES {
         let path = dir.join(name);
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-        File::create(path).unwrap().write_all(&bytes).unwrap();
+        let mut file = File::create(path).unwrap();
+        file.write_all(&bytes).unwrap();
+        if *name == "mmap" {
+            // Clean pages can be taken out of the page cache, through any view of the file.
+            file.sync_all().unwrap();
+        }
     }
+    std::fs::hard_link(dir.join("pread"), dir.join("linked")).unwrap();
+}
+
+/// This file system or kernel has no such way.
+fn cannot(name: &str, why: &dyn std::fmt::Display) {
+    println!("cannot {name}: {why}");
 }
 
 fn did(name: &str, offset: u64, length: i64) {
@@ -52,6 +80,13 @@ pub fn run(way: &str, dir: &Path) {
     match way {
         "calls" => calls(dir),
         "mmap" => map(dir),
+        "held" => held(dir),
+        "scattered" => scattered(dir),
+        "chroot" => {
+            nix::unistd::chroot(dir).unwrap();
+            calls(Path::new("/"));
+        }
+        "namespace" => calls(&elsewhere(dir)),
         other => panic!("no way of reading is called {other}"),
     }
     std::io::stdout().flush().unwrap();
@@ -63,10 +98,75 @@ fn calls(dir: &Path) {
     plain(&mut open("deep/er/and/deeper"), "deep/er/and/deeper");
     positioned(&open("pread"), "pread");
     vectors(&open);
-    moved(&open);
+    moved(dir, &open);
     threads(&open("threads"));
     workers(dir);
     descriptors(dir, &open);
+    let direct = |name: &str| {
+        let file = File::options().read(true).custom_flags(libc::O_DIRECT).open(dir.join(name));
+        file.map_err(|e| cannot(name, &e)).ok()
+    };
+    direct("direct").iter().for_each(past_the_cache);
+    uring::run(&open, &direct);
+}
+
+/// The same directory at another place, in a mount namespace of this process alone.
+fn elsewhere(dir: &Path) -> std::path::PathBuf {
+    use nix::mount::{MsFlags, mount};
+    nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS).unwrap();
+    let none = None::<&str>;
+    mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).unwrap();
+    mount(Some("tmpfs"), "/mnt", Some("tmpfs"), MsFlags::empty(), none).unwrap();
+    let place = std::path::PathBuf::from("/mnt/elsewhere");
+    std::fs::create_dir(&place).unwrap();
+    mount(Some(dir), &place, none, MsFlags::MS_BIND, none).unwrap();
+    place
+}
+
+/// Opens, says so, and reads when it is told to.
+fn held(dir: &Path) {
+    let files = HELD.map(|name| (name, File::open(dir.join(name)).unwrap()));
+    println!("ready");
+    std::io::stdin().read_exact(&mut [0]).unwrap();
+    let mut buffer = vec![0; 3000];
+    for (i, (name, file)) in files.iter().enumerate() {
+        let at = i as u64 * 10_000;
+        did(name, at, file.read_at(&mut buffer, at).unwrap() as i64);
+    }
+}
+
+fn scattered(dir: &Path) {
+    let (file, mut buffer) = (File::open(dir.join("scattered")).unwrap(), [0; SCATTERED_BYTES as usize]);
+    for i in 0..SCATTERED {
+        file.read_exact_at(&mut buffer, i * 7919 % 73 * 4096).unwrap();
+    }
+}
+
+/// Bytes of a buffer that `O_DIRECT` may read into.
+const ALIGNED: usize = 16_384;
+
+/// Memory of its own pages.
+struct Aligned(Vec<u8>);
+
+impl Aligned {
+    fn new() -> Self {
+        Self(vec![0; 2 * ALIGNED])
+    }
+
+    fn pointer(&mut self) -> *mut u8 {
+        let start = self.0.as_mut_ptr();
+        // SAFETY: the next boundary lies within the vector, which has room for two buffers.
+        unsafe { start.add(start.align_offset(ALIGNED)) }
+    }
+}
+
+fn past_the_cache(file: &File) {
+    let mut buffer = Aligned::new();
+    // SAFETY: `pointer` has `ALIGNED` bytes behind it.
+    let aligned = unsafe { std::slice::from_raw_parts_mut(buffer.pointer(), ALIGNED) };
+    for (at, length) in [(0u64, 4096), (65_536, ALIGNED), (299_008, 4096)] {
+        did("direct", at, file.read_at(&mut aligned[..length], at).unwrap() as i64);
+    }
 }
 
 fn plain(file: &mut File, name: &str) {
@@ -118,8 +218,9 @@ fn vectors(open: &dyn Fn(&str) -> File) {
 }
 
 /// Bytes that never come to user space.
-fn moved(open: &dyn Fn(&str) -> File) {
-    let sink = tempfile::tempfile().unwrap();
+fn moved(dir: &Path, open: &dyn Fn(&str) -> File) {
+    // On the same file system, where all of these calls work; what is written is no read.
+    let sink = tempfile::tempfile_in(dir).unwrap();
     let out = sink.as_raw_fd();
     let (here, at, copy) = (open("sendfile"), open("sendfile_at"), open("copy_file_range"));
     let (mut offset, mut copy_offset) = (70_000i64, 4096i64);
@@ -210,6 +311,12 @@ fn map(dir: &Path) {
     let start =
         unsafe { libc::mmap(std::ptr::null_mut(), SIZE, libc::PROT_READ, libc::MAP_PRIVATE, file.as_raw_fd(), 0) };
     assert_ne!(start, libc::MAP_FAILED);
+    // Out of the page cache, and in again page by page: each touch is a fault.
+    // SAFETY: a descriptor of ours, and the mapping just made.
+    unsafe {
+        assert_eq!(libc::posix_fadvise(file.as_raw_fd(), 0, 0, libc::POSIX_FADV_DONTNEED), 0);
+        assert_eq!(libc::madvise(start, SIZE, libc::MADV_RANDOM), 0);
+    }
     for page in [0usize, 40, 41, 73] {
         // SAFETY: within the mapping.
         let byte = unsafe { start.cast::<u8>().add(page * 4096).read_volatile() };

@@ -2,199 +2,195 @@
 //!
 //! For prices `p >= 0` of every link slot, egress, ingress and cache slot,
 //! `bound(p) = sum(capacity * p) + sum over demands of bytes * max(0, best excess)`
-//! is at least the worth of every assignment. Each step lowers it along a subgradient: a resource that the demands'
-//! cheapest columns would overfill gets dearer, one that they leave free gets cheaper. Steps are Polyak's, towards
-//! the best assignment known, with resources scaled by their capacity so that a cache and a link weigh alike.
+//! is at least the worth of every assignment (weak duality). The lower the bound, the better the prices.
+//!
+//! The descent is the volume algorithm (Barahona and Anbil, 2000). A step looks at what the demands would take at
+//! its prices; the mean of that over the last steps says which way to go, from the best prices known, and by
+//! Polyak's length, towards the best assignment known. Single steps swing, their mean does not; and the mean of what
+//! each demand chose is nearly an optimal assignment, for the one thing that prices alone cannot say is how demands
+//! share what is exactly worth its price. A price moves by how far its resource is overfilled, as part of its capacity:
+//! prices are money a byte everywhere, so a cache, a wide slot and a narrow one go by equal steps.
 
-use super::{Assignment, Instance};
+use super::memory::{Memory, NOTHING};
+use super::prices::Prices;
+use super::{Assignment, Demand, Instance};
 use crate::ledger::UNLIMITED_BYTES;
 
-/// Steps without a better bound after which the step is halved.
-const PATIENCE_STEPS: u32 = 6;
-/// Between two tries to make an assignment of the present prices, steps.
-const STEPS_PER_FILL: u32 = 8;
-/// Weight of the newest step in the running mean of prices, from which assignments are made: single steps swing.
-const MEAN_WEIGHT: f64 = 0.15;
+/// Weight of the newest step in the running mean.
+const MEAN_WEIGHT: f64 = 0.2;
+/// Steps without a better bound after which the step is shortened.
+const PATIENCE_STEPS: u32 = 4;
+/// What a step is shortened to, and lengthened to when it found a better bound.
+const SHORTER: f64 = 0.7;
+const LONGER: f64 = 1.1;
+/// A step is at most this many times Polyak's: two is where it stops converging.
+const LONGEST: f64 = 1.9;
+/// Steps before the first try to make an assignment of what was learned; from one to the next they double.
+const FIRST_FILL: u32 = 16;
+/// A resource that is asked for many times over is asked for this many times in one step, so that no single one
+/// decides how long the step is.
+const STEEPEST: f64 = 20.0;
 
-/// Money per byte of each resource, laid out as in the ledger: rate, egress, ingress, cache.
-#[derive(Clone, Debug)]
-pub(super) struct Prices {
-    slots: usize,
-    lanes: Vec<(usize, usize)>,
-    raw: [Vec<f64>; 4],
-    /// By lane and slot: price of a byte that arrives there, less `before` of the slot.
-    arrive: Vec<f64>,
-    /// By site and slot: sum of the cache's prices in the slots before; one more entry than slots.
-    before: Vec<f64>,
-    /// By lane and slot: the cheapest slot up to there, the latest of several.
-    cheapest: Vec<u16>,
-}
+/// Demands of a sample: hundreds for each link, so that a sample's prices are a few percent off.
+const SAMPLE_DEMANDS: usize = 10_000;
+/// Steps down the dual of a sample.
+const SAMPLE_STEPS: u32 = 200;
+/// From this many demands on, half of them are looked at by a second thread; below it, starting one costs more.
+const MANY_DEMANDS: usize = 50_000;
 
-impl Prices {
-    fn zero(instance: &Instance) -> Self {
-        let slots = instance.ledger.slots();
-        let lanes = instance.ledger.lanes().iter().map(|l| (l.from as usize, l.to as usize)).collect::<Vec<_>>();
-        let raw = instance.ledger.resources().map(|r| vec![0.0; r.len()]);
-        let sites = raw[3].len() / slots;
-        let (arrive, before) = (vec![0.0; lanes.len() * slots], vec![0.0; sites * (slots + 1)]);
-        let cheapest = vec![0; lanes.len() * slots];
-        Self { slots, lanes, raw, arrive, before, cheapest }
-    }
-
-    /// Sums over the raw prices that make [`Prices::of`] one look-up.
-    fn settle(&mut self) {
-        let n = self.slots;
-        for site in 0..self.before.len() / (n + 1) {
-            for slot in 0..n {
-                self.before[site * (n + 1) + slot + 1] =
-                    self.before[site * (n + 1) + slot] + self.raw[3][site * n + slot];
-            }
-        }
-        for (lane, &(from, to)) in self.lanes.iter().enumerate() {
-            for slot in 0..n {
-                self.arrive[lane * n + slot] =
-                    self.raw[0][lane * n + slot] + self.raw[1][from * n + slot] + self.raw[2][to * n + slot]
-                        - self.before[to * (n + 1) + slot];
-            }
-            let mut best = 0;
-            for slot in 0..n {
-                best = if self.arrive[lane * n + slot] <= self.arrive[lane * n + best] { slot } else { best };
-                self.cheapest[lane * n + slot] = best as u16;
-            }
-        }
-    }
-
-    /// Price of a byte that arrives by a lane in a slot and stays to the end of `last_use`.
-    pub(super) fn of(&self, lane: u32, slot: usize, last_use: usize) -> f64 {
-        let to = self.lanes[lane as usize].1;
-        self.arrive[lane as usize * self.slots + slot] + self.before[to * (self.slots + 1) + last_use + 1]
-    }
-
-    /// The cheapest slot between two, the latest of several.
-    fn cheapest(&self, lane: u32, release: usize, deadline: usize) -> usize {
-        let at = lane as usize * self.slots;
-        let best = self.cheapest[at + deadline] as usize;
-        if best >= release {
-            return best;
-        }
-        let row = &self.arrive[at..at + self.slots];
-        (release..=deadline).fold(deadline, |best, slot| if row[slot] < row[best] { slot } else { best })
-    }
-}
-
-/// The column that each demand would choose at the present prices.
-pub(super) struct Choice {
-    pub(super) excess: f64,
-    pub(super) lane: u32,
-    pub(super) slot: usize,
-}
+/// What demands would take of each resource, laid out as in the ledger.
+type Used = [Vec<f64>; 4];
 
 impl Instance {
     /// The best of the greedy and of assignments made from prices, with the bound that the prices prove.
     ///
-    /// Work grows with `steps` times demands times slots; the same input gives the same answer.
+    /// Work grows with `steps` times demands times ways; the same input gives the same answer. Where there are many
+    /// demands, prices are first found for a sample of them over a part of the resources: prices are a matter of how many
+    /// want how much, and a sample says that nearly as well.
     pub fn priced(&self, steps: u32) -> Assignment {
-        let mut best = self.greedy();
+        let greedy = self.greedy();
+        let every = self.demands.len() / SAMPLE_DEMANDS;
+        let mut first = Prices::first(self);
+        if every > 1 {
+            let sample = self.sample(every);
+            let mut marked = Prices::first(&sample);
+            let greedy = sample.greedy();
+            sample.mark_scarce(&mut marked, &greedy);
+            first = sample.descend(marked, greedy, SAMPLE_STEPS).0;
+        } else {
+            self.mark_scarce(&mut first, &greedy);
+        }
+        self.descend(first, greedy, steps).1
+    }
+
+    /// One demand of so many, as chance would pick them, over as much less of everything.
+    fn sample(&self, every: usize) -> Instance {
+        let picked = |n: &usize| (*n as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 32 < (1 << 32) / every as u64;
+        Instance {
+            ledger: self.ledger.part(every as i64),
+            cost: self.cost.clone(),
+            ways: self.ways.clone(),
+            grain_bytes: self.grain_bytes,
+            demands: (0..self.demands.len()).filter(picked).map(|n| self.demands[n]).collect(),
+        }
+    }
+
+    /// Better prices than these, the best assignment that was made of any, and the bound.
+    fn descend(&self, first: Prices, greedy: Assignment, steps: u32) -> (Prices, Assignment) {
+        let (mut center, mut best) = (first, greedy);
         let capacity = self.ledger.resources();
-        let mut prices = Prices::zero(self);
-        let mut mean = prices.clone();
-        let mut theta = 1.0;
-        let mut since_better = 0;
-        let mut bound = f64::INFINITY;
-        for step in 0..steps {
-            prices.settle();
-            let (value, used) = self.evaluate(&prices);
-            if value < bound - bound.abs().min(1e12) * 1e-5 {
-                since_better = 0;
-            } else {
-                since_better += 1;
-            }
-            bound = bound.min(value);
-            if since_better >= PATIENCE_STEPS {
-                theta *= 0.7;
-                since_better = 0;
-            }
-            if bound - best.worth <= 1e-9 * bound.abs() {
+        let mut memory = Memory::new(self.demands.len());
+        let (mut bound, mut mean) = self.evaluate(&center, memory.step(1.0));
+        let mut trial = center.clone();
+        let (mut length, mut in_vain, mut fill_after) = (knob("FT_LEN", 1.0), 0, FIRST_FILL);
+        for step in 1..steps {
+            if bound - best.worth <= 1e-6 * bound.abs() {
                 break;
             }
-            advance(&mut prices, &used, &capacity, theta * (value - best.worth));
-            blend(&mut mean, &prices, if step < 4 { 1.0 } else { MEAN_WEIGHT });
-            if step % STEPS_PER_FILL == STEPS_PER_FILL - 1 || step + 1 == steps {
-                mean.settle();
-                bound = bound.min(self.evaluate(&mean).0);
-                let tried = self.fill_priced(&self.order(&mean), &mean);
-                if tried.worth > best.worth {
-                    best = tried;
+            trial.raw.clone_from(&center.raw);
+            step_down(&mut trial, &mean, &capacity, length * (bound - best.worth));
+            trial.settle();
+            let (value, used) = self.evaluate(&trial, memory.step(knob("FT_ALPHA", MEAN_WEIGHT)));
+            blend(&mut mean, &used);
+            if value < bound {
+                (bound, in_vain) = (value, 0);
+                std::mem::swap(&mut center, &mut trial);
+                length = (length * knob("FT_LONGER", LONGER)).min(knob("FT_LONGEST", LONGEST));
+            } else {
+                in_vain += 1;
+                if in_vain == knob("FT_PAT", f64::from(PATIENCE_STEPS)) as u32 {
+                    (length, in_vain) = (length * knob("FT_SHORT", SHORTER), 0);
+                }
+            }
+            if step + 1 == fill_after || step + 1 == steps {
+                fill_after *= 2;
+                let order = self.order(&center);
+                for tried in [self.fill_shared(&order, &center, &memory), self.fill_priced(&order, &center)] {
+                    if tried.worth > best.worth {
+                        best = tried;
+                    }
                 }
             }
         }
-        Assignment { bound, ..best }
-    }
-
-    pub(super) fn choose(&self, number: usize, prices: &Prices) -> Option<Choice> {
-        let d = &self.demands[number];
-        let mut best: Option<Choice> = None;
-        for &lane in &self.ways[d.ways as usize] {
-            let slot = prices.cheapest(lane, d.release as usize, d.deadline as usize);
-            let excess = self.density(d, lane) - prices.of(lane, slot, d.last_use as usize);
-            if best.as_ref().is_none_or(|b| excess > b.excess) {
-                best = Some(Choice { excess, lane, slot });
-            }
-        }
-        best
+        (center, Assignment { bound, ..best })
     }
 
     /// The bound of these prices, and what the demands' choices would take of each resource.
-    fn evaluate(&self, prices: &Prices) -> (f64, [Vec<f64>; 4]) {
-        let capacity = self.ledger.resources();
-        let mut used: [Vec<f64>; 4] = capacity.map(|r| vec![0.0; r.len()]);
-        let mut value = 0.0;
-        for (raw, capacity) in prices.raw.iter().zip(capacity) {
-            value +=
-                raw.iter().zip(capacity).filter(|(p, _)| **p > 0.0).map(|(p, c)| p * (*c).max(0) as f64).sum::<f64>();
+    fn evaluate(&self, prices: &Prices, chosen: &mut [u32]) -> (f64, Used) {
+        // Always the same halves, so that sums do not depend on the machine.
+        let half = if self.demands.len() < MANY_DEMANDS { self.demands.len() } else { self.demands.len() / 2 };
+        let (near, far) = chosen.split_at_mut(half);
+        let ((earned, mut used), other) = std::thread::scope(|scope| {
+            let other = (!far.is_empty()).then(|| scope.spawn(|| self.choose_all(&self.demands[half..], prices, far)));
+            (self.choose_all(&self.demands[..half], prices, near), other.map(|o| o.join()))
+        });
+        let mut value = earned;
+        match other {
+            Some(Ok((earned, more))) => {
+                value += earned;
+                used.iter_mut().zip(more).for_each(|(a, b)| a.iter_mut().zip(b).for_each(|(a, b)| *a += b));
+            }
+            Some(Err(panic)) => std::panic::resume_unwind(panic),
+            None => {}
         }
-        let n = prices.slots;
-        for number in 0..self.demands.len() {
-            let Some(c) = self.choose(number, prices).filter(|c| c.excess > 0.0) else { continue };
-            let d = &self.demands[number];
+        for (raw, capacity) in prices.raw.iter().zip(self.ledger.resources()) {
+            let costs = raw.iter().zip(capacity).filter(|(p, _)| **p > 0.0);
+            value += costs.map(|(p, c)| p * (*c).max(0) as f64).sum::<f64>();
+        }
+        used[3].chunks_mut(prices.slots).for_each(|row| {
+            (1..row.len()).for_each(|slot| row[slot] += row[slot - 1]);
+        });
+        (value, used)
+    }
+
+    /// What each of these demands would choose, what they earn beyond the prices, and what they would take; of caches
+    /// the change from slot to slot.
+    fn choose_all(&self, demands: &[Demand], prices: &Prices, chosen: &mut [u32]) -> (f64, Used) {
+        let mut used: Used = self.ledger.resources().map(|r| vec![0.0; r.len()]);
+        let (mut earned, n) = (0.0, prices.slots);
+        for (d, chosen) in demands.iter().zip(chosen) {
+            let Some(c) = self.choose(d, prices).filter(|c| c.excess > 0.0) else {
+                *chosen = NOTHING;
+                continue;
+            };
+            *chosen = c.lane * n as u32 + c.slot as u32;
             let bytes = d.bytes as f64;
-            value += c.excess * bytes;
+            earned += c.excess * bytes;
             let (from, to) = prices.lanes[c.lane as usize];
             used[0][c.lane as usize * n + c.slot] += bytes;
             used[1][from * n + c.slot] += bytes;
             used[2][to * n + c.slot] += bytes;
-            // As differences; summed up below.
             used[3][to * n + c.slot] += bytes;
             if (d.last_use as usize) + 1 < n {
                 used[3][to * n + d.last_use as usize + 1] -= bytes;
             }
         }
-        used[3].chunks_mut(n).for_each(|row| {
-            (1..n).for_each(|slot| row[slot] += row[slot - 1]);
-        });
-        (value, used)
+        (earned, used)
     }
 
     /// Demands by what they earn beyond the prices, per byte.
     fn order(&self, prices: &Prices) -> Vec<u32> {
-        let excess = |n: u32| self.choose(n as usize, prices).map_or(f64::MIN, |c| c.excess);
-        let mut ranked: Vec<(f64, u32)> = (0..self.demands.len() as u32).map(|n| (excess(n), n)).collect();
+        let excess = |d: &Demand| self.choose(d, prices).map_or(f64::MIN, |c| c.excess);
+        let mut ranked: Vec<(f64, u32)> = self.demands.iter().map(excess).zip(0..).collect();
         ranked.sort_unstable_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
         ranked.into_iter().map(|(_, n)| n).collect()
     }
 }
 
+/// The slope of the bound along a resource, as part of its capacity; none where there is no limit or nothing left.
+fn slope(capacity: i64, used: f64) -> f64 {
+    let limited = 0 < capacity && capacity < UNLIMITED_BYTES / 2;
+    if limited { (1.0 - used / capacity as f64).max(-knob("FT_STEEP", STEEPEST)) } else { 0.0 }
+}
+
 /// One step; `ahead` is how much lower the bound is hoped to be.
-fn advance(prices: &mut Prices, used: &[Vec<f64>; 4], capacity: &[&[i64]; 4], ahead: f64) {
-    // The slope of the bound along each resource, as part of its capacity; none where there is no limit.
-    let slope = |capacity: i64, used: f64| {
-        if capacity < UNLIMITED_BYTES / 2 { 1.0 - used / capacity.max(1) as f64 } else { 0.0 }
-    };
+fn step_down(prices: &mut Prices, used: &Used, capacity: &[&[i64]; 4], ahead: f64) {
     let mut norm = 0.0;
     for ((prices, used), capacity) in prices.raw.iter().zip(used).zip(capacity) {
         for ((price, used), capacity) in prices.iter().zip(used).zip(*capacity) {
             let s = slope(*capacity, *used);
-            norm += if s < 0.0 || *price > 0.0 { s * s } else { 0.0 };
+            let w = (*capacity as f64).max(1.0).powf(1.0 - knob("FT_E", 0.0));
+            norm += if s < 0.0 || *price > 0.0 { s * s * w } else { 0.0 };
         }
     }
     if norm <= 0.0 {
@@ -203,13 +199,23 @@ fn advance(prices: &mut Prices, used: &[Vec<f64>; 4], capacity: &[&[i64]; 4], ah
     let length = ahead / norm;
     for ((prices, used), capacity) in prices.raw.iter_mut().zip(used).zip(capacity) {
         for ((price, used), capacity) in prices.iter_mut().zip(used).zip(*capacity) {
-            *price = (*price - length * slope(*capacity, *used) / (*capacity).max(1) as f64).max(0.0);
+            let s = slope(*capacity, *used);
+            if s != 0.0 {
+                let w = (*capacity as f64).max(1.0).powf(-knob("FT_E", 0.0));
+                *price = (*price - length * s * w).max(0.0);
+            }
         }
     }
 }
 
-fn blend(mean: &mut Prices, new: &Prices, weight: f64) {
-    for (mean, new) in mean.raw.iter_mut().zip(&new.raw) {
-        mean.iter_mut().zip(new).for_each(|(m, n)| *m += weight * (n - *m));
+pub(crate) fn knob(name: &str, or: f64) -> f64 {
+    static KNOBS: std::sync::OnceLock<std::collections::HashMap<String, f64>> = std::sync::OnceLock::new();
+    let all = KNOBS.get_or_init(|| std::env::vars().filter_map(|(k, v)| Some((k, v.parse().ok()?))).collect());
+    all.get(name).copied().unwrap_or(or)
+}
+
+fn blend(mean: &mut Used, new: &Used) {
+    for (mean, new) in mean.iter_mut().zip(new) {
+        mean.iter_mut().zip(new).for_each(|(m, n)| *m += knob("FT_ALPHA", MEAN_WEIGHT) * (n - *m));
     }
 }

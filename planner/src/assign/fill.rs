@@ -1,6 +1,7 @@
 //! Demands in some order, each into what is left.
 
-use super::dual::Prices;
+use super::memory::Memory;
+use super::prices::Prices;
 use super::{Assignment, Demand, Instance, Part};
 use crate::ledger::Ledger;
 
@@ -37,7 +38,7 @@ impl Instance {
     /// What a demand earns per byte on its best lane.
     pub(super) fn best_density(&self, number: u32) -> f64 {
         let d = &self.demands[number as usize];
-        self.ways[d.ways as usize].iter().map(|l| self.density(d, *l)).fold(f64::MIN, f64::max)
+        self.ways[d.ways as usize].iter().map(|l| self.density(d, *l, 1.0)).fold(f64::MIN, f64::max)
     }
 
     fn fill_late(&self, order: impl Iterator<Item = u32>) -> Assignment {
@@ -50,15 +51,40 @@ impl Instance {
 
     /// In the order given, each where it earns most beyond the prices; then whatever still earns anything.
     pub(super) fn fill_priced(&self, order: &[u32], prices: &Prices) -> Assignment {
+        let filling = Filling::new(self);
+        let left = self.demands.iter().map(|d| d.bytes).collect();
+        self.fill_rest(filling, order, prices, left)
+    }
+
+    /// In the order given, each where it went on the way to these prices, to each place by the share of steps in
+    /// which it chose it; what finds no room there as in [`Instance::fill_priced`].
+    pub(super) fn fill_shared(&self, order: &[u32], prices: &Prices, memory: &Memory) -> Assignment {
         let mut filling = Filling::new(self);
-        let mut columns = Vec::new();
-        let mut left = vec![0u64; self.demands.len()];
-        for n in order {
-            let earns = |excess: f64| excess >= 0.0;
-            left[*n as usize] = filling.put_priced(*n, u64::MAX, prices, &mut columns, earns);
+        let mut left: Vec<u64> = self.demands.iter().map(|d| d.bytes).collect();
+        let mut shares = Vec::new();
+        for &n in order {
+            let d = &self.demands[n as usize];
+            memory.shares(n, self.ledger.slots(), &mut shares);
+            for &(share, lane, slot) in &shares {
+                let bytes = ((share * d.bytes as f64) as u64).min(d.bytes);
+                // Whole grains, or the whole.
+                let bytes =
+                    if d.bytes - bytes < self.grain_bytes { d.bytes } else { bytes.next_multiple_of(self.grain_bytes) };
+                left[n as usize] -= filling.put_earning(n, d, lane, slot, bytes.min(left[n as usize]));
+            }
         }
-        for n in order.iter().filter(|n| left[**n as usize] > 0) {
-            filling.put_priced(*n, left[*n as usize], prices, &mut columns, |_| true);
+        self.fill_rest(filling, order, prices, left)
+    }
+
+    fn fill_rest(&self, mut filling: Filling<'_>, order: &[u32], prices: &Prices, mut left: Vec<u64>) -> Assignment {
+        let mut columns = Vec::new();
+        for least_excess in [0.0, f64::NEG_INFINITY] {
+            for &n in order {
+                let left = &mut left[n as usize];
+                if *left > 0 {
+                    *left = filling.put_priced(n, *left, prices, &mut columns, least_excess);
+                }
+            }
         }
         filling.done()
     }
@@ -86,15 +112,17 @@ impl<'i> Filling<'i> {
     pub(super) fn put_late_up_to(&mut self, number: u32, bytes: u64) -> u64 {
         let d = self.instance.demands[number as usize];
         let mut left = bytes;
-        for &lane in &self.instance.ways[d.ways as usize] {
-            if self.instance.density(&d, lane) <= 0.0 {
-                continue;
-            }
-            for slot in (d.release..=d.deadline).rev() {
-                if left == 0 {
-                    return 0;
+        for tier in d.tiers() {
+            for &lane in &self.instance.ways[d.ways as usize] {
+                if self.instance.density(&d, lane, tier.part) <= 0.0 {
+                    continue;
                 }
-                left -= self.put(number, &d, lane, slot, left);
+                for slot in (tier.first..=tier.deadline).rev() {
+                    if left == 0 {
+                        return 0;
+                    }
+                    left -= self.put(number, &d, lane, slot, left);
+                }
             }
         }
         left
@@ -104,7 +132,7 @@ impl<'i> Filling<'i> {
     pub(super) fn keep(&mut self, part: Part) {
         let d = self.instance.demands[part.demand as usize];
         self.ledger.take(part.lane, part.slot as usize, d.last_use as usize, part.bytes as i64);
-        self.worth += self.instance.density(&d, part.lane) * part.bytes as f64;
+        self.worth += self.instance.density_of(&part) * part.bytes as f64;
         self.parts.push(part);
     }
 
@@ -116,23 +144,23 @@ impl<'i> Filling<'i> {
         }
         let d = self.instance.demands[part.demand as usize];
         self.ledger.take(part.lane, part.slot as usize, d.last_use as usize, -(part.bytes as i64));
-        self.worth -= self.instance.density(&d, part.lane) * part.bytes as f64;
+        self.worth -= self.instance.density_of(&part) * part.bytes as f64;
         self.parts[at as usize].bytes = 0;
         Some(part)
     }
 
-    /// Gives the bytes that found no place.
+    /// Where it earns at least `least_excess` beyond the prices, the most first; gives the bytes that found no place.
     fn put_priced(
         &mut self,
         number: u32,
         bytes: u64,
         prices: &Prices,
         columns: &mut Vec<Column>,
-        wanted: impl Fn(f64) -> bool,
+        least_excess: f64,
     ) -> u64 {
         let d = self.instance.demands[number as usize];
-        let mut left = bytes.min(d.bytes);
-        if let Some(c) = self.instance.choose(number as usize, prices).filter(|c| wanted(c.excess)) {
+        let mut left = bytes;
+        if let Some(c) = self.instance.choose(&d, prices).filter(|c| c.excess >= least_excess) {
             left -= self.put_earning(number, &d, c.lane, c.slot as u16, left);
         }
         if left == 0 {
@@ -140,13 +168,15 @@ impl<'i> Filling<'i> {
         }
         columns.clear();
         for &lane in &self.instance.ways[d.ways as usize] {
-            let density = self.instance.density(&d, lane);
-            if density <= 0.0 {
-                continue;
+            for tier in d.tiers() {
+                let density = self.instance.density(&d, lane, tier.part);
+                if density > 0.0 {
+                    let priced = (tier.first..=tier.deadline)
+                        .filter(|slot| self.ledger.free(lane, *slot as usize) > 0)
+                        .map(|slot| (density - prices.of(lane, slot as usize, d.last_use as usize), lane, slot));
+                    columns.extend(priced.filter(|c| c.0 >= least_excess));
+                }
             }
-            let priced = (d.release..=d.deadline)
-                .map(|slot| (density - prices.of(lane, slot as usize, d.last_use as usize), lane, slot));
-            columns.extend(priced.filter(|c| wanted(c.0)));
         }
         columns.sort_unstable_by(|a, b| b.0.total_cmp(&a.0).then(b.2.cmp(&a.2)).then(a.1.cmp(&b.1)));
         for &(_, lane, slot) in columns.iter() {
@@ -158,9 +188,9 @@ impl<'i> Filling<'i> {
         left
     }
 
-    /// As [`Filling::put`], if that lane earns anything.
+    /// As [`Filling::put`], if it earns anything there.
     fn put_earning(&mut self, number: u32, d: &Demand, lane: u32, slot: u16, left: u64) -> u64 {
-        if self.instance.density(d, lane) > 0.0 { self.put(number, d, lane, slot, left) } else { 0 }
+        if self.instance.density(d, lane, d.part_in(slot)) > 0.0 { self.put(number, d, lane, slot, left) } else { 0 }
     }
 
     /// As many of `left` bytes as fit, in whole grains; gives how many.
@@ -174,7 +204,7 @@ impl<'i> Filling<'i> {
         let bytes = if room >= left { left } else { room / grain * grain };
         if bytes > 0 {
             self.ledger.take(lane, slot as usize, d.last_use as usize, bytes as i64);
-            self.worth += self.instance.density(d, lane) * bytes as f64;
+            self.worth += self.instance.density(d, lane, d.part_in(slot)) * bytes as f64;
             self.parts.push(Part { demand: number, lane, slot, bytes });
         }
         bytes

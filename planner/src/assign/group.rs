@@ -1,6 +1,6 @@
 //! Chunks into extents: rows of one file that follow each other and are wanted alike become one demand.
 
-use super::Demand;
+use super::{Demand, Late};
 
 /// A chunk that is wanted.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -39,6 +39,7 @@ pub fn group(rows: &[ChunkRow]) -> Vec<Demand> {
         ways: run[0].ways,
         release: 0,
         deadline: run[0].deadline,
+        late: [Late::default(); 2],
         last_use: run[0].last_use,
     };
     rows.chunk_by(alike).map(run).collect()

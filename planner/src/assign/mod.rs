@@ -3,20 +3,25 @@
 //! As a linear program: choose how much of each demand travels by which way in which slot, so that the worth is
 //! greatest and no rate, egress, ingress or cache is exceeded. Two things are made of it:
 //! - [`greedy`](Instance::greedy): most worth per byte first, each as late as possible. One pass.
-//! - [`priced`](Instance::priced): every resource gets a price, found by subgradient steps on the dual; a demand is
-//!   worth what it earns beyond the prices of its cheapest column. The greedy order by that excess, each in its
-//!   cheapest slots, wastes no scarce slot on a demand that could have gone elsewhere. Any prices at all bound the
+//! - [`priced`](Instance::priced): every resource gets a price, found by descending the dual; a demand is worth what
+//!   it earns beyond the prices of its cheapest column. Served by that excess, each where it mostly chose to go on
+//!   the way down, no scarce slot is wasted on a demand that could have gone elsewhere. Any prices at all bound the
 //!   optimum from above (weak duality), so the gap that comes with the answer is certain, without a solver.
 //!
 //! A demand is an extent of many chunks; it may travel in parts of whole grains, and is worth what its parts are.
+//! It may have up to three deadlines, and is worth less with each that it misses.
 
 mod dual;
 mod fill;
 mod group;
+mod memory;
+mod prices;
 mod replan;
+mod scarce;
 
 use crate::ledger::{Lane, Ledger};
 
+pub(crate) use dual::knob;
 pub use group::{ChunkRow, group};
 
 /// Bytes that are wanted at a site by the end of a slot.
@@ -24,7 +29,7 @@ pub use group::{ChunkRow, group};
 pub struct Demand {
     /// Bytes.
     pub bytes: u64,
-    /// Money if all of it is there in time.
+    /// Money if all of it is there by the deadline.
     pub worth: f64,
     /// Part of the money for the link that is spent in vain, between 0 and 1: the probability that it is not read.
     pub vain: f32,
@@ -34,8 +39,49 @@ pub struct Demand {
     pub release: u16,
     /// By the end of this slot.
     pub deadline: u16,
+    /// Later deadlines, ascending, and what it is still worth by them.
+    pub late: [Late; 2],
     /// Kept to the end of this slot.
     pub last_use: u16,
+}
+
+/// A later deadline.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Late {
+    /// By the end of this slot.
+    pub deadline: u16,
+    /// Part of the worth that is left by then; 0 if there is no such deadline.
+    pub part: f32,
+}
+
+/// Slots in which a demand is worth the same part.
+#[derive(Clone, Copy, Debug)]
+struct Tier {
+    first: u16,
+    deadline: u16,
+    part: f64,
+}
+
+impl Demand {
+    /// Its deadlines, each with the slots that no earlier one has.
+    fn tiers(&self) -> impl Iterator<Item = Tier> + use<> {
+        let own = Tier { first: self.release, deadline: self.deadline, part: 1.0 };
+        let mut from = self.deadline + 1;
+        let late = self.late.into_iter().filter(|l| l.part > 0.0).filter_map(move |l| {
+            let first = from;
+            from = from.max(l.deadline + 1);
+            (first <= l.deadline).then_some(Tier { first, deadline: l.deadline, part: f64::from(l.part) })
+        });
+        std::iter::once(own).chain(late)
+    }
+
+    /// The part of its worth that it has if it comes in `slot`.
+    fn part_in(&self, slot: u16) -> f64 {
+        if slot <= self.deadline {
+            return 1.0;
+        }
+        self.late.iter().find(|l| l.part > 0.0 && slot <= l.deadline).map_or(0.0, |l| f64::from(l.part))
+    }
 }
 
 /// What there is to decide on.
@@ -89,6 +135,12 @@ impl Instance {
         Self { ledger, cost: Vec::new(), ways: Vec::new(), grain_bytes: grain_bytes.max(1), demands: Vec::new() }
     }
 
+    /// Over what is free in a ledger, its lanes free of charge; parts of any size.
+    pub(crate) fn over(ledger: Ledger) -> Self {
+        let cost = vec![0.0; ledger.lanes().len()];
+        Self { ledger, cost, ways: Vec::new(), grain_bytes: 1, demands: Vec::new() }
+    }
+
     /// A directed link: bytes it carries in each slot, money per byte. Gives its number.
     pub fn add_lane(&mut self, from: u32, to: u32, bytes_per_slot: u64, cost_per_byte: f64) -> u32 {
         self.cost.push(cost_per_byte);
@@ -119,6 +171,7 @@ impl Instance {
     /// If its slots are not in order within the axis, or its ways are unknown.
     pub fn add(&mut self, demand: Demand) {
         assert!(demand.release <= demand.deadline && demand.deadline <= demand.last_use, "slots out of order");
+        assert!(demand.late.iter().all(|l| l.part == 0.0 || l.deadline <= demand.last_use), "later than its last use");
         assert!((demand.last_use as usize) < self.ledger.slots(), "beyond the last slot");
         assert!((demand.ways as usize) < self.ways.len(), "unknown ways");
         self.demands.push(demand);
@@ -134,9 +187,38 @@ impl Instance {
         &mut self.demands
     }
 
-    /// What a demand earns on a lane per byte.
-    fn density(&self, demand: &Demand, lane: u32) -> f64 {
-        demand.worth / demand.bytes as f64 - self.cost[lane as usize] * f64::from(demand.vain)
+    /// What a demand earns per byte on a lane, if it comes when this part of its worth is left.
+    fn density(&self, demand: &Demand, lane: u32, part: f64) -> f64 {
+        demand.worth * part / demand.bytes.max(1) as f64 - self.cost[lane as usize] * f64::from(demand.vain)
+    }
+
+    /// What a part of an assignment earns per byte.
+    fn density_of(&self, part: &Part) -> f64 {
+        let d = &self.demands[part.demand as usize];
+        self.density(d, part.lane, d.part_in(part.slot))
+    }
+
+    /// Time goes on to the start of slot `now`: what `assignment` says of the slots before has been carried. It is
+    /// booked for good and leaves the assignment, and its demands ask for the rest alone. Gives what it was worth.
+    pub fn carry(&mut self, assignment: &mut Assignment, now: u16) -> f64 {
+        let mut carried = 0.0;
+        assignment.parts.retain(|part| {
+            if part.slot >= now {
+                return true;
+            }
+            let worth = self.density_of(part) * part.bytes as f64;
+            let d = &mut self.demands[part.demand as usize];
+            self.ledger.take(part.lane, part.slot as usize, d.last_use as usize, part.bytes as i64);
+            d.worth -= d.worth * part.bytes as f64 / d.bytes as f64;
+            d.bytes -= part.bytes;
+            carried += worth;
+            false
+        });
+        assignment.worth -= carried;
+        for d in self.demands.iter_mut().filter(|d| d.release < now) {
+            d.release = now.min(d.deadline);
+        }
+        carried
     }
 
     /// The excess of what is taken over what there is, over all resources; zero for every answer of this module.

@@ -67,9 +67,9 @@ impl Cheapest {
     fn new(instance: &Instance, filling: &Filling<'_>) -> Self {
         let slots = instance.ledger.slots();
         let mut parts = vec![Vec::new(); slots * instance.ledger.lanes().len()];
-        for (at, Part { demand, lane, slot, .. }) in filling.parts.iter().enumerate() {
-            let density = instance.density(&instance.demands[*demand as usize], *lane);
-            parts[*lane as usize * slots + *slot as usize].push((density as f32, at as u32));
+        for (at, part) in filling.parts.iter().enumerate() {
+            let density = instance.density_of(part);
+            parts[part.lane as usize * slots + part.slot as usize].push((density as f32, at as u32));
         }
         Self { slots, parts }
     }

@@ -9,7 +9,7 @@ fn small(cache: u64, demands: &[(u64, f64, u16)]) -> Instance {
     i.set_cache(1, cache);
     let ways = i.add_ways(vec![lane]);
     for &(bytes, worth, deadline) in demands {
-        i.add(Demand { bytes, worth, vain: 0.0, ways, release: 0, deadline, last_use: 1 });
+        i.add(Demand { bytes, worth, vain: 0.0, ways, release: 0, deadline, late: [Late::default(); 2], last_use: 1 });
     }
     i
 }
@@ -44,7 +44,7 @@ prop_compose! {
         rates in proptest::collection::vec(0u64..40, 3),
         caches in proptest::collection::vec(0u64..150, 3),
         egress in 1u64..60,
-        demands in proptest::collection::vec((1u64..30, 0.0f64..9.0, 0u32..3, [0u16..6, 0u16..6, 0u16..6], 0.0f32..1.0), 0..40),
+        demands in proptest::collection::vec((1u64..30, 0.0f64..9.0, 0u32..3, [0u16..6, 0u16..6, 0u16..6, 0u16..6, 0u16..6], 0.0f32..1.0), 0..40),
         cost in 0.0f64..0.2,
     ) -> Instance {
         let mut i = Instance::new(6, 3, 2);
@@ -56,8 +56,9 @@ prop_compose! {
         let ways = [i.add_ways(vec![a, c]), i.add_ways(vec![b]), i.add_ways(vec![c])];
         for (bytes, worth, w, mut slots, vain) in demands {
             slots.sort_unstable();
-            let [release, deadline, last_use] = slots;
-            i.add(Demand { bytes, worth, vain, ways: ways[w as usize], release, deadline, last_use });
+            let [release, deadline, later, latest, last_use] = slots;
+            let late = [Late { deadline: later, part: 0.5 }, Late { deadline: latest, part: vain / 4.0 }];
+            i.add(Demand { bytes, worth, vain, ways: ways[w as usize], release, deadline, late, last_use });
         }
         i
     }
@@ -75,11 +76,18 @@ proptest! {
             for p in &a.parts {
                 let d = &i.demands()[p.demand as usize];
                 got[p.demand as usize] += p.bytes;
-                prop_assert!((d.release..=d.deadline).contains(&p.slot));
+                prop_assert!((d.release..=d.deadline.max(d.late[1].deadline)).contains(&p.slot));
             }
             prop_assert!(got.iter().zip(i.demands()).all(|(g, d)| *g <= d.bytes));
             prop_assert!(a.worth <= priced.bound + 1e-6, "{} > {}", a.worth, priced.bound);
         }
+        let (mut later, mut plan, mut carried) = (i.clone(), priced.clone(), 0.0);
+        for now in 1..=6 {
+            carried += later.carry(&mut plan, now);
+            prop_assert_eq!(later.excess_bytes(&plan), 0);
+            plan = later.replan(&plan, &[]);
+        }
+        prop_assert!(plan.parts.is_empty() && (carried - priced.worth).abs() < 1e-6, "{} of {}", carried, priced.worth);
         let again = i.replan(&priced, &[]);
         prop_assert_eq!(&again.parts, &priced.parts, "nothing changed, nothing moves");
         let some: Vec<u32> = (0..i.demands().len() as u32).step_by(3).collect();

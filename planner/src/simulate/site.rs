@@ -1,13 +1,29 @@
-//! A site between two plans: its job, its link, its cache.
+//! A site between two plans: its jobs, the links that lead to it, its cache.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 
-use foretide_flow::{Move, Plan};
+use foretide_flow::{
+    Access, AccessBatch, AccessOp, Found, Link, Losses, Move, MoveId, NodeId, Plan, Ruleset, RunEnd, RunId, RunStart,
+    SiteId, Timestamp,
+};
 
-use super::world::{Report, Scenario, file_of};
+use super::atlas::{Atlas, Block};
+use super::job::{Doing, Running};
+use super::run::Report;
+use super::world::{Faults, World};
 use crate::RunningMove;
 
-/// A file in the cache.
+/// Bytes that are counted as none: less than a byte is left of a flow by rounding.
+const NOTHING_BYTES: f64 = 1e-6;
+/// Usage of links is added up over this time, microseconds.
+const USAGE_US: i64 = 60_000_000;
+
+/// Caches of up to so many blocks are checked at the end of every round.
+const CHECKED_BLOCKS: usize = 4_096;
+/// Larger ones every so many rounds.
+const ROUNDS_PER_CHECK: u64 = 256;
+
+/// A block in the cache.
 #[derive(Clone, Copy, Debug)]
 struct Held {
     bytes: u64,
@@ -16,270 +32,552 @@ struct Held {
     unread_until_us: Option<i64>,
 }
 
-/// What the job does.
-#[derive(Clone, Copy, Debug)]
-enum Job {
-    Computes { until_us: i64 },
-    AsksFor { file: usize, until_us: i64 },
-    Receives { file: usize, left_bytes: f64 },
-    Done,
+/// A block that a move is to bring.
+#[derive(Clone, Debug)]
+struct Task {
+    of: MoveId,
+    start_us: i64,
+    keep_until_us: i64,
+    left_bytes: f64,
+}
+
+/// A link that leads here.
+struct Lane {
+    link: Link,
+    order: VecDeque<Block>,
+    tasks: HashMap<Block, Task>,
+    /// Moves as they were planned.
+    moves: BTreeMap<MoveId, Move>,
+    /// Bytes by minute.
+    usage: BTreeMap<i64, f64>,
+}
+
+impl Lane {
+    /// The next block, and when it may start. Plans stand in the order in which their moves start.
+    fn next(&mut self) -> Option<(Block, i64)> {
+        while let Some(block) = self.order.front() {
+            match self.tasks.get(block) {
+                Some(task) => return Some((*block, task.start_us)),
+                None => self.order.pop_front(),
+            };
+        }
+        None
+    }
+
+    /// The block that has the link when no reader has it.
+    fn first(&mut self, now_us: i64) -> Option<Block> {
+        self.next().filter(|(_, start_us)| *start_us <= now_us).map(|(block, _)| block)
+    }
 }
 
 /// See the module.
-pub(super) struct SiteState<'s> {
-    scenario: &'s Scenario,
+pub(super) struct SiteState<'w> {
+    world: &'w World,
+    site: SiteId,
+    node: Option<NodeId>,
+    capacity_bytes: u64,
+    caches: bool,
     now_us: i64,
-    next_read: usize,
-    job: Job,
-    held: BTreeMap<usize, Held>,
-    queue: Vec<(Move, f64)>,
+    pub(super) jobs: Vec<Running>,
+    lanes: Vec<Lane>,
+    held: HashMap<Block, Held>,
+    /// Held blocks in the order in which they leave: unread ones by their end, then read ones by their last touch.
+    leaving: BTreeSet<(bool, i64, Block)>,
+    used_bytes: u64,
     lost: bool,
-    revoked: bool,
+    accesses: Vec<Access>,
+    begun: Vec<RunStart>,
+    ended: Vec<RunEnd>,
+    sequence: u64,
     pub(super) report: Report,
 }
 
-impl<'s> SiteState<'s> {
-    pub(super) fn new(scenario: &'s Scenario) -> Self {
+impl<'w> SiteState<'w> {
+    pub(super) fn new(world: &'w World, site: &SiteId, caches: bool) -> Self {
+        let lane = |link: &Link| Lane {
+            link: link.clone(),
+            order: VecDeque::new(),
+            tasks: HashMap::new(),
+            moves: BTreeMap::new(),
+            usage: BTreeMap::new(),
+        };
+        let here = world.jobs.iter().enumerate().filter(|(_, job)| &job.site == site);
+        let job = |(number, job): (usize, &super::world::Job)| {
+            let first = job.reads.first().map_or(0, |r| r.compute_us);
+            let doing = Doing::Computes { until_us: job.starts_us + first };
+            Running { job: number, next: 0, doing, started: false }
+        };
+        let capacity_bytes = world.topology.sites.get(site).and_then(|s| s.cache).map_or(0, |c| c.capacity_bytes);
         Self {
-            scenario,
+            world,
+            site: site.clone(),
+            node: NodeId::new(site.as_str()).ok(),
+            capacity_bytes,
+            caches: caches && capacity_bytes > 0,
             now_us: 0,
-            next_read: 0,
-            job: Job::Computes { until_us: scenario.compute_us },
-            held: BTreeMap::new(),
-            queue: Vec::new(),
+            jobs: here.map(job).collect(),
+            lanes: world.topology.links.iter().filter(|l| &l.to == site).map(lane).collect(),
+            held: HashMap::new(),
+            leaving: BTreeSet::new(),
+            used_bytes: 0,
             lost: false,
-            revoked: false,
+            accesses: Vec::new(),
+            begun: Vec::new(),
+            ended: Vec::new(),
+            sequence: 0,
             report: Report::default(),
         }
     }
 
+    pub(super) fn site(&self) -> &SiteId {
+        &self.site
+    }
+
     pub(super) fn finished(&self) -> bool {
-        matches!(self.job, Job::Done)
+        self.jobs.iter().all(|j| matches!(j.doing, Doing::Done))
     }
 
-    pub(super) fn holds(&self, file: usize) -> bool {
-        self.held.contains_key(&file)
+    /// When something happens here by itself next.
+    pub(super) fn next_us(&mut self) -> i64 {
+        let now = self.now_us;
+        let starts = self.lanes.iter_mut().filter_map(|l| l.next().map(|(_, start_us)| start_us)).min();
+        let wakes = self.jobs.iter().map(Running::wakes_us).min().unwrap_or(i64::MAX);
+        let waits = self.jobs.iter().any(Running::waits);
+        if waits { now } else { starts.unwrap_or(i64::MAX).min(wakes).max(now) }
     }
 
-    /// Files that have yet to be read, soonest first.
-    pub(super) fn coming(&self) -> &[usize] {
-        &self.scenario.reads[self.next_read..]
+    pub(super) fn resident_bytes(&self, atlas: &Atlas, file: u32, offset: u64, length: u64) -> u64 {
+        let here = atlas.blocks(file, offset, length).filter(|b| self.held.contains_key(b));
+        here.map(|b| atlas.shared(b, offset, length)).sum()
     }
 
     /// Moves that have begun.
     pub(super) fn running(&self) -> Vec<RunningMove> {
-        let begun = self.queue.iter().filter(|(m, left)| *left < m.length as f64);
-        begun.map(|(m, left)| RunningMove { planned: m.clone(), left_bytes: left.ceil() as u64 }).collect()
+        let mut left: BTreeMap<&MoveId, f64> = BTreeMap::new();
+        for task in self.lanes.iter().flat_map(|l| l.tasks.values()) {
+            *left.entry(&task.of).or_default() += task.left_bytes;
+        }
+        let begun = |(id, left): (&MoveId, f64)| {
+            let planned = self.lanes.iter().find_map(|l| l.moves.get(id))?;
+            let left_bytes = left.ceil() as u64;
+            (left_bytes < planned.length).then(|| RunningMove { planned: planned.clone(), left_bytes })
+        };
+        left.into_iter().filter_map(begun).collect()
     }
 
     /// Takes a plan: what is no longer in it is stopped, what has begun goes on.
-    pub(super) fn assign(&mut self, plan: &Plan) {
-        let left: BTreeMap<_, f64> = self.queue.drain(..).map(|(m, left)| (m.id, left)).collect();
-        let begun = |m: &Move| left.get(&m.id).copied().unwrap_or(m.length as f64);
-        self.queue = plan.moves.iter().map(|m| (m.clone(), begun(m))).collect();
+    pub(super) fn assign(&mut self, plan: &Plan, atlas: &mut Atlas) {
+        for lane in &mut self.lanes {
+            let mut begun = std::mem::take(&mut lane.tasks);
+            lane.order.clear();
+            lane.moves.clear();
+            for m in plan.moves.iter().filter(|m| m.to == self.site && m.from == lane.link.from) {
+                let file = atlas.intern(&m.volume, &m.path, m.offset + m.length);
+                for block in atlas.blocks(file, m.offset, m.length) {
+                    if self.held.contains_key(&block) || lane.tasks.contains_key(&block) {
+                        continue;
+                    }
+                    let left_bytes = begun.remove(&block).map_or(atlas.bytes(block) as f64, |t| t.left_bytes);
+                    let (start_us, keep_until_us) = (m.start_at.0, m.keep_until.0);
+                    lane.tasks.insert(block, Task { of: m.id.clone(), start_us, keep_until_us, left_bytes });
+                    lane.order.push_back(block);
+                }
+                lane.moves.insert(m.id.clone(), m.clone());
+            }
+        }
     }
 
-    /// What may no longer be here leaves, and what brings it stops.
-    pub(super) fn evict_forbidden(&mut self) {
-        self.revoked = true;
-        let gone: Vec<usize> = self.held.keys().copied().filter(|f| f % 2 == 1).collect();
-        gone.into_iter().for_each(|f| self.evict(f));
-        self.queue.retain(|(m, _)| file_of(&m.path).is_some_and(|f| f % 2 == 0));
+    /// What may not be here leaves, and what brings it stops.
+    pub(super) fn uphold(&mut self, rules: &Ruleset, atlas: &Atlas) {
+        let files: BTreeSet<u32> =
+            self.held.keys().map(|b| b.0).chain(self.lanes.iter().flat_map(|l| l.tasks.keys().map(|b| b.0))).collect();
+        let now = self.now_us;
+        let may = |file: &u32| atlas.allowed(rules, &self.world.topology, *file, &self.site, now);
+        let forbidden: HashSet<u32> = files.into_iter().filter(|f| !may(f)).collect();
+        let gone: Vec<Block> = self.held.keys().copied().filter(|b| forbidden.contains(&b.0)).collect();
+        gone.into_iter().for_each(|b| self.evict(b));
+        for lane in &mut self.lanes {
+            lane.tasks.retain(|b, _| !forbidden.contains(&b.0));
+        }
+    }
+
+    /// What was read since the last round.
+    pub(super) fn observed(&mut self) -> Option<AccessBatch> {
+        if self.accesses.is_empty() && self.begun.is_empty() && self.ended.is_empty() {
+            return None;
+        }
+        self.sequence += 1;
+        let mut accesses = std::mem::take(&mut self.accesses);
+        accesses.sort_by_key(|a| a.at);
+        Some(AccessBatch {
+            node: self.node.clone()?,
+            site: self.site.clone(),
+            sequence: self.sequence,
+            started: std::mem::take(&mut self.begun),
+            accesses,
+            ended: std::mem::take(&mut self.ended),
+            losses: Losses::default(),
+        })
     }
 
     /// Everything until `until_us`.
-    pub(super) fn advance(&mut self, until_us: i64) {
+    pub(super) fn advance(&mut self, until_us: i64, atlas: &Atlas, rules: &Ruleset) {
+        self.turn(atlas, rules);
         while self.now_us < until_us {
-            if !self.lost && self.scenario.faults.agent_lost_s.is_some_and(|s| self.now_us as f64 >= s * 1e6) {
-                self.lost = true;
-                self.held.clear();
-                self.queue.clear();
+            let faults = self.world.faults;
+            if !self.lost && faults.agent_lost_s.is_some_and(|s| self.now_us as f64 >= s * 1e6) {
+                self.lose();
             }
-            let (rate, steady_until) = self.link(until_us);
-            let next = self.next_event(rate).min(steady_until).max(self.now_us + 1);
-            self.flow(rate, next);
+            let (share, steady_until) = health(&faults, self.now_us);
+            let next = self.next_event(share).min(steady_until).min(until_us).max(self.now_us + 1);
+            self.flow(share, next);
             self.now_us = next;
-            self.turn();
+            self.turn(atlas, rules);
         }
     }
 
-    /// Bytes a microsecond now, and until when that holds.
-    fn link(&self, until_us: i64) -> (f64, i64) {
-        let faults = &self.scenario.faults;
-        let edges = faults.cut_s.into_iter().flat_map(|(a, b)| [a, b]);
-        let edges = edges.chain(faults.slow.into_iter().flat_map(|(_, a, b)| [a, b])).chain(faults.agent_lost_s);
-        let next = edges.map(|s| (s * 1e6).ceil() as i64).filter(|e| *e > self.now_us).min();
-        let now_s = self.now_us as f64 / 1e6;
-        let within = |(a, b): (f64, f64)| a <= now_s && now_s < b;
-        let mut rate = self.scenario.rate as f64 / 8e6;
-        if let Some((share, a, b)) = faults.slow
-            && within((a, b))
-        {
-            rate *= share;
+    /// The agent dies and comes back with an empty cache.
+    fn lose(&mut self) {
+        self.lost = true;
+        self.held.clear();
+        self.leaving.clear();
+        self.used_bytes = 0;
+        for lane in &mut self.lanes {
+            lane.tasks.clear();
+            lane.order.clear();
         }
-        if faults.cut_s.is_some_and(within) {
-            rate = 0.0;
-        }
-        (rate, next.unwrap_or(i64::MAX).min(until_us))
     }
 
-    fn next_event(&self, rate: f64) -> i64 {
-        let at = |bytes: f64| {
-            if rate > 0.0 { self.now_us.saturating_add((bytes / rate).ceil() as i64) } else { i64::MAX }
-        };
-        match self.job {
-            Job::Computes { until_us } | Job::AsksFor { until_us, .. } => {
-                let starts = self.queue.iter().map(|(m, _)| m.start_at.0).filter(|s| *s > self.now_us).min();
-                let first = self.startable().map_or(i64::MAX, |n| at(self.queue[n].1));
-                until_us.min(first).min(starts.unwrap_or(i64::MAX))
+    /// Readers on a lane.
+    fn readers(&self, lane: usize) -> usize {
+        self.jobs.iter().filter(|j| matches!(j.doing, Doing::Receives { lane: l, .. } if l == lane)).count()
+    }
+
+    fn next_event(&mut self, share: f64) -> i64 {
+        let now = self.now_us;
+        let mut next = self.jobs.iter().map(Running::wakes_us).min().unwrap_or(i64::MAX);
+        for n in 0..self.lanes.len() {
+            let rate = self.rate(n) * share;
+            let at = |bytes: f64, rate: f64| {
+                if rate > 0.0 { now.saturating_add((bytes / rate).ceil() as i64) } else { i64::MAX }
+            };
+            let readers = self.readers(n);
+            let least = self.jobs.iter().filter_map(|j| match &j.doing {
+                Doing::Receives { lane, left_bytes, .. } if *lane == n => Some(*left_bytes),
+                _ => None,
+            });
+            if let Some(least) = least.min_by(f64::total_cmp) {
+                next = next.min(at(least, rate / readers as f64));
+                continue;
             }
-            Job::Receives { left_bytes, .. } => at(left_bytes),
-            Job::Done => i64::MAX,
+            let lane = &mut self.lanes[n];
+            match lane.next() {
+                Some((block, start_us)) if start_us <= now => next = next.min(at(lane.tasks[&block].left_bytes, rate)),
+                Some((_, start_us)) => next = next.min(start_us),
+                None => {}
+            }
         }
+        next
     }
 
-    /// The move that has the link when no reader has it.
-    fn startable(&self) -> Option<usize> {
-        self.queue.iter().position(|(m, _)| m.start_at.0 <= self.now_us)
+    /// Bytes a microsecond of a link that is well.
+    fn rate(&self, lane: usize) -> f64 {
+        self.lanes[lane].link.rate.bytes_per_second() / 1e6
     }
 
-    fn flow(&mut self, rate: f64, until_us: i64) {
+    fn flow(&mut self, share: f64, until_us: i64) {
         let span = (until_us - self.now_us) as f64;
-        if let Job::AsksFor { .. } | Job::Receives { .. } = self.job {
-            self.report.stall_s += span / 1e6;
-        }
-        if let Job::Receives { left_bytes, .. } = &mut self.job {
-            let came = (rate * span).min(*left_bytes);
-            *left_bytes -= came;
-            self.report.link_bytes += came.round() as u64;
-        } else if let Some(n) = self.startable() {
-            let came = (rate * span).min(self.queue[n].1);
-            self.queue[n].1 -= came;
-            self.report.link_bytes += came.round() as u64;
+        let waiting = self.jobs.iter().filter(|j| j.waits()).count();
+        self.report.stall_s += span * waiting as f64 / 1e6;
+        for n in 0..self.lanes.len() {
+            let mut left = self.rate(n) * share * span;
+            let readers = self.readers(n);
+            let mut came = 0.0;
+            if readers > 0 {
+                left /= readers as f64;
+                for job in &mut self.jobs {
+                    if let Doing::Receives { lane, left_bytes, .. } = &mut job.doing
+                        && *lane == n
+                    {
+                        let some = left.min(*left_bytes);
+                        *left_bytes -= some;
+                        came += some;
+                    }
+                }
+            } else if let Some(block) = self.lanes[n].first(self.now_us)
+                && let Some(task) = self.lanes[n].tasks.get_mut(&block)
+            {
+                came = left.min(task.left_bytes);
+                task.left_bytes -= came;
+            }
+            self.report.link_bytes += came;
+            self.report.money += came / 1e9 * self.lanes[n].link.cost_per_gb;
+            if came > 0.0 {
+                *self.lanes[n].usage.entry(self.now_us / USAGE_US).or_default() += came;
+            }
         }
     }
 
     /// What is over at this moment.
-    fn turn(&mut self) {
-        while let Some(n) = self.queue.iter().position(|(_, left)| *left <= 1e-6) {
-            let (done, _) = self.queue.remove(n);
-            self.arrived(&done);
+    fn turn(&mut self, atlas: &Atlas, rules: &Ruleset) {
+        for n in 0..self.lanes.len() {
+            if let Some(block) = self.lanes[n].first(self.now_us)
+                && self.lanes[n].tasks[&block].left_bytes <= NOTHING_BYTES
+                && let Some(task) = self.lanes[n].tasks.remove(&block)
+            {
+                self.arrived(block, atlas.bytes(block), task.keep_until_us);
+            }
         }
-        match self.job {
-            Job::Computes { until_us } if until_us <= self.now_us => self.open(),
-            Job::AsksFor { file, until_us } if until_us <= self.now_us => self.receive(file),
-            Job::Receives { file, left_bytes } if left_bytes <= 1e-6 => self.finish(file),
-            _ => {}
+        for n in 0..self.jobs.len() {
+            while self.step(n, atlas, rules) {}
         }
     }
 
-    fn open(&mut self) {
-        let Some(&file) = self.scenario.reads.get(self.next_read) else {
-            self.job = Job::Done;
-            return;
+    /// One job's next step, if it is time for it.
+    fn step(&mut self, n: usize, atlas: &Atlas, rules: &Ruleset) -> bool {
+        let now = self.now_us;
+        match self.jobs[n].doing.clone() {
+            Doing::Computes { until_us } if until_us <= now => self.open(n, atlas),
+            Doing::Asks { since_us, until_us } if until_us <= now => self.receive(n, since_us, atlas),
+            Doing::Receives { since_us, blocks, left_bytes, .. } if left_bytes <= NOTHING_BYTES => {
+                self.keep(&blocks, atlas, rules);
+                self.finish(n, since_us, Found::Miss, atlas);
+            }
+            _ => return false,
+        }
+        true
+    }
+
+    fn open(&mut self, n: usize, atlas: &Atlas) {
+        let job = &self.world.jobs[self.jobs[n].job];
+        let now = self.now_us;
+        if !self.jobs[n].started {
+            self.jobs[n].started = true;
+            self.start(n);
+        }
+        let Some(read) = job.reads.get(self.jobs[n].next) else {
+            self.jobs[n].doing = Doing::Done;
+            return self.end(&job.run);
         };
-        if self.holds(file) {
+        self.report.reads += 1;
+        let file = atlas.file(read.file);
+        let at_home = self.world.topology.volumes.get(&file.volume).is_some_and(|v| v.at == self.site);
+        let missing =
+            !at_home && atlas.blocks(read.file, read.offset, read.length).any(|b| !self.held.contains_key(&b));
+        if !missing {
             self.report.hits += 1;
-            self.finish(file);
-        } else {
-            self.report.misses += 1;
-            let wait_us = (self.scenario.rtt_ms * 2e3) as i64;
-            self.job = Job::AsksFor { file, until_us: self.now_us + wait_us };
+            return self.finish(n, now, Found::Hit, atlas);
+        }
+        self.report.misses += 1;
+        match self.lane_of(atlas, read.file) {
+            Some(lane) => {
+                let wait_us = (self.lanes[lane].link.rtt_ms * 2e3) as i64;
+                self.jobs[n].doing = Doing::Asks { since_us: now, until_us: now + wait_us };
+            }
+            // `World::check` refuses such a world.
+            None => self.jobs[n].doing = Doing::Done,
         }
     }
 
-    /// A reader takes over what a move has brought of the file so far.
-    fn receive(&mut self, file: usize) {
-        let begun = self.queue.iter().position(|(m, _)| file_of(&m.path) == Some(file));
-        let left_bytes = match begun {
-            Some(n) => self.queue.remove(n).1,
-            None if self.holds(file) => 0.0,
-            None => self.scenario.files[file] as f64,
-        };
-        self.job = Job::Receives { file, left_bytes };
-        if left_bytes <= 1e-6 {
-            self.finish(file);
-        }
+    fn lane_of(&self, atlas: &Atlas, file: u32) -> Option<usize> {
+        let from = &self.world.topology.volumes.get(&atlas.file(file).volume)?.at;
+        self.lanes.iter().position(|l| &l.link.from == from)
     }
 
-    fn finish(&mut self, file: usize) {
-        let bytes = self.scenario.files[file];
-        self.next_read += 1;
-        self.job = Job::Computes { until_us: self.now_us + self.scenario.compute_us };
-        if self.revoked && file % 2 == 1 {
+    /// A reader takes over what moves have brought of its blocks so far.
+    fn receive(&mut self, n: usize, since_us: i64, atlas: &Atlas) {
+        let read = self.world.jobs[self.jobs[n].job].reads[self.jobs[n].next];
+        let Some(lane) = self.lane_of(atlas, read.file) else { return };
+        let missing = atlas.blocks(read.file, read.offset, read.length).filter(|b| !self.held.contains_key(b));
+        let blocks: Vec<Block> = missing.collect();
+        let mut left_bytes = 0.0;
+        for block in &blocks {
+            left_bytes += match self.lanes[lane].tasks.remove(block) {
+                Some(task) => task.left_bytes,
+                None if self.caches => atlas.bytes(*block) as f64,
+                None => atlas.shared(*block, read.offset, read.length) as f64,
+            };
+        }
+        self.jobs[n].doing = Doing::Receives { since_us, lane, blocks, left_bytes };
+    }
+
+    /// A reader's blocks stay, if they may.
+    fn keep(&mut self, blocks: &[Block], atlas: &Atlas, rules: &Ruleset) {
+        if !self.caches {
+            return;
+        }
+        if blocks.first().is_some_and(|b| !atlas.allowed(rules, &self.world.topology, b.0, &self.site, self.now_us)) {
             self.report.uncached += 1;
             return;
         }
-        if let Some(held) = self.held.get_mut(&file) {
-            held.touched_us = self.now_us;
-            held.unread_until_us = None;
-        } else if self.make_room(bytes, true) {
-            self.held.insert(file, Held { bytes, touched_us: self.now_us, unread_until_us: None });
+        for block in blocks {
+            let bytes = atlas.bytes(*block);
+            if !self.held.contains_key(block) && self.make_room(bytes, true) {
+                self.hold(*block, Held { bytes, touched_us: self.now_us, unread_until_us: None });
+            }
         }
     }
 
-    fn arrived(&mut self, done: &Move) {
-        let Some(file) = file_of(&done.path).filter(|f| !self.holds(*f)) else { return };
-        if self.make_room(done.length, false) {
-            let until = Some(done.keep_until.0);
-            self.held.insert(file, Held { bytes: done.length, touched_us: self.now_us, unread_until_us: until });
+    fn finish(&mut self, n: usize, since_us: i64, found: Found, atlas: &Atlas) {
+        let running = &mut self.jobs[n];
+        let job = &self.world.jobs[running.job];
+        let read = job.reads[running.next];
+        running.next += 1;
+        let compute_us = job.reads.get(running.next).map_or(0, |r| r.compute_us);
+        running.doing = Doing::Computes { until_us: self.now_us + compute_us };
+        for block in atlas.blocks(read.file, read.offset, read.length) {
+            if let Some(held) = self.held.get(&block).copied() {
+                self.release(block);
+                self.hold(block, Held { touched_us: self.now_us, unread_until_us: None, ..held });
+            }
+        }
+        let file = atlas.file(read.file);
+        let access = |at_us: i64, op: AccessOp, (offset, length, blocked_us): (u64, u64, u32)| Access {
+            at: Timestamp(at_us),
+            run: job.run.clone(),
+            process: job.process,
+            volume: file.volume.clone(),
+            path: file.path.clone(),
+            op,
+            offset,
+            length,
+            blocked_us,
+            found: if op == AccessOp::Read { found } else { Found::Unknown },
+        };
+        let blocked_us = u32::try_from(self.now_us - since_us).unwrap_or(u32::MAX);
+        self.accesses.push(access(since_us, AccessOp::Open, (0, 0, 0)));
+        self.accesses.push(access(since_us, AccessOp::Read, (read.offset, read.length, blocked_us)));
+        self.accesses.push(access(self.now_us, AccessOp::Close, (0, 0, 0)));
+    }
+
+    fn start(&mut self, n: usize) {
+        let job = &self.world.jobs[self.jobs[n].job];
+        let known = self.jobs.iter().filter(|j| j.started && self.world.jobs[j.job].run == job.run).count();
+        if known > 1 {
+            return;
+        }
+        let Some(node) = self.node.clone() else { return };
+        self.begun.push(RunStart {
+            run: job.run.clone(),
+            workload: job.workload.clone(),
+            command: job.workload.to_string(),
+            at: Timestamp(job.starts_us),
+            site: self.site.clone(),
+            node,
+        });
+    }
+
+    fn end(&mut self, run: &RunId) {
+        let open = |j: &Running| &self.world.jobs[j.job].run == run && !matches!(j.doing, Doing::Done);
+        if !self.jobs.iter().any(open) {
+            self.ended.push(RunEnd { run: run.clone(), at: Timestamp(self.now_us) });
+        }
+    }
+
+    fn arrived(&mut self, block: Block, bytes: u64, keep_until_us: i64) {
+        if self.held.contains_key(&block) {
+            return;
+        }
+        self.report.moved_bytes += bytes;
+        if self.caches && self.make_room(bytes, false) {
+            self.hold(block, Held { bytes, touched_us: self.now_us, unread_until_us: Some(keep_until_us) });
         } else {
-            self.report.wasted_bytes += done.length;
+            self.report.wasted_bytes += bytes;
         }
     }
 
     /// Prefetched bytes leave first, the most belated first; a reader also takes the room of what was read longest ago.
     fn make_room(&mut self, bytes: u64, reader: bool) -> bool {
-        while self.used() + bytes > self.scenario.cache_bytes {
-            let unread = self.held.iter().filter_map(|(f, h)| h.unread_until_us.map(|u| (u, *f))).min();
-            let unread = unread.filter(|(until, _)| reader || *until < self.now_us).map(|(_, f)| f);
-            let read = self.held.iter().filter(|(_, h)| reader && h.unread_until_us.is_none());
-            let oldest = read.min_by_key(|(f, h)| (h.touched_us, **f)).map(|(f, _)| *f);
-            match unread.or(oldest) {
-                Some(file) => self.evict(file),
+        while self.used_bytes + bytes > self.capacity_bytes {
+            let may = |(read, until, _): &&(bool, i64, Block)| reader || (!read && *until < self.now_us);
+            match self.leaving.first().filter(may).copied() {
+                Some((_, _, block)) => self.evict(block),
                 None => return false,
             }
         }
         true
     }
 
-    fn evict(&mut self, file: usize) {
-        if let Some(held) = self.held.remove(&file)
+    fn hold(&mut self, block: Block, held: Held) {
+        self.leaving.insert(place(block, &held));
+        self.used_bytes += held.bytes;
+        self.held.insert(block, held);
+        self.report.peak_cache_bytes = self.report.peak_cache_bytes.max(self.used_bytes);
+    }
+
+    fn release(&mut self, block: Block) -> Option<Held> {
+        let held = self.held.remove(&block)?;
+        self.leaving.remove(&place(block, &held));
+        self.used_bytes -= held.bytes;
+        Some(held)
+    }
+
+    fn evict(&mut self, block: Block) {
+        if let Some(held) = self.release(block)
             && held.unread_until_us.is_some()
         {
             self.report.wasted_bytes += held.bytes;
         }
     }
 
-    fn used(&self) -> u64 {
-        self.held.values().map(|h| h.bytes).sum()
-    }
-
-    /// The invariants, at the end of a round.
-    pub(super) fn check(&mut self, revoked: bool) {
+    /// The invariants, at the end of a round; in a large cache now and then.
+    pub(super) fn check(&mut self, atlas: &Atlas, rules: &Ruleset, round: u64) {
+        if self.held.len() > CHECKED_BLOCKS && !round.is_multiple_of(ROUNDS_PER_CHECK) {
+            return;
+        }
         let at = self.now_us;
         let mut broken = Vec::new();
-        if self.used() > self.scenario.cache_bytes {
-            broken.push(format!("{} bytes in a cache of {} at {at} us", self.used(), self.scenario.cache_bytes));
+        let used: u64 = self.held.values().map(|h| h.bytes).sum();
+        if used != self.used_bytes || used > self.capacity_bytes {
+            broken.push(format!("{used} bytes in a cache of {} at {at} us", self.capacity_bytes));
         }
-        let carried = self.scenario.rate as f64 / 8e6 * at as f64 + 1e6;
-        if self.report.link_bytes as f64 > carried {
-            broken.push(format!("{} bytes crossed a link that carries {carried} by {at} us", self.report.link_bytes));
+        let carried: f64 = (0..self.lanes.len()).map(|n| self.rate(n) * at as f64).sum();
+        if self.report.link_bytes > carried + 1e6 {
+            broken.push(format!("{} bytes crossed links that carry {carried} by {at} us", self.report.link_bytes));
         }
-        if revoked && self.held.keys().any(|f| f % 2 == 1) {
-            broken.push(format!("bytes stand behind a border at {at} us"));
-        }
-        if revoked && self.queue.iter().any(|(m, _)| file_of(&m.path).is_some_and(|f| f % 2 == 1)) {
-            broken.push(format!("a move crosses a border at {at} us"));
+        let here: BTreeSet<u32> = self.held.keys().map(|b| b.0).collect();
+        let coming: BTreeSet<u32> = self.lanes.iter().flat_map(|l| l.tasks.keys().map(|b| b.0)).collect();
+        for file in here.union(&coming) {
+            if !atlas.allowed(rules, &self.world.topology, *file, &self.site, at) {
+                broken.push(format!("{} is behind a border or on its way there at {at} us", atlas.file(*file).path));
+            }
         }
         self.report.broken.append(&mut broken);
     }
 
-    /// The report; what was brought and never read is waste.
+    /// What came of it; what was brought and never read is waste.
     pub(super) fn close(mut self) -> Report {
         let unread: u64 = self.held.values().filter(|h| h.unread_until_us.is_some()).map(|h| h.bytes).sum();
         self.report.wasted_bytes += unread;
-        self.report.finished = matches!(self.job, Job::Done);
+        self.report.finished = self.finished();
+        self.report.ended_s = self.now_us as f64 / 1e6;
+        self.report.stall_s_by_site.insert(self.site.clone(), self.report.stall_s);
+        for lane in &self.lanes {
+            let full = lane.link.rate.bytes_per_second() * USAGE_US as f64 / 1e6;
+            for (minute, bytes) in &lane.usage {
+                self.report.peak_link = self.report.peak_link.max(bytes / full);
+                *self.report.link_bytes_by_minute.entry(*minute as u64).or_default() += bytes;
+            }
+        }
         self.report
     }
+}
+
+fn place(block: Block, held: &Held) -> (bool, i64, Block) {
+    match held.unread_until_us {
+        Some(until) => (false, until, block),
+        None => (true, held.touched_us, block),
+    }
+}
+
+/// Part of their rate that links have now, and until when that holds, microseconds.
+fn health(faults: &Faults, now_us: i64) -> (f64, i64) {
+    let edges = faults.cut_s.into_iter().flat_map(|(a, b)| [a, b]);
+    let edges = edges.chain(faults.slow.into_iter().flat_map(|(_, a, b)| [a, b])).chain(faults.agent_lost_s);
+    let next = edges.map(|s| (s * 1e6).ceil() as i64).filter(|e| *e > now_us).min();
+    let now_s = now_us as f64 / 1e6;
+    let within = |(a, b): (f64, f64)| a <= now_s && now_s < b;
+    let slow = faults.slow.filter(|(_, a, b)| within((*a, *b))).map_or(1.0, |s| s.0);
+    let share = if faults.cut_s.is_some_and(within) { 0.0 } else { slow };
+    (share, next.unwrap_or(i64::MAX))
 }

@@ -1,287 +1,178 @@
-//! Scenarios drawn from a seed, and the rounds of planning over them.
-
-use std::collections::BTreeMap;
+//! What is simulated: sites, files, jobs, faults, and who foresees.
 
 use foretide_flow::{
-    BitsPerSecond, CacheSpec, Effect, FilePath, Forecast, Link, PredictedRead, Rule, Ruleset, Site, SiteId, TimeWindow,
-    Timestamp, Topology, Volume, VolumeId,
+    AccessBatch, FilePath, Forecast, Ruleset, RunId, SiteId, Timestamp, Topology, TopologyError, VolumeId, WorkloadId,
 };
-use rand::{Rng, RngExt as _, SeedableRng as _};
-use rand_chacha::ChaCha8Rng;
 
-use super::site::SiteState;
-use crate::{Brakes, Config, Problem, Residency, RunningMove, solve};
-
-/// Between two plans, microseconds: coarser than the control plane's, so that plans are older when they are used.
-const ROUND_US: i64 = 500_000;
-/// Work that has not ended by then is given up, microseconds: links that stay cut must not hold a test for ever.
-const END_US: i64 = 3_600_000_000;
-
-/// How good the forecasts are.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Foresight {
-    /// No forecasts: on-demand caching alone.
-    None,
-    /// The coming reads, at the right times.
-    Right,
-    /// Files, times and probabilities at random.
-    Random,
-    /// Surely, and at once: what is never read.
-    Adversarial,
+/// A file of a source.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct File {
+    /// Of which volume.
+    pub volume: VolumeId,
+    /// Where in it.
+    pub path: FilePath,
+    /// Its bytes.
+    pub bytes: u64,
 }
 
-/// What goes wrong.
+/// A read, and what is done before it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Read {
+    /// Of which of the world's files.
+    pub file: u32,
+    /// First byte.
+    pub offset: u64,
+    /// Bytes.
+    pub length: u64,
+    /// Computing before it, microseconds.
+    pub compute_us: i64,
+}
+
+/// A process that reads and computes, one after the other.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Job {
+    /// Its run; several processes may share one.
+    pub run: RunId,
+    /// Its workload.
+    pub workload: WorkloadId,
+    /// Its number within the run.
+    pub process: u32,
+    /// Where it runs.
+    pub site: SiteId,
+    /// When it starts, microseconds from the beginning.
+    pub starts_us: i64,
+    /// What it reads.
+    pub reads: Vec<Read>,
+}
+
+/// What goes wrong, on every link and at every site at once.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Faults {
-    /// The link is cut from, until; seconds.
+    /// The links are cut from, until; seconds.
     pub cut_s: Option<(f64, f64)>,
-    /// Part of its rate that the link has, from, until; seconds.
+    /// Part of their rate that the links have, from, until; seconds.
     pub slow: Option<(f64, f64, f64)>,
-    /// The agent dies and comes back with an empty cache, seconds.
+    /// The agents die and come back with empty caches, seconds.
     pub agent_lost_s: Option<f64>,
-    /// From then on, half of the files may not be at the site, seconds.
+    /// From then on the world's other rules hold, seconds.
     pub revoked_s: Option<f64>,
 }
 
-/// One job, its link and its cache.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Scenario {
-    /// Bytes of each file.
-    pub files: Vec<u64>,
-    /// Files in the order in which they are read.
-    pub reads: Vec<usize>,
-    /// Computing before each read, microseconds.
-    pub compute_us: i64,
-    /// Bits a second of the link.
-    pub rate: u64,
-    /// Its round trip, milliseconds.
-    pub rtt_ms: f64,
-    /// Bytes of the cache.
-    pub cache_bytes: u64,
-    /// Prefetched bytes that may leave unread before prefetch is muted.
-    pub waste_budget_bytes: u64,
+/// See the module.
+#[derive(Clone, Debug)]
+pub struct World {
+    /// Sites, links, volumes.
+    pub topology: Topology,
+    /// Borders.
+    pub rules: Ruleset,
+    /// Borders from [`Faults::revoked_s`] on.
+    pub revoked: Ruleset,
+    /// Files that jobs read.
+    pub files: Vec<File>,
+    /// Jobs.
+    pub jobs: Vec<Job>,
     /// What goes wrong.
     pub faults: Faults,
+    /// Prefetched bytes that may leave unread before all prefetch is muted.
+    pub waste_budget_bytes: u64,
+    /// Bytes that prefetch may move in all, where they are limited.
+    pub move_budget_bytes: Option<u64>,
+    /// What has not ended by then is given up, microseconds from the beginning.
+    pub end_us: i64,
 }
 
-/// What came of it.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Report {
-    /// Whether every read was done.
-    pub finished: bool,
-    /// Seconds that the job waited.
-    pub stall_s: f64,
-    /// Reads that did not wait.
-    pub hits: u64,
-    /// Reads that waited.
-    pub misses: u64,
-    /// Reads of what a rule forbids at the site: served from the source, never kept.
-    pub uncached: u64,
-    /// Bytes that crossed the link.
-    pub link_bytes: u64,
-    /// Prefetched bytes that left unread.
-    pub wasted_bytes: u64,
-    /// What broke, in words; empty if every invariant held.
-    pub broken: Vec<String>,
+/// Why a world cannot be simulated.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub enum WorldError {
+    /// A rate of zero, a site that is not there.
+    #[error(transparent)]
+    Topology(#[from] TopologyError),
+    /// Files of a volume that nobody holds.
+    #[error("volume {0} is read, but is not in the topology: add it under [volume]")]
+    UnknownVolume(VolumeId),
+    /// A job at a place that is not there.
+    #[error("a job runs at {0}, which is not in the topology: add it under [site], or name another site for the jobs")]
+    UnknownSite(SiteId),
+    /// A job that can never read.
+    #[error("a job at {to} reads volume {volume}, but no link leads there from {from}: add one under [[link]]")]
+    NoLink {
+        /// Where the volume is.
+        from: SiteId,
+        /// Where the job is.
+        to: SiteId,
+        /// What it reads.
+        volume: VolumeId,
+    },
+    /// A read of a file that the world does not have.
+    #[error("a job reads file number {0}, but there are only {1} files")]
+    UnknownFile(u32, usize),
 }
 
-impl Scenario {
-    /// Draws a scenario: epochs over shuffled files, a cache that may be too small, faults now and then.
-    pub fn draw(seed: u64) -> Self {
-        let mut rng = ChaCha8Rng::seed_from_u64(seed);
-        let files: Vec<u64> = (0..rng.random_range(5..60)).map(|_| rng.random_range(10_000..4_000_000)).collect();
-        let mut reads = Vec::new();
-        for _ in 0..rng.random_range(1..4) {
-            let mut epoch: Vec<usize> = (0..files.len()).collect();
-            (1..epoch.len()).rev().for_each(|i| epoch.swap(i, rng.random_range(0..=i)));
-            reads.extend(epoch);
-        }
-        let total: u64 = files.iter().sum();
-        let maybe = |rng: &mut ChaCha8Rng| rng.random_bool(0.3);
-        let from = rng.random_range(0.0..10.0);
-        let faults = Faults {
-            cut_s: maybe(&mut rng).then(|| (from, from + rng.random_range(0.5..20.0))),
-            slow: maybe(&mut rng).then(|| (rng.random_range(0.05..1.0), from, from + rng.random_range(1.0..30.0))),
-            agent_lost_s: maybe(&mut rng).then(|| rng.random_range(0.0..20.0)),
-            revoked_s: maybe(&mut rng).then(|| rng.random_range(0.0..20.0)),
-        };
-        Self {
-            reads,
-            compute_us: rng.random_range(1_000..300_000),
-            rate: rng.random_range(10..1_000) * 1_000_000,
-            rtt_ms: rng.random_range(1.0..200.0),
-            cache_bytes: (total as f64 * rng.random_range(0.2..2.0)) as u64,
-            waste_budget_bytes: total / 2,
-            faults,
-            files,
-        }
-    }
-
-    fn topology(&self) -> Result<(Topology, Names), foretide_flow::IdError> {
-        let names = Names { store: SiteId::new("store")?, gpu: SiteId::new("gpu")?, volume: VolumeId::new("data")? };
-        let place =
-            |cache| Site { jurisdiction: String::new(), labels: BTreeMap::new(), cache, accelerator_per_hour: 3.0 };
-        let cache = Some(CacheSpec { capacity_bytes: self.cache_bytes });
-        let link = Link {
-            from: names.store.clone(),
-            to: names.gpu.clone(),
-            rate: BitsPerSecond(self.rate),
-            rtt_ms: self.rtt_ms,
-            cost_per_gb: 0.0,
-        };
-        let topology = Topology {
-            sites: [(names.store.clone(), place(None)), (names.gpu.clone(), place(cache))].into(),
-            links: vec![link],
-            volumes: [(names.volume.clone(), Volume { at: names.store.clone(), tags: BTreeMap::new() })].into(),
-        };
-        Ok((topology, names))
-    }
-}
-
-struct Names {
-    store: SiteId,
-    gpu: SiteId,
-    volume: VolumeId,
-}
-
-/// Even files are public, odd ones can be revoked.
-pub(super) fn path_of(file: usize) -> FilePath {
-    let folder = if file.is_multiple_of(2) { "public" } else { "private" };
-    FilePath::parse(&format!("{folder}/{file}")).unwrap_or_default()
-}
-
-pub(super) fn file_of(path: &FilePath) -> Option<usize> {
-    std::str::from_utf8(path.name()).ok()?.parse().ok()
-}
-
-impl Residency for SiteState<'_> {
-    fn resident_bytes(&self, _: &SiteId, _: &VolumeId, path: &FilePath, _: u64, length: u64) -> u64 {
-        if file_of(path).is_some_and(|f| self.holds(f)) { length } else { 0 }
-    }
-
-    fn unevictable_bytes(&self, _: &SiteId) -> u64 {
-        0
-    }
-}
-
-/// Runs a scenario to its end. The same scenario, foresight and seed give the same report.
-///
-/// # Errors
-/// None of the names that it makes is refused; the type says so all the same.
-pub fn simulate(scenario: &Scenario, foresight: Foresight, seed: u64) -> Result<Report, foretide_flow::IdError> {
-    let (topology, names) = scenario.topology()?;
-    let mut rng = ChaCha8Rng::seed_from_u64(seed ^ 0x51_4D);
-    let mut site = SiteState::new(scenario);
-    let config = Config::default();
-    let mut previous = None;
-    let mut now = 0;
-    while now < END_US && !site.finished() {
-        let revoked = scenario.faults.revoked_s.is_some_and(|at| now as f64 >= at * 1e6);
-        let rules = rules(revoked, &topology);
-        if revoked {
-            site.evict_forbidden();
-        }
-        if foresight != Foresight::None {
-            let forecasts = [foresee(scenario, foresight, &site, &names, now, &mut rng)];
-            let mut brakes = Brakes::default();
-            if site.report.wasted_bytes >= scenario.waste_budget_bytes {
-                brakes.muted.insert("job".into(), "its waste budget is spent".into());
+impl World {
+    /// Whether every job can run.
+    ///
+    /// # Errors
+    /// [`WorldError`] for the first that cannot.
+    pub fn check(&self) -> Result<(), WorldError> {
+        self.topology.check()?;
+        for job in &self.jobs {
+            if !self.topology.sites.contains_key(&job.site) {
+                return Err(WorldError::UnknownSite(job.site.clone()));
             }
-            let running: Vec<RunningMove> = site.running();
-            let problem = Problem {
-                forecasts: &forecasts,
-                warmups: &[],
-                topology: &topology,
-                rules: &rules,
-                resident: &site,
-                running: &running,
-                demand: &[],
-                brakes: &brakes,
-                previous: previous.as_ref(),
-                now: Timestamp(now),
-                seed,
-                config: &config,
-            };
-            let plan = solve(&problem);
-            if plan != solve(&problem) {
-                site.report.broken.push(format!("two plans of one problem at {now} us differ"));
+            for read in &job.reads {
+                let unknown = || WorldError::UnknownFile(read.file, self.files.len());
+                let file = self.files.get(read.file as usize).ok_or_else(unknown)?;
+                let volume = self.topology.volumes.get(&file.volume);
+                let from = &volume.ok_or_else(|| WorldError::UnknownVolume(file.volume.clone()))?.at;
+                if from != &job.site && self.topology.link(from, &job.site).is_none() {
+                    let (from, to, volume) = (from.clone(), job.site.clone(), file.volume.clone());
+                    return Err(WorldError::NoLink { from, to, volume });
+                }
             }
-            site.assign(&plan);
-            previous = Some(plan);
         }
-        now += ROUND_US;
-        site.advance(now);
-        site.check(revoked);
+        Ok(())
     }
-    Ok(site.close())
 }
 
-fn rules(revoked: bool, topology: &Topology) -> Ruleset {
-    let deny = Rule {
-        name: "revoked".into(),
-        effect: Effect::Deny,
-        volume: None,
-        paths: Some("private/**".into()),
-        tags: BTreeMap::new(),
-        sites: vec![],
-        jurisdictions: vec![],
-        outside_jurisdictions: vec![],
-        until: None,
-    };
-    let rules = if revoked { vec![deny] } else { vec![] };
-    Ruleset::new(rules, Effect::Allow, topology).unwrap_or_default()
+/// What is still to come: for those who need not foresee because they know.
+#[derive(Clone, Copy, Debug)]
+pub struct Future<'w> {
+    pub(super) world: &'w World,
+    /// Each job's next read.
+    pub(super) next: &'w [usize],
+    /// When each job starts, or may go on, at the earliest; microseconds from the beginning.
+    pub(super) ready_us: &'w [i64],
 }
 
-fn foresee(
-    scenario: &Scenario,
-    foresight: Foresight,
-    site: &SiteState<'_>,
-    names: &Names,
-    now: i64,
-    rng: &mut impl Rng,
-) -> Forecast {
-    let window = |from_us: i64| TimeWindow {
-        p10: Timestamp(now + from_us),
-        p50: Timestamp(now + from_us + 200_000),
-        p90: Timestamp(now + from_us + 1_000_000),
-    };
-    let read = |file: usize, length: u64, probability: f64, from_us: i64| PredictedRead {
-        path: path_of(file),
-        offset: 0,
-        length,
-        probability,
-        window: window(from_us),
-    };
-    let coming = site.coming();
-    let reads = match foresight {
-        Foresight::None => vec![],
-        Foresight::Right => coming
-            .iter()
-            .take(64)
-            .enumerate()
-            .map(|(i, f)| read(*f, scenario.files[*f], 0.95, i as i64 * scenario.compute_us))
-            .collect(),
-        Foresight::Random => (0..rng.random_range(0..20))
-            .map(|_| {
-                let file = rng.random_range(0..scenario.files.len());
-                read(file, scenario.files[file], rng.random_range(0.0..1.0), rng.random_range(0..60_000_000))
-            })
-            .collect(),
-        // Files that the job never reads, under numbers beyond its own, a new set each round.
-        Foresight::Adversarial => (0..20)
-            .map(|i| read(scenario.files.len() + (now / ROUND_US) as usize * 20 + i, 1_000_000, 1.0, 0))
-            .collect(),
-    };
-    Forecast {
-        id: "f".into(),
-        workload: "job".into(),
-        run: None,
-        site: names.gpu.clone(),
-        volume: names.volume.clone(),
-        made_at: Timestamp(now),
-        expires_at: Timestamp(now + 60_000_000),
-        forecaster: "simulated".into(),
-        reason: format!("{foresight:?} foresight from {}", names.store),
-        reads,
+impl<'w> Future<'w> {
+    /// Jobs with reads that have yet to come, the reads, and when the first of them comes at the earliest, microseconds.
+    pub fn coming(&self) -> impl Iterator<Item = (&'w Job, &'w [Read], i64)> + use<'w> {
+        let (next, ready) = (self.next, self.ready_us);
+        let jobs = self.world.jobs.iter().zip(next).zip(ready);
+        jobs.map(|((job, next), ready)| (job, &job.reads[*next..], *ready)).filter(|(_, reads, _)| !reads.is_empty())
     }
+
+    /// A file of the world.
+    pub fn file(&self, number: u32) -> &'w File {
+        &self.world.files[number as usize]
+    }
+
+    /// Sites, links, volumes.
+    pub fn topology(&self) -> &'w Topology {
+        &self.world.topology
+    }
+
+    /// How many files there are.
+    pub fn files(&self) -> usize {
+        self.world.files.len()
+    }
+}
+
+/// Who foresees.
+pub trait Foresee {
+    /// What was read at a site since the last round.
+    fn observe(&mut self, batch: &AccessBatch);
+
+    /// Everything that is foreseen at `now`.
+    fn foresee(&mut self, now: Timestamp, future: &Future<'_>) -> Vec<Forecast>;
 }

@@ -4,18 +4,19 @@ use std::cmp::Ordering;
 use std::collections::HashMap;
 use std::time::Duration;
 
-use foretide_flow::{TimeWindow, Timestamp};
+use foretide_flow::{Mode, TimeWindow, Timestamp};
 
 use super::{Decision, Table};
+use crate::brakes::BudgetLeft;
 use crate::gather::{Cause, Want};
 use crate::ledger::Need;
 use crate::left_out::Why;
 
 /// Arrival by the end of `slot`, which the read is still ahead of with probability `in_time`.
-struct Tier {
-    slot: usize,
-    due: Timestamp,
-    in_time: f64,
+pub(super) struct Tier {
+    pub(super) slot: usize,
+    pub(super) due: Timestamp,
+    pub(super) in_time: f64,
 }
 
 /// Probability that a read with this window is still to come at `at`. A tenth remains after p90.
@@ -43,53 +44,109 @@ impl Table<'_, '_> {
         }
         for (number, want) in self.wants.iter().enumerate() {
             let Some(left) = self.before[number].and_then(|m| left.get(&m.id)) else { continue };
+            if want.mode != Mode::Enforce {
+                continue;
+            }
             let need = Need { leave_free: 0, ..self.need(want, 0, self.grid.slots() - 1) };
             let need = Need { bytes: i64::try_from(*left).unwrap_or(i64::MAX).max(1), ..need };
             if let Some(booking) = self.ledger.earliest(self.lanes[want.route], &need) {
                 let arrival = self.grid.end(booking.last_slot());
                 let in_time = want.window.map_or(1.0, |w| still_to_come(&w, arrival));
                 let due = want.window.map_or(arrival, |w| w.p10.max(arrival));
-                self.ledger.book(&booking);
-                self.decided[number] = Some(Decision::Move { booking, in_time, due });
+                self.decide(number, Decision::Move { booking, in_time, due });
             }
         }
     }
 
-    /// Warm-ups by deadline, then forecasts by worth per byte.
+    /// Warm-ups by deadline, then forecasts by worth per byte, and by prices where they compete.
     pub(super) fn place(&mut self) {
-        for number in self.order() {
-            let want = &self.wants[number];
-            let decision = match want.cause {
-                Cause::Warmup(_) => self.place_asked(number),
-                Cause::Forecast(_) => self.place_forecast(number),
-            };
-            if let Decision::Move { booking, .. } = &decision {
-                self.ledger.book(booking);
-            }
-            self.decided[number] = Some(decision);
+        let (asked, forecasts) = self.order();
+        for number in asked {
+            let decision = self.place_asked(number);
+            self.decide(number, decision);
+        }
+        for &number in &forecasts {
+            let decision = self.place_forecast(number);
+            self.decide(number, decision);
+        }
+        self.compete(&forecasts);
+    }
+
+    /// What modes hold back, in what is left.
+    pub(super) fn propose(&mut self) {
+        for number in self.ranked(|want| want.mode != Mode::Enforce) {
+            let decision = self.place_forecast(number);
+            self.decide(number, decision);
         }
     }
 
-    /// Undecided wants, those first that are served first. Warm-ups stand in order already.
-    fn order(&self) -> Vec<usize> {
-        let open = |n: &usize| self.decided[*n].is_none();
-        let asked = |n: &usize| matches!(self.wants[*n].cause, Cause::Warmup(_));
-        let (mut order, forecasts): (Vec<usize>, Vec<usize>) = (0..self.wants.len()).filter(open).partition(asked);
-        let mut ranked: Vec<(f64, Timestamp, usize)> = forecasts.into_iter().map(|n| self.rank(n)).collect();
+    pub(super) fn decide(&mut self, number: usize, decision: Decision) {
+        if let Decision::Move { booking, .. } = &decision {
+            self.ledger.book(booking);
+            self.spend(number, 1);
+        }
+        self.decided[number] = Some(decision);
+    }
+
+    /// Takes a decision back, with what it took.
+    pub(super) fn withdraw(&mut self, number: usize) -> Option<Decision> {
+        let decision = self.decided[number].take();
+        if let Some(Decision::Move { booking, .. }) = &decision {
+            self.ledger.cancel(booking);
+            self.spend(number, -1);
+        }
+        decision
+    }
+
+    fn spend(&mut self, number: usize, sign: i64) {
+        let want = &self.wants[number];
+        let Cause::Forecast(forecast) = want.cause else { return };
+        let bytes = i64::try_from(want.missing).unwrap_or(i64::MAX);
+        for left in self.budgets.iter_mut().filter(|b| b.budget.covers(&forecast.site, &forecast.workload)) {
+            left.spend(sign * bytes, sign as f64 * want.cost);
+        }
+    }
+
+    /// The budget that does not afford a want, if one does not.
+    pub(super) fn unaffordable(&self, want: &Want<'_>) -> Option<Why> {
+        let Cause::Forecast(forecast) = want.cause else { return None };
+        let covers = |b: &&BudgetLeft| b.budget.covers(&forecast.site, &forecast.workload);
+        let spent = self.budgets.iter().filter(covers).find(|b| !b.affords(want.missing, want.cost))?;
+        Some(Why::NoBudget(spent.budget.name.as_str().into()))
+    }
+
+    /// Undecided wants that were asked for, and those that were foreseen; each those first that are served first.
+    /// Warm-ups stand in order already.
+    fn order(&self) -> (Vec<usize>, Vec<usize>) {
+        let asked = |n: &usize| self.decided[*n].is_none() && matches!(self.wants[*n].cause, Cause::Warmup(_));
+        ((0..self.wants.len()).filter(asked).collect(), self.ranked(|want| want.mode == Mode::Enforce))
+    }
+
+    /// Undecided forecasts of some kind by worth per byte.
+    fn ranked(&self, kind: impl Fn(&Want<'_>) -> bool) -> Vec<usize> {
+        let foreseen = |n: &usize| {
+            let want = &self.wants[*n];
+            self.decided[*n].is_none() && matches!(want.cause, Cause::Forecast(_)) && kind(want)
+        };
+        let mut ranked: Vec<(f64, Timestamp, usize)> =
+            (0..self.wants.len()).filter(foreseen).map(|n| self.rank(n)).collect();
         ranked.sort_by(|a, b| {
             b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)).then_with(|| self.wants[a.2].path.cmp(self.wants[b.2].path)).then(
                 (self.wants[a.2].route, self.wants[a.2].offset).cmp(&(self.wants[b.2].route, self.wants[b.2].offset)),
             )
         });
-        order.extend(ranked.into_iter().map(|r| r.2));
-        order
+        ranked.into_iter().map(|r| r.2).collect()
     }
 
     fn rank(&self, number: usize) -> (f64, Timestamp, usize) {
         let want = &self.wants[number];
-        let sticky = if self.before[number].is_some() { 1.0 + self.problem.config.stickiness } else { 1.0 };
         let due = want.window.map_or(self.problem.now, |w| w.p10);
-        (want.worth(1.0) / want.missing as f64 * sticky, due, number)
+        (want.worth(1.0) / want.missing as f64 * self.sticky(number), due, number)
+    }
+
+    /// How much more a want counts because the plan before had it.
+    pub(super) fn sticky(&self, number: usize) -> f64 {
+        if self.before[number].is_some() { 1.0 + self.problem.config.stickiness } else { 1.0 }
     }
 
     /// As late as its deadline allows; if that cannot be met, as early as the link allows.
@@ -119,11 +176,14 @@ impl Table<'_, '_> {
         demand.request.need_by.map(|by| read.map_or(by, |read| by.min(read)))
     }
 
-    fn place_forecast(&self, number: usize) -> Decision {
+    pub(super) fn place_forecast(&self, number: usize) -> Decision {
         let want = &self.wants[number];
         let Some(window) = want.window else { return Decision::Leave(Why::NotWorth) };
         if window.p10 > self.grid.horizon() {
             return Decision::Leave(Why::Beyond);
+        }
+        if let Some(why) = self.unaffordable(want) {
+            return Decision::Leave(why);
         }
         let lane = self.lanes[want.route];
         let mut why = Why::NotWorth;
@@ -136,7 +196,7 @@ impl Table<'_, '_> {
         Decision::Leave(why)
     }
 
-    fn tiers<'t>(&'t self, want: &'t Want<'_>, window: &'t TimeWindow) -> impl Iterator<Item = Tier> + 't {
+    pub(super) fn tiers<'t>(&'t self, want: &'t Want<'_>, window: &'t TimeWindow) -> impl Iterator<Item = Tier> + 't {
         let lead = self.lead(want);
         let alone = Duration::from_secs_f64(want.stall_s);
         let mut before = None;
@@ -154,7 +214,7 @@ impl Table<'_, '_> {
         Duration::from_secs_f64(self.routes[want.route].link.rtt_ms / 1e3 + self.problem.config.settle_ms / 1e3)
     }
 
-    fn need(&self, want: &Want<'_>, release: usize, deadline: usize) -> Need {
+    pub(super) fn need(&self, want: &Want<'_>, release: usize, deadline: usize) -> Need {
         let leave_free = if matches!(want.cause, Cause::Warmup(_)) { 0 } else { self.leave_free[want.route] };
         Need {
             bytes: i64::try_from(want.missing).unwrap_or(i64::MAX),

@@ -4,13 +4,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use foretide_flow::{
-    BitsPerSecond, CacheSpec, Effect, FilePath, Forecast, Link, MoveCause, PredictedRead, Priority, Rule, Ruleset,
-    Site, SiteId, TimeWindow, Timestamp, Topology, Volume, VolumeId, WarmupRequest, WorkloadId,
+    BitsPerSecond, CacheSpec, Effect, FilePath, Forecast, Link, Mode, MoveCause, PredictedRead, Priority, Rule,
+    Ruleset, Site, SiteId, TimeWindow, Timestamp, Topology, Volume, VolumeId, WarmupRequest, WorkloadId,
 };
 use proptest::prelude::*;
 
 use crate::problem::{DemandLoad, RunningMove, WarmupDemand, WarmupFile};
-use crate::{AdviceRequest, Brakes, Config, NothingResident, Problem, Residency, advise, diff, explain, show, solve};
+use crate::{
+    AdviceRequest, Brakes, Config, NothingResident, Problem, Residency, advise, diff, explain, show, solve,
+    solve_in_full,
+};
 
 const NOW: Timestamp = Timestamp(1_800_000_000_000_000);
 
@@ -268,8 +271,124 @@ fn brakes_stop_forecasts_and_not_warmups() {
     let off = case.solve();
     assert_eq!(off.moves.len(), 1);
     assert!(off.left_out[0].why.contains("switched off"));
-    case.brakes = Brakes { prefetch_off: false, muted: [("train".into(), "wasted 3 GB".into())].into() };
+    case.brakes = Brakes { muted: [("train".into(), "wasted 3 GB".into())].into(), ..Brakes::default() };
     assert!(case.solve().left_out[0].why.contains("wasted 3 GB"));
+}
+
+/// Modes hold back by site and workload; what they hold back is proposed, and takes nothing from what is moved.
+#[test]
+fn what_a_mode_holds_back_is_proposed_and_not_moved() {
+    let mut case = Case::new(topology(2, 8, 1 << 30));
+    let reads = |name: &str| (0..30).map(|i| read(&format!("{name}/{i:02}"), 100_000, 0.9, 3.0, 4.0)).collect();
+    case.forecasts = vec![forecast("a", "gpu-0", reads("a")), forecast("b", "gpu-1", reads("b"))];
+    let rule = |site, mode| crate::ModeRule { site, workload: None, mode };
+    case.config.modes = vec![rule(Some(site("gpu-0")), Mode::Shadow)];
+    let solution = solve_in_full(&case.problem(None));
+    assert!(!solution.proposed.is_empty() && solution.proposed.iter().all(|m| m.to == site("gpu-0")));
+    assert!(!solution.plan.moves.is_empty() && solution.plan.moves.iter().all(|m| m.to == site("gpu-1")));
+    assert!(solution.plan.left_out.iter().any(|l| l.why.contains("shadow") && l.to == site("gpu-0")));
+    case.config.modes = vec![];
+    let enforced = case.solve();
+    let moved = |p: &foretide_flow::Plan, to: &str| p.moves.iter().filter(|m| m.to == site(to)).count();
+    assert_eq!(moved(&enforced, "gpu-0"), solution.proposed.len(), "a proposal is what enforce would move");
+    assert_eq!(moved(&enforced, "gpu-1"), solution.plan.moves.len());
+    case.config.mode = Mode::Advise;
+    case.warmups = vec![warmup("w", "gpu-0", None, &[("w", 1_000)])];
+    let advised = case.solve();
+    assert!(advised.moves.iter().all(|m| matches!(m.cause, MoveCause::Warmup { .. })) && advised.moves.len() == 1);
+}
+
+#[test]
+fn a_budget_stops_forecasts_and_says_which() {
+    let mut case = Case::new(topology(2, 1000, 1 << 30));
+    let reads = |name: &str| (0..10).map(|i| read(&format!("{name}/{i}"), 1_000_000, 0.9, 30.0, 60.0)).collect();
+    case.forecasts = vec![forecast("a", "gpu-0", reads("a")), forecast("b", "gpu-1", reads("b"))];
+    case.warmups = vec![warmup("w", "gpu-0", None, &[("w", 50_000_000)])];
+    let budget = |name: &str, at: Option<&str>, bytes| crate::Budget {
+        name: name.into(),
+        site: at.map(site),
+        workload: None,
+        bytes: Some(bytes),
+        money: None,
+        per_s: 3_600.0,
+    };
+    let left = |b: crate::Budget| b.left(0, 0.0);
+    case.brakes.budgets = vec![left(budget("night", Some("gpu-0"), 4_500_000)), left(budget("all", None, 12_000_000))];
+    let plan = case.solve();
+    let moved = |to: &str| plan.moves.iter().filter(|m| m.to == site(to) && m.priority == Priority::Background).count();
+    assert_eq!((moved("gpu-0"), moved("gpu-1")), (4, 8));
+    assert!(plan.left_out.iter().any(|l| l.why.contains("budget night is spent") && l.files == 6));
+    assert!(plan.left_out.iter().any(|l| l.why.contains("budget all is spent") && l.files == 2));
+    assert!(plan.moves.iter().any(|m| m.priority == Priority::Deadline), "what was asked for is nobody's budget");
+    case.brakes.budgets = vec![left(budget("none", None, 0))];
+    assert_eq!(case.solve().moves.len(), 1);
+}
+
+#[test]
+fn a_link_carries_less_in_its_hours() {
+    let mut case = Case::new(topology(1, 8, 1 << 30));
+    let reads = (0..60).map(|i| read(&format!("{i:02}"), 1_000_000, 0.9, 30.0, 31.0)).collect();
+    case.forecasts = vec![forecast("a", "gpu-0", reads)];
+    let free = case.solve().moves.len();
+    let hours = |to_hour, share| crate::LinkHours {
+        from: None,
+        to: Some(site("gpu-0")),
+        from_hour: 0.0,
+        to_hour,
+        days: vec![],
+        utc_offset_h: 0.0,
+        share,
+    };
+    case.config.link_hours = vec![hours(24.0, 0.5)];
+    let half = case.solve().moves.len();
+    assert!(half < free && half * 3 > free, "{half} of {free}");
+    case.config.link_hours = vec![hours(24.0, 0.0)];
+    assert!(case.solve().moves.is_empty());
+}
+
+/// Four hundred reads over a link that carries less than half of them, into a cache that is too small too.
+fn crowded() -> Case {
+    let mut case = Case::new(topology(1, 8, 40_000_000));
+    case.config.forecast_cache_share = 1.0;
+    let mut reads = Vec::new();
+    for i in 0..400u32 {
+        let from = 4.0 + f64::from(i * 7919 % 100);
+        let length = 100_000 + u64::from(i * 104_729 % 900_000);
+        let stay = f64::from(i * 31 % 97);
+        reads.push(read(&format!("{i:03}"), length, 0.3 + f64::from(i % 7) / 10.0, from, from + 3.0 + stay));
+    }
+    case.forecasts = vec![forecast("a", "gpu-0", reads)];
+    case
+}
+
+/// (f): where forecasts compete, the plan of a moment later serves the same ones.
+#[test]
+fn f_a_crowded_plan_is_stable_as_time_goes_on() {
+    let mut case = crowded();
+    let mut before = case.solve();
+    for round in 1..=5 {
+        case.now = at(0.05 * f64::from(round));
+        let next = solve(&case.problem(Some(&before)));
+        let changes = diff(&before, &next);
+        let altered = changes.added.len() + changes.removed.len();
+        assert!(altered * 20 <= before.moves.len(), "round {round}: {altered} of {}:\n{changes}", before.moves.len());
+        before = next;
+    }
+}
+
+/// Reads that must be early take the early slots only if reads that can wait are not in them. Greedy by worth per byte
+/// cannot see that across deadlines; prices do.
+#[test]
+fn where_forecasts_compete_prices_do_better_and_prove_it() {
+    let mut case = crowded();
+    let solution = solve_in_full(&case.problem(None));
+    let proof = solution.proof;
+    assert!(proof.worth <= proof.bound && proof.gap() < 0.15, "{proof:?}");
+    let saved: f64 = solution.plan.moves.iter().map(|m| m.benefit_s).sum();
+    assert!((saved * 3.0 / 3_600.0 - proof.worth).abs() < 1e-6 * proof.worth, "no move costs anything here");
+    assert_eq!(solve_in_full(&case.problem(None)), solution);
+    case.forecasts[0].reads.truncate(2);
+    assert_eq!(solve_in_full(&case.problem(None)).proof.gap(), 0.0, "all that fits is best");
 }
 
 struct HasHalf;
@@ -395,6 +514,19 @@ fn f_a_plan_is_stable_as_time_goes_on() {
     let changes = diff(&first, &solve(&case.problem(Some(&first))));
     let altered = changes.added.len() + changes.removed.len() + changes.changed.len();
     assert!(altered * 20 <= first.moves.len(), "{altered} of {}:\n{changes}", first.moves.len());
+}
+
+/// (f): a forecast that is made anew, as it is many times a second, leaves every move as it was told, word for word.
+#[test]
+fn f_a_forecast_made_anew_alters_no_move() {
+    let mut case = Case::new(topology(1, 1000, 1 << 31));
+    let reads = |from: f64| (0..50).map(|i| read(&format!("{i:04}"), 100_000, 0.9, from, from + 30.0)).collect();
+    case.forecasts = vec![forecast("first", "gpu-0", reads(0.0))];
+    let first = case.solve();
+    case.forecasts = vec![forecast("second", "gpu-0", reads(0.25))];
+    case.now = at(0.25);
+    let second = solve(&case.problem(Some(&first)));
+    assert_eq!(first.moves, second.moves);
 }
 
 #[test]

@@ -1,19 +1,20 @@
 //! Decisions in the words of the plan.
 
-use foretide_flow::{Move, MoveCause, MoveId, Plan, Priority, Timestamp};
+use foretide_flow::{Mode, Move, MoveCause, MoveId, Plan, Priority, Timestamp};
 
 use super::identity::{move_id, plan_id};
-use super::{Decision, Table};
+use super::{Decision, Table, key_of};
 use crate::gather::{Cause, Excluded, Route, Want};
 use crate::grid::Grid;
 use crate::ledger::Booking;
+use crate::left_out::Why;
 use crate::problem::Problem;
 
-/// The plan: moves in the order in which they should start.
-pub(super) fn plan(table: &Table<'_, '_>, excluded: Excluded) -> Plan {
+/// The plan, and what modes hold back: moves in the order in which they should start.
+pub(super) fn plan(table: &Table<'_, '_>, excluded: Excluded) -> (Plan, Vec<Move>) {
     let problem = table.problem;
     let Excluded { refused, mut left_out } = excluded;
-    let mut moves = Vec::with_capacity(table.wants.len());
+    let (mut moves, mut proposed) = (Vec::with_capacity(table.wants.len()), Vec::new());
     for (number, want) in table.wants.iter().enumerate() {
         let route = &table.routes[want.route];
         match &table.decided[number] {
@@ -21,26 +22,39 @@ pub(super) fn plan(table: &Table<'_, '_>, excluded: Excluded) -> Plan {
                 let before = table.before[number];
                 let start_at = start_at(problem, &table.grid, booking, before);
                 let id = before.map(|m| m.id.clone());
-                moves.push(one(problem, want, route, (id, start_at, *due, *in_time)));
+                let planned = one(problem, want, route, (id, start_at, *due, *in_time));
+                let planned = match before {
+                    Some(told) if still_holds(problem, told, &planned) => told.clone(),
+                    _ => planned,
+                };
+                let held_back = match want.mode {
+                    Mode::Enforce => {
+                        moves.push(planned);
+                        continue;
+                    }
+                    Mode::Advise => Why::Advised,
+                    Mode::Shadow => Why::Shadowed,
+                };
+                left_out.add(route.volume, want.path, route.to, want.missing, &held_back);
+                proposed.push(planned);
             }
             Some(Decision::Leave(why)) => left_out.add(route.volume, want.path, route.to, want.missing, why),
             None => {}
         }
     }
-    moves.sort_by(|a, b| {
-        let when = |m: &Move| (m.start_at.max(problem.now), m.priority, m.due_at);
-        when(a)
-            .cmp(&when(b))
-            .then_with(|| (&a.volume, &a.path, a.offset, &a.to).cmp(&(&b.volume, &b.path, b.offset, &b.to)))
-    });
-    Plan {
+    let when = |m: &Move| (m.start_at.max(problem.now), m.priority, m.due_at);
+    let order = |a: &Move, b: &Move| when(a).cmp(&when(b)).then_with(|| key_of(a).cmp(&key_of(b)));
+    moves.sort_by(order);
+    proposed.sort_by(order);
+    let plan = Plan {
         id: plan_id(problem.now, problem.seed, &moves),
         made_at: problem.now,
         horizon: table.grid.horizon(),
         moves,
         refused,
         left_out: left_out.told(problem.config),
-    }
+    };
+    (plan, proposed)
 }
 
 /// A move that was let go stays so; one that could start a little later than it was told keeps its time; the others
@@ -53,6 +67,29 @@ fn start_at(problem: &Problem<'_>, grid: &Grid, booking: &Booking, before: Optio
     }
     let slack_s = start.since(now).as_secs_f64() * problem.config.start_tolerance;
     if told <= start && start.since(told).as_secs_f64() <= slack_s { told } else { start }
+}
+
+/// Whether an agent that was told a move would do the same if it were told it as it is planned now. If so it stays as
+/// it was told, word for word: a forecast is made anew many times a second, and a plan that only repeats it must not
+/// be sent again (property (f)).
+fn still_holds(problem: &Problem<'_>, told: &Move, planned: &Move) -> bool {
+    let tolerated = |told: Timestamp, planned: Timestamp| {
+        let apart_s = told.since(planned).max(planned.since(told)).as_secs_f64();
+        apart_s <= problem.config.start_tolerance * planned.since(problem.now).as_secs_f64()
+    };
+    told.start_at == planned.start_at
+        && told.priority == planned.priority
+        && (&told.from, asked_by(&told.cause)) == (&planned.from, asked_by(&planned.cause))
+        && (told.due_at == planned.due_at || tolerated(told.due_at, planned.due_at))
+        && (told.keep_until == planned.keep_until || tolerated(told.keep_until, planned.keep_until))
+}
+
+/// The workload or the warm-up that a move serves.
+fn asked_by(cause: &MoveCause) -> &str {
+    match cause {
+        MoveCause::Forecast { workload, .. } => workload.as_str(),
+        MoveCause::Warmup { warmup } => warmup.as_str(),
+    }
 }
 
 fn one(

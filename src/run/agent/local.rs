@@ -9,6 +9,7 @@ use axum::extract::State;
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use foretide_chunk::{Store, Subset};
+use foretide_collector::Collector;
 use foretide_flow::Timestamp;
 use serde::{Deserialize, Serialize};
 use tokio::net::UnixListener;
@@ -45,7 +46,7 @@ fn socket(state: &Path) -> PathBuf {
 ///
 /// # Errors
 /// If the socket cannot be made.
-pub async fn serve(state: &Path, store: Option<Arc<Store>>) -> Result<(), RunError> {
+pub async fn serve(state: &Path, store: Option<Arc<Store>>, collector: Option<Arc<Collector>>) -> Result<(), RunError> {
     let path = socket(state);
     let _ = fs::remove_file(&path);
     let listener = UnixListener::bind(&path)?;
@@ -54,7 +55,8 @@ pub async fn serve(state: &Path, store: Option<Arc<Store>>) -> Result<(), RunErr
         .route("/cache", get(status))
         .route("/cache/empty", post(empty))
         .route("/cache/check", post(check))
-        .with_state(store);
+        .with_state(store)
+        .route("/metrics", get(move || std::future::ready(metrics(collector.as_deref()))));
     axum::serve(listener, routes).await?;
     Ok(())
 }
@@ -81,6 +83,27 @@ pub async fn ask(state: &Path, request: Request) -> Result<CacheStatus, RunError
         return Err(RunError::Told(body));
     }
     serde_json::from_str(&body).map_err(|e| told(e.to_string()))
+}
+
+/// What observing costs, in the text format of Prometheus. The kernel counts runs while `kernel.bpf_stats_enabled` is 1.
+fn metrics(collector: Option<&Collector>) -> String {
+    let Some(collector) = collector else { return String::new() };
+    let (batches, bytes) = collector.backlog();
+    let costs = collector.costs();
+    let mut text = String::new();
+    let mut family = |name: &str, kind: &str, values: &mut dyn Iterator<Item = (String, f64)>| {
+        let lines = values.map(|(labels, value)| format!("{name}{labels} {value}\n"));
+        text.push_str(&format!("# TYPE {name} {kind}\n"));
+        lines.for_each(|line| text.push_str(&line));
+    };
+    let probe = |hook: &str| format!("{{probe=\"{hook}\"}}");
+    family("foretide_spool_batches", "gauge", &mut std::iter::once((String::new(), batches as f64)));
+    family("foretide_spool_bytes", "gauge", &mut std::iter::once((String::new(), bytes as f64)));
+    family("foretide_probe_runs_total", "counter", &mut costs.iter().map(|c| (probe(&c.hook), c.runs as f64)));
+    let seconds = costs.iter().map(|c| (probe(&c.hook), c.run_ns as f64 / 1e9));
+    family("foretide_probe_run_seconds_total", "counter", &mut { seconds });
+    family("foretide_probe_missed_total", "counter", &mut costs.iter().map(|c| (probe(&c.hook), c.missed as f64)));
+    text
 }
 
 type Answer = Result<Json<CacheStatus>, (axum::http::StatusCode, String)>;

@@ -6,9 +6,12 @@
 
 mod attribution;
 mod cache;
+mod changes;
+mod install;
 pub mod local;
 mod observe;
 mod origin;
+mod privilege;
 mod ship;
 mod talk;
 
@@ -17,9 +20,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use clap::Args;
+use clap::{Args, Subcommand};
 use foretide_chunk::{DomainKey, Store};
-use foretide_collector::WatchedVolume;
+use foretide_collector::{Collector, WatchedVolume};
 use foretide_flow::VolumeId;
 use foretide_mount::MountHandle;
 use foretide_transfer::{Borders, LocalDirectory, Server, ServerConfig, Source, Token};
@@ -42,6 +45,29 @@ pub struct Options {
     /// Configuration file.
     #[arg(long, env = "FORETIDE_CONFIG", default_value = "/etc/foretide/agent.toml")]
     config: PathBuf,
+    #[command(subcommand)]
+    what: Option<What>,
+}
+
+#[derive(Subcommand, Debug)]
+enum What {
+    /// Write and start a systemd unit that runs this agent.
+    Install(install::Options),
+    /// Stop it, and remove the unit and the agent's state.
+    Uninstall(install::Options),
+}
+
+impl Options {
+    /// Gives up what the agent's configuration does not need of root's power. Call it before any thread begins.
+    ///
+    /// # Errors
+    /// A configuration that cannot be meant, or a kernel that refuses.
+    pub fn give_up_power(&self) -> Result<(), RunError> {
+        match self.what {
+            None => privilege::keep_what_is_needed(&config::read(&self.config)?),
+            Some(_) => Ok(()),
+        }
+    }
 }
 
 /// Which of the configured parts are wanted.
@@ -58,7 +84,11 @@ pub struct Parts {
 /// # Errors
 /// A configuration that cannot be meant, a folder that cannot be used, a port or mount point that is taken.
 pub async fn run(options: Options) -> Result<(), RunError> {
-    run_parts(config::read(&options.config)?, Parts { source: true, trace: true }).await
+    match options.what {
+        Some(What::Install(install)) => install::install(&install, &options.config),
+        Some(What::Uninstall(install)) => install::uninstall(&install),
+        None => run_parts(config::read(&options.config)?, Parts { source: true, trace: true }).await,
+    }
 }
 
 /// Runs the wanted parts until a signal.
@@ -72,6 +102,7 @@ pub async fn run_parts(mut config: AgentConfig, parts: Parts) -> Result<(), RunE
     }
     config.trace.enabled &= parts.trace;
     let agent = Agent::start(&config).await?;
+    privilege::lock(!nix::unistd::geteuid().is_root())?;
     super::until_signal().await;
     agent.stop();
     Ok(())
@@ -107,11 +138,16 @@ impl Agent {
             None => None,
         };
         let mut watched = own_volumes(config);
+        if !watched.is_empty() {
+            let (own, sources, learned) = (watched.clone(), sources(config)?, learned.clone());
+            tasks.spawn_blocking(move || changes::hear(&own, &sources, &learned));
+        }
         watched.extend(cache.iter().flat_map(|c| c.watched(&welcome)));
         let events = cache.as_mut().and_then(|c| c.events.take());
-        if config.trace.enabled {
-            observe::start(config, watched, events, &control, &attribution, &mut tasks)?;
-        }
+        let collector = match config.trace.enabled {
+            true => observe::start(config, watched, events, &control, &attribution, &mut tasks)?,
+            false => None,
+        };
         tasks.spawn(ship::listings(control.clone(), config.node.clone(), to_tell));
         let (mut mount, mut store, mut mover) = (None, None, None);
         if let Some(cache) = cache {
@@ -130,7 +166,7 @@ impl Agent {
             );
             (mount, store, mover) = (cache.mount, Some(cache.store), Some(cache.mover));
         }
-        tasks.spawn(serve_local(config.state.clone(), store.clone()));
+        tasks.spawn(serve_local(config.state.clone(), store.clone(), collector));
         tasks.spawn(
             Talk {
                 control,
@@ -198,8 +234,8 @@ fn own_volumes(config: &AgentConfig) -> Vec<WatchedVolume> {
     all.map(|(volume, root)| WatchedVolume { volume: volume.clone(), root: root.clone() }).collect()
 }
 
-async fn serve_local(state: PathBuf, store: Option<Arc<Store>>) {
-    if let Err(error) = local::serve(&state, store).await {
+async fn serve_local(state: PathBuf, store: Option<Arc<Store>>, collector: Option<Arc<Collector>>) {
+    if let Err(error) = local::serve(&state, store, collector).await {
         tracing::error!(%error, "`foretide cache` cannot reach this agent");
     }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use foretide_collector::source::Feed;
 use foretide_collector::{Collector, CollectorError, WatchedVolume, parquet};
-use foretide_flow::{AccessOp, Found, NodeId};
+use foretide_flow::{AccessOp, NodeId};
 use foretide_mount::MountEvent;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -21,7 +21,7 @@ use crate::run::RunError;
 /// Longest wait for a batch.
 const BATCH_WAIT: Duration = Duration::from_millis(500);
 
-/// Starts to observe and to ship.
+/// Starts to observe and to ship; what observes, if anything can.
 ///
 /// # Errors
 /// If the spool's folder or a watched root cannot be used.
@@ -32,9 +32,11 @@ pub fn start(
     control: &ControlClient,
     attribution: &Shared,
     tasks: &mut JoinSet<()>,
-) -> Result<(), RunError> {
-    let settings =
-        foretide_collector::Config::new(config.node.clone(), config.site.clone(), config.state.join("spool"));
+) -> Result<Option<Arc<Collector>>, RunError> {
+    let settings = foretide_collector::Config {
+        tier: config.trace.tier,
+        ..foretide_collector::Config::new(config.node.clone(), config.site.clone(), config.state.join("spool"))
+    };
     let collector = match Collector::start(settings.clone(), watched) {
         Ok((collector, report)) => {
             tracing::info!("observing by eBPF\n{report}");
@@ -43,7 +45,7 @@ pub fn start(
         Err(CollectorError::Kernel(why)) => {
             let Some(events) = mount else {
                 tracing::warn!("nothing is observed here: the kernel refuses ({why}) and there is no mount");
-                return Ok(());
+                return Ok(None);
             };
             tracing::warn!("observing through the mount alone: the kernel refuses ({why})");
             let (feed, source) = foretide_collector::source::feed();
@@ -52,8 +54,9 @@ pub fn start(
         }
         Err(error) => return Err(error.into()),
     };
-    tasks.spawn(ship(Arc::new(collector), control.clone(), Arc::clone(attribution), config.node.clone()));
-    Ok(())
+    let collector = Arc::new(collector);
+    tasks.spawn(ship(Arc::clone(&collector), control.clone(), Arc::clone(attribution), config.node.clone()));
+    Ok(Some(collector))
 }
 
 /// What the mount sees, as it happens.
@@ -64,8 +67,7 @@ async fn pass_on(mut events: MountEvents, feed: Feed) {
         match e.op {
             AccessOp::Open | AccessOp::Create => feed.opened(e.process, &e.volume, &e.path),
             AccessOp::Read | AccessOp::Fault => {
-                let missed = matches!(e.found, Found::Miss | Found::Late);
-                feed.read(e.process, (&e.volume, &e.path), (e.offset, e.length), e.blocked_us, missed);
+                feed.read(e.process, (&e.volume, &e.path), (e.offset, e.length), e.blocked_us, e.found);
             }
             AccessOp::Close => feed.closed(e.process, &e.volume, &e.path),
         }

@@ -175,7 +175,9 @@ impl Talk {
         let mut waiting: Vec<FilePath> = vec![wish.directory.clone()];
         let mut told = 0;
         while let Some(directory) = waiting.pop() {
-            let listing = match listing(source, &wish.volume, &directory).await {
+            let (asked, volume, path) = (Arc::clone(source), wish.volume.clone(), directory.clone());
+            let listed = tokio::task::spawn_blocking(move || listing(&asked, &volume, &path)).await;
+            let listing = match listed.map_err(std::io::Error::other).flatten() {
                 Ok(listing) => listing,
                 Err(error) => {
                     tracing::warn!(%error, volume = %wish.volume, %directory, "a directory cannot be told about");
@@ -194,11 +196,12 @@ impl Talk {
     }
 }
 
-/// One own directory. The disk may block, so a thread that may does it.
-async fn listing(source: &Arc<dyn Source>, volume: &VolumeId, directory: &FilePath) -> std::io::Result<Listing> {
-    let (asked, path) = (Arc::clone(source), directory.clone());
+/// One own directory. Waits for the disk.
+///
+/// # Errors
+/// If the directory cannot be read.
+pub fn listing(source: &Arc<dyn Source>, volume: &VolumeId, directory: &FilePath) -> std::io::Result<Listing> {
     let seen_at = Timestamp::now();
-    let listed = tokio::task::spawn_blocking(move || asked.list(&path)).await;
-    let entries = listed.map_err(std::io::Error::other)??;
+    let entries = source.list(directory)?;
     Ok(Listing { volume: volume.clone(), directory: directory.clone(), seen_at, entries })
 }

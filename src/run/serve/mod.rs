@@ -16,15 +16,15 @@ use std::time::Duration;
 
 use clap::Args;
 use foretide_api::{Api, Directory, Listener, Ports};
-use foretide_catalog::Catalog;
+use foretide_catalog::{Catalog, ResidentFile};
 use foretide_flow::{Forecast, Listing, Mode, OutcomeBatch, Ruleset, Timestamp, Topology};
 use tokio::sync::{mpsc, watch};
 
 use self::advise::Planner;
 use self::courier::HttpCourier;
 use self::lake::Lake;
-pub use self::ring::RingError;
 use self::ring::{NEWS_WAITING, News, Ring};
+pub use self::ring::{RingError, is_replaced};
 use super::RunError;
 use crate::config::{self, ServeConfig};
 
@@ -69,8 +69,8 @@ impl Listener for ToRing {
     async fn listings(&self, listings: Vec<Listing>) {
         self.tell(News::Listings(listings)).await;
     }
-    async fn outcomes(&self, batch: OutcomeBatch) {
-        self.tell(News::Outcomes(batch)).await;
+    async fn outcomes(&self, batch: OutcomeBatch, resident: Vec<ResidentFile>) {
+        self.tell(News::Outcomes(batch, resident)).await;
     }
     async fn announced(&self, forecast: Forecast) {
         self.tell(News::Announced(forecast)).await;
@@ -110,7 +110,7 @@ pub async fn run(options: Options) -> Result<(), RunError> {
         Arc::clone(&catalog),
         Arc::clone(&topology),
         Arc::clone(&rules),
-        config.planner.clone(),
+        foretide_planner::Config { mode: config.mode, ..config.planner.clone() },
         config.model.clone(),
         heard,
     )

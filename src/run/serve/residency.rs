@@ -1,8 +1,9 @@
 //! What the sites hold, as their agents reported it, in the form in which the planner asks.
 
 use std::collections::HashMap;
+use std::time::{Duration, Instant};
 
-use foretide_catalog::{Catalog, CatalogError};
+use foretide_catalog::{Catalog, CatalogError, ResidentFile};
 use foretide_flow::{FilePath, SiteId, Topology, VolumeId};
 use foretide_planner::Residency;
 
@@ -11,25 +12,41 @@ use super::ring::cache_sites;
 /// Byte ranges of each file, start and end (exclusive).
 type FileRanges = HashMap<(VolumeId, FilePath), Vec<(u64, u64)>>;
 
-/// Byte ranges by site, volume and file, read from the catalog when something changed.
+/// How often all of it is read anew: what other replicas of the control plane were told comes that way.
+const READ_EVERY: Duration = Duration::from_secs(30);
+
+/// Byte ranges by site, volume and file: read from the catalog, then kept by what each report changed.
 #[derive(Debug, Default)]
 pub struct Resident {
     ranges: HashMap<SiteId, FileRanges>,
-    fresh: bool,
+    read_at: Option<Instant>,
 }
 
 impl Resident {
-    /// Something changed since it was read.
-    pub fn is_stale(&mut self) {
-        self.fresh = false;
+    /// Takes what a report changed at a site.
+    pub fn change(&mut self, site: &SiteId, files: Vec<ResidentFile>) {
+        let here = self.ranges.entry(site.clone()).or_default();
+        for file in files {
+            let place = (file.volume, file.path);
+            if file.ranges.is_empty() {
+                here.remove(&place);
+            } else {
+                here.insert(place, file.ranges);
+            }
+        }
     }
 
-    /// Reads it again if something changed.
+    /// A directory changed: files that it no longer has are gone from the catalog too.
+    pub fn is_stale(&mut self) {
+        self.read_at = None;
+    }
+
+    /// Reads all of it if it is stale or was read long ago.
     ///
     /// # Errors
     /// The catalog's.
     pub async fn refresh(&mut self, catalog: &dyn Catalog, topology: &Topology) -> Result<(), CatalogError> {
-        if self.fresh {
+        if self.read_at.is_some_and(|at| at.elapsed() < READ_EVERY) {
             return Ok(());
         }
         for site in cache_sites(topology) {
@@ -37,7 +54,7 @@ impl Resident {
             let by_file = files.into_iter().map(|f| ((f.volume, f.path), f.ranges)).collect();
             self.ranges.insert(site.clone(), by_file);
         }
-        self.fresh = true;
+        self.read_at = Some(Instant::now());
         Ok(())
     }
 }
@@ -61,15 +78,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_the_asked_extent_counts() {
+    fn only_the_asked_extent_counts_and_what_left_is_gone() {
         let (site, volume) = (SiteId::new("gpu").unwrap(), VolumeId::new("v").unwrap());
         let path = FilePath::parse("a/b").unwrap();
-        let files = HashMap::from([((volume.clone(), path.clone()), vec![(0, 100), (200, 300)])]);
-        let resident = Resident { ranges: HashMap::from([(site.clone(), files)]), fresh: true };
-        let asked = |offset, length| resident.resident_bytes(&site, &volume, &path, offset, length);
-        assert_eq!(asked(0, 300), 200);
-        assert_eq!(asked(50, 200), 100);
-        assert_eq!(asked(100, 100), 0);
+        let file = |ranges| ResidentFile { volume: volume.clone(), path: path.clone(), ranges };
+        let mut resident = Resident::default();
+        resident.change(&site, vec![file(vec![(0, 100), (200, 300)])]);
+        let asked =
+            |resident: &Resident, offset, length| resident.resident_bytes(&site, &volume, &path, offset, length);
+        assert_eq!(asked(&resident, 0, 300), 200);
+        assert_eq!(asked(&resident, 50, 200), 100);
+        assert_eq!(asked(&resident, 100, 100), 0);
         assert_eq!(resident.resident_bytes(&site, &volume, &FilePath::root(), 0, 10), 0);
+        resident.change(&site, vec![file(vec![])]);
+        assert_eq!(asked(&resident, 0, 300), 0);
     }
 }

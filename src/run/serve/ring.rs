@@ -3,20 +3,22 @@
 //! One thread owns the model and does one thing at a time: take all news, ask the model, ask the planner, write down.
 //! It runs when something changed, and rests as long as [`REST_PER_WORK`] says, so that learning never takes the
 //! machine from those who serve requests. The rooms decide; here their answers are carried from one to the next.
+//! What would be the same at every round (forecasts, files of warm-ups, residency, the moves' texts) is kept here and
+//! changed by news; the catalog is asked for it at the start only.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use foretide_api::{Told, tell};
 use foretide_catalog::limits::PAGE_ITEMS;
-use foretide_catalog::{Catalog, CatalogError, MoveFilter, Topic, WarmupFilter, WarmupUpdate};
+use foretide_catalog::{Catalog, CatalogError, ForecastFilter, ResidentFile, Topic, WarmupFilter, WarmupUpdate};
 use foretide_flow::{
-    AccessBatch, Forecast, ForecastId, LearnRequest, Listing, MoveState, OutcomeBatch, Plan, Ruleset, SiteId,
-    Timestamp, Topology, Warmup, WarmupId, WarmupState,
+    AccessBatch, Forecast, ForecastId, LearnRequest, Listing, MoveId, OutcomeBatch, Plan, Ruleset, SiteId, Timestamp,
+    Topology, Warmup, WarmupId, WarmupState,
 };
 use foretide_model::Model;
-use foretide_planner::{Brakes, Problem, RunningMove, WarmupDemand, WarmupFile, solve};
+use foretide_planner::{Feedback, Problem, RunningMove, WarmupDemand, WarmupFile, solve};
 use tokio::sync::mpsc;
 
 use super::residency::Resident;
@@ -26,7 +28,7 @@ const SHORTEST_ROUND: Duration = Duration::from_millis(50);
 /// Longest time between two rounds: clocks move on though nothing else does.
 const LONGEST_ROUND: Duration = Duration::from_secs(1);
 /// Rest after a round, in times of its own length.
-const REST_PER_WORK: u32 = 3;
+const REST_PER_WORK: u32 = 1;
 /// The model is written down this often, so that little is learned again after a crash.
 const SNAPSHOT_EVERY: Duration = Duration::from_secs(30);
 /// Name of the model's snapshot in the catalog.
@@ -43,8 +45,8 @@ pub enum News {
     Accesses(AccessBatch),
     /// Directories became known.
     Listings(Vec<Listing>),
-    /// Moves ended, files were read or evicted.
-    Outcomes(OutcomeBatch),
+    /// Moves ended, files were read or evicted; and the files of which more or less is resident by that.
+    Outcomes(OutcomeBatch, Vec<ResidentFile>),
     /// A job told what it will read; it is written down already.
     Announced(Forecast),
 }
@@ -72,6 +74,7 @@ pub struct Ring {
     warmups: BTreeMap<WarmupId, Vec<WarmupFile>>,
     previous: Option<Plan>,
     resident: Resident,
+    feedback: Feedback,
     snapshot_at: Instant,
 }
 
@@ -90,10 +93,12 @@ impl Ring {
     ) -> Result<Self, RingError> {
         let previous = catalog.latest_plan().await?;
         let model = restored(catalog.as_ref(), model).await?;
+        let forecasts = standing(catalog.as_ref(), Timestamp::now()).await?;
         Ok(Self {
             resident: Resident::default(),
+            feedback: Feedback::default(),
             snapshot_at: Instant::now(),
-            forecasts: BTreeMap::new(),
+            forecasts,
             warmups: BTreeMap::new(),
             previous,
             catalog,
@@ -110,10 +115,9 @@ impl Ring {
     /// # Errors
     /// The catalog's, when it can no longer be written.
     pub async fn turn(mut self) -> Result<(), RingError> {
-        let topics = [Topic::Warmups, Topic::Settings, Topic::Outcomes, Topic::Namespace];
-        let mut changes = topics.map(|topic| self.catalog.changes(topic));
+        let mut changes = [Topic::Warmups, Topic::Settings].map(|topic| self.catalog.changes(topic));
         loop {
-            let [warmups, settings, outcomes, namespace] = &mut changes;
+            let [warmups, settings] = &mut changes;
             tokio::select! {
                 heard = self.news.recv() => match heard {
                     Some(news) => self.hear(news),
@@ -121,8 +125,6 @@ impl Ring {
                 },
                 _ = warmups.changed() => {}
                 _ = settings.changed() => {}
-                _ = outcomes.changed() => self.resident.is_stale(),
-                _ = namespace.changed() => {}
                 () = tokio::time::sleep(LONGEST_ROUND) => {}
             }
             tokio::time::sleep(SHORTEST_ROUND / 5).await;
@@ -141,24 +143,36 @@ impl Ring {
     fn hear(&mut self, news: News) {
         match news {
             News::Accesses(batch) => self.model.observe(&batch),
-            News::Listings(listings) => listings.iter().for_each(|l| self.model.learn(l)),
-            News::Outcomes(batch) => self.model.outcome(&batch),
+            News::Listings(listings) => {
+                listings.iter().for_each(|l| self.model.learn(l));
+                self.resident.is_stale();
+            }
+            News::Outcomes(batch, resident) => {
+                if let Some(plan) = &self.previous {
+                    self.feedback.heard(&batch, plan, &self.topology);
+                }
+                self.model.outcome(&batch);
+                self.resident.change(&batch.site, resident);
+            }
             News::Announced(forecast) => drop(self.forecasts.insert(forecast.id.clone(), forecast)),
         }
     }
 
     async fn round(&mut self, now: Timestamp) -> Result<(), CatalogError> {
+        let began = Instant::now();
         self.ask_model(now).await?;
+        let asked = began.elapsed();
         let warmups = self.demands_of_warmups(now).await?;
         self.resident.refresh(self.catalog.as_ref(), &self.topology).await?;
         let running = self.running().await?;
-        // The model mutes what wastes by itself: it says nothing of such a workload.
-        let brakes = Brakes { prefetch_off: self.catalog.prefetch_off().await?, ..Brakes::default() };
+        let brakes = self.feedback.brakes(&self.planner, self.catalog.prefetch_off().await?, now);
+        let topology = self.feedback.measured(&self.topology, now);
         let forecasts: Vec<Forecast> = self.forecasts.values().cloned().collect();
+        let gathered = began.elapsed();
         let plan = solve(&Problem {
             forecasts: &forecasts,
             warmups: &warmups,
-            topology: &self.topology,
+            topology: &topology,
             rules: &self.rules,
             resident: &self.resident,
             running: &running,
@@ -169,12 +183,24 @@ impl Ring {
             seed: 0,
             config: &self.planner,
         });
+        let solved = began.elapsed();
+        let moves = plan.moves.len();
         if self.previous.as_ref().is_none_or(|previous| differs(previous, &plan)) {
             self.catalog.put_plan(&plan).await?;
             tell(self.catalog.as_ref(), &Told::of_plan(&plan), now).await?;
             self.tell_etas(&plan, &warmups, now).await?;
             self.previous = Some(plan);
         }
+        let written = began.elapsed();
+        tracing::debug!(
+            moves,
+            running = running.len(),
+            model = ?asked,
+            gather = ?(gathered - asked),
+            solve = ?(solved - gathered),
+            write = ?(written - solved),
+            "a round"
+        );
         Ok(())
     }
 
@@ -203,11 +229,13 @@ impl Ring {
         self.satisfy(&advice.wanted, now).await
     }
 
-    /// What the model wants to know is told at once where it is known, and else asked of the source's agent.
+    /// One directory that is known is told at once; else, and where all below is wanted as it is now, the source's agent
+    /// is asked.
     async fn satisfy(&mut self, wanted: &[LearnRequest], now: Timestamp) -> Result<(), CatalogError> {
         let mut unknown = Vec::new();
         for wish in wanted {
-            match self.catalog.directory(&wish.volume, &wish.directory).await? {
+            let known = self.catalog.directory(&wish.volume, &wish.directory).await?.filter(|_| !wish.recursive);
+            match known {
                 Some(listing) => self.model.learn(&listing),
                 None => unknown.push(wish.clone()),
             }
@@ -301,17 +329,11 @@ impl Ring {
         Ok(())
     }
 
+    /// What agents carry out now, as the plan in force says it.
     async fn running(&self) -> Result<Vec<RunningMove>, CatalogError> {
-        let filter = MoveFilter { states: vec![MoveState::Running], ..MoveFilter::default() };
-        let (mut running, mut cursor) = (Vec::new(), None);
-        loop {
-            let page = self.catalog.moves(&filter, cursor, PAGE_ITEMS).await?;
-            running.extend(page.items.into_iter().map(|r| RunningMove { left_bytes: r.mv.length, planned: r.mv }));
-            cursor = page.next;
-            if cursor.is_none() {
-                return Ok(running);
-            }
-        }
+        let handed_out: HashSet<MoveId> = self.catalog.running().await?.into_iter().collect();
+        let moves = self.previous.iter().flat_map(|plan| &plan.moves).filter(|m| handed_out.contains(&m.id));
+        Ok(moves.map(|m| RunningMove { left_bytes: m.length, planned: m.clone() }).collect())
     }
 
     async fn write_model_down(&mut self) -> Result<(), RingError> {
@@ -322,10 +344,24 @@ impl Ring {
 }
 
 /// Whether a newer forecast says the same reads anew: of the same run of the same workload, there and from there.
-fn is_replaced(old: &Forecast, new: &[Forecast]) -> bool {
+pub fn is_replaced(old: &Forecast, new: &[Forecast]) -> bool {
     new.iter().any(|f| {
         f.id != old.id && (&f.workload, &f.run, &f.site, &f.volume) == (&old.workload, &old.run, &old.site, &old.volume)
     })
+}
+
+/// The forecasts that hold: the restored model knows that it has given them out, and will not say them again.
+async fn standing(catalog: &dyn Catalog, now: Timestamp) -> Result<BTreeMap<ForecastId, Forecast>, CatalogError> {
+    let filter = ForecastFilter { holding_at: Some(now), ..ForecastFilter::default() };
+    let (mut forecasts, mut cursor) = (BTreeMap::new(), None);
+    loop {
+        let page = catalog.forecasts(&filter, true, cursor, PAGE_ITEMS).await?;
+        forecasts.extend(page.items.into_iter().map(|f| (f.id.clone(), f)));
+        cursor = page.next;
+        if cursor.is_none() {
+            return Ok(forecasts);
+        }
+    }
 }
 
 /// The model as it was written down last; a snapshot that cannot be used costs what it had learned, not the start.

@@ -10,7 +10,7 @@
 use std::collections::HashMap;
 
 use foretide_ebpf::event::{Extent, FILENAME_BYTES, FaultWait, PathHeader, Plain, ProcessHeader, SlotHeader};
-use foretide_flow::Timestamp;
+use foretide_flow::{Found, Timestamp};
 
 use crate::source::Observation;
 
@@ -60,12 +60,17 @@ pub(super) enum Sight {
 }
 
 /// Remembers what was told of each slot.
-#[derive(Default)]
 pub(super) struct Slots {
     told: HashMap<(u16, u16), Told>,
+    /// Whether a reader that waited would have been noticed: then a read without a wait was a hit.
+    waits_seen: bool,
 }
 
 impl Slots {
+    pub(super) fn new(waits_seen: bool) -> Self {
+        Self { told: HashMap::new(), waits_seen }
+    }
+
     /// Tells what is new in a sight of a slot.
     pub(super) fn see(
         &mut self,
@@ -96,8 +101,8 @@ impl Slots {
         for extent in extents.iter().skip(told.complete) {
             let fresh = growth(extent, &told.partial);
             told.partial = Extent::default();
-            if fresh.calls > 0 {
-                out.push(observe(slot, &fresh, clock));
+            if fresh.calls > 0 || fresh.blocked_us > 0 {
+                out.push(observe(slot, &fresh, self.waits_seen, clock));
             }
         }
         if let Some(last) = extents.last() {
@@ -124,7 +129,9 @@ fn growth(extent: &Extent, told: &Extent) -> Extent {
     }
 }
 
-fn observe(slot: &SlotHeader, extent: &Extent, clock: &Clock) -> Observation {
+fn observe(slot: &SlotHeader, extent: &Extent, waits_seen: bool, clock: &Clock) -> Observation {
+    // The wait of a touch is told after it, by itself.
+    let may_be_hit = waits_seen && extent.op != Extent::FAULT && extent.blocked_us == 0;
     Observation::Extent {
         at: clock.of_jiffies(extent.jiffies),
         process: slot.process,
@@ -134,7 +141,11 @@ fn observe(slot: &SlotHeader, extent: &Extent, clock: &Clock) -> Observation {
         length: extent.length,
         calls: extent.calls,
         blocked_us: extent.blocked_us,
-        missed: extent.missed != 0,
+        found: match extent.missed {
+            0 if may_be_hit => Found::Hit,
+            0 => Found::Unknown,
+            _ => Found::Miss,
+        },
         mapped: extent.op == Extent::FAULT,
     }
 }
@@ -282,7 +293,7 @@ mod tests {
         #[test]
         fn promise_j_each_call_is_told_once(steps in proptest::collection::vec(step(), 1..200), first in any::<u32>()) {
             let mut kernel = Kernel { header: SlotHeader { cookie: first, ..SlotHeader::default() }, ..Kernel::default() };
-            let mut slots = Slots::default();
+            let mut slots = Slots::new(true);
             slots.told.insert((0, 0), Told { cookie: first, ..Told::default() });
             let (mut bytes, mut calls, mut opens, mut closes) = (Vec::new(), 0, 0, 0);
             let mut out = Vec::new();

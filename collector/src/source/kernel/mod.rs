@@ -5,6 +5,7 @@
 //! [`decode`]). The ring wakes nobody: a wake-up for each event would cost the readers more than the probes do.
 
 mod btf;
+mod cost;
 mod decode;
 mod load;
 mod roots;
@@ -12,23 +13,51 @@ mod shared;
 
 use std::os::fd::OwnedFd;
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use foretide_ebpf::event::{EventKind, Extent, Identity, Root, SlotHeader, Taken, Tally, bit_of};
 use foretide_flow::Timestamp;
+use nix::time::{ClockId, clock_gettime};
 
 use self::decode::{Clock, Sight, Slots};
 use self::roots::{MountWatch, Place};
 use super::{Observation, Source};
-use crate::probe::Report;
+use crate::probe::{ProbeState, Report, Tier};
 use crate::{CollectorError, WatchedVolume};
+pub(crate) use cost::Programs;
 pub(crate) use decode::arguments;
 
 /// How long two readings of the kernel's clocks lie apart to tell the length of a jiffy (1 to 10 ms).
 const JIFFY_SAMPLE: Duration = Duration::from_millis(60);
 /// Bursts of unknown files start at most one new epoch in this time.
 const EPOCH_INTERVAL_US: i64 = 1_000_000;
+
+/// How often the kernel is asked what its probes missed.
+const MISSED_INTERVAL_US: i64 = 1_000_000;
+/// The hook that tells who waits.
+const WAITS_HOOK: &str = "sched_switch";
+
+/// One reading of the kernel's clocks, from which all later ones follow: jiffies count monotonic time.
+#[derive(Clone, Copy, Debug, Default)]
+struct ClockZero {
+    monotonic_ns: u64,
+    jiffies: u64,
+    jiffy_ns: u64,
+}
+
+impl ClockZero {
+    fn clock(&self, now: Timestamp, boot_ns: u64, monotonic_ns: u64) -> Clock {
+        let passed = (monotonic_ns - self.monotonic_ns) / self.jiffy_ns.max(1);
+        Clock { now, boot_ns, jiffies: (self.jiffies + passed) as u32, jiffy_ns: self.jiffy_ns }
+    }
+}
+
+fn clock_ns(id: ClockId) -> Result<u64, CollectorError> {
+    let now = clock_gettime(id).map_err(|e| CollectorError::Kernel(format!("a clock cannot be read: {e}")))?;
+    Ok(Duration::from(now).as_nanos() as u64)
+}
 
 /// The probes at work.
 pub(crate) struct Kernel {
@@ -37,6 +66,7 @@ pub(crate) struct Kernel {
     /// The last change of each slot that was copied.
     copied: Vec<u64>,
     clock: Clock,
+    zero: ClockZero,
     watch: Vec<WatchedVolume>,
     places: Vec<Place>,
     /// Keep the watched directories' inodes in memory.
@@ -44,6 +74,8 @@ pub(crate) struct Kernel {
     anchor: OwnedFd,
     mounts: MountWatch,
     tally: Tally,
+    /// Events that a probe did not see, as last told, and when that was asked.
+    missed: (u64, Timestamp),
     forgotten: bool,
     last_epoch: Timestamp,
 }
@@ -51,28 +83,37 @@ pub(crate) struct Kernel {
 impl Kernel {
     /// Loads the probes and watches the volumes. Processes in `ignored`, and this one, are not observed.
     pub(crate) fn start(
+        tier: Tier,
         watch: Vec<WatchedVolume>,
         ignored: &[u32],
         ring_bytes: u32,
     ) -> Result<(Self, Report), CollectorError> {
-        let (loaded, report) = load::load(ring_bytes).map_err(CollectorError::Kernel)?;
+        let (loaded, report) = load::load(tier, ring_bytes).map_err(CollectorError::Kernel)?;
+        // The kernel's types took tens of megabytes and are not needed any more.
+        #[cfg(target_env = "gnu")]
+        // SAFETY: gives free memory back and touches none in use.
+        unsafe {
+            libc::malloc_trim(0);
+        }
         let system = |e: std::io::Error| CollectorError::Kernel(e.to_string());
         let mut kernel = Self {
             loaded,
-            slots: Slots::default(),
+            slots: Slots::new(report.probes.iter().any(|p| p.hook == WAITS_HOOK && p.state == ProbeState::Loaded)),
             copied: Vec::new(),
             clock: Clock::default(),
+            zero: ClockZero::default(),
             watch,
             places: Vec::new(),
             _kept: Vec::new(),
             anchor: roots::open_path("/".as_ref()).map_err(system)?,
             mounts: MountWatch::new().map_err(system)?,
             tally: Tally::default(),
+            missed: (0, Timestamp::default()),
             forgotten: false,
             last_epoch: Timestamp::default(),
         };
         if report.observes_reads() {
-            kernel.measure_jiffy()?;
+            kernel.set_zero()?;
             for process in ignored.iter().copied().chain([std::process::id()]) {
                 kernel
                     .loaded
@@ -91,52 +132,58 @@ impl Kernel {
         let identity = self.loaded.identities.read(0);
         if identity.calls == before {
             return Err(CollectorError::Kernel(
-                "the probe at sys_exit does not answer; the kernel may lack bpf_rdonly_cast (6.2 or later has it)"
+                "the probe at sys_exit does not answer; another security module or a seccomp filter may forbid it"
                     .into(),
             ));
         }
         Ok(identity)
     }
 
-    fn measure_jiffy(&mut self) -> Result<(), CollectorError> {
+    fn set_zero(&mut self) -> Result<(), CollectorError> {
+        let asking = self.loaded.begin_asking().map_err(CollectorError::Kernel)?;
         let first = self.identity(&self.anchor)?;
         std::thread::sleep(JIFFY_SAMPLE);
         let second = self.identity(&self.anchor)?;
+        let monotonic_ns = clock_ns(ClockId::CLOCK_MONOTONIC)?;
+        self.loaded.end_asking(asking).map_err(CollectorError::Kernel)?;
         let ns = (second.now_ns - first.now_ns) / (second.jiffies - first.jiffies).max(1);
         // The kernel is built with one of these.
-        self.clock.jiffy_ns =
+        let jiffy_ns =
             [1_000_000, 3_333_333, 4_000_000, 10_000_000].into_iter().min_by_key(|hz| ns.abs_diff(*hz)).unwrap_or(ns);
-        Ok(())
+        self.zero = ClockZero { monotonic_ns, jiffies: second.jiffies, jiffy_ns };
+        self.set_clock()
     }
 
     /// Tells the probes all roots, also those that were mounted since.
     fn watch_all(&mut self) -> Result<(), CollectorError> {
         let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-        let places = roots::places(&self.watch, &roots::mount_points(&mounts));
-        let mut kept = Vec::new();
-        let (mut root_bits, mut device_bits) = (0, 0);
+        let places = roots::places(&self.watch, &roots::mounts(&mounts));
         let stale: Vec<u64> = self.loaded.roots.keys().filter_map(Result::ok).collect();
-        let mut fresh = Vec::new();
-        for (id, place) in places.iter().enumerate() {
-            let told = self.tell_root(id as u32, &place.directory, &mut kept);
-            match told {
-                Ok(identity) => {
-                    root_bits |= bit_of(identity.inode);
-                    device_bits |= bit_of(identity.super_block);
-                    fresh.push(identity.inode);
-                }
-                // A mount below a root may go at any moment; the root itself must be there.
-                Err(e) if place.prefix.is_root() => return Err(e),
-                Err(_) => {}
-            }
-        }
-        for inode in stale.iter().filter(|i| !fresh.contains(i)) {
+        let asking = self.loaded.begin_asking().map_err(CollectorError::Kernel)?;
+        let told = self.tell_roots(&places);
+        self.loaded.end_asking(asking).map_err(CollectorError::Kernel)?;
+        let (kept, fresh) = told?;
+        for inode in stale.iter().filter(|i| fresh.iter().all(|f| f.inode != **i)) {
             let _ = self.loaded.roots.remove(inode);
         }
         self.places = places;
         self._kept = kept;
-        self.steer(root_bits, device_bits);
+        let bits = |of: fn(&Identity) -> u64| fresh.iter().fold(0, |bits, f| bits | bit_of(of(f)));
+        self.steer(bits(|f| f.inode), bits(|f| f.super_block));
         Ok(())
+    }
+
+    fn tell_roots(&mut self, places: &[Place]) -> Result<(Vec<OwnedFd>, Vec<Identity>), CollectorError> {
+        let (mut kept, mut fresh) = (Vec::new(), Vec::new());
+        for (id, place) in places.iter().enumerate() {
+            match self.tell_root(id as u32, &place.directory, &mut kept) {
+                Ok(identity) => fresh.push(identity),
+                // A mount below a root or a layer of an overlay may go at any moment; the root itself must be there.
+                Err(e) if place.is_root => return Err(e),
+                Err(_) => {}
+            }
+        }
+        Ok((kept, fresh))
     }
 
     fn tell_root(&mut self, id: u32, directory: &Path, kept: &mut Vec<OwnedFd>) -> Result<Identity, CollectorError> {
@@ -180,9 +227,8 @@ impl Kernel {
     }
 
     fn set_clock(&mut self) -> Result<(), CollectorError> {
-        let identity = self.identity(&self.anchor)?;
-        self.clock =
-            Clock { now: Timestamp::now(), boot_ns: identity.now_ns, jiffies: identity.jiffies as u32, ..self.clock };
+        let (boot_ns, monotonic_ns) = (clock_ns(ClockId::CLOCK_BOOTTIME)?, clock_ns(ClockId::CLOCK_MONOTONIC)?);
+        self.clock = self.zero.clock(Timestamp::now(), boot_ns, monotonic_ns);
         Ok(())
     }
 
@@ -224,6 +270,22 @@ impl Kernel {
         }
     }
 
+    /// The programs at work, for who asks for their cost.
+    pub(crate) fn programs(&self) -> Arc<Programs> {
+        Arc::clone(&self.loaded.attached)
+    }
+
+    /// Asked now and then: it takes a file's read for each probe.
+    fn newly_missed(&mut self) -> u64 {
+        let (before, asked) = self.missed;
+        if self.clock.now.0 - asked.0 < MISSED_INTERVAL_US {
+            return 0;
+        }
+        let all = self.loaded.attached.costs().iter().map(|c| c.missed).sum();
+        self.missed = (all, self.clock.now);
+        all - before
+    }
+
     fn losses(&mut self, out: &mut Vec<Observation>) {
         let tallies = &self.loaded.tallies;
         let sum = |field: fn(&Tally) -> u64| (0..tallies.entries()).map(|cpu| field(&tallies.read(cpu))).sum::<u64>();
@@ -234,12 +296,14 @@ impl Kernel {
             compat_calls: sum(|t| t.compat_calls),
             ..Tally::default()
         };
-        let dropped = now.lost_calls - self.tally.lost_calls + now.lost_process_events - self.tally.lost_process_events;
+        let calls = now.lost_calls - self.tally.lost_calls;
+        let processes = now.lost_process_events - self.tally.lost_process_events;
         let unresolved =
             now.unresolved_calls - self.tally.unresolved_calls + now.compat_calls - self.tally.compat_calls;
         self.tally = now;
-        if dropped > 0 || unresolved > 0 {
-            out.push(Observation::Loss { dropped, unresolved });
+        let calls = calls + self.newly_missed();
+        if calls + processes + unresolved > 0 {
+            out.push(Observation::Loss { calls, processes, unresolved });
         }
     }
 }

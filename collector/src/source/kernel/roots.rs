@@ -22,6 +22,8 @@ pub(super) struct Place {
     pub volume: VolumeId,
     pub prefix: FilePath,
     pub directory: PathBuf,
+    /// The watched directory itself: it must be there.
+    pub is_root: bool,
 }
 
 impl Place {
@@ -37,27 +39,75 @@ impl Place {
     }
 }
 
-/// The watched directories and the mounts below them.
-pub(super) fn places(watch: &[WatchedVolume], mounts: &[PathBuf]) -> Vec<Place> {
+/// The watched directories, the mounts below them, and the layers of those that are overlays: a mapping of a file in an
+/// overlay is one of the file in its layer.
+pub(super) fn places(watch: &[WatchedVolume], mounts: &[Mount]) -> Vec<Place> {
     let mut places = Vec::new();
     for volume in watch {
         let root = volume.root.canonicalize().unwrap_or_else(|_| volume.root.clone());
-        places.push(Place { volume: volume.volume.clone(), prefix: FilePath::root(), directory: root.clone() });
+        let place = |prefix: &FilePath, directory: PathBuf, is_root| Place {
+            volume: volume.volume.clone(),
+            prefix: prefix.clone(),
+            directory,
+            is_root,
+        };
+        let around = mounts.iter().filter(|m| root.starts_with(&m.point)).max_by_key(|m| m.point.as_os_str().len());
+        let below_point = around.and_then(|m| root.strip_prefix(&m.point).ok());
+        places.push(place(&FilePath::root(), root.clone(), true));
+        let layers = around.zip(below_point).map_or(Vec::new(), |(m, below)| m.layers(below));
+        places.extend(layers.into_iter().map(|layer| place(&FilePath::root(), layer, false)));
         for mount in mounts {
-            let below = mount.strip_prefix(&root).ok().filter(|p| !p.as_os_str().is_empty());
+            let below = mount.point.strip_prefix(&root).ok().filter(|p| !p.as_os_str().is_empty());
             let Some(prefix) = below.and_then(|p| FilePath::new(p.as_os_str().as_bytes()).ok()) else { continue };
             // The mount of a volume of its own speaks for itself.
-            if watch.iter().all(|w| &w.root != mount) {
-                places.push(Place { volume: volume.volume.clone(), prefix, directory: mount.clone() });
+            if watch.iter().all(|w| w.root != mount.point) {
+                places.push(place(&prefix, mount.point.clone(), false));
+                let layers = mount.layers(Path::new(""));
+                places.extend(layers.into_iter().map(|layer| place(&prefix, layer, false)));
             }
         }
     }
     places
 }
 
-/// Mount points in `/proc/self/mountinfo`.
-pub(super) fn mount_points(mountinfo: &str) -> Vec<PathBuf> {
-    mountinfo.lines().filter_map(|line| line.split(' ').nth(4)).map(|field| PathBuf::from(unescape(field))).collect()
+/// One line of `/proc/self/mountinfo`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Mount {
+    /// The directory of the file system that is mounted; not `/` for a bind mount.
+    root: PathBuf,
+    point: PathBuf,
+    /// Directories that an overlay is made of, the writable one first.
+    layers: Vec<PathBuf>,
+}
+
+impl Mount {
+    /// Where the layers keep what lies at `below` under the mount point.
+    fn layers(&self, below: &Path) -> Vec<PathBuf> {
+        let inside = self.root.strip_prefix("/").unwrap_or(&self.root).join(below);
+        self.layers.iter().map(|layer| layer.join(&inside)).collect()
+    }
+}
+
+/// The mounts in `/proc/self/mountinfo`.
+pub(super) fn mounts(mountinfo: &str) -> Vec<Mount> {
+    mountinfo.lines().filter_map(mount).collect()
+}
+
+/// The fields are: id, parent, device, root, mount point, options, optional fields, `-`, type, source, super options.
+fn mount(line: &str) -> Option<Mount> {
+    let mut fields = line.split(' ').skip(3);
+    let (root, point) = (PathBuf::from(unescape(fields.next()?)), PathBuf::from(unescape(fields.next()?)));
+    let mut of_super = fields.skip_while(|f| *f != "-").skip(1);
+    let is_overlay = of_super.next() == Some("overlay");
+    let options = of_super.nth(1).filter(|_| is_overlay).unwrap_or_default();
+    Some(Mount { root, point, layers: layers(options) })
+}
+
+fn layers(options: &str) -> Vec<PathBuf> {
+    let of = |key: &'static str| options.split(',').filter_map(move |o| o.strip_prefix(key));
+    let upper = of("upperdir=");
+    let lower = of("lowerdir=").flat_map(|l| l.split(':')).chain(of("lowerdir+="));
+    upper.chain(lower).map(|l| PathBuf::from(unescape(l))).filter(|l| l.is_absolute()).collect()
 }
 
 /// Undoes the octal escapes of mountinfo.
@@ -126,7 +176,7 @@ mod tests {
         ];
         let info = "36 35 98:0 / /no/such/data/a\\040b rw - ext3 x rw\n37 35 0:1 / /no/such/data/own rw - tmpfs t rw\n\
                     38 35 0:2 / /no/such/database rw - tmpfs t rw\n";
-        let places = places(&watch, &mount_points(info));
+        let places = places(&watch, &mounts(info));
         let told: Vec<_> =
             places.iter().map(|p| (p.volume.as_str(), p.prefix.to_string(), p.directory.to_str().unwrap())).collect();
         assert_eq!(
@@ -138,5 +188,22 @@ mod tests {
             ]
         );
         assert_eq!(places[1].path(b"c/d").unwrap().to_string(), "a b/c/d");
+    }
+
+    #[test]
+    fn the_layers_of_an_overlay_are_roots_too() {
+        let watch = [WatchedVolume { volume: VolumeId::new("scans").unwrap(), root: "/no/such/merged/data".into() }];
+        let info = "36 35 0:5 /sub /no/such/merged rw shared:3 - overlay overlay rw,lowerdir=/low/a:/low/b,upperdir=/up,workdir=/w\n\
+                    37 35 98:0 / /no/such rw - ext4 /dev/x rw,lowerdir=/not/this\n";
+        let directories: Vec<_> = places(&watch, &mounts(info)).into_iter().map(|p| (p.directory, p.is_root)).collect();
+        assert_eq!(
+            directories,
+            [
+                ("/no/such/merged/data".into(), true),
+                ("/up/sub/data".into(), false),
+                ("/low/a/sub/data".into(), false),
+                ("/low/b/sub/data".into(), false),
+            ]
+        );
     }
 }

@@ -1,0 +1,93 @@
+//! Value against the optimum of the linear program, as HiGHS finds it.
+
+use std::io::Write as _;
+use std::process::{Command, Stdio};
+use std::time::Instant;
+
+use foretide_planner::assign::Assignment;
+use rand::{RngExt as _, SeedableRng as _};
+use rand_chacha::ChaCha8Rng;
+
+use crate::draw::{Drawn, draw};
+use crate::table::{Table, percent};
+
+/// Seeded instances that are compared.
+const INSTANCES: u64 = 40;
+/// Steps down the dual.
+const STEPS: u32 = 400;
+
+/// 8 to 20 sites, up to 5,000 extents, loads of 0.7 to 3.
+pub fn draw_one(seed: u64) -> Drawn {
+    let mut rng = ChaCha8Rng::seed_from_u64(seed ^ 0xF0E7);
+    let (sites, extents) = (rng.random_range(8..=20), rng.random_range(1_000..=5_000));
+    draw(seed, sites, 24, extents, rng.random_range(0.7..3.0))
+}
+
+/// Optima of the instances, or why there are none.
+fn optima(cases: &[Drawn]) -> Result<Vec<f64>, String> {
+    let python = std::env::var("FORETIDE_LP_PYTHON").unwrap_or_else(|_| "python3".into());
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../benches/planner-lp/lp.py");
+    let mut child = Command::new(&python)
+        .arg(script)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .map_err(|e| format!("{python}: {e}"))?;
+    let mut input = child.stdin.take().ok_or("no pipe to the reference")?;
+    let lines: Vec<String> = cases.iter().map(|c| c.told.to_string()).collect();
+    let feed = std::thread::spawn(move || lines.iter().try_for_each(|l| writeln!(input, "{l}")));
+    let out = child.wait_with_output().map_err(|e| e.to_string())?;
+    let fed = feed.join().map_err(|_| "the feeding thread died")?;
+    if !out.status.success() || fed.is_err() {
+        return Err(format!("{python} failed: it needs highspy and numpy, see benches/planner-lp/requirements.txt"));
+    }
+    String::from_utf8_lossy(&out.stdout).lines().map(|l| l.parse().map_err(|e| format!("{l}: {e}"))).collect()
+}
+
+fn mean(of: &[f64]) -> f64 {
+    percent(of.iter().sum::<f64>() / of.len() as f64)
+}
+
+fn worst(of: &[f64]) -> f64 {
+    percent(of.iter().copied().fold(0.0, f64::max))
+}
+
+/// Both rows of the gap, with the rivals beside them.
+pub fn rows(table: &mut Table) {
+    let cases: Vec<Drawn> = (0..INSTANCES).map(draw_one).collect();
+    let from = Instant::now();
+    let ours: Vec<Assignment> = cases.iter().map(|c| c.instance.priced(STEPS)).collect();
+    let took = from.elapsed().as_secs_f64() / INSTANCES as f64;
+    let greedy: Vec<Assignment> = cases.iter().map(|c| c.instance.greedy()).collect();
+    let edf: Vec<Assignment> = cases.iter().map(|c| c.instance.earliest_deadline()).collect();
+    let certified: Vec<f64> = ours.iter().map(Assignment::gap).collect();
+    table.note(format!(
+        "40 instances: {took:.2} s each; certified without a solver: mean {} %, worst {} %",
+        mean(&certified),
+        worst(&certified)
+    ));
+    let best = match optima(&cases) {
+        Ok(best) => best,
+        Err(why) => {
+            table.note(format!("no reference: {why}"));
+            return table.missing("gap to the LP optimum", "%", "mean <= 1, worst <= 3");
+        }
+    };
+    let gaps = |of: &[Assignment]| -> Vec<f64> {
+        of.iter().zip(&best).map(|(a, best)| ((best - a.worth) / best).max(0.0)).collect()
+    };
+    let slack: Vec<f64> = ours.iter().zip(&best).map(|(a, best)| (a.bound - best) / best).collect();
+    table.note(format!(
+        "the bound is above the optimum by {} % in the mean, by {} % at most, by {} % at least",
+        mean(&slack),
+        worst(&slack),
+        percent(slack.iter().copied().fold(1.0, f64::min))
+    ));
+    let (ours, greedy, edf) = (gaps(&ours), gaps(&greedy), gaps(&edf));
+    let beside = |of: f64| Some((of, "greedy by worth per byte, against HiGHS"));
+    table.row("gap to the LP optimum, mean of 40", mean(&ours), "%", beside(mean(&greedy)), 1.0);
+    table.row("gap to the LP optimum, worst of 40", worst(&ours), "%", beside(worst(&greedy)), 3.0);
+    table.note(format!("earliest deadline first: mean {} %, worst {} %", mean(&edf), worst(&edf)));
+    let all: Vec<String> = ours.iter().map(|g| percent(*g).to_string()).collect();
+    table.note(format!("gaps by seed, %: {}", all.join(" ")));
+}
