@@ -5,7 +5,7 @@ TARGET := $(or $(CARGO_TARGET_DIR),target)
 # Namespaces, eBPF and passthrough need root; without it the demo runs what it can and says what root adds.
 AS_ROOT := $(shell if [ "$$(id -u)" -ne 0 ] && sudo -n true 2>/dev/null; then echo sudo -n; fi)
 
-.PHONY: demo build test test-kernels pictures lint bench bench-api bench-planner bench-collector clean-demo
+.PHONY: demo build test test-kernels pictures lint bench bench-planner bench-collector bench-api clean-demo
 
 demo:
 	scripts/install demo
