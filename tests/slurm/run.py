@@ -206,7 +206,7 @@ PartitionName=all Nodes=ALL Default=YES MaxTime=10 State=UP
 
     def done(self, job: str) -> bool:
         state = self.state(job)
-        assert state in ("PENDING", "CONFIGURING", "RUNNING", "COMPLETING", "COMPLETED", "GONE"), f"job {job} is {state}"
+        assert state in ("PENDING", "CONFIGURING", "RUNNING", "COMPLETING", "STAGE_OUT", "COMPLETED", "GONE"), f"job {job} is {state}"
         return state in ("COMPLETED", "GONE")
 
 
