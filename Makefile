@@ -5,7 +5,8 @@ TARGET := $(or $(CARGO_TARGET_DIR),target)
 # Namespaces, eBPF and passthrough need root; without it the demo runs what it can and says what root adds.
 AS_ROOT := $(shell if [ "$$(id -u)" -ne 0 ] && sudo -n true 2>/dev/null; then echo sudo -n; fi)
 
-.PHONY: demo build test test-kernels pictures lint bench bench-planner bench-collector bench-api bench-mover clean-demo
+.PHONY: demo build test test-kernels pictures lint bench bench-planner bench-collector bench-model bench-mover bench-mount
+.PHONY: bench-catalog bench-api clean-demo
 
 demo:
 	scripts/install demo
@@ -31,12 +32,23 @@ pictures:
 bench-api:
 	$(CARGO) bench -p foretide-api
 
+# BENCH="--only small" runs a part.
+bench-mount:
+	$(CARGO) bench -p foretide-mount --bench mount -- $(BENCH)
+
+bench-catalog:
+	$(CARGO) bench -p foretide-catalog --bench catalog
+
 test-kernels:
 	scripts/test-kernels
 
 bench-collector:
 	$(CARGO) build --release --bin training-job
 	$(CARGO) bench -p foretide-collector --bench collector
+
+# Wants the recorded traces at ../shared/traces or where FORETIDE_TRACES says.
+bench-model:
+	$(CARGO) bench -p foretide-model --bench model
 
 lint:
 	$(CARGO) fmt --all --check

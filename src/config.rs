@@ -254,6 +254,9 @@ pub struct CacheConfig {
     /// Where the namespace is mounted; nowhere if absent.
     #[serde(default)]
     pub mount: Option<PathBuf>,
+    /// The mount's own.
+    #[serde(default)]
+    pub mounting: foretide_mount::Config,
     /// The mover's own.
     #[serde(default)]
     pub mover: foretide_transfer::MoverConfig,

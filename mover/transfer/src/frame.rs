@@ -41,7 +41,8 @@ pub(crate) enum Kind {
     Listing = 20,
     /// One entry.
     Entry = 21,
-    /// The answer is complete; `argument` 1 says that what the asker has is the source's version.
+    /// The answer is complete. Of content, `argument` 1 says that what the asker has is the source's version; of a
+    /// listing, it is the number of the watch that tells what changes in it, 0 if none does.
     End = 22,
     /// The answer is an error.
     Failed = 23,
@@ -53,6 +54,8 @@ pub(crate) enum Kind {
     HeadDifference = 26,
     /// All the chunks asked for, from chunk number `argument` on, as a delta against what the asker holds.
     Delta = 27,
+    /// What changed in directories that were listed; the first says the watch's number in `argument` and nothing else.
+    Changed = 28,
 }
 
 impl Kind {
@@ -77,6 +80,7 @@ impl Kind {
             Pad,
             HeadDifference,
             Delta,
+            Changed,
         ]
         .into_iter()
         .find(|k| *k as u8 == b)

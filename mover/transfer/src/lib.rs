@@ -20,10 +20,11 @@ mod source;
 mod tls;
 
 pub use borders::Borders;
-pub use client::{Client, ClientConfig};
+pub use client::{Client, ClientConfig, Listed, Liveness};
 pub use error::TransferError;
 pub use handshake::{Identity, Token};
-pub use mover::{Answer, Mover, MoverConfig, Repaired};
+pub use message::Change;
+pub use mover::{Answer, Mover, MoverConfig, News, Repaired};
 pub use server::{Server, ServerConfig, ServerStats};
 pub use source::{Bucket, LocalDirectory, Source, SourceFile, Stamp};
 pub use tls::{AGENT_NAME, Authority, Credentials, Issued, Tls, certificate_name};

@@ -18,6 +18,8 @@ pub(crate) enum Request {
     Read(ReadRequest),
     /// So many bytes without meaning.
     Warm { bytes: u32 },
+    /// Changes in the directories that this node has listed, from now on, as they happen.
+    Watch,
 }
 
 /// A question for a file's content.
@@ -57,6 +59,27 @@ impl Want {
             Self::Manifest | Self::Bytes(_) => None,
         }
     }
+}
+
+/// What a source tells of a directory that was listed.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Change {
+    /// This is what the name stands for now; no entry: nothing.
+    Name {
+        /// In which volume.
+        volume: VolumeId,
+        /// Which name.
+        path: FilePath,
+        /// What it is.
+        entry: Option<Entry>,
+    },
+    /// Changes of this directory will not be told (any more), or some were lost.
+    Unsure {
+        /// In which volume.
+        volume: VolumeId,
+        /// Which directory.
+        directory: FilePath,
+    },
 }
 
 /// Why a request failed at the other end.
@@ -108,6 +131,7 @@ impl Request {
                 out.push(4);
                 out.extend_from_slice(&bytes.to_le_bytes());
             }
+            Self::Watch => out.push(5),
         }
         out
     }
@@ -119,6 +143,7 @@ impl Request {
             2 => path(&mut r).map(|(volume, path)| Self::Stat { volume, path })?,
             3 => Self::Read(ReadRequest::decode(&mut r)?),
             4 => Self::Warm { bytes: r.u32("bytes")? },
+            5 => Self::Watch,
             _ => return Err(EncodingError::Impossible("request")),
         };
         r.end()?;
@@ -272,6 +297,42 @@ fn entry(r: &mut Reader<'_>) -> Result<Entry, EncodingError> {
     })
 }
 
+/// Puts one change.
+pub(crate) fn put_change(out: &mut Vec<u8>, change: &Change) {
+    match change {
+        Change::Name { volume, path, entry } => {
+            out.push(1);
+            put_path(out, volume, path);
+            put_option(out, entry.as_ref(), put_entry);
+        }
+        Change::Unsure { volume, directory } => {
+            out.push(2);
+            put_path(out, volume, directory);
+        }
+    }
+}
+
+fn change(r: &mut Reader<'_>) -> Result<Change, EncodingError> {
+    match r.u8("change")? {
+        1 => {
+            let (volume, path) = path(r)?;
+            Ok(Change::Name { volume, path, entry: r.option("entry", entry)? })
+        }
+        2 => path(r).map(|(volume, directory)| Change::Unsure { volume, directory }),
+        _ => Err(EncodingError::Impossible("change")),
+    }
+}
+
+/// Reads changes until the record ends.
+pub(crate) fn changes(record: &[u8]) -> Result<Vec<Change>, EncodingError> {
+    let mut r = Reader::new(record);
+    let mut read = Vec::new();
+    while !r.rest().is_empty() {
+        read.push(change(&mut r)?);
+    }
+    Ok(read)
+}
+
 /// Reads entries until the record ends.
 pub(crate) fn entries(record: &[u8]) -> Result<Vec<Entry>, EncodingError> {
     let mut r = Reader::new(record);
@@ -315,6 +376,7 @@ mod tests {
             some_path().prop_map(|(volume, directory)| Request::List { volume, directory }),
             some_path().prop_map(|(volume, path)| Request::Stat { volume, path }),
             any::<u32>().prop_map(|bytes| Request::Warm { bytes }),
+            Just(Request::Watch),
             (some_path(), some_version(), some_version(), any::<Option<[u8; 32]>>(), any::<bool>(), want()).prop_map(
                 |((volume, path), version, unless, holds, recut, want)| {
                     let holds = holds.map(ManifestId);
@@ -337,6 +399,7 @@ mod tests {
             let _ = Request::decode(&bytes);
             let _ = Failure::decode(&bytes);
             let _ = entries(&bytes);
+            let _ = changes(&bytes);
         }
     }
 
@@ -356,6 +419,15 @@ mod tests {
         let mut record = Vec::new();
         put_entry(&mut record, &file);
         put_entry(&mut record, &file);
-        assert_eq!(entries(&record).unwrap(), [file.clone(), file]);
+        assert_eq!(entries(&record).unwrap(), [file.clone(), file.clone()]);
+        let (volume, path) = (VolumeId::new("v").unwrap(), file.path.clone());
+        let told = [
+            Change::Name { volume: volume.clone(), path: path.clone(), entry: Some(file) },
+            Change::Name { volume: volume.clone(), path: path.clone(), entry: None },
+            Change::Unsure { volume, directory: path },
+        ];
+        let mut record = Vec::new();
+        told.iter().for_each(|c| put_change(&mut record, c));
+        assert_eq!(changes(&record).unwrap(), told);
     }
 }

@@ -375,7 +375,7 @@ async fn a_file_that_changed_is_told_and_one_that_vanished_too() {
         gpu.take(vec![a_move(gone, 10)]);
         assert!(matches!(gpu.next().await, Outcome::Failed { why, .. } if why.contains("is not in volume")), "{gone}");
     }
-    let listing = gpu.mover.list(&volume(), &FilePath::root()).await.unwrap();
+    let listing = gpu.mover.list(&volume(), &FilePath::root()).await.unwrap().listing;
     assert_eq!(listing.entries.len(), 1);
 }
 
@@ -387,7 +387,7 @@ async fn a_listing_of_many_names_is_complete() {
     }
     let server = serve(local(source.path()), open_borders()).await;
     let gpu = Gpu::start(cache.path(), 1 << 20, &server.address().to_string());
-    let listing = gpu.mover.list(&volume(), &FilePath::root()).await.unwrap();
+    let listing = gpu.mover.list(&volume(), &FilePath::root()).await.unwrap().listing;
     assert!(listing.entries.len() == 3000 && listing.entries.is_sorted_by(|a, b| a.path < b.path));
 }
 

@@ -15,7 +15,7 @@ mod privilege;
 mod ship;
 mod talk;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -174,6 +174,8 @@ impl Agent {
                 state: config.state.clone(),
                 borders,
                 mover,
+                hints: mount.as_ref().map(MountHandle::hints),
+                seen: HashSet::new(),
                 sources: sources(config)?,
                 learned,
                 census,

@@ -28,8 +28,10 @@ pub(crate) enum Event {
     Delta { first: u32, delta: Bytes, packed: bool },
     /// Entries as the peer wrote them.
     Entries(Bytes),
-    /// The answer is complete.
-    End { same: bool },
+    /// Changes as the peer wrote them.
+    Changed { watch: u32, record: Bytes },
+    /// The answer is complete; what the argument means is the request's.
+    End { argument: u32 },
     /// The peer says no.
     Failed(Failure),
     /// The connection broke.
@@ -164,7 +166,8 @@ impl Connection {
             Kind::Data => Event::Data { first: frame.argument, bytes: frame.payload, packed: frame.packed },
             Kind::Delta => Event::Delta { first: frame.argument, delta: frame.payload, packed: frame.packed },
             Kind::Listing | Kind::Entry => Event::Entries(frame.payload),
-            Kind::End => Event::End { same: frame.argument == 1 },
+            Kind::Changed => Event::Changed { watch: frame.argument, record: frame.payload },
+            Kind::End => Event::End { argument: frame.argument },
             Kind::Failed => Event::Failed(Failure::decode(&frame.payload).map_err(|_| FrameError::Damaged)?),
             Kind::Pad | Kind::Pong | Kind::Welcome => return Ok(()),
             other => return Err(FrameError::Kind(other as u8)),

@@ -5,12 +5,14 @@
 //! connection takes demands while it is free; everything else goes to the connection that has least outstanding.
 
 mod connection;
+mod watching;
 
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use foretide_chunk::encoding::EncodingError;
 use foretide_flow::{Entry, FilePath, Listing, Priority, Refusal, Timestamp, VolumeId};
 use serde::{Deserialize, Serialize};
 use tokio::net::TcpStream;
@@ -25,6 +27,9 @@ use crate::socket::LowWater;
 use crate::tls::{self, Credentials, ReadHalf, WriteHalf};
 use connection::{Carried, Connection, open};
 pub(crate) use connection::{Event, Handle, Incoming};
+use watching::OpenWatch;
+pub(crate) use watching::Said;
+pub use watching::{Listed, Liveness};
 
 /// How peers are reached.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -72,6 +77,7 @@ const SMALL_ANSWER_BYTES: u64 = 4096;
 pub struct Client {
     shared: Arc<Pool>,
     _dialling: JoinSet<()>,
+    watching: Mutex<JoinSet<()>>,
 }
 
 #[derive(Debug)]
@@ -85,6 +91,7 @@ struct Pool {
     /// Grows whenever a slot changes or a dial fails.
     changes: watch::Sender<u64>,
     last_error: Mutex<Option<TransferError>>,
+    watch: OpenWatch,
     carried: Arc<Carried>,
 }
 
@@ -113,13 +120,14 @@ impl Client {
             start: Mutex::new(Start { undecided: connections, first_opened: None }),
             changes: watch::channel(0).0,
             last_error: Mutex::default(),
+            watch: OpenWatch::default(),
             carried: Arc::default(),
         });
         let mut dialling = JoinSet::new();
         for slot in 0..connections {
             dialling.spawn(keep_connected(shared.clone(), slot));
         }
-        Arc::new(Self { shared, _dialling: dialling })
+        Arc::new(Self { shared, _dialling: dialling, watching: Mutex::default() })
     }
 
     /// Its address.
@@ -146,11 +154,12 @@ impl Client {
     ///
     /// # Errors
     /// [`TransferError`]; broken connections are retried first.
-    pub async fn list(&self, volume: &VolumeId, directory: &FilePath) -> Result<Listing, TransferError> {
+    pub async fn list(&self, volume: &VolumeId, directory: &FilePath) -> Result<Listed, TransferError> {
         let request = Request::List { volume: volume.clone(), directory: directory.clone() };
         let seen_at = Timestamp::now();
-        let entries = self.entries(&request, volume, directory).await?;
-        Ok(Listing { volume: volume.clone(), directory: directory.clone(), seen_at, entries })
+        let (entries, watch) = self.entries(&request, volume, directory).await?;
+        let listing = Listing { volume: volume.clone(), directory: directory.clone(), seen_at, entries };
+        Ok(Listed { listing, live: self.shared.watch.liveness(watch) })
     }
 
     /// One name as it is now; a symbolic link is not followed.
@@ -159,16 +168,17 @@ impl Client {
     /// [`TransferError`]; broken connections are retried first.
     pub async fn stat(&self, volume: &VolumeId, path: &FilePath) -> Result<Entry, TransferError> {
         let request = Request::Stat { volume: volume.clone(), path: path.clone() };
-        let entry = self.entries(&request, volume, path).await?.pop();
+        let entry = self.entries(&request, volume, path).await?.0.pop();
         entry.ok_or_else(|| TransferError::Protocol { peer: self.address().into(), why: "an empty answer".into() })
     }
 
+    /// The entries of an answer, and what its end says.
     async fn entries(
         &self,
         request: &Request,
         volume: &VolumeId,
         path: &FilePath,
-    ) -> Result<Vec<Entry>, TransferError> {
+    ) -> Result<(Vec<Entry>, u32), TransferError> {
         let mut attempt = 0;
         loop {
             attempt += 1;
@@ -186,20 +196,24 @@ impl Client {
         request: &Request,
         volume: &VolumeId,
         path: &FilePath,
-    ) -> Result<Vec<Entry>, TransferError> {
-        let mut incoming = self.ask(request, Priority::Demand, SMALL_ANSWER_BYTES).await?;
+    ) -> Result<(Vec<Entry>, u32), TransferError> {
+        let mut incoming = self.shared.ask(request, Priority::Demand, SMALL_ANSWER_BYTES).await?;
         let mut found = Vec::new();
         loop {
             match incoming.next().await {
                 Event::Entries(part) => found.extend(self.decode_entries(&part)?),
-                Event::End { .. } => return Ok(found),
+                Event::End { argument } => return Ok((found, argument)),
                 other => return Err(self.failure(other, volume, path)),
             }
         }
     }
 
     fn decode_entries(&self, part: &Bytes) -> Result<Vec<Entry>, TransferError> {
-        entries(part).map_err(|e| TransferError::Protocol { peer: self.address().into(), why: e.to_string() })
+        entries(part).map_err(|e| self.malformed(&e))
+    }
+
+    fn malformed(&self, why: &EncodingError) -> TransferError {
+        TransferError::Protocol { peer: self.address().into(), why: why.to_string() }
     }
 
     /// Asks for a file's content; `expected_bytes` is what the answer will be long about.
@@ -209,12 +223,7 @@ impl Client {
         priority: Priority,
         expected_bytes: u64,
     ) -> Result<Incoming, TransferError> {
-        self.ask(&Request::Read(request), priority, expected_bytes.saturating_add(SMALL_ANSWER_BYTES)).await
-    }
-
-    async fn ask(&self, request: &Request, priority: Priority, bytes: u64) -> Result<Incoming, TransferError> {
-        let connection = self.shared.connection(priority).await?;
-        Ok(connection.ask(request, priority, bytes))
+        self.shared.ask(&Request::Read(request), priority, expected_bytes.saturating_add(SMALL_ANSWER_BYTES)).await
     }
 
     /// What an event that ends an answer badly means to the asker.
@@ -266,6 +275,11 @@ impl Pool {
         let free = kept_free.filter(|c| priority == Priority::Demand && c.outstanding_bytes() == 0);
         let others = slots.iter().skip(1).flatten().filter(sound).min_by_key(|c| c.outstanding_bytes());
         free.or(others).or(kept_free).cloned()
+    }
+
+    async fn ask(&self, request: &Request, priority: Priority, bytes: u64) -> Result<Incoming, TransferError> {
+        let connection = self.connection(priority).await?;
+        Ok(connection.ask(request, priority, bytes))
     }
 
     async fn connection(&self, priority: Priority) -> Result<Arc<Connection>, TransferError> {

@@ -27,6 +27,8 @@ pub(super) struct Purpose {
     pub(super) keep_until: Option<Timestamp>,
 }
 
+/// What the end of an answer says if the asker has the source's version.
+const SAME_VERSION: u32 = 1;
 /// Tries of one flight: broken connections, and one more for bytes that did not fit their ids.
 const ATTEMPTS: u32 = 4;
 /// Before the second try; doubled and scattered from there.
@@ -243,8 +245,8 @@ impl Fetcher {
                     let read = decode_difference(self.store.key(), held.manifest(), &record);
                     manifest = Some(read.map_err(|e| self.broke(&e.to_string()))?);
                 }
-                Event::End { same: true } => return Ok(None),
-                Event::End { same: false } if manifest.is_some() => return Ok(manifest),
+                Event::End { argument: SAME_VERSION } => return Ok(None),
+                Event::End { .. } if manifest.is_some() => return Ok(manifest),
                 other => return Err(self.client.failure(other, &self.volume, &self.path)),
             }
         }

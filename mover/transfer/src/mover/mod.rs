@@ -16,6 +16,7 @@ mod carry;
 mod desk;
 mod fetch;
 mod flight;
+mod news;
 mod read;
 mod repair;
 
@@ -26,20 +27,19 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use foretide_chunk::{ChunkMap, FileKey, Store};
-use foretide_flow::{
-    Assignment, Entry, FilePath, Found, Listing, Move, MoveCause, MoveId, Outcome, Timestamp, VolumeId,
-};
+use foretide_flow::{Assignment, Entry, FilePath, Found, Move, MoveCause, MoveId, Outcome, Timestamp, VolumeId};
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Notify, Semaphore, mpsc};
 use tokio::task::{AbortHandle, JoinSet};
 
-use crate::client::{Client, ClientConfig};
+use crate::client::{Client, ClientConfig, Listed};
 use crate::handshake::Identity;
 use crate::tls::Credentials;
 use crate::{Borders, TransferError};
 use desk::Desk;
 use fetch::{Duplicates, Fetcher};
 use flight::Flights;
+pub use news::News;
 pub use repair::Repaired;
 
 /// How moves and reads are carried out.
@@ -94,6 +94,7 @@ struct Inner {
     borders: Arc<Borders>,
     outcomes: mpsc::Sender<Outcome>,
     clients: Mutex<HashMap<VolumeId, Arc<Client>>>,
+    news: Mutex<Option<mpsc::Sender<News>>>,
     flights: Arc<Flights>,
     duplicates: Arc<Duplicates>,
     desk: Mutex<Desk>,
@@ -134,6 +135,7 @@ impl Mover {
             borders,
             outcomes,
             clients: Mutex::default(),
+            news: Mutex::default(),
             flights: Arc::default(),
             duplicates: Arc::default(),
             desk: Mutex::default(),
@@ -155,9 +157,14 @@ impl Mover {
         let client = known.unwrap_or_else(|| {
             let Inner { config, credentials, identity, runtime, .. } = &*self.inner;
             let _inside = runtime.enter();
-            Client::new(config.client.clone(), address, credentials.clone(), identity.clone())
+            let client = Client::new(config.client.clone(), address, credentials.clone(), identity.clone());
+            self.inner.watch(&client);
+            client
         });
-        clients.insert(volume.clone(), client);
+        let before = clients.insert(volume.clone(), client.clone());
+        if before.is_some_and(|before| !Arc::ptr_eq(&before, &client)) {
+            self.inner.source_changed(volume);
+        }
     }
 
     /// The peer that serves a volume.
@@ -210,7 +217,7 @@ impl Mover {
     ///
     /// # Errors
     /// [`TransferError`].
-    pub async fn list(&self, volume: &VolumeId, directory: &FilePath) -> Result<Listing, TransferError> {
+    pub async fn list(&self, volume: &VolumeId, directory: &FilePath) -> Result<Listed, TransferError> {
         self.inner.client(volume)?.list(volume, directory).await
     }
 

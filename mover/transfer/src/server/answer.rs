@@ -4,22 +4,26 @@ use std::io;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
 use foretide_chunk::encoding::EncodingError;
 use foretide_chunk::{ChunkMap, Signature, delta, encode_difference, encode_manifest};
-use foretide_flow::{Entry, FilePath, ManifestId, Priority, VolumeId};
+use foretide_flow::{FilePath, ManifestId, Priority, VolumeId};
 use tokio::sync::{Notify, Semaphore};
 
 use super::queue::OutQueue;
 use super::volume::{Cut, ReadError, Volume};
+use super::watch::Told;
 use super::{Counts, Peer, Shared};
 use crate::frame::{DATA_BYTES, Frame, Kind};
-use crate::message::{Failure, ReadRequest, Request, Want, put_entry};
+use crate::message::{Change, Failure, ReadRequest, Request, Want, put_change, put_entry};
 use crate::pack;
 
 /// Entries of a listing are told in parts of about this size, bytes.
 const LISTING_PART_BYTES: usize = 128 << 10;
+/// Between two records of changes: a file that is being written changes all the time.
+const TELL_INTERVAL: Duration = Duration::from_millis(20);
 /// Meaningless bytes go in frames of this size, so that anything of meaning soon gets in between.
 const PAD_BYTES: usize = 64 << 10;
 
@@ -35,7 +39,7 @@ impl Urgency {
         Arc::new(Self { priority: AtomicU8::new(priority as u8), raised: Notify::new() })
     }
 
-    fn now(&self) -> Priority {
+    pub(super) fn now(&self) -> Priority {
         match self.priority.load(Ordering::Relaxed) {
             0 => Priority::Demand,
             1 => Priority::Deadline,
@@ -77,16 +81,14 @@ impl Answer {
     /// Answers, with an error if it must be.
     pub(super) async fn give(self, request: Request) {
         let given = match request {
-            Request::List { volume, directory } => match self.volume(&volume) {
-                Ok(volume) => self.list(volume, directory).await,
-                Err(e) => Err(e),
-            },
+            Request::List { volume, directory } => self.list(volume, directory).await,
             Request::Stat { volume, path } => match self.volume(&volume) {
                 Ok(volume) => self.stat(volume, path).await,
                 Err(e) => Err(e),
             },
             Request::Read(read) => self.read(read).await,
             Request::Warm { bytes } => self.warm(bytes as usize).await,
+            Request::Watch => self.watch().await,
         };
         if let Err(failure) = given {
             self.send(Kind::Failed, 0, failure.encode());
@@ -94,12 +96,11 @@ impl Answer {
     }
 
     fn volume(&self, name: &VolumeId) -> Result<Arc<Volume>, Failure> {
-        self.shared.volumes.get(name).cloned().ok_or(Failure::NoVolume)
+        self.shared.volume(name).ok_or(Failure::NoVolume)
     }
 
     fn send(&self, kind: Kind, argument: u32, payload: impl Into<Bytes>) {
-        let frame = Frame::new(kind, self.id, payload).with_argument(argument).with_priority(self.urgency.now());
-        self.queue.push(frame, None);
+        self.queue.push_of(&self.urgency, Frame::new(kind, self.id, payload).with_argument(argument), None);
     }
 
     /// Runs something that blocks; what can wait shares a bounded number of threads, a demand does not queue behind
@@ -116,19 +117,45 @@ impl Answer {
         tokio::task::spawn_blocking(work).await.map_err(|_| Failure::Other("the agent is stopping".into()))
     }
 
-    async fn list(&self, volume: Arc<Volume>, directory: FilePath) -> Result<(), Failure> {
-        let entries: Vec<Entry> = self.blocking(move || volume.source().list(&directory)).await??;
+    async fn list(&self, name: VolumeId, directory: FilePath) -> Result<(), Failure> {
+        let (volume, shared, peer) = (self.volume(&name)?, self.shared.clone(), self.peer.clone());
+        let look = move || {
+            // First the watch, then the look: no change falls between.
+            let node = &peer.identity.node;
+            let watch = shared.watches.as_ref().map_or(0, |w| w.hold(node, &name, volume.source(), &directory));
+            volume.source().list(&directory).map(|entries| (watch, entries))
+        };
+        let (watch, entries) = self.blocking(look).await??;
         let mut part = Vec::new();
         for entry in &entries {
             put_entry(&mut part, entry);
             if part.len() >= LISTING_PART_BYTES {
                 let room = self.queue.room(self.urgency.now(), part.len()).await;
                 let payload = std::mem::take(&mut part);
-                let frame = Frame::new(Kind::Listing, self.id, payload).with_priority(self.urgency.now());
-                self.queue.push(frame, Some(room));
+                self.queue.push_of(&self.urgency, Frame::new(Kind::Listing, self.id, payload), Some(room));
             }
         }
         self.send(Kind::Listing, 0, part);
+        self.send(Kind::End, watch, Bytes::new());
+        Ok(())
+    }
+
+    /// Tells what changes until the peer hangs up or the watch ends.
+    async fn watch(&self) -> Result<(), Failure> {
+        let Some(watches) = &self.shared.watches else {
+            return Err(Failure::Other("this agent cannot tell of changes".into()));
+        };
+        let subscription = watches.subscribe(&self.peer.identity.node);
+        self.send(Kind::Changed, subscription.id(), Bytes::new());
+        while let Some(told) = subscription.next().await {
+            let shared = self.shared.clone();
+            let looked = tokio::task::spawn_blocking(move || changes(&shared, told)).await;
+            let record = looked.map_err(|_| Failure::Other("the agent is stopping".into()))?;
+            let room = self.queue.room(self.urgency.now(), record.len()).await;
+            let frame = Frame::new(Kind::Changed, self.id, record).with_argument(subscription.id());
+            self.queue.push_of(&self.urgency, frame, Some(room));
+            tokio::time::sleep(TELL_INTERVAL).await;
+        }
         self.send(Kind::End, 0, Bytes::new());
         Ok(())
     }
@@ -210,7 +237,7 @@ impl Answer {
             self.shared.counts.add(&self.shared.counts.data_bytes, payload.len());
             let frame = Frame::new(Kind::Data, self.id, payload).with_argument(first);
             let frame = if link_is_busy { self.packed(frame, &mut packs).await? } else { frame };
-            self.queue.push(frame.with_priority(self.urgency.now()), room);
+            self.queue.push_of(&self.urgency, frame, room);
         }
         Ok(())
     }
@@ -260,7 +287,7 @@ impl Answer {
         self.shared.counts.add(&self.shared.counts.data_bytes, told.len());
         let frame = Frame::new(Kind::Delta, self.id, told).with_argument(chunks.start);
         let frame = self.packed(frame, &mut None).await?;
-        self.queue.push(frame.with_priority(self.urgency.now()), Some(room));
+        self.queue.push_of(&self.urgency, frame, Some(room));
         Ok(())
     }
 
@@ -292,6 +319,30 @@ struct Content {
 
 /// More would be no warming up but waste, bytes.
 const MAX_PAD_BYTES: usize = 16 << 20;
+
+/// What each name stands for now, as a record.
+fn changes(shared: &Shared, told: Vec<Told>) -> Vec<u8> {
+    let mut record = Vec::new();
+    for told in told {
+        let change = match told {
+            Told::Unsure(volume, directory) => Change::Unsure { volume, directory },
+            Told::Name(volume, path) => {
+                let Some(served) = shared.volume(&volume) else { continue };
+                match served.source().stat(&path) {
+                    Ok(entry) => Change::Name { volume, path, entry: Some(entry) },
+                    Err(e) if e.kind() == io::ErrorKind::NotFound => Change::Name { volume, path, entry: None },
+                    // Whoever looks asks for himself and is told why.
+                    Err(_) => match path.parent() {
+                        Some(directory) => Change::Unsure { volume, directory },
+                        None => continue,
+                    },
+                }
+            }
+        };
+        put_change(&mut record, &change);
+    }
+    record
+}
 
 /// The next chunks that go into one frame, and their bytes in the file.
 fn next_piece(map: &ChunkMap, chunks: &mut Range<u32>) -> Option<(u32, Range<u64>)> {

@@ -5,6 +5,7 @@ mod local;
 mod object;
 
 use std::io;
+use std::os::fd::OwnedFd;
 
 use foretide_flow::{Entry, FilePath, FileVersion, Timestamp};
 
@@ -36,6 +37,15 @@ pub trait Source: Send + Sync + 'static {
     /// # Errors
     /// `NotFound`, or the source's own.
     fn stat(&self, path: &FilePath) -> io::Result<Entry>;
+
+    /// A directory's descriptor, for the kernel to tell of changes in it; none where it could not.
+    ///
+    /// # Errors
+    /// As [`Source::list`].
+    fn descriptor(&self, directory: &FilePath) -> io::Result<Option<OwnedFd>> {
+        let _ = directory;
+        Ok(None)
+    }
 
     /// A regular file, open for reading.
     ///
