@@ -3,6 +3,7 @@
 
 use std::ops::Range;
 
+use bytes::Bytes;
 use foretide_chunk::encoding::{EncodingError, Reader, put_bytes, put_option};
 use foretide_flow::{Entry, EntryKind, FilePath, FileVersion, ManifestId, Refusal, SiteId, Timestamp, VolumeId};
 
@@ -30,6 +31,8 @@ pub(crate) struct ReadRequest {
     pub(crate) version: Option<FileVersion>,
     /// Nothing, if this is the version.
     pub(crate) unless: Option<FileVersion>,
+    /// The asker has this manifest: the answer's may be a difference against it.
+    pub(crate) holds: Option<ManifestId>,
     /// Cut again, whatever is remembered: the bytes did not fit their ids.
     pub(crate) recut: bool,
     pub(crate) want: Want,
@@ -44,6 +47,18 @@ pub(crate) enum Want {
     Bytes(Range<u64>),
     /// These chunks of this manifest, which the asker has.
     Chunks { manifest: ManifestId, chunks: Range<u32> },
+    /// The same, as a delta against the bytes that this signature is of, if that is shorter.
+    Delta { manifest: ManifestId, chunks: Range<u32>, signature: Bytes },
+}
+
+impl Want {
+    /// The manifest whose chunks are asked for.
+    pub(crate) fn names(&self) -> Option<ManifestId> {
+        match self {
+            Self::Chunks { manifest, .. } | Self::Delta { manifest, .. } => Some(*manifest),
+            Self::Manifest | Self::Bytes(_) => None,
+        }
+    }
 }
 
 /// What a source tells of a directory that was listed.
@@ -137,10 +152,19 @@ impl Request {
 }
 
 impl ReadRequest {
+    /// What it tells of the asker's own bytes: that crosses the link as well.
+    pub(crate) fn signature_bytes(&self) -> u64 {
+        match &self.want {
+            Want::Delta { signature, .. } => signature.len() as u64,
+            Want::Manifest | Want::Bytes(_) | Want::Chunks { .. } => 0,
+        }
+    }
+
     fn encode(&self, out: &mut Vec<u8>) {
         put_path(out, &self.volume, &self.path);
         put_option(out, self.version.as_ref(), put_version);
         put_option(out, self.unless.as_ref(), put_version);
+        put_option(out, self.holds.as_ref(), |out, id| out.extend_from_slice(&id.0));
         out.push(u8::from(self.recut));
         match &self.want {
             Want::Manifest => out.push(1),
@@ -155,6 +179,13 @@ impl ReadRequest {
                 out.extend_from_slice(&chunks.start.to_le_bytes());
                 out.extend_from_slice(&chunks.end.to_le_bytes());
             }
+            Want::Delta { manifest, chunks, signature } => {
+                out.push(4);
+                out.extend_from_slice(&manifest.0);
+                out.extend_from_slice(&chunks.start.to_le_bytes());
+                out.extend_from_slice(&chunks.end.to_le_bytes());
+                put_bytes(out, signature);
+            }
         }
     }
 
@@ -162,6 +193,7 @@ impl ReadRequest {
         let (volume, path) = path(r)?;
         let known = r.option("version", version)?;
         let unless = r.option("version", version)?;
+        let holds = r.option("manifest", |r| r.digest("manifest").map(ManifestId))?;
         let recut = r.u8("recut")? == 1;
         let want = match r.u8("want")? {
             1 => Want::Manifest,
@@ -170,9 +202,14 @@ impl ReadRequest {
                 manifest: ManifestId(r.digest("manifest")?),
                 chunks: r.u32("first chunk")?..r.u32("last chunk")?,
             },
+            4 => Want::Delta {
+                manifest: ManifestId(r.digest("manifest")?),
+                chunks: r.u32("first chunk")?..r.u32("last chunk")?,
+                signature: Bytes::copy_from_slice(r.bytes("signature")?),
+            },
             _ => return Err(EncodingError::Impossible("want")),
         };
-        Ok(Self { volume, path, version: known, unless, recut, want })
+        Ok(Self { volume, path, version: known, unless, holds, recut, want })
     }
 }
 
@@ -326,6 +363,11 @@ mod tests {
             any::<(u64, u64)>().prop_map(|(a, b)| Want::Bytes(a..b)),
             any::<([u8; 32], u32, u32)>()
                 .prop_map(|(id, a, b)| Want::Chunks { manifest: ManifestId(id), chunks: a..b }),
+            any::<([u8; 32], u32, u32, Vec<u8>)>().prop_map(|(id, a, b, signature)| Want::Delta {
+                manifest: ManifestId(id),
+                chunks: a..b,
+                signature: signature.into()
+            }),
         ]
     }
 
@@ -335,9 +377,10 @@ mod tests {
             some_path().prop_map(|(volume, path)| Request::Stat { volume, path }),
             any::<u32>().prop_map(|bytes| Request::Warm { bytes }),
             Just(Request::Watch),
-            (some_path(), some_version(), some_version(), any::<bool>(), want()).prop_map(
-                |((volume, path), version, unless, recut, want)| {
-                    Request::Read(ReadRequest { volume, path, version, unless, recut, want })
+            (some_path(), some_version(), some_version(), any::<Option<[u8; 32]>>(), any::<bool>(), want()).prop_map(
+                |((volume, path), version, unless, holds, recut, want)| {
+                    let holds = holds.map(ManifestId);
+                    Request::Read(ReadRequest { volume, path, version, unless, holds, recut, want })
                 }
             ),
         ]

@@ -41,7 +41,7 @@ pub fn hello_of(config: &AgentConfig) -> Hello {
         node: config.node.clone(),
         site: config.site.clone(),
         chunk_address: source.map(|s| s.advertise.clone().unwrap_or_else(|| s.listen.to_string())),
-        volumes: source.map(|s| s.volumes.keys().cloned().collect()).unwrap_or_default(),
+        volumes: source.map(|s| s.names().cloned().collect()).unwrap_or_default(),
         probes: if config.trace.enabled { vec!["ebpf".into()] } else { Vec::new() },
     }
 }

@@ -7,8 +7,9 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use foretide_chunk::{ChunkMap, encode_manifest};
-use foretide_flow::{FilePath, Priority, VolumeId};
+use foretide_chunk::encoding::EncodingError;
+use foretide_chunk::{ChunkMap, Signature, delta, encode_difference, encode_manifest};
+use foretide_flow::{FilePath, ManifestId, Priority, VolumeId};
 use tokio::sync::{Notify, Semaphore};
 
 use super::queue::OutQueue;
@@ -17,6 +18,7 @@ use super::watch::Told;
 use super::{Counts, Peer, Shared};
 use crate::frame::{DATA_BYTES, Frame, Kind};
 use crate::message::{Change, Failure, ReadRequest, Request, Want, put_change, put_entry};
+use crate::pack;
 
 /// Entries of a listing are told in parts of about this size, bytes.
 const LISTING_PART_BYTES: usize = 128 << 10;
@@ -178,8 +180,15 @@ impl Answer {
         })?;
         let volume = self.volume(&read.volume)?;
         let (v, path, recut) = (volume.clone(), read.path.clone(), read.recut);
-        let cut: Cut = self.blocking(move || v.cut(&path, recut)).await??;
-        let manifest = cut.map.manifest();
+        let mut cut: Cut = self.blocking(move || v.cut(&path, recut)).await??;
+        let named = read.want.names().filter(|_| read.version.as_ref() == Some(&cut.map.manifest().version));
+        if named.is_some_and(|id| id != cut.map.manifest().id) && !recut {
+            // The same version and another manifest: the bytes that it was cut from were not the file's.
+            let (v, path) = (volume.clone(), read.path.clone());
+            cut = self.blocking(move || v.cut(&path, true)).await??;
+        }
+        let manifest = cut.map.manifest().clone();
+        let is_news = matches!(read.want, Want::Manifest | Want::Bytes(_));
         if read.version.as_ref().is_some_and(|v| *v != manifest.version) {
             return Err(Failure::Changed);
         }
@@ -187,47 +196,100 @@ impl Answer {
             self.send(Kind::End, 1, Bytes::new());
             return Ok(());
         }
-        let chunks = match read.want {
-            Want::Manifest => {
-                self.send(Kind::Head, 0, encode_manifest(manifest));
-                0..0
-            }
-            Want::Bytes(bytes) => {
-                self.send(Kind::Head, 0, encode_manifest(manifest));
-                cut.map.covering(&bytes)
-            }
-            Want::Chunks { manifest: id, .. } if id != manifest.id => return Err(Failure::Changed),
-            Want::Chunks { chunks, .. } => chunks.start..chunks.end.min(cut.map.count()),
+        let fits = |id: ManifestId| if id == manifest.id { Ok(()) } else { Err(Failure::Changed) };
+        let (chunks, signature) = match read.want {
+            Want::Manifest => (0..0, None),
+            Want::Bytes(bytes) => (cut.map.covering(&bytes), None),
+            Want::Chunks { manifest, chunks } => fits(manifest).map(|()| (chunks, None))?,
+            Want::Delta { manifest, chunks, signature } => fits(manifest).map(|()| (chunks, Some(signature)))?,
         };
-        self.send_chunks(&volume, read.path, cut, chunks).await?;
+        if is_news {
+            self.send_head(&volume, &read.path, &cut.map, read.holds);
+        }
+        let content = Content { volume, path: read.path, cut };
+        let chunks = chunks.start..chunks.end.min(content.cut.map.count());
+        match signature {
+            Some(signature) => self.send_delta(content, chunks, signature).await?,
+            None => self.send_chunks(content, chunks).await?,
+        }
         self.send(Kind::End, 0, Bytes::new());
         Ok(())
     }
 
-    async fn send_chunks(
-        &self,
-        volume: &Arc<Volume>,
-        path: FilePath,
-        cut: Cut,
-        mut chunks: Range<u32>,
-    ) -> Result<(), Failure> {
-        while let Some((first, bytes)) = next_piece(&cut.map, &mut chunks) {
+    /// The manifest, or how it differs from the one that the asker has.
+    fn send_head(&self, volume: &Volume, path: &FilePath, map: &ChunkMap, holds: Option<ManifestId>) {
+        match holds.and_then(|id| volume.remembered(path, id)) {
+            Some(held) => self.send(Kind::HeadDifference, 0, encode_difference(held.manifest(), map.manifest())),
+            None => self.send(Kind::Head, 0, encode_manifest(map.manifest())),
+        }
+    }
+
+    async fn send_chunks(&self, content: Content, mut chunks: Range<u32>) -> Result<(), Failure> {
+        let mut packs = None;
+        while let Some((first, bytes)) = next_piece(&content.cut.map, &mut chunks) {
+            let length = (bytes.end - bytes.start) as usize;
             let priority = self.urgency.now();
+            // Frames that wait say that the link is the limit, not the processor.
+            let link_is_busy = self.queue.is_filling(priority);
             let room = tokio::select! {
-                room = self.queue.room(priority, (bytes.end - bytes.start) as usize) => Some(room),
+                room = self.queue.room(priority, length) => Some(room),
                 () = self.urgency.raised.notified() => None,
             };
-            let payload = match &cut.bytes {
-                Some(whole) => whole.slice(bytes.start as usize..bytes.end as usize),
-                None => {
-                    let (volume, path, map) = (volume.clone(), path.clone(), cut.map.clone());
-                    self.blocking(move || volume.read(&path, &map, bytes)).await??
-                }
-            };
+            let payload = self.bytes(&content, bytes).await?;
             self.shared.counts.add(&self.shared.counts.data_bytes, payload.len());
             let frame = Frame::new(Kind::Data, self.id, payload).with_argument(first);
+            let frame = if link_is_busy { self.packed(frame, &mut packs).await? } else { frame };
             self.queue.push(frame.with_priority(self.urgency.now()), room);
         }
+        Ok(())
+    }
+
+    async fn bytes(&self, content: &Content, range: Range<u64>) -> Result<Bytes, Failure> {
+        match &content.cut.bytes {
+            Some(whole) => Ok(whole.slice(range.start as usize..range.end as usize)),
+            None => {
+                let Content { volume, path, cut } = content.clone();
+                Ok(self.blocking(move || volume.read(&path, &cut.map, range)).await??)
+            }
+        }
+    }
+
+    /// Packs a frame if its kind of bytes pays: one sample tells for the whole answer.
+    async fn packed(&self, frame: Frame, packs: &mut Option<bool>) -> Result<Frame, Failure> {
+        let pays = *packs.get_or_insert_with(|| pack::pays(&frame.payload));
+        if !pays {
+            return Ok(frame);
+        }
+        let payload = frame.payload.clone();
+        let packed = self.blocking(move || pack::pack(&payload)).await?;
+        Ok(packed.map_or(frame.clone(), |payload| Frame { packed: true, payload, ..frame }))
+    }
+
+    /// The chunks as one delta, or as they are if that is no longer.
+    async fn send_delta(&self, content: Content, chunks: Range<u32>, signature: Bytes) -> Result<(), Failure> {
+        if chunks.is_empty() {
+            return Ok(());
+        }
+        let range = content.cut.map.range(chunks.start).start..content.cut.map.range(chunks.end - 1).end;
+        let length = range.end - range.start;
+        if length > MAX_DELTA_BYTES {
+            return Err(Failure::Other(format!("a delta of {length} bytes is too long, ask for chunks")));
+        }
+        let newer = self.bytes(&content, range).await?;
+        let volume = content.volume.clone();
+        let compared = self.blocking(move || {
+            let signature = Signature::decode(&signature)?;
+            Ok::<_, EncodingError>(delta(volume.key(), &signature, &newer))
+        });
+        let told = compared.await?.map_err(|e| Failure::Other(format!("no signature: {e}")))?;
+        if told.len() as u64 >= length {
+            return self.send_chunks(content, chunks).await;
+        }
+        let room = self.queue.room(self.urgency.now(), told.len()).await;
+        self.shared.counts.add(&self.shared.counts.data_bytes, told.len());
+        let frame = Frame::new(Kind::Delta, self.id, told).with_argument(chunks.start);
+        let frame = self.packed(frame, &mut None).await?;
+        self.queue.push(frame.with_priority(self.urgency.now()), Some(room));
         Ok(())
     }
 
@@ -243,6 +305,18 @@ impl Answer {
         self.send(Kind::End, 0, Bytes::new());
         Ok(())
     }
+}
+
+/// A delta is made in memory, of at most this much, bytes: the longest run that an asker asks for, with the longest
+/// chunk at each end.
+const MAX_DELTA_BYTES: u64 = 48 << 20;
+
+/// A file version that is being sent.
+#[derive(Clone)]
+struct Content {
+    volume: Arc<Volume>,
+    path: FilePath,
+    cut: Cut,
 }
 
 /// More would be no warming up but waste, bytes.

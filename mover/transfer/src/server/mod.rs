@@ -21,7 +21,6 @@ use tokio::task::{AbortHandle, JoinSet};
 
 use crate::frame::{Frame, FrameError, FrameReader, Kind};
 use crate::handshake::{Identity, PROTOCOL, Token, decode_hello, encode_challenge, fresh_nonce};
-use crate::limit::Limiter;
 use crate::message::Request;
 use crate::source::Source;
 use crate::tls::{self, Credentials, Shown};
@@ -37,8 +36,9 @@ use watch::Watches;
 pub struct ServerConfig {
     /// Where to listen.
     pub listen: SocketAddr,
-    /// The most that is sent to one site, payload and frames, bits per second; none for no limit. At 95 % of the
-    /// link's rate no queue builds up in the link and demands keep their latency.
+    /// The most that is sent to one site, payload and frames, bits per second. If none is given: what the link between
+    /// the two sites carries besides headers, where the control plane knows that link; then no queue builds up in it,
+    /// and demands keep their latency.
     pub rate_limit: Option<BitsPerSecond>,
     /// Chunks whose names are remembered so that a file is cut once: at 44 bytes each, 176 MiB.
     pub remembered_chunks: usize,
@@ -67,6 +67,9 @@ impl Default for ServerConfig {
     }
 }
 
+/// Of a link's rate, what is sent: of 1,500 bytes on the wire 1,448 are a TCP stream's, and one in a hundred is left
+/// so that the link's queue drains.
+const PAYLOAD_SHARE: f64 = 0.99 * 1448.0 / 1500.0;
 /// A stranger gets this long to prove itself.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Requests that one connection may have open; a well-behaved peer's window keeps it far below.
@@ -251,8 +254,15 @@ impl Shared {
 
     fn link(&self, site: &SiteId) -> Arc<Link> {
         let mut links = self.links.lock().unwrap_or_else(PoisonError::into_inner);
-        let new = || Arc::new(Link::new(self.config.rate_limit.map(Limiter::new)));
-        links.entry(site.clone()).or_insert_with(new).clone()
+        let link = links.entry(site.clone()).or_insert_with(|| Arc::new(Link::new(None))).clone();
+        link.limiter.set(self.config.rate_limit.or_else(|| self.known_rate(site)));
+        link
+    }
+
+    /// What may be sent over the link to a site, if the topology has it.
+    fn known_rate(&self, to: &SiteId) -> Option<BitsPerSecond> {
+        let rate = self.volumes.keys().find_map(|volume| self.borders.link_rate(volume, to))?;
+        Some(BitsPerSecond((rate.0 as f64 * PAYLOAD_SHARE) as u64))
     }
 }
 

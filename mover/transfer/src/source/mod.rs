@@ -1,6 +1,8 @@
 //! Where a volume's truth lives, behind one narrow trait that can only read (promise B).
 
+mod http;
 mod local;
+mod object;
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -8,6 +10,7 @@ use std::os::fd::OwnedFd;
 use foretide_flow::{Entry, FilePath, FileVersion, Timestamp};
 
 pub use local::LocalDirectory;
+pub use object::Bucket;
 
 /// What a source says of a file's content at one moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -62,6 +65,6 @@ pub trait SourceFile: Send {
     /// Fills `bytes` from `offset`.
     ///
     /// # Errors
-    /// `UnexpectedEof` if the file is shorter, or the source's own.
+    /// `UnexpectedEof` if the file is shorter or not the one that was opened any more, or the source's own.
     fn read_exact_at(&self, bytes: &mut [u8], offset: u64) -> io::Result<()>;
 }
