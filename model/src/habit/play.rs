@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::extents::{MODES, Mode, Roles, extents, keeping};
 use super::rules::{Rule, roles, rules, told, words};
-use super::table::{Group, Occasion, groups};
+use super::table::{Group, Occasion, Row, groups};
 use super::{Expected, FADE, Habit, LIFT, Outlook, WASTE_PRICE};
 
 /// Bytes that a rule told, over the past.
@@ -160,6 +160,18 @@ fn play(
     tally
 }
 
+/// When a file was first read in the last run: the one that had its role then, where the rule gives roles; else itself.
+fn first_use(group: &Group<'_>, roles: Option<&Vec<Vec<Option<i64>>>>, r: usize, next: usize) -> Option<f64> {
+    let last = next.checked_sub(1)?;
+    let first = |row: &Row<'_>| row.cells[last].used.map(|u| u.first_s);
+    let in_role = roles.and_then(|of| {
+        let role = of[next][r]?;
+        let had = |(row, then): &(&Row<'_>, &Option<i64>)| **then == Some(role) && row.cells[last].used.is_some();
+        group.rows.iter().zip(&of[last]).filter(had).filter_map(|(row, _)| first(row)).reduce(f64::min)
+    });
+    in_role.or_else(|| first(&group.rows[r]))
+}
+
 fn speak(
     group: &Group<'_>,
     occasions: &[Occasion<'_>],
@@ -183,7 +195,7 @@ fn speak(
             size: row.cells[next].size.unwrap_or(0),
             extents: ranges,
             probability: tally.probability(),
-            first_s: next.checked_sub(1).and_then(|last| row.cells[last].used).map(|u| u.first_s),
+            first_s: first_use(group, roles.as_ref(), r, next),
         });
     }
     let tried = tally.told > 0.0;

@@ -58,6 +58,17 @@ impl<'a> Foretide<'a> {
 }
 
 impl Foretide<'_> {
+    /// Takes what came and went.
+    pub(super) fn hear(&mut self, events: Vec<Event>) {
+        let Some(blocks) = &mut self.blocks else { return };
+        for event in events {
+            match event {
+                Event::Arrived(block) => blocks.arrived(block),
+                Event::Gone(block) => blocks.evicted(block),
+            }
+        }
+    }
+
     /// Asks for the rest of an opened file. Whether files of this kind are trusted to be read on: then nothing else
     /// needs to be said of it.
     fn read_on(&mut self, step: &Step, hit: bool, site: &mut Site<'_>) -> bool {
@@ -83,14 +94,7 @@ impl Foretide<'_> {
 
 impl Contender for Foretide<'_> {
     fn served(&mut self, step: &Step, hit: bool, site: &mut Site<'_>) {
-        if let Some(blocks) = &mut self.blocks {
-            for event in site.events() {
-                match event {
-                    Event::Arrived(block) => blocks.arrived(block),
-                    Event::Gone(block) => blocks.evicted(block),
-                }
-            }
-        }
+        self.hear(site.events());
         let trusted = self.read_on(step, hit, site);
         let Some(blocks) = self.blocks.as_mut().filter(|_| step.length > 0 && !trusted) else { return };
         blocks.observe(BlockRequest { offset: step.offset, length: step.length, hit }, &mut self.proposals);
