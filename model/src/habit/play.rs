@@ -36,10 +36,11 @@ impl Tally {
         self.precision() >= (LIFT * chance).min(0.5)
     }
 
-    /// Probability that what it tells is read: its precision on past occasions, with one more at 0.8 (what a
-    /// rule that held once is worth before it was tried).
-    fn probability(&self) -> f64 {
-        (self.precision + 0.8) / (self.tries + 1.0)
+    /// Probability that what it tells is read: its precision on past occasions, with one more at what a rule that held
+    /// once is worth before it was tried. Files that were read whole come back; parts of files often do not.
+    fn probability(&self, mode: Mode) -> f64 {
+        let untried = if mode == Mode::Whole { 0.8 } else { 0.4 };
+        (self.precision + untried) / (self.tries + 1.0)
     }
 }
 
@@ -194,7 +195,7 @@ fn speak(
             key: row.key.clone(),
             size: row.cells[next].size.unwrap_or(0),
             extents: ranges,
-            probability: tally.probability(),
+            probability: tally.probability(mode),
             first_s: first_use(group, roles.as_ref(), r, next),
         });
     }
