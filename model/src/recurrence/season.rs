@@ -37,7 +37,7 @@ const SURE: f64 = 0.5;
 const AHEAD_JITTERS: f64 = 3.0;
 const AHEAD_LEAST_S: f64 = 10.0;
 /// What is expected less surely than this is not fetched.
-const LEAST_PROBABILITY: f64 = 0.5;
+const LEAST_PROBABILITY: f64 = 0.41;
 
 /// Plays the season of one job of a folder.
 ///
