@@ -190,6 +190,17 @@ impl BlockForecaster {
         self.objects.release(id, &self.log);
     }
 
+    /// A proposal was not taken up, because all of it is here already: nothing is learned from it.
+    pub fn was_here(&mut self, block: u64) {
+        let Some(id) = self.objects.known(block) else { return };
+        let number = self.objects.take_followed(id);
+        self.followed.drop(number);
+        let object = self.objects.get_mut(id);
+        object.asked_at = NONE;
+        object.here = true;
+        self.objects.release(id, &self.log);
+    }
+
     /// A prefetched block has come.
     pub fn arrived(&mut self, block: u64) {
         let Some(id) = self.objects.known(block) else { return };

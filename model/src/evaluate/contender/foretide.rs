@@ -109,7 +109,7 @@ impl Contender for Foretide<'_> {
                 asked |= site.fetch_ahead(block);
             }
             if !asked {
-                blocks.evicted(proposal.block);
+                blocks.was_here(proposal.block);
             }
         }
     }
