@@ -164,7 +164,7 @@ impl BlockForecaster {
         let block = request.offset / self.settings.block_bytes;
         self.settle(block, now);
         let id = self.admit(block);
-        self.notice_late(id, now, request.hit);
+        self.notice_late(id, now);
         let before = self.objects.last(id);
         if self.settings.sources.association {
             self.rows.learn(&self.log, id, before, self.lead());
@@ -204,8 +204,10 @@ impl BlockForecaster {
     /// A prefetched block has come.
     pub fn arrived(&mut self, block: u64) {
         let Some(id) = self.objects.known(block) else { return };
-        let asked_at = self.objects.get(id).asked_at;
+        let object = self.objects.get_mut(id);
+        let asked_at = object.asked_at;
         if asked_at != NONE {
+            object.come = true;
             // Late ones hurt more than early ones: the delay follows a rise at once and a fall slowly.
             let took = (self.log.next().saturating_sub(asked_at) as f32).min(MOST_LEAD);
             let rate = if took > self.delay { 0.2 } else { 0.01 };
@@ -215,10 +217,10 @@ impl BlockForecaster {
 
     /// What is asked for before its fetch has come takes longer than it was given: how long is not known, so a
     /// quarter more is tried.
-    fn notice_late(&mut self, id: Id, now: Place, hit: bool) {
-        let asked_at = self.objects.get(id).asked_at;
-        if asked_at != NONE && !hit {
-            let given = now.saturating_sub(asked_at) as f32;
+    fn notice_late(&mut self, id: Id, now: Place) {
+        let object = self.objects.get(id);
+        if object.asked_at != NONE && !object.come {
+            let given = now.saturating_sub(object.asked_at) as f32;
             self.delay = self.delay.max(1.25 * given + 1.0).min(MOST_LEAD);
         }
     }
@@ -380,6 +382,7 @@ impl BlockForecaster {
             return None;
         }
         object.asked_at = now;
+        object.come = false;
         Some(Proposal {
             block: candidate.block,
             blocks: u32::from(blocks),

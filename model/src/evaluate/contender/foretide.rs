@@ -1,5 +1,7 @@
 //! Ours: the forecaster of blocks, and for files the habit of reading them whole once they are opened.
 
+use std::collections::HashMap;
+
 use super::Contender;
 use crate::blocks::{BlockForecaster, BlockRequest, BlockSettings, Proposal, Sources};
 use crate::evaluate::demand::{Demand, Step};
@@ -40,6 +42,8 @@ pub(super) struct Foretide<'a> {
     opened: Option<Opened>,
     proposals: Vec<Proposal>,
     wanted: Vec<u64>,
+    /// First block that was fetched of a proposal whose own first was here already, and that first.
+    stands_for: HashMap<u64, u64>,
 }
 
 impl<'a> Foretide<'a> {
@@ -53,7 +57,7 @@ impl<'a> Foretide<'a> {
         };
         let blocks = (parts.sources != SILENT).then(|| BlockForecaster::new(settings));
         let opened = (parts.opened && demand.places.len() > 1).then(|| Opened::new(demand.block_bytes));
-        Self { demand, blocks, opened, proposals: Vec::new(), wanted: Vec::new() }
+        Self { demand, blocks, opened, proposals: Vec::new(), wanted: Vec::new(), stands_for: HashMap::new() }
     }
 }
 
@@ -63,8 +67,8 @@ impl Foretide<'_> {
         let Some(blocks) = &mut self.blocks else { return };
         for event in events {
             match event {
-                Event::Arrived(block) => blocks.arrived(block),
-                Event::Gone(block) => blocks.evicted(block),
+                Event::Arrived(block) => blocks.arrived(self.stands_for.get(&block).copied().unwrap_or(block)),
+                Event::Gone(block) => blocks.evicted(self.stands_for.remove(&block).unwrap_or(block)),
             }
         }
     }
@@ -104,17 +108,21 @@ impl Contender for Foretide<'_> {
                 continue;
             }
             let many = if self.demand.first_only { 1 } else { u64::from(proposal.blocks) };
-            let mut asked = false;
-            for block in proposal.block..proposal.block + many {
-                asked |= site.fetch_ahead(block);
-            }
-            if !asked {
-                blocks.was_here(proposal.block);
+            let mut fetched = (proposal.block..proposal.block + many).filter(|block| site.fetch_ahead(*block));
+            let first = fetched.next();
+            fetched.for_each(drop);
+            match first {
+                None => blocks.was_here(proposal.block),
+                Some(first) if first != proposal.block => drop(self.stands_for.insert(first, proposal.block)),
+                Some(_) => {}
             }
         }
     }
 
     fn bytes(&self) -> usize {
-        self.blocks.as_ref().map_or(0, BlockForecaster::bytes) + self.opened.as_ref().map_or(0, Opened::bytes)
+        let stand_ins = self.stands_for.capacity() * size_of::<(u64, u64)>();
+        stand_ins
+            + self.blocks.as_ref().map_or(0, BlockForecaster::bytes)
+            + self.opened.as_ref().map_or(0, Opened::bytes)
     }
 }
