@@ -6,7 +6,7 @@ use tracing_subscriber::EnvFilter;
 
 use crate::client::{ClientError, ControlClient};
 use crate::run::{
-    RunError, advise, agent, cache, demo, doctor, evaluate, link, mount, plan, policy, serve, simulate, slurm, status,
+    RunError, advise, agent, cache, copy, demo, doctor, evaluate, link, mount, plan, policy, serve, simulate, slurm, status,
     trace, warm,
 };
 
@@ -49,6 +49,8 @@ enum Command {
     Simulate(simulate::Options),
     /// Look into or empty this node's cache.
     Cache(cache::Options),
+    /// Bring a tree here once: only what differs crosses.
+    Copy(copy::Options),
     /// Stand between slurmctld and the control plane, on the host of slurmctld.
     Slurm(slurm::Options),
     /// Say what this machine can do and what is missing.
@@ -131,6 +133,7 @@ pub fn dispatch(cli: Cli) -> Result<(), RunError> {
             Command::Advise(options) => advise::run(options).await,
             Command::Simulate(options) => simulate::run(options).await,
             Command::Cache(options) => cache::run(options).await,
+            Command::Copy(options) => copy::run(options).await,
             Command::Slurm(options) => slurm::run(options).await,
             Command::Doctor(options) => doctor::run(&options),
             Command::Link(options) => Ok(link::run(options).await?),

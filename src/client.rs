@@ -3,7 +3,9 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use foretide_api::{BatchTaken, Hello, List, Listings, Problem, Sites, WarmupView, WarmupWanted, Welcome};
+use foretide_api::{
+    Advice, AdviceWanted, BatchTaken, Hello, List, Listings, Problem, Sites, WarmupView, WarmupWanted, Welcome,
+};
 use foretide_flow::{
     Assignment, Forecast, NodeId, OutcomeBatch, Plan, Profile, ReadSummary, Timestamp, Warmup, WarmupId, WarmupRequest,
 };
@@ -146,6 +148,14 @@ impl ControlClient {
     /// [`ClientError`].
     pub async fn cancel_warmup(&self, id: &WarmupId) -> Result<Warmup, ClientError> {
         self.json(self.request(Method::DELETE, &format!("/v1/warmups/{id}"))?).await
+    }
+
+    /// Sites ranked for a job.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn advise(&self, wanted: &AdviceWanted) -> Result<Advice, ClientError> {
+        self.json(self.request(Method::POST, "/v1/advise")?.json(wanted)).await
     }
 
     /// A plan, or the one that holds.

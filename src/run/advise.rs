@@ -5,11 +5,13 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use clap::Args;
-use foretide_flow::{FilePath, Plan, SiteId, Timestamp, VolumeId, Warmup, WarmupState};
-use foretide_planner::{Advice, AdviceRequest, Brakes, Problem, Residency, WarmupFile, advise};
+use foretide_api::{Advice, AdviceWanted, SiteAdvice};
+use foretide_flow::{FilePath, SiteId, Timestamp, VolumeId};
+use foretide_planner::{AdviceRequest, Brakes, NothingResident, Problem, WarmupFile, advise};
 
 use super::RunError;
 use super::policy::configured;
+use super::serve::shown;
 use crate::cli::ControlOptions;
 use crate::config::{self, ServeConfig, parse_bytes};
 
@@ -21,32 +23,30 @@ const MOST_FILES: u64 = 10_000;
 pub struct Options {
     #[command(flatten)]
     control: ControlOptions,
-    /// The control plane's configuration, which holds sites, links, volumes and rules.
-    #[arg(long, env = "FORETIDE_CONFIG", default_value = "/etc/foretide/serve.toml")]
-    config: PathBuf,
     /// Answer as JSON.
     #[arg(long)]
     json: bool,
-    /// Do not ask the control plane what is promised to others and what is there: nothing is.
-    #[arg(long)]
-    offline: bool,
     /// The volume.
     volume: VolumeId,
-    /// The folder that the job reads; all of the volume if none is given.
-    #[arg(value_parser = |text: &str| FilePath::parse(text), default_value = "")]
-    path: FilePath,
-    /// Its bytes, such as 2 TB.
-    #[arg(long, value_parser = parse_bytes)]
-    bytes: u64,
-    /// Its files.
-    #[arg(long, default_value_t = 1)]
-    files: u64,
+    /// Files or folders that the job reads; all of the volume if none is given.
+    #[arg(value_parser = |text: &str| FilePath::parse(text))]
+    paths: Vec<FilePath>,
     /// Sites that are weighed; all that could take it if none is given.
     #[arg(long)]
     site: Vec<SiteId>,
     /// Accelerators that are free at a site, as SITE=NUMBER.
     #[arg(long)]
     free: Vec<Free>,
+    /// Ask of a data set of so many bytes that is nowhere yet, such as 2 TB: from the configuration alone, without the
+    /// control plane.
+    #[arg(long, value_parser = parse_bytes, requires = "config")]
+    bytes: Option<u64>,
+    /// Its files.
+    #[arg(long, default_value_t = 1, requires = "bytes")]
+    files: u64,
+    /// The control plane's configuration, which holds sites, links, volumes and rules.
+    #[arg(long, requires = "bytes")]
+    config: Option<PathBuf>,
 }
 
 /// Accelerators that are free at a site.
@@ -65,63 +65,25 @@ impl FromStr for Free {
     }
 }
 
-/// What is where, as far as warm-ups that are READY say it.
-struct ReadyWarmups(Vec<Warmup>);
-
-impl Residency for ReadyWarmups {
-    fn resident_bytes(&self, site: &SiteId, volume: &VolumeId, path: &FilePath, _: u64, length: u64) -> u64 {
-        let covers = |w: &&Warmup| {
-            w.state == WarmupState::Ready
-                && (&w.request.site, &w.request.volume) == (site, volume)
-                && w.request.paths.iter().any(|p| path.is_within(p))
-        };
-        if self.0.iter().any(|w| covers(&w)) { length } else { 0 }
-    }
-
-    fn unevictable_bytes(&self, site: &SiteId) -> u64 {
-        self.0.iter().filter(|w| &w.request.site == site).map(|w| w.resident_bytes).sum()
-    }
-}
-
 /// Runs it.
 ///
 /// # Errors
 /// A configuration that cannot be meant, a control plane that does not answer.
 pub async fn run(options: Options) -> Result<(), RunError> {
-    let (topology, rules) = configured(&options.config)?;
-    if !topology.volumes.contains_key(&options.volume) {
-        return Err(RunError::Told(format!(
-            "volume {} is not in the configuration: add it under [volume]",
-            options.volume
-        )));
-    }
-    let config: ServeConfig = config::read(&options.config)?;
-    let (plan, warmups) = if options.offline { (None, Vec::new()) } else { asked(&options).await? };
-    let resident = ReadyWarmups(warmups);
-    let files = files(&options).map_err(RunError::Told)?;
-    let free: BTreeMap<&SiteId, u32> = options.free.iter().map(|f| (&f.site, f.accelerators)).collect();
-    let advice = advise(
-        &Problem {
-            forecasts: &[],
-            warmups: &[],
-            topology: &topology,
-            rules: &rules,
-            resident: &resident,
-            running: &[],
-            demand: &[],
-            brakes: &Brakes::default(),
-            previous: plan.as_ref(),
-            now: Timestamp::now(),
-            seed: 0,
-            config: &config.planner,
-        },
-        &AdviceRequest {
-            volume: &options.volume,
-            files: &files,
-            candidates: &options.site,
-            free_accelerators: &|site| free.get(site).copied(),
-        },
-    );
+    let advice = match (options.bytes, &options.config) {
+        (Some(bytes), Some(path)) => of_totals(&options, bytes, path)?,
+        _ => {
+            let paths = if options.paths.is_empty() { vec![FilePath::root()] } else { options.paths.clone() };
+            let wanted = AdviceWanted {
+                volume: Some(options.volume.clone()),
+                paths,
+                sites: options.site.clone(),
+                free_accelerators: options.free.iter().map(|f| (f.site.clone(), f.accelerators)).collect(),
+                workload: None,
+            };
+            options.control.client()?.advise(&wanted).await?
+        }
+    };
     if options.json {
         println!("{}", serde_json::to_string_pretty(&advice).map_err(std::io::Error::other)?);
     } else {
@@ -130,44 +92,75 @@ pub async fn run(options: Options) -> Result<(), RunError> {
     Ok(())
 }
 
-async fn asked(options: &Options) -> Result<(Option<Plan>, Vec<Warmup>), RunError> {
-    let control = options.control.client()?;
-    Ok((Some(control.plan(None).await?), control.list("/v1/warmups?limit=1000").await?))
+/// What the configuration alone says of a data set that is nowhere yet.
+fn of_totals(options: &Options, bytes: u64, path: &std::path::Path) -> Result<Advice, RunError> {
+    let (topology, rules) = configured(path)?;
+    if !topology.volumes.contains_key(&options.volume) {
+        let why = format!("volume {} is not in the configuration: add it under [volume]", options.volume);
+        return Err(RunError::Told(why));
+    }
+    let config: ServeConfig = config::read(path)?;
+    let folder = options.paths.first().cloned().unwrap_or_default();
+    let files = files(&folder, bytes, options.files).map_err(RunError::Told)?;
+    let free: BTreeMap<&SiteId, u32> = options.free.iter().map(|f| (&f.site, f.accelerators)).collect();
+    let problem = Problem {
+        forecasts: &[],
+        warmups: &[],
+        topology: &topology,
+        rules: &rules,
+        resident: &NothingResident,
+        running: &[],
+        demand: &[],
+        brakes: &Brakes::default(),
+        previous: None,
+        now: Timestamp::now(),
+        seed: 0,
+        config: &config.planner,
+    };
+    let request = AdviceRequest {
+        volume: &options.volume,
+        files: &files,
+        candidates: &options.site,
+        free_accelerators: &|site| free.get(site).copied(),
+    };
+    let sites = advise(&problem, &request).into_iter().map(shown).collect();
+    Ok(Advice { files: options.files, bytes, complete: true, sites })
 }
 
 /// The data set as so many files of one size.
-fn files(options: &Options) -> Result<Vec<WarmupFile>, String> {
-    let count = options.files.clamp(1, MOST_FILES);
+fn files(folder: &FilePath, bytes: u64, files: u64) -> Result<Vec<WarmupFile>, String> {
+    let count = files.clamp(1, MOST_FILES);
     let one = |n: u64| {
-        let bytes = options.bytes / count + u64::from(n < options.bytes % count);
-        let path = options.path.join(n.to_string().as_bytes()).map_err(|e| e.to_string())?;
-        Ok(WarmupFile { path, bytes })
+        let path = folder.join(n.to_string().as_bytes()).map_err(|e| e.to_string())?;
+        Ok(WarmupFile { path, bytes: bytes / count + u64::from(n < bytes % count) })
     };
     (0..count).map(one).collect()
 }
 
-fn table(advice: &[Advice]) -> String {
-    let mut text = format!(
-        "{:<16} {:>10} {:>10} {:>10} {:>9} {:>10} {:>10}  why\n",
-        "site", "ready p50", "ready p90", "GB to move", "money", "stall now", "when ready"
+fn table(advice: &Advice) -> String {
+    let mut text = format!("{} files, {:.2} GB", advice.files, advice.bytes as f64 / 1e9);
+    text += if advice.complete { "\n" } else { "; some folders are not known yet, there may be more\n" };
+    text += &format!(
+        "{:<16} {:>10} {:>10} {:>10} {:>9} {:>10}  why\n",
+        "site", "ready p50", "ready p90", "GB to move", "money", "stall now"
     );
-    for a in advice {
-        if !a.possible {
-            text += &format!("{:<16} {:>64}  {}\n", a.site, "impossible", a.reason);
-            continue;
-        }
-        let free = a.free_accelerators.map_or(String::new(), |n| format!("; {n} accelerators free"));
-        text += &format!(
-            "{:<16} {:>8.0} s {:>8.0} s {:>10.2} {:>9.2} {:>8.0} s {:>8.0} s  {}{free}\n",
-            a.site,
-            a.ready_p50_s,
-            a.ready_p90_s,
-            a.missing_bytes as f64 / 1e9,
-            a.cost,
-            a.stall_now_s,
-            a.stall_when_ready_s,
-            a.reason
-        );
-    }
+    advice.sites.iter().for_each(|a| text += &line(a));
     text
+}
+
+fn line(a: &SiteAdvice) -> String {
+    if !a.possible {
+        return format!("{:<16} {:>53}  {}\n", a.site, "impossible", a.reason);
+    }
+    let free = a.free_accelerators.map_or(String::new(), |n| format!("; {n} accelerators free"));
+    format!(
+        "{:<16} {:>8.0} s {:>8.0} s {:>10.2} {:>9.2} {:>8.0} s  {}{free}\n",
+        a.site,
+        a.ready_p50_s,
+        a.ready_p90_s,
+        a.missing_bytes as f64 / 1e9,
+        a.cost,
+        a.stall_now_s,
+        a.reason
+    )
 }

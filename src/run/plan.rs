@@ -45,7 +45,8 @@ enum What {
         /// The later one; the plan that holds if only the earlier one is given.
         after: Option<String>,
     },
-    /// Ask for what the plan proposes and a mode holds back: it becomes warm-ups.
+    /// Ask for what the plan proposes and a mode holds back: it becomes warm-ups, of whole folders where several files
+    /// of one were proposed.
     Approve {
         /// Only this file, or what is below this folder.
         #[arg(value_parser = |text: &str| FilePath::parse(text))]
@@ -143,12 +144,8 @@ fn requests(plan: &Plan, path: Option<&FilePath>, site: Option<&SiteId>) -> Vec<
         }
     }
     let request = |((volume, site), paths): ((&VolumeId, &SiteId), Vec<FilePath>)| WarmupRequest {
-        volume: volume.clone(),
-        paths,
-        site: site.clone(),
-        need_by: None,
-        pin_until: None,
         label: format!("approved of plan {}", plan.id),
+        ..WarmupRequest::new(volume.clone(), paths, site.clone())
     };
     by.into_iter().map(request).collect()
 }

@@ -10,19 +10,20 @@ mod optimum;
 mod ring;
 mod scale;
 mod table;
-mod tune;
 
 use table::Table;
 
+/// A part of the bench by its name.
+type Part = (&'static str, fn(&mut Table));
+
 fn main() -> std::io::Result<()> {
-    let parts: [(&str, fn(&mut Table)); 7] = [
+    let parts: [Part; 6] = [
         ("optimum", optimum::rows),
         ("certified", scale::certified),
         ("rows", scale::rows_to_plan),
         ("day", day::rows),
         ("harm", ring::never_worse_than_off),
         ("round", ring::round),
-        ("tune", tune::tune),
     ];
     // Cargo adds `--bench` of its own.
     let asked: Vec<String> = std::env::args().skip(1).filter(|a| !a.starts_with("--")).collect();

@@ -17,7 +17,7 @@ const INSTANCES: u64 = 40;
 const STEPS: u32 = 400;
 
 /// 8 to 20 sites, up to 5,000 extents, loads of 0.7 to 3.
-pub fn draw_one(seed: u64) -> Drawn {
+fn draw_one(seed: u64) -> Drawn {
     let mut rng = ChaCha8Rng::seed_from_u64(seed ^ 0xF0E7);
     let (sites, extents) = (rng.random_range(8..=20), rng.random_range(1_000..=5_000));
     draw(seed, sites, 24, extents, rng.random_range(0.7..3.0))

@@ -43,7 +43,7 @@ pub fn never_worse_than_off(table: &mut Table) {
 fn pair(seed: u64) -> Option<(Report, Report, u64)> {
     let (world, config) = (World::draw(seed).ok()?, Config::default());
     let off = simulate(&world, Caching::OnDemand, &config, seed).ok()?;
-    let mut seer = Seer::new(if seed % 2 == 0 { Foresight::Adversarial } else { Foresight::Random }, seed);
+    let mut seer = Seer::new(if seed.is_multiple_of(2) { Foresight::Adversarial } else { Foresight::Random }, seed);
     let on = simulate(&world, Caching::Prefetch(&mut seer), &config, seed).ok()?;
     Some((off, on, world.waste_limit_bytes()))
 }

@@ -11,7 +11,7 @@ use crate::draw::{CHUNK_BYTES, draw, house};
 use crate::table::{Table, percent};
 
 /// Steps down the dual at 500,000 extents.
-const STEPS_LARGE: u32 = 40;
+const STEPS_LARGE: u32 = 100;
 /// Steps from rows to a plan, beyond those of the sample.
 const STEPS_FAST: u32 = 6;
 /// Chunks in a file.

@@ -82,7 +82,7 @@ impl Instance {
         let mut memory = Memory::new(self.demands.len());
         let (mut bound, mut mean) = self.evaluate(&center, memory.step(1.0));
         let mut trial = center.clone();
-        let (mut length, mut in_vain, mut fill_after) = (knob("FT_LEN", 1.0), 0, FIRST_FILL);
+        let (mut length, mut in_vain, mut fill_after) = (1.0, 0, FIRST_FILL);
         for step in 1..steps {
             if bound - best.worth <= 1e-6 * bound.abs() {
                 break;
@@ -90,22 +90,27 @@ impl Instance {
             trial.raw.clone_from(&center.raw);
             step_down(&mut trial, &mean, &capacity, length * (bound - best.worth));
             trial.settle();
-            let (value, used) = self.evaluate(&trial, memory.step(knob("FT_ALPHA", MEAN_WEIGHT)));
+            let (value, used) = self.evaluate(&trial, memory.step(MEAN_WEIGHT));
             blend(&mut mean, &used);
             if value < bound {
                 (bound, in_vain) = (value, 0);
                 std::mem::swap(&mut center, &mut trial);
-                length = (length * knob("FT_LONGER", LONGER)).min(knob("FT_LONGEST", LONGEST));
+                length = (length * LONGER).min(LONGEST);
             } else {
                 in_vain += 1;
-                if in_vain == knob("FT_PAT", f64::from(PATIENCE_STEPS)) as u32 {
-                    (length, in_vain) = (length * knob("FT_SHORT", SHORTER), 0);
+                if in_vain == PATIENCE_STEPS {
+                    (length, in_vain) = (length * SHORTER, 0);
                 }
             }
             if step + 1 == fill_after || step + 1 == steps {
                 fill_after *= 2;
                 let order = self.order(&center);
-                for tried in [self.fill_shared(&order, &center, &memory), self.fill_priced(&order, &center)] {
+                let (shared, priced) = two(
+                    || self.fill_shared(&order, &center, &memory),
+                    || self.fill_priced(&order, &center),
+                    self.demands.len() >= MANY_DEMANDS,
+                );
+                for tried in [shared, priced] {
                     if tried.worth > best.worth {
                         best = tried;
                     }
@@ -120,19 +125,13 @@ impl Instance {
         // Always the same halves, so that sums do not depend on the machine.
         let half = if self.demands.len() < MANY_DEMANDS { self.demands.len() } else { self.demands.len() / 2 };
         let (near, far) = chosen.split_at_mut(half);
-        let ((earned, mut used), other) = std::thread::scope(|scope| {
-            let other = (!far.is_empty()).then(|| scope.spawn(|| self.choose_all(&self.demands[half..], prices, far)));
-            (self.choose_all(&self.demands[..half], prices, near), other.map(|o| o.join()))
-        });
-        let mut value = earned;
-        match other {
-            Some(Ok((earned, more))) => {
-                value += earned;
-                used.iter_mut().zip(more).for_each(|(a, b)| a.iter_mut().zip(b).for_each(|(a, b)| *a += b));
-            }
-            Some(Err(panic)) => std::panic::resume_unwind(panic),
-            None => {}
-        }
+        let ((mut value, mut used), (more, also_used)) = two(
+            || self.choose_all(&self.demands[..half], prices, near),
+            || self.choose_all(&self.demands[half..], prices, far),
+            half < self.demands.len(),
+        );
+        value += more;
+        used.iter_mut().zip(also_used).for_each(|(a, b)| a.iter_mut().zip(b).for_each(|(a, b)| *a += b));
         for (raw, capacity) in prices.raw.iter().zip(self.ledger.resources()) {
             let costs = raw.iter().zip(capacity).filter(|(p, _)| **p > 0.0);
             value += costs.map(|(p, c)| p * (*c).max(0) as f64).sum::<f64>();
@@ -177,10 +176,25 @@ impl Instance {
     }
 }
 
+/// Does both, the second on a thread of its own if it is worth one.
+fn two<A, B: Send>(first: impl FnOnce() -> A, second: impl FnOnce() -> B + Send, apart: bool) -> (A, B) {
+    if !apart {
+        return (first(), second());
+    }
+    std::thread::scope(|scope| {
+        let second = scope.spawn(second);
+        let first = first();
+        match second.join() {
+            Ok(second) => (first, second),
+            Err(panic) => std::panic::resume_unwind(panic),
+        }
+    })
+}
+
 /// The slope of the bound along a resource, as part of its capacity; none where there is no limit or nothing left.
 fn slope(capacity: i64, used: f64) -> f64 {
     let limited = 0 < capacity && capacity < UNLIMITED_BYTES / 2;
-    if limited { (1.0 - used / capacity as f64).max(-knob("FT_STEEP", STEEPEST)) } else { 0.0 }
+    if limited { (1.0 - used / capacity as f64).max(-STEEPEST) } else { 0.0 }
 }
 
 /// One step; `ahead` is how much lower the bound is hoped to be.
@@ -189,8 +203,7 @@ fn step_down(prices: &mut Prices, used: &Used, capacity: &[&[i64]; 4], ahead: f6
     for ((prices, used), capacity) in prices.raw.iter().zip(used).zip(capacity) {
         for ((price, used), capacity) in prices.iter().zip(used).zip(*capacity) {
             let s = slope(*capacity, *used);
-            let w = (*capacity as f64).max(1.0).powf(1.0 - knob("FT_E", 0.0));
-            norm += if s < 0.0 || *price > 0.0 { s * s * w } else { 0.0 };
+            norm += if s < 0.0 || *price > 0.0 { s * s * (*capacity).max(0) as f64 } else { 0.0 };
         }
     }
     if norm <= 0.0 {
@@ -199,23 +212,13 @@ fn step_down(prices: &mut Prices, used: &Used, capacity: &[&[i64]; 4], ahead: f6
     let length = ahead / norm;
     for ((prices, used), capacity) in prices.raw.iter_mut().zip(used).zip(capacity) {
         for ((price, used), capacity) in prices.iter_mut().zip(used).zip(*capacity) {
-            let s = slope(*capacity, *used);
-            if s != 0.0 {
-                let w = (*capacity as f64).max(1.0).powf(-knob("FT_E", 0.0));
-                *price = (*price - length * s * w).max(0.0);
-            }
+            *price = (*price - length * slope(*capacity, *used)).max(0.0);
         }
     }
 }
 
-pub(crate) fn knob(name: &str, or: f64) -> f64 {
-    static KNOBS: std::sync::OnceLock<std::collections::HashMap<String, f64>> = std::sync::OnceLock::new();
-    let all = KNOBS.get_or_init(|| std::env::vars().filter_map(|(k, v)| Some((k, v.parse().ok()?))).collect());
-    all.get(name).copied().unwrap_or(or)
-}
-
 fn blend(mean: &mut Used, new: &Used) {
     for (mean, new) in mean.iter_mut().zip(new) {
-        mean.iter_mut().zip(new).for_each(|(m, n)| *m += knob("FT_ALPHA", MEAN_WEIGHT) * (n - *m));
+        mean.iter_mut().zip(new).for_each(|(m, n)| *m += MEAN_WEIGHT * (n - *m));
     }
 }

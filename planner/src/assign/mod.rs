@@ -21,7 +21,6 @@ mod scarce;
 
 use crate::ledger::{Lane, Ledger};
 
-pub(crate) use dual::knob;
 pub use group::{ChunkRow, group};
 
 /// Bytes that are wanted at a site by the end of a slot.

@@ -211,7 +211,7 @@ impl Round<'_> {
             config: self.config,
         };
         let plan = solve(&problem);
-        let pure = round % ROUNDS_PER_PURITY != 0 || plan == solve(&problem);
+        let pure = !round.is_multiple_of(ROUNDS_PER_PURITY) || plan == solve(&problem);
         (plan, (!pure).then(|| format!("two plans of one problem at {} us differ", self.now)))
     }
 }

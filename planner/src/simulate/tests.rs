@@ -19,7 +19,7 @@ fn h_never_worse_than_off() {
     for seed in 0..SEEDS {
         let world = World::draw(seed).unwrap();
         let off = run(&world, None, seed);
-        let foresight = if seed % 2 == 0 { Foresight::Adversarial } else { Foresight::Random };
+        let foresight = if seed.is_multiple_of(2) { Foresight::Adversarial } else { Foresight::Random };
         let on = run(&world, Some(foresight), seed);
         assert!(on.broken.is_empty() && off.broken.is_empty(), "seed {seed}: {:?}{:?}", on.broken, off.broken);
         assert_eq!(on.finished, off.finished, "seed {seed}");

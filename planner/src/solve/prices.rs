@@ -12,12 +12,14 @@ use crate::assign::{Assignment, Demand, Instance, Late};
 use crate::gather::Want;
 use crate::ledger::Booking;
 
-/// Most steps down the dual: beyond it a better bound shows in the second digit after the point.
-const MAX_STEPS: u32 = 60;
-/// Steps times wants of a site: about five milliseconds, a tenth of the control plane's round.
-const STEPS_TIMES_WANTS: usize = 250_000;
+/// Most steps down the dual.
+const MAX_STEPS: u32 = 200;
+/// Steps times wants of a site: a few milliseconds, a tenth of the control plane's round.
+const STEPS_TIMES_WANTS: usize = 40_000;
 /// Wants of a site that lack less than this part of what they are worth do not compete.
 const SATED: f64 = 1e-3;
+/// What prices place otherwise must be worth this much more: for less, moves that agents know already are not changed.
+const LEAST_GAIN: f64 = 0.005;
 /// Fewer steps find no prices: then greedy alone decides.
 const MIN_STEPS: u32 = 8;
 
@@ -110,7 +112,7 @@ impl Table<'_, '_> {
             }
         }
         let ours: f64 = wants.iter().map(|n| self.worth_of(*n)).sum();
-        if ours > worth {
+        if ours > worth * (1.0 + LEAST_GAIN) {
             // What is worth nothing by any deadline took no part.
             for (number, decision) in wants.iter().zip(before) {
                 if self.decided[*number].is_none() {
@@ -151,8 +153,7 @@ impl Contest {
     /// Prices, and what they serve.
     fn settle(self) -> Option<Settled> {
         let count = self.instance.demands().len();
-        let steps =
-            MAX_STEPS.min((crate::assign::knob("FT_STW", STEPS_TIMES_WANTS as f64) as usize / count.max(1)) as u32);
+        let steps = MAX_STEPS.min((STEPS_TIMES_WANTS / count.max(1)) as u32);
         if steps < MIN_STEPS {
             return None;
         }

@@ -21,6 +21,7 @@ use foretide_flow::{Forecast, Listing, Mode, OutcomeBatch, Ruleset, Timestamp, T
 use tokio::sync::{mpsc, watch};
 
 use self::advise::Planner;
+pub use self::advise::shown;
 use self::courier::HttpCourier;
 use self::lake::Lake;
 use self::ring::{NEWS_WAITING, News, Ring};

@@ -18,7 +18,7 @@ use foretide_flow::{
     Topology, Warmup, WarmupId, WarmupState,
 };
 use foretide_model::Model;
-use foretide_planner::{Feedback, Problem, RunningMove, WarmupDemand, WarmupFile, solve};
+use foretide_planner::{Feedback, Problem, RunningMove, Solution, WarmupDemand, WarmupFile, solve_in_full};
 use tokio::sync::mpsc;
 
 use super::residency::Resident;
@@ -169,7 +169,7 @@ impl Ring {
         let topology = self.feedback.measured(&self.topology, now);
         let forecasts: Vec<Forecast> = self.forecasts.values().cloned().collect();
         let gathered = began.elapsed();
-        let plan = solve(&Problem {
+        let Solution { plan, proposed, proof } = solve_in_full(&Problem {
             forecasts: &forecasts,
             warmups: &warmups,
             topology: &topology,
@@ -195,6 +195,8 @@ impl Ring {
         tracing::debug!(
             moves,
             running = running.len(),
+            proposed = proposed.len(),
+            gap = proof.gap(),
             model = ?asked,
             gather = ?(gathered - asked),
             solve = ?(solved - gathered),
