@@ -38,7 +38,7 @@ use candidates::{Candidate, Candidates};
 use followed::{Followed, Verdict};
 use gate::{Features, Gate, log_odds, probability, slot};
 use log::{Log, NONE, Place};
-use objects::{Id, Objects};
+use objects::{Id, Object, Objects};
 use spatial::Spatial;
 
 /// What a forecaster of blocks may use and do.
@@ -94,6 +94,28 @@ pub struct Proposal {
     pub probability: f32,
     /// Whether they are here already, fetched and not used so far: they should stay.
     pub here: bool,
+}
+
+/// The request that prompts proposals, as the gate sees it.
+struct Prompt {
+    by: Id,
+    now: Place,
+    /// How its proposals did, as a code.
+    record: u32,
+    /// How often it was asked for and whether it was here, as a code.
+    state: u32,
+}
+
+impl Prompt {
+    fn new(by: Id, object: &Object, now: Place, hit: bool) -> Self {
+        let state = u32::from(hit) << 5 | log2(u32::from(object.seen));
+        Self { by, now, record: object.proposing.code(), state }
+    }
+}
+
+/// Bits that a number takes.
+fn log2(n: u32) -> u32 {
+    u32::BITS - n.leading_zeros()
 }
 
 /// The forecaster.
@@ -334,10 +356,11 @@ impl BlockForecaster {
 
     fn decide(&mut self, by: Id, now: Place, hit: bool, proposals: &mut Vec<Proposal>) {
         let of = self.objects.get(by).block;
+        let prompt = Prompt::new(by, self.objects.get(by), now, hit);
         let threshold = log_odds(self.budget.threshold());
         let candidates = std::mem::take(&mut self.candidates);
         for candidate in candidates.all().iter().filter(|c| c.block != of) {
-            if let Some(proposal) = self.weigh(candidate, by, now, hit, threshold) {
+            if let Some(proposal) = self.weigh(candidate, &prompt, threshold) {
                 proposals.push(proposal);
             }
         }
@@ -345,7 +368,7 @@ impl BlockForecaster {
     }
 
     /// What to do about one candidate; `threshold` is the least log odds that pass.
-    fn weigh(&mut self, candidate: &Candidate, by: Id, now: Place, hit: bool, threshold: f32) -> Option<Proposal> {
+    fn weigh(&mut self, candidate: &Candidate, prompt: &Prompt, threshold: f32) -> Option<Proposal> {
         let known = (candidate.id != NONE).then(|| self.objects.get(candidate.id));
         if let Some(object) = known.filter(|o| o.here || o.asked_at != NONE) {
             let unused = object.asked_at != NONE;
@@ -356,7 +379,8 @@ impl BlockForecaster {
                 here: true,
             });
         }
-        let features = self.features(candidate, by, now, hit);
+        let now = prompt.now;
+        let features = self.features(candidate, prompt);
         let odds = self.gate.log_odds(&features);
         let accepted = odds >= threshold;
         // Half of the refused, by a fixed draw on when and what.
@@ -373,7 +397,7 @@ impl BlockForecaster {
             self.followed.drop(pending);
         }
         let blocks = self.objects.get(id).blocks.max(candidate.blocks);
-        let verdict = Verdict::open(id, self.objects.mark(by), features, probability(odds), accepted);
+        let verdict = Verdict::open(id, self.objects.mark(prompt.by), features, probability(odds), accepted);
         let number = self.followed.follow(verdict, now);
         let object = self.objects.get_mut(id);
         object.followed = number;
@@ -392,15 +416,13 @@ impl BlockForecaster {
     }
 
     /// What the gate goes by, each as a slot of its table.
-    fn features(&self, candidate: &Candidate, by: Id, now: Place, hit: bool) -> Features {
-        let log2 = |n: u32| 32 - n.leading_zeros();
-        let proposer = self.objects.get(by);
+    fn features(&self, candidate: &Candidate, prompt: &Prompt) -> Features {
         let (age, seen, record) = if candidate.id == NONE {
             (32, 0, 0)
         } else {
             let object = self.objects.get(candidate.id);
             let last = self.objects.last(candidate.id);
-            let age = if last == NONE { 32 } else { log2(now.saturating_sub(last)) };
+            let age = if last == NONE { 32 } else { log2(prompt.now.saturating_sub(last)) };
             (age, log2(u32::from(object.seen)), object.proposed.code())
         };
         let sources = candidate.sources();
@@ -413,11 +435,11 @@ impl BlockForecaster {
             u32::from(candidate.row_share) << 5 | log2(u32::from(candidate.row_count)),
             age << 5 | seen,
             record << 3 | sources,
-            proposer.proposing.code() << 3 | sources,
-            by.wrapping_mul(0x9E37_79B1) ^ name,
+            prompt.record << 3 | sources,
+            prompt.by.wrapping_mul(0x9E37_79B1) ^ name,
             name,
-            by,
-            (u32::from(hit) << 8 | log2(u32::from(proposer.seen)) << 3) | sources,
+            prompt.by,
+            prompt.state << 3 | sources,
             ((u32::from(candidate.row_share) << 4 | alike) << 5) | (distance / 2),
         ];
         let mut out = Features::default();
