@@ -325,7 +325,7 @@ impl BlockForecaster {
     }
 
     fn remember(&mut self, id: Id, before: Place, now: Place, request: &BlockRequest) {
-        let blocks = (request.offset + request.length.max(1)).div_ceil(self.settings.block_bytes)
+        let blocks = request.offset.saturating_add(request.length.max(1)).div_ceil(self.settings.block_bytes)
             - request.offset / self.settings.block_bytes;
         let object = self.objects.get_mut(id);
         object.seen = object.seen.saturating_add(1);
