@@ -5,7 +5,8 @@ TARGET := $(or $(CARGO_TARGET_DIR),target)
 # Namespaces, eBPF and passthrough need root; without it the demo runs what it can and says what root adds.
 AS_ROOT := $(shell if [ "$$(id -u)" -ne 0 ] && sudo -n true 2>/dev/null; then echo sudo -n; fi)
 
-.PHONY: demo build test test-kernels pictures lint bench bench-planner bench-collector bench-api clean-demo
+.PHONY: demo build test test-kernels pictures lint bench bench-planner bench-collector bench-model bench-mover bench-mount
+.PHONY: bench-catalog bench-api clean-demo
 
 demo:
 	scripts/install demo
@@ -31,6 +32,13 @@ pictures:
 bench-api:
 	$(CARGO) bench -p foretide-api
 
+# BENCH="--only small" runs a part.
+bench-mount:
+	$(CARGO) bench -p foretide-mount --bench mount -- $(BENCH)
+
+bench-catalog:
+	$(CARGO) bench -p foretide-catalog --bench catalog
+
 test-kernels:
 	scripts/test-kernels
 
@@ -38,11 +46,21 @@ bench-collector:
 	$(CARGO) build --release --bin training-job
 	$(CARGO) bench -p foretide-collector --bench collector
 
+# Wants the recorded traces at ../shared/traces or where FORETIDE_TRACES says.
+bench-model:
+	$(CARGO) bench -p foretide-model --bench model
+
 lint:
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --release --workspace --all-targets -- -D warnings
 	ebpf/check-object
 	dashboards/check-build
+
+# Two network namespaces joined by an emulated link: needs root. BENCH="--only delta --rounds 1" runs a part.
+bench-mover:
+	scripts/install bench
+	$(CARGO) bench -p foretide-transfer --bench mover --no-run
+	$(AS_ROOT) $$(ls -t $(TARGET)/release/deps/mover-* | grep -v '\.d$$' | head -1) $(BENCH)
 
 # The planner's reference, HiGHS, is a Python wheel: its crate would compile for minutes.
 bench-planner: $(TARGET)/planner-lp/ready

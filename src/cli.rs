@@ -6,8 +6,8 @@ use tracing_subscriber::EnvFilter;
 
 use crate::client::{ClientError, ControlClient};
 use crate::run::{
-    RunError, advise, agent, cache, demo, doctor, link, mount, plan, policy, serve, simulate, slurm, status, trace,
-    warm,
+    RunError, advise, agent, cache, copy, demo, doctor, evaluate, link, mount, plan, policy, serve, simulate, slurm, status,
+    trace, warm,
 };
 
 /// Moves data toward GPUs ahead of the reads.
@@ -33,6 +33,8 @@ enum Command {
     Demo(demo::Options),
     /// Record what reads what, and look at recordings.
     Trace(trace::Options),
+    /// Say what Foretide would have done with a trace that was recorded anywhere.
+    Evaluate(evaluate::Options),
     /// Ask for data to be at a site by a time.
     Warm(warm::Options),
     /// Show sites, caches, warm-ups and runs.
@@ -47,6 +49,8 @@ enum Command {
     Simulate(simulate::Options),
     /// Look into or empty this node's cache.
     Cache(cache::Options),
+    /// Bring a tree here once: only what differs crosses.
+    Copy(copy::Options),
     /// Stand between slurmctld and the control plane, on the host of slurmctld.
     Slurm(slurm::Options),
     /// Say what this machine can do and what is missing.
@@ -121,6 +125,7 @@ pub fn dispatch(cli: Cli) -> Result<(), RunError> {
             Command::Mount(options) => mount::run(options).await,
             Command::Demo(options) => Ok(demo::run(options).await?),
             Command::Trace(options) => trace::run(options).await,
+            Command::Evaluate(options) => evaluate::run(&options),
             Command::Warm(options) => warm::run(options).await,
             Command::Status(options) => status::run(options).await,
             Command::Plan(options) => plan::run(options).await,
@@ -128,6 +133,7 @@ pub fn dispatch(cli: Cli) -> Result<(), RunError> {
             Command::Advise(options) => advise::run(options).await,
             Command::Simulate(options) => simulate::run(options).await,
             Command::Cache(options) => cache::run(options).await,
+            Command::Copy(options) => copy::run(options).await,
             Command::Slurm(options) => slurm::run(options).await,
             Command::Doctor(options) => doctor::run(&options),
             Command::Link(options) => Ok(link::run(options).await?),

@@ -214,10 +214,32 @@ pub struct SourceConfig {
     #[serde(default)]
     pub advertise: Option<String>,
     /// Folders by volume name.
+    #[serde(default)]
     pub volumes: BTreeMap<VolumeId, PathBuf>,
+    /// Prefixes of object stores by volume name.
+    #[serde(default)]
+    pub buckets: BTreeMap<VolumeId, BucketConfig>,
     /// The server's own.
     #[serde(default)]
     pub server: foretide_transfer::ServerConfig,
+}
+
+impl SourceConfig {
+    /// The names of all volumes served.
+    pub fn names(&self) -> impl Iterator<Item = &VolumeId> {
+        self.volumes.keys().chain(self.buckets.keys())
+    }
+}
+
+/// A prefix of an object store.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BucketConfig {
+    /// `s3://bucket/prefix`, `gs://bucket/prefix` or `az://container/prefix`.
+    pub address: String,
+    /// As the provider's environment variables, such as `aws_endpoint`; secrets are better left in the environment.
+    #[serde(default)]
+    pub options: BTreeMap<String, String>,
 }
 
 /// The chunk store and the mount in front of it.
@@ -232,6 +254,9 @@ pub struct CacheConfig {
     /// Where the namespace is mounted; nowhere if absent.
     #[serde(default)]
     pub mount: Option<PathBuf>,
+    /// The mount's own.
+    #[serde(default)]
+    pub mounting: foretide_mount::Config,
     /// The mover's own.
     #[serde(default)]
     pub mover: foretide_transfer::MoverConfig,

@@ -20,7 +20,7 @@ use foretide_api::{
     Accepted, AccessSink, Advice, Adviser, Api, Config, Courier, Directory, Listener, PlanChanges, Ports, Question,
     Rejected, Scope, Told, mint, tell,
 };
-use foretide_catalog::{Catalog, CatalogError};
+use foretide_catalog::{Catalog, CatalogError, ResidentFile};
 use foretide_flow::{
     BitsPerSecond, CacheSpec, FilePath, Forecast, Link, Listing, Mode, NodeId, OutcomeBatch, Plan, Ruleset, Site,
     SiteId, Timestamp, Topology, Volume, VolumeId, Warmup, WarmupId, WarmupRequest, WarmupState,
@@ -80,7 +80,7 @@ impl AccessSink for Quiet {
 #[async_trait]
 impl Listener for Quiet {
     async fn listings(&self, _: Vec<Listing>) {}
-    async fn outcomes(&self, _: OutcomeBatch) {}
+    async fn outcomes(&self, _: OutcomeBatch, _: Vec<ResidentFile>) {}
     async fn announced(&self, _: Forecast) {}
 }
 

@@ -93,7 +93,11 @@ fn pages(coverage: &Coverage) -> BTreeMap<String, BTreeSet<u64>> {
 
 /// This program again, as something else.
 fn again(entry: &str, way: &str, dir: &Path) -> Child {
-    Command::new(std::env::current_exe().unwrap())
+    again_through(Command::new(std::env::current_exe().unwrap()), entry, way, dir)
+}
+
+fn again_through(mut command: Command, entry: &str, way: &str, dir: &Path) -> Child {
+    command
         .args(["--exact", entry, "--nocapture", "--test-threads", "1"])
         .env("FORETIDE_TEST_WAY", way)
         .env("FORETIDE_TEST_DIR", dir)
@@ -142,7 +146,7 @@ fn the_reader() {
     }
 }
 
-/// An agent in a process of its own, that can be killed. Not a test when run by itself.
+/// An agent in a process of its own; says at its end how many bytes it saw read. Not a test when run by itself.
 #[test]
 fn the_agent() {
     let Some(dir) = std::env::var_os("FORETIDE_TEST_DIR") else { return };
@@ -150,6 +154,8 @@ fn the_agent() {
     let observing = start(config(dir.parent().unwrap()), dir);
     println!("{}", if observing.is_some() { "\nup" } else { "\nrefused" });
     let _ = std::io::stdin().read_line(&mut String::new());
+    let batches = observing.map_or(Vec::new(), |(collector, _)| stop_and_take(collector));
+    println!("saw {}", batches.iter().flat_map(|b| &b.accesses).map(|a| a.length).sum::<u64>());
 }
 
 /// Compares, and tells the first file that differs.
@@ -391,6 +397,28 @@ fn promise_j_calls_that_find_the_ring_full_are_counted_exactly() {
     assert!(lost > reader::SCATTERED / 2 && told > 0, "{told} told, {lost} lost");
     // The one open is in the first filling, which was told or lost as a whole.
     assert!((reader::SCATTERED..=reader::SCATTERED + 1).contains(&(told + lost)), "{told} told, {lost} lost");
+}
+
+/// Root is not needed: nothing beside what the documentation names.
+#[test]
+fn three_capabilities_are_enough_to_observe() {
+    let _alone = alone();
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data");
+    reader::make_files(&data);
+    let Some((whole, _)) = start(config(dir.path()), &data) else { return };
+    drop(whole);
+    if Command::new("setpriv").arg("--version").output().is_err() {
+        return println!("SKIPPED: setpriv is not installed");
+    }
+    let mut setpriv = Command::new("setpriv");
+    setpriv.arg("--bounding-set=-all,+bpf,+perfmon,+dac_read_search").arg(std::env::current_exe().unwrap());
+    let mut agent = again_through(setpriv, "the_agent", "", &data);
+    wait_for_line(&mut agent, "up");
+    read_by("scattered", &data);
+    drop(agent.stdin.take());
+    wait_for_line(&mut agent, &format!("saw {}", reader::SCATTERED * reader::SCATTERED_BYTES));
+    assert!(agent.wait().unwrap().success());
 }
 
 /// An agent that hangs or dies costs its node nothing but the observation.

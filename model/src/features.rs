@@ -80,6 +80,73 @@ pub fn files_of_lake(lake: &[PathBuf]) -> Result<Vec<FileRow>, ModelError> {
     rows(LazyFrame::scan_parquet_files(paths.into(), ScanArgsParquet::default()).map_err(failed)?)
 }
 
+/// One access, as the lake keeps it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct AccessRow {
+    /// When, microseconds since 1970.
+    pub at_us: i64,
+    /// The run.
+    pub run: String,
+    /// The process.
+    pub process: u32,
+    /// The volume.
+    pub volume: String,
+    /// The file in it, bytes.
+    pub path: Vec<u8>,
+    /// What was done.
+    pub op: AccessOp,
+    /// First byte.
+    pub offset: u64,
+    /// Bytes.
+    pub length: u64,
+}
+
+/// All accesses of one file of the lake, in order of time.
+///
+/// # Errors
+/// [`ModelError::Table`] if it is no access batch.
+pub fn accesses_of_lake(path: &std::path::Path) -> Result<Vec<AccessRow>, ModelError> {
+    let path = PlRefPath::try_from_path(path).map_err(failed)?;
+    let table = LazyFrame::scan_parquet(path, ScanArgsParquet::default())
+        .map_err(failed)?
+        .select([
+            col("at_us"),
+            col("run").cast(DataType::String),
+            col("process").cast(DataType::UInt32),
+            col("volume").cast(DataType::String),
+            col("path"),
+            col("op").cast(DataType::UInt32),
+            col("offset"),
+            col("length"),
+        ])
+        .sort(["at_us"], SortMultipleOptions::default().with_maintain_order(true))
+        .collect()
+        .map_err(failed)?;
+    let of = |name: &str| table.column(name).map_err(failed);
+    let (at, run, process) = (of("at_us")?.i64().map_err(failed)?, of("run")?, of("process")?.u32().map_err(failed)?);
+    let (run, volume) = (run.str().map_err(failed)?, of("volume")?.str().map_err(failed)?);
+    let (path, op) = (of("path")?.binary().map_err(failed)?, of("op")?.u32().map_err(failed)?);
+    let (offset, length) = (of("offset")?.u64().map_err(failed)?, of("length")?.u64().map_err(failed)?);
+    (0..table.height())
+        .map(|i| {
+            let number = op.get(i).unwrap_or_default();
+            let op = OPS.into_iter().find(|op| code(*op) == number);
+            Ok(AccessRow {
+                at_us: at.get(i).unwrap_or_default(),
+                run: run.get(i).unwrap_or_default().to_owned(),
+                process: process.get(i).unwrap_or_default(),
+                volume: volume.get(i).unwrap_or_default().to_owned(),
+                path: path.get(i).unwrap_or_default().to_owned(),
+                op: op.ok_or_else(|| ModelError::Table { why: format!("row {i}: no operation has code {number}") })?,
+                offset: offset.get(i).unwrap_or_default(),
+                length: length.get(i).unwrap_or_default(),
+            })
+        })
+        .collect()
+}
+
+const OPS: [AccessOp; 5] = [AccessOp::Open, AccessOp::Create, AccessOp::Read, AccessOp::Fault, AccessOp::Close];
+
 /// The codes of the lake's `op` column: part of its format.
 fn code(op: AccessOp) -> u32 {
     match op {

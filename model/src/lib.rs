@@ -6,14 +6,21 @@
 //! Inside: [`run`] follows running runs and tells their passes apart; [`history`] keeps finished ones and reckons
 //! profiles; [`features`] makes tables of whole traces; [`calendar`] says when a workload comes back; [`habit`] what it will read then; [`forecaster`] holds
 //! the experts behind one trait; [`select`] scores them in shadow and lets one speak, or none; [`train`] teaches
-//! the learned one; [`recurrence`] judges them on recorded jobs. README.md states the properties, lettered, that the tests hold them to.
+//! the learned one; [`recurrence`] judges them on recorded jobs.
+//!
+//! Beside it: [`import`] reads traces that others recorded; [`evaluate`] replays them through a simulated site, where
+//! [`blocks`] (a forecaster for streams of block numbers) and [`opened`] stand beside what is known. README.md states the properties, lettered, that the tests hold them to.
 
+pub mod blocks;
 pub mod calendar;
+pub mod evaluate;
 pub mod features;
 pub mod forecaster;
 pub mod habit;
 pub mod history;
+pub mod import;
 pub mod namespace;
+pub mod opened;
 pub mod order;
 pub mod ranges;
 pub mod recurrence;

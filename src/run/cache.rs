@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
+use foretide_chunk::Subset;
 
 use super::RunError;
 use super::agent::local::{self, CacheStatus};
@@ -18,14 +19,26 @@ pub struct Options {
     what: What,
 }
 
-#[derive(Subcommand, Debug, Clone, Copy)]
+#[derive(Subcommand, Debug, Clone)]
 enum What {
     /// How full it is.
     Status,
     /// Drop everything that is not pinned or being read.
     Empty,
-    /// Verify everything it holds; corrupt chunks are dropped and fetched again when needed.
-    Check,
+    /// Verify what it holds; corrupt chunks are dropped and fetched again.
+    Check {
+        /// Only one part of several, such as 3/7: to spread a check over days.
+        #[arg(long, value_name = "N/T", value_parser = parse_subset, default_value = "1/1")]
+        read_data_subset: Subset,
+    },
+}
+
+fn parse_subset(text: &str) -> Result<Subset, String> {
+    let parts = text.split_once('/').and_then(|(part, of)| Some((part.parse().ok()?, of.parse().ok()?)));
+    match parts {
+        Some((part, of)) if (1..=of).contains(&part) => Ok(Subset { part, of }),
+        _ => Err(format!("{text:?}: use N/T with N from 1 to T, such as 3/7")),
+    }
 }
 
 /// Runs it.
@@ -37,7 +50,7 @@ pub async fn run(options: Options) -> Result<(), RunError> {
     let asked = match options.what {
         What::Status => local::Request::Status,
         What::Empty => local::Request::Empty,
-        What::Check => local::Request::Check,
+        What::Check { read_data_subset } => local::Request::Check(read_data_subset),
     };
     let CacheStatus { resident_bytes, capacity_bytes, note } = local::ask(&config.state, asked).await?;
     println!("{:.3} of {:.3} GB{note}", resident_bytes as f64 / 1e9, capacity_bytes as f64 / 1e9);

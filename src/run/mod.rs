@@ -3,8 +3,11 @@
 pub mod advise;
 pub mod agent;
 pub mod cache;
+pub mod copy;
 pub mod demo;
 pub mod doctor;
+pub mod evaluate;
+pub mod import;
 pub mod link;
 pub mod mount;
 pub mod plan;
@@ -39,6 +42,9 @@ pub enum RunError {
     /// The collector.
     #[error(transparent)]
     Collector(#[from] foretide_collector::CollectorError),
+    /// The model, or a trace that it was to read.
+    #[error(transparent)]
+    Model(#[from] foretide_model::ModelError),
     /// The chunk store.
     #[error(transparent)]
     Store(#[from] foretide_chunk::StoreError),

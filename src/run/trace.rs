@@ -14,7 +14,7 @@ use foretide_collector::trace::Summariser;
 use foretide_collector::{Collector, Config, WatchedVolume, parquet};
 use foretide_flow::{Access, AccessBatch, NodeId, SiteId, VolumeId};
 
-use super::RunError;
+use super::{RunError, import};
 
 /// Longest wait for a batch while the command runs.
 const BATCH_WAIT: Duration = Duration::from_millis(200);
@@ -78,6 +78,8 @@ enum What {
         #[arg(long)]
         out: Option<PathBuf>,
     },
+    /// Turn traces that others recorded into a recording. The format is told by the content.
+    Import(import::Options),
     /// Print who read what and how much it waited.
     Stats {
         /// Files or folders of recordings.
@@ -104,6 +106,7 @@ pub async fn run(options: Options) -> Result<(), RunError> {
             }
             Ok(())
         }
+        What::Import(options) => import::run(&options),
         What::Stats { recordings, json } => {
             let mut summariser = Summariser::default();
             read_all(&recordings)?.iter().for_each(|batch| summariser.add(batch));

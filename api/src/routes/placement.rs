@@ -238,6 +238,7 @@ pub(crate) struct FilesQuery {
     /// In this volume.
     volume: Option<VolumeId>,
     /// This file, or below this directory; needs `volume`.
+    #[param(value_type = Option<String>, max_length = 4096)]
     below: Option<FilePath>,
     /// The name (last component) holds this text, ASCII letters in either case.
     name_part: Option<String>,
@@ -321,6 +322,7 @@ pub(crate) struct WhereQuery {
     /// Of which volume.
     volume: VolumeId,
     /// Its path.
+    #[param(value_type = String, max_length = 4096)]
     path: FilePath,
 }
 

@@ -146,6 +146,7 @@ pub(crate) async fn one(State(api): State<Api>, Path(id): Path<PlanId>) -> Resul
 pub(crate) struct ExplainQuery {
     /// A file, or a directory with all below; the whole plan if absent.
     #[serde(default)]
+    #[param(value_type = Option<String>, max_length = 4096)]
     path: FilePath,
 }
 

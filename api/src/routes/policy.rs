@@ -63,6 +63,7 @@ pub(crate) struct VerdictQuery {
     volume: VolumeId,
     /// Its path; it need not exist.
     #[serde(default)]
+    #[param(value_type = Option<String>, max_length = 4096)]
     path: FilePath,
 }
 

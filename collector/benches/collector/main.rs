@@ -20,9 +20,9 @@ use self::worker::{Cost, JOB_FILES, SEQUENTIAL_BYTES, SMALL_READS, STEADY_READS_
 
 const FULL: Condition = Condition::On(Tier::Full);
 const LIGHT: Condition = Condition::On(Tier::Light);
-const ROUNDS: usize = 15;
+const ROUNDS: usize = 9;
 /// The training job takes seconds.
-const JOB_ROUNDS: usize = 5;
+const JOB_ROUNDS: usize = 3;
 
 #[derive(Serialize)]
 struct Row {
@@ -49,7 +49,7 @@ fn main() -> ExitCode {
     }
     let dir = tempfile::Builder::new().prefix("bench").tempdir_in(target_dir()).expect("a directory under target");
     match worker::make_data(dir.path()).map_err(|e| e.to_string()).and_then(|()| bench(dir.path())) {
-        Ok(rows) => report(&rows),
+        Ok(rows) => rows.write(),
         Err(why) => {
             eprintln!("bench-collector: {why}");
             ExitCode::FAILURE
@@ -63,8 +63,8 @@ fn target_dir() -> PathBuf {
     target.canonicalize().expect("target is there")
 }
 
-fn bench(dir: &Path) -> Result<Vec<Row>, String> {
-    let mut rows = Vec::new();
+fn bench(dir: &Path) -> Result<Rows, String> {
+    let mut rows = Rows::begin();
     rows.extend(training_job(dir)?);
     let job = Work { kind: "job", processes: 2, figure: |c| c.cpu_ns };
     let wall = Work { figure: |c| c.wall_ns, ..job };
@@ -258,20 +258,36 @@ fn agent_itself(dir: &Path) -> Result<Vec<Row>, String> {
     Ok(vec![row("CPU", share, "% of a core", 3.0), row("memory", memory, "MB", 40.0), peak])
 }
 
-fn report(rows: &[Row]) -> ExitCode {
-    println!("{:64} {:>10} {:>10} {:>7}  {:24} holds", "work", "ours", "reference", "ratio", "bar");
-    for r in rows {
+/// The table, each row printed when it is measured.
+struct Rows(Vec<Row>);
+
+impl Rows {
+    fn begin() -> Self {
+        println!("{:64} {:>10} {:>10} {:>7}  {:24} holds", "work", "ours", "reference", "ratio", "bar");
+        Self(Vec::new())
+    }
+
+    fn push(&mut self, r: Row) {
         let holds = if r.holds { "yes" } else { "NO" };
         println!("{:64} {:>10.1} {:>10.1} {:>7.3}  {:24} {holds}", r.work, r.ours, r.reference, r.ratio, r.bar);
+        self.0.push(r);
     }
-    let dir = target_dir().join("bench");
-    let json = serde_json::json!({ "rows": rows });
-    let written = fs::create_dir_all(&dir).and_then(|()| fs::write(dir.join("collector.json"), format!("{json:#}")));
-    match written {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(e) => {
-            eprintln!("cannot write {}: {e}", dir.display());
-            ExitCode::FAILURE
+
+    fn extend(&mut self, more: impl IntoIterator<Item = Row>) {
+        more.into_iter().for_each(|row| self.push(row));
+    }
+
+    fn write(&self) -> ExitCode {
+        let dir = target_dir().join("bench");
+        let json = serde_json::json!({ "rows": self.0 });
+        let written =
+            fs::create_dir_all(&dir).and_then(|()| fs::write(dir.join("collector.json"), format!("{json:#}")));
+        match written {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(e) => {
+                eprintln!("cannot write {}: {e}", dir.display());
+                ExitCode::FAILURE
+            }
         }
     }
 }

@@ -142,8 +142,8 @@ impl Changes {
     fn tell(&mut self, event: Event) -> Vec<Change> {
         let Event::Named { fsid, handle, name, what, is_directory } = event else { return vec![Change::Missed] };
         let directory = self.directory(fsid, handle);
-        if is_directory {
-            // Paths below it are no longer what they were.
+        if is_directory && matches!(what, Some(What::Gone) | None) {
+            // Perhaps it moved: paths below it are no longer what they were.
             self.directories.clear();
         }
         let Some(path) = directory.map(|d| d.join(std::ffi::OsStr::from_bytes(&name))) else { return Vec::new() };

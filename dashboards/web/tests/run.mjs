@@ -110,10 +110,10 @@ try {
     const move = moves.find((m) => m.id === id);
     expect(move && said.includes(move.path) && said.includes(move.reason), `the explanation of ${id} lacks path or reason:\n${said}`);
     await expectAccessible(page, "explanation");
+    if (pictures) await page.screenshot({ path: join(pictures, "explain.png") });
     await page.keyboard.press("Escape");
     expect((await page.locator("#explain[data-move]").count()) === 0, "Escape does not clear the choice");
     await expectClean(at, "explanation");
-    if (pictures) await page.screenshot({ path: join(pictures, "explain.png") });
     await at.context.close();
     return `${moves.length} moves, ${nodes} elements`;
   });

@@ -21,7 +21,7 @@ const FILE_RANGES: usize = usize::MAX;
 pub fn read(directory: &Path) -> Result<Vec<Series>, ModelError> {
     let volume = VolumeId::new("trace").expect("the name is allowed");
     let mut series: BTreeMap<String, Vec<PlayedRun>> = BTreeMap::new();
-    let mut uses = read_trace(&directory_file(directory, "trace.csv"), &volume)?;
+    let mut uses = read_trace(&trace_file(directory), &volume)?;
     for line in lines(&directory.join("runs.csv"), 1)? {
         let (number, text, path) = line;
         let fields = cut(&text, 7).ok_or_else(|| bad(&path, number, "seven fields are wanted"))?;
@@ -46,6 +46,11 @@ pub fn read(directory: &Path) -> Result<Vec<Series>, ModelError> {
             Series { job, runs }
         })
         .collect())
+}
+
+/// Where the accesses of a folder are.
+pub(super) fn trace_file(directory: &Path) -> PathBuf {
+    directory_file(directory, "trace.csv")
 }
 
 /// What each run did with each file, in order of first use; `first_s` is the time of day here.

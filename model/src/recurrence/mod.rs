@@ -8,6 +8,7 @@
 //! intermediates that a run makes for itself are neither told nor read. Bytes are counted once each.
 
 mod jobs;
+mod season;
 mod workflows;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -17,6 +18,7 @@ use foretide_flow::Timestamp;
 use serde::Serialize;
 
 use crate::error::ModelError;
+use crate::evaluate::Report;
 use crate::habit::{Candidate, Habit, Occasion, Outlook, argument_slots, fresh, habits};
 use crate::history::PastUse;
 use crate::ranges::Ranges;
@@ -81,6 +83,8 @@ pub struct JobReport {
     pub during: Vec<Row>,
     /// What ours went by.
     pub reasons: Vec<String>,
+    /// Its whole calendar played through a site, where the recording tells single reads.
+    pub season: Option<Report>,
     /// Whether the learned ranker had earned its place and spoke, instead of the rules.
     pub ranked: bool,
 }
@@ -104,7 +108,12 @@ type Extents = HashMap<FileKey, Ranges>;
 /// [`ModelError::Trace`] names the file and where it stops making sense.
 pub fn evaluate_recurrence(directory: &Path, seed: u64) -> Result<RecurrenceReport, ModelError> {
     let series = read_series(directory)?;
-    let jobs: Vec<JobReport> = series.iter().filter(|s| s.runs.len() > 1).map(|s| judge(s, seed)).collect();
+    let reads_are_known = directory.join("runs.csv").exists();
+    let mut jobs = Vec::new();
+    for series in series.iter().filter(|s| s.runs.len() > 1) {
+        let season = if reads_are_known { Some(season::play(directory, series, seed)?) } else { None };
+        jobs.push(JobReport { season, ..judge(series, seed) });
+    }
     if jobs.is_empty() {
         let why = "it holds no job with two runs or more".to_owned();
         return Err(ModelError::Trace { path: directory.to_owned(), why });
@@ -167,6 +176,7 @@ fn judge(series: &Series, seed: u64) -> JobReport {
         before: rows(past, &there, before, &external, false),
         during: rows(past, &now_there, during, &all, true),
         reasons: plain.habits.iter().filter(|h| h.files > 0).map(reason).collect(),
+        season: None,
         ranked: ranker.is_some(),
     }
 }
@@ -258,7 +268,7 @@ fn row(name: &str, told: &Extents, real: &Extents) -> Row {
 }
 
 impl RecurrenceReport {
-    /// As a table for people: one line for each way, before and while the last run ran.
+    /// As a table for people: one line for each way, before and while the last run ran, and what ours went by.
     pub fn table(&self) -> String {
         let mut out = String::from(
             "job                              way       before: coverage precision  while it runs: coverage precision\n",
@@ -276,6 +286,12 @@ impl RecurrenceReport {
                     while_running.byte_coverage,
                     while_running.byte_precision
                 ));
+            }
+            let by = if job.ranked { "the learned ranker" } else { "rules" };
+            out.push_str(&format!("  {} runs learned from, told by {by}\n", job.learned_from));
+            job.reasons.iter().for_each(|reason| out.push_str(&format!("  {reason}\n")));
+            if let Some(season) = &job.season {
+                out.push_str(&format!("  all {} runs, played through a site: {season}", job.learned_from + 1));
             }
         }
         out

@@ -29,6 +29,12 @@ impl DomainKey {
         ManifestId(*hasher.finalize().as_bytes())
     }
 
+    /// A short digest of a block, to tell it from the other blocks of one signature.
+    pub(crate) fn block_hash(&self, bytes: &[u8]) -> u32 {
+        let digest = blake3::keyed_hash(&self.0, bytes);
+        u32::from_le_bytes(digest.as_bytes()[..4].try_into().expect("4 of 32 bytes"))
+    }
+
     /// What the cut boundaries are keyed with.
     pub(crate) fn boundary_seed(&self) -> u64 {
         let key = self.separated(b"boundary");

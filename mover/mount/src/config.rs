@@ -34,6 +34,9 @@ pub struct Config {
     /// How long a directory is believed before the source is asked again, seconds. A change at the source is seen at
     /// the next open after it at the latest.
     pub lease_s: f64,
+    /// How long a directory is believed whose source tells of changes as they happen, seconds. Only what the source
+    /// cannot see, such as a store into a shared mapping, is noticed as late as this.
+    pub told_lease_s: f64,
     /// How long the source may take to answer one question before the reader gets ETIMEDOUT, seconds.
     pub answer_timeout_s: f64,
     /// How long what was known is believed while the source does not answer, before it is asked again, seconds.
@@ -64,6 +67,7 @@ impl Default for Config {
             mount_point: PathBuf::new(),
             volumes: Vec::new(),
             lease_s: 30.0,
+            told_lease_s: 600.0,
             answer_timeout_s: 30.0,
             stale_retry_s: 5.0,
             known_names: 2_000_000,
@@ -86,6 +90,10 @@ impl Config {
 
     pub(crate) fn lease(&self) -> Duration {
         Duration::from_secs_f64(self.lease_s)
+    }
+
+    pub(crate) fn told_lease(&self) -> Duration {
+        Duration::from_secs_f64(self.told_lease_s.max(self.lease_s))
     }
 
     pub(crate) fn answer_timeout(&self) -> Duration {

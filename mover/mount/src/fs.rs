@@ -10,7 +10,7 @@
 //! Reads of what is here are answered on the thread that took them, which may block on the local disk. Whatever may
 //! cross the link is a future for the caller to spawn (promise A: sixteen readers wait side by side).
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::fs::File;
 use std::io;
 use std::ops::Range;
@@ -30,13 +30,10 @@ use crate::namespace::Namespace;
 use crate::observe::{Closed, MountEvent, Observer, Tally};
 use crate::opens::{Backing, Mode, Opens};
 use crate::origin::{Origin, Whole};
+use crate::silent::Silent;
 use crate::stats::{Counters, Stats};
 use crate::tree::Place;
 use crate::window::Window;
-
-/// Numbers read without an open at the same time, with [`OpensTold::Silent`]; the one that came first is accounted for
-/// when there are more.
-const SILENT_HANDLES_MAX: usize = 1024;
 
 /// A file about to be opened: which version, and how long it is.
 #[derive(Clone, Debug)]
@@ -62,13 +59,6 @@ pub struct Handle {
     tally: Mutex<Tally>,
 }
 
-/// What is read without having been opened, oldest first.
-#[derive(Default)]
-struct Silent {
-    handles: HashMap<u64, Arc<Handle>>,
-    order: VecDeque<u64>,
-}
-
 /// An opened file, for the edge to tell the kernel.
 pub struct Opened<B> {
     /// The handle's number.
@@ -85,7 +75,7 @@ pub struct Fs<B> {
     opens: Opens<B>,
     handles: RwLock<HashMap<u64, Arc<Handle>>>,
     next_handle: AtomicU64,
-    silent: Option<Mutex<Silent>>,
+    silent: Option<Mutex<Silent<Arc<Handle>>>>,
     observer: Observer,
     counters: Arc<Counters>,
     passthrough: AtomicBool,
@@ -154,24 +144,27 @@ impl<B: Send + Sync + 'static> Fs<B> {
     /// [`Failure::Stale`] if the number is not in use, or the source has another version.
     pub fn silent_handle(&self, ino: u64, thread: u32) -> Result<Arc<Handle>, Failure> {
         let Some(silent) = &self.silent else { return Err(Failure::Stale) };
-        if let Some(handle) = lock(silent).handles.get(&ino) {
-            return Ok(Arc::clone(handle));
+        if let Some(handle) = lock(silent).read(ino, Instant::now()) {
+            return Ok(handle);
         }
         let opening = self.opening(ino, thread)?;
         let local = self.origin.open_whole(&opening.key).map(Arc::from);
         let handle = Arc::new(self.new_handle(&opening, local, Tally::default()));
-        self.event(&handle, AccessOp::Open, 0..0, Found::Unknown, Duration::ZERO);
-        let mut silent = lock(silent);
-        if silent.handles.insert(ino, Arc::clone(&handle)).is_none() {
-            silent.order.push_back(ino);
+        let (open, closed) = lock(silent).open(ino, Arc::clone(&handle), Instant::now());
+        if Arc::ptr_eq(&open, &handle) {
+            self.event(&open, AccessOp::Open, 0..0, Found::Unknown, Duration::ZERO);
         }
-        let oldest = if silent.order.len() > SILENT_HANDLES_MAX { silent.order.pop_front() } else { None };
-        let gone = oldest.and_then(|ino| silent.handles.remove(&ino));
-        drop(silent);
-        if let Some(gone) = gone {
-            self.account_close(&gone);
+        if let Some(closed) = closed {
+            self.account_close(&closed);
         }
-        Ok(handle)
+        Ok(open)
+    }
+
+    /// Closes what is read without an open and was not read for a while. Called now and then.
+    pub fn close_idle(&self) {
+        let Some(silent) = &self.silent else { return };
+        let closed = lock(silent).close_idle(Instant::now());
+        closed.iter().for_each(|handle| self.account_close(handle));
     }
 
     fn new_handle(&self, opening: &Opening, local: Option<Arc<dyn Whole>>, tally: Tally) -> Handle {

@@ -9,6 +9,7 @@
 //!                         |-> opens.rs, window.rs           decisions: an inode's mode, how far ahead to fetch
 //!                         |-> observe.rs -> Outcome, events  what the reads were like
 //!                         `-> origin.rs -> transfer, chunk   where names and bytes come from
+//! agent -> hints.rs: what will be looked at soon, what a source tells of changes
 //! ```
 //!
 //! Two decisions carry the rest. *A version is an inode* (`tree/node.rs`): what follows are close-to-open semantics, one
@@ -19,26 +20,28 @@ mod config;
 mod errno;
 mod fs;
 mod fuse;
+mod hints;
 mod mountpoint;
 mod namespace;
 mod observe;
 mod opens;
 mod origin;
+mod silent;
 mod stats;
 mod tree;
 mod window;
 
-use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use foretide_flow::{FilePath, VolumeId};
 use fuser::{BackingId, MountOption, SessionACL};
 use nix::unistd::{getegid, geteuid};
 use tokio::runtime::Handle as Runtime;
+use tokio::task::JoinSet;
 
 pub use config::{Config, Opens};
+pub use hints::Hints;
 pub use mountpoint::{MountError, unmount_stale};
 pub use observe::{MountEvent, Sinks};
 pub use origin::{Origin, Whole};
@@ -57,9 +60,9 @@ const GOODBYE: Duration = Duration::from_secs(2);
 pub struct MountHandle {
     path: PathBuf,
     fs: Arc<Fs<BackingId>>,
-    notifier: fuser::Notifier,
+    hints: Hints,
     session: Option<fuser::BackgroundSession>,
-    refresher: tokio::task::JoinHandle<()>,
+    tasks: JoinSet<()>,
 }
 
 /// Mounts the namespace. Names and bytes come from `origin`, observations go to `sinks`. Tasks run on the current tokio
@@ -73,6 +76,7 @@ pub fn mount(config: Config, origin: Arc<dyn Origin>, sinks: Sinks) -> Result<Mo
     let runtime = Runtime::current();
     let counters = Arc::new(Counters::default());
     let owner = (geteuid().as_raw(), getegid().as_raw());
+    let news = origin.news();
     let namespace = Namespace::new(&config, Arc::clone(&origin), owner, runtime.clone());
     let observer = Observer::start(Arc::clone(&origin), sinks, Arc::clone(&counters), &runtime);
     let fs = Arc::new(Fs::new(&config, Arc::clone(&namespace), origin, observer, counters));
@@ -81,14 +85,30 @@ pub fn mount(config: Config, origin: Arc<dyn Origin>, sinks: Sinks) -> Result<Mo
     let session = fuser::Session::new(edge, &path, &options(&config))
         .and_then(fuser::Session::spawn)
         .map_err(|error| refused(&path, error))?;
-    let notifier = session.notifier();
-    let refresher = runtime.spawn(async move {
+    mountpoint::widen_read_ahead(&path);
+    let hints = Hints::new(&fs, session.notifier());
+    let mut tasks = JoinSet::new();
+    if let Some(news) = news {
+        tasks.spawn_on(hints::hear(news, hints.clone()), &runtime);
+    }
+    let refresh = async move {
         loop {
             tokio::time::sleep(namespace.refresh_interval()).await;
             namespace.refresh_due().await;
         }
-    });
-    Ok(MountHandle { path, fs, notifier, session: Some(session), refresher })
+    };
+    tasks.spawn_on(refresh, &runtime);
+    if fs.is_silent() {
+        let fs = Arc::clone(&fs);
+        let close_idle = async move {
+            loop {
+                tokio::time::sleep(silent::IDLE / 2).await;
+                fs.close_idle();
+            }
+        };
+        tasks.spawn_on(close_idle, &runtime);
+    }
+    Ok(MountHandle { path, fs, hints, session: Some(session), tasks })
 }
 
 impl MountHandle {
@@ -107,32 +127,9 @@ impl MountHandle {
         self.fs.namespace.tree().memory_bytes()
     }
 
-    /// The source says that something changed under this name: it is asked again at the next look, lease or no lease.
-    /// Handles that are open stay with their version. A name that nobody knows costs nothing.
-    pub fn changed(&self, volume: &VolumeId, path: &FilePath) {
-        let Some((parent, name)) = path.parent().map(|p| (p, path.name())) else { return };
-        let parent = {
-            let mut tree = self.fs.namespace.tree_mut();
-            let Some(ino) = tree.ino_at(volume, &parent) else { return };
-            tree.expire(ino, Instant::now());
-            ino
-        };
-        // The kernel may hold the name under its lease, and what it holds of the directory's list.
-        let name = std::ffi::OsStr::from_bytes(name);
-        let told = self.notifier.inval_entry(fuser::INodeNo(parent), name);
-        let told = told.and_then(|()| self.notifier.inval_inode(fuser::INodeNo(parent), -1, 0));
-        if let Err(error) = told {
-            tracing::debug!(%volume, %path, %error, "the kernel keeps a name until its lease ends");
-        }
-    }
-
-    /// Has the kernel read a whole cached file into its page cache, in the background: for what a move has just brought.
-    /// Blocks on the local disk for as long as opening a file takes.
-    ///
-    /// # Errors
-    /// `NotFound` if the file is not whole in the store or not known to the mount; the disk's error.
-    pub fn warm_pages(&self, volume: &VolumeId, path: &FilePath) -> std::io::Result<()> {
-        self.fs.warm_pages(&Place { volume: volume.clone(), path: path.clone() })
+    /// What may be told to the mount from outside; it does nothing any more once the mount is gone.
+    pub fn hints(&self) -> Hints {
+        self.hints.clone()
     }
 
     /// Unmounts and says what went wrong, if something did.
@@ -144,7 +141,7 @@ impl MountHandle {
     }
 
     fn take_down(&mut self) -> Result<(), MountError> {
-        self.refresher.abort();
+        self.tasks.abort_all();
         let Some(session) = self.session.take() else { return Ok(()) };
         mountpoint::unmount(&self.path)?;
         let until = Instant::now() + GOODBYE;
@@ -165,9 +162,11 @@ impl Drop for MountHandle {
 
 fn check(config: &Config) -> Result<(), MountError> {
     let bad = |what: &str| Err(MountError::BadConfig(what.to_owned()));
-    let seconds = [config.lease_s, config.answer_timeout_s, config.stale_retry_s];
+    let seconds = [config.lease_s, config.told_lease_s, config.answer_timeout_s, config.stale_retry_s];
     if !seconds.iter().all(|s| (0.001..=86_400.0).contains(s)) {
-        return bad("mount: lease_s, answer_timeout_s and stale_retry_s must be between 0.001 and 86400 seconds");
+        return bad(
+            "mount: lease_s, told_lease_s, answer_timeout_s and stale_retry_s must be between 0.001 and 86400 seconds",
+        );
     }
     if !(1..=64).contains(&config.threads) {
         return bad("mount: threads must be 1 to 64");

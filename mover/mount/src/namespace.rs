@@ -4,18 +4,23 @@
 //! to be next, and the one name, because a directory of a million names takes a while to come; the first answer
 //! serves. A directory is asked for once however many wait for it. One that was used since it was learned is learned
 //! again shortly before its lease ends, so that readers of a busy dataset never wait for metadata; nobody walks a tree.
+//! Where somebody does, the directories that he will come to are asked for ahead of him, a bounded number of them.
+//!
+//! A source that tells of changes is believed for longer, and what it tells is put into the table as it comes.
 //!
 //! If the source does not answer, what was known is believed for a while longer (promise A) and it is said once.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::{Duration, Instant};
 
-use foretide_flow::{Entry, Listing};
-use foretide_transfer::TransferError;
-use futures::FutureExt;
+use foretide_flow::{Entry, FilePath, VolumeId};
+use foretide_transfer::{Change, Listed, News, TransferError};
 use futures::future::{BoxFuture, Shared};
+use futures::stream::FuturesUnordered;
+use futures::{FutureExt, StreamExt};
 use tokio::runtime::Handle;
+use tokio::sync::Semaphore;
 
 use crate::config::Config;
 use crate::errno::{Complaints, Failure};
@@ -24,6 +29,16 @@ use crate::tree::{Attributes, Found, Place, ROOT_INO, Snapshot, Tree};
 
 /// Directories learned again at the same time, in the background.
 const REFRESHES_MAX: usize = 8;
+
+/// Directories asked for ahead at the same time because of one look.
+const AHEAD_AT_ONCE: usize = 16;
+/// Directories and names learned ahead because of one look, at most: about 2 MB on the link.
+const AHEAD_DIRECTORIES_MAX: usize = 128;
+const AHEAD_NAMES_MAX: usize = 20_000;
+/// How far below a look directories are asked for ahead, in levels.
+const AHEAD_LEVELS: usize = 2;
+/// Looks that are being gone ahead of at the same time; beyond it a reader asks for himself.
+const AHEAD_LOOKS_MAX: usize = 8;
 
 /// Rounds of asking: the first may join somebody who asked before us and whose lease ends before we look; the second
 /// asks itself. Beyond that the directory is being changed or forgotten faster than it can be told.
@@ -38,9 +53,12 @@ pub struct Namespace {
     flights: Mutex<HashMap<u64, Flight>>,
     /// Volumes whose roots the source has told of, and until when that holds.
     roots: Mutex<HashMap<u64, Instant>>,
+    owner: (u32, u32),
     complaints: Complaints,
+    looks: Arc<Semaphore>,
     runtime: Handle,
     lease: Duration,
+    told_lease: Duration,
     answer_timeout: Duration,
     stale_retry: Duration,
     known_names: usize,
@@ -54,9 +72,12 @@ impl Namespace {
             origin,
             flights: Mutex::default(),
             roots: Mutex::default(),
+            owner,
             runtime,
             complaints: Complaints::default(),
+            looks: Arc::new(Semaphore::new(AHEAD_LOOKS_MAX)),
             lease: config.lease(),
+            told_lease: config.told_lease(),
             answer_timeout: config.answer_timeout(),
             stale_retry: config.stale_retry(),
             known_names: config.known_names,
@@ -86,14 +107,18 @@ impl Namespace {
     /// As things were known at a moment. Who had to ask takes what was told since he asked, however short the lease.
     fn find_at(self: &Arc<Self>, parent: u64, name: &[u8], asked: Instant) -> Found {
         let tree = self.tree();
-        match tree.find(parent, name, asked) {
+        // The kernel is never told to believe for longer than a lease: a watch can be lost, and only we hear of it.
+        let found = match tree.find(parent, name, asked) {
             Found::Here(attributes, _) if parent == ROOT_INO && !self.root_told(attributes.ino) => Found::Unknown,
             Found::Here(attributes, ttl) => {
                 tree.look(attributes.ino);
                 Found::Here(attributes, ttl.min(self.lease))
             }
+            Found::Absent(ttl) => Found::Absent(ttl.min(self.lease)),
             other => other,
-        }
+        };
+        self.go_ahead(tree.ahead_of(parent, asked));
+        found
     }
 
     /// As [`Namespace::find_known`], asking the source where needed.
@@ -121,8 +146,13 @@ impl Namespace {
     pub async fn children(self: &Arc<Self>, directory: u64) -> Result<(Snapshot, Duration), Failure> {
         let asked = Instant::now();
         for _ in 0..ROUNDS_MAX {
-            if let Some((children, ttl)) = self.tree().snapshot(directory, asked) {
-                return Ok((children, ttl.saturating_sub(asked.elapsed())));
+            let (known, ahead) = {
+                let tree = self.tree();
+                (tree.snapshot(directory, asked), tree.ahead_of(directory, asked))
+            };
+            if let Some((children, ttl)) = known {
+                self.go_ahead(ahead);
+                return Ok((children, ttl.min(self.lease).saturating_sub(asked.elapsed())));
             }
             self.learn(directory).await?;
         }
@@ -130,8 +160,11 @@ impl Namespace {
     }
 
     /// A directory's children, if their lease has not ended.
-    pub fn children_known(&self, directory: u64) -> Option<(Snapshot, Duration)> {
-        let (children, ttl) = self.tree().snapshot(directory, Instant::now())?;
+    pub fn children_known(self: &Arc<Self>, directory: u64) -> Option<(Snapshot, Duration)> {
+        let now = Instant::now();
+        let tree = self.tree();
+        let (children, ttl) = tree.snapshot(directory, now)?;
+        self.go_ahead(tree.ahead_of(directory, now));
         Some((children, ttl.min(self.lease)))
     }
 
@@ -147,7 +180,7 @@ impl Namespace {
         // The number stays what it was even if the name is another inode by now.
         let _ = self.learn(parent).await;
         let attributes = self.tree().attributes(ino).ok_or(Failure::Stale)?;
-        Ok((attributes, self.tree().lease(ino, Instant::now()).unwrap_or_default()))
+        Ok((attributes, self.tree().lease(ino, Instant::now()).unwrap_or_default().min(self.lease)))
     }
 
     /// A number's attributes, if their lease has not ended.
@@ -161,6 +194,19 @@ impl Namespace {
     /// makes the kernel look the name up again.
     pub fn distrust(&self, ino: u64) {
         self.tree_mut().outdate(ino, Instant::now());
+    }
+
+    /// Shows one more volume. Answers whether it is new.
+    pub fn show(&self, volume: &VolumeId) -> bool {
+        self.tree_mut().show(volume, self.owner)
+    }
+
+    /// Ends a directory's lease; its number, if it is known.
+    pub fn expire(&self, volume: &VolumeId, directory: &FilePath) -> Option<u64> {
+        let mut tree = self.tree_mut();
+        let ino = tree.ino_at(volume, directory)?;
+        tree.expire(ino, Instant::now());
+        Some(ino)
     }
 
     /// Learns a directory; joins whoever is doing so.
@@ -201,6 +247,94 @@ impl Namespace {
         (self.lease / 8).max(Duration::from_millis(100))
     }
 
+    /// Learns directories that somebody will look into soon, and what lies below them, in the background.
+    fn go_ahead(self: &Arc<Self>, wanted: Vec<u64>) {
+        if wanted.is_empty() {
+            return;
+        }
+        let Ok(look) = Arc::clone(&self.looks).try_acquire_owned() else { return };
+        let this = Arc::clone(self);
+        self.runtime.spawn(async move {
+            this.learn_ahead(wanted).await;
+            drop(look);
+        });
+    }
+
+    async fn learn_ahead(self: &Arc<Self>, wanted: Vec<u64>) {
+        let mut waiting: VecDeque<(u64, usize)> = wanted.into_iter().map(|ino| (ino, 1)).collect();
+        let (mut asked, mut names) = (0, 0);
+        let mut asking = FuturesUnordered::new();
+        loop {
+            while asking.len() < AHEAD_AT_ONCE && asked < AHEAD_DIRECTORIES_MAX && names < AHEAD_NAMES_MAX {
+                let Some((ino, level)) = waiting.pop_front() else { break };
+                asked += 1;
+                asking.push(async move { self.learn_unless_known(ino).await.map(|()| (ino, level)) });
+            }
+            let Some(learned) = asking.next().await else { return };
+            // What fails here fails again, and is said, when somebody looks.
+            let Ok((ino, level)) = learned else { continue };
+            let tree = self.tree();
+            names += tree.children_count(ino);
+            if level < AHEAD_LEVELS {
+                waiting.extend(tree.unknown_below(ino, Instant::now()).into_iter().map(|below| (below, level + 1)));
+            }
+        }
+    }
+
+    /// Somebody will look into a directory soon: learns it and the directories that lead to it, as if he had.
+    ///
+    /// # Errors
+    /// [`Failure`] if the source does not tell and nothing was known.
+    pub async fn foresee(self: &Arc<Self>, volume: &VolumeId, directory: &FilePath) -> Result<(), Failure> {
+        let mut at = match self.tree().find(ROOT_INO, volume.as_str().as_bytes(), Instant::now()) {
+            Found::Here(attributes, _) => attributes.ino,
+            _ => return Err(Failure::Stale),
+        };
+        if !self.root_told(at) {
+            self.learn_root(at).await;
+        }
+        for name in directory.as_bytes().split(|b| *b == b'/').filter(|n| !n.is_empty()) {
+            self.learn_unless_known(at).await?;
+            at = self.tree().child_ino(at, name).ok_or(Failure::Stale)?;
+        }
+        self.learn_unless_known(at).await?;
+        let (tree, now) = (self.tree(), Instant::now());
+        tree.use_directory(at, now);
+        self.go_ahead(tree.ahead_of(at, now));
+        Ok(())
+    }
+
+    async fn learn_unless_known(self: &Arc<Self>, directory: u64) -> Result<(), Failure> {
+        if self.tree().is_known(directory, Instant::now()) { Ok(()) } else { self.learn(directory).await }
+    }
+
+    /// Takes over what sources tell, and answers what the kernel should look up anew: directories and names.
+    pub fn hear(&self, news: Vec<News>) -> Vec<(u64, Box<[u8]>)> {
+        let now = Instant::now();
+        let mut stale = Vec::new();
+        let mut tree = self.tree_mut();
+        let mut names: HashMap<u64, Vec<(Box<[u8]>, Option<Entry>)>> = HashMap::new();
+        for item in news {
+            match item {
+                News::Changed(Change::Name { volume, path, entry }) => {
+                    let Some(parent) = path.parent().and_then(|p| tree.ino_at(&volume, &p)) else { continue };
+                    names.entry(parent).or_default().push((path.name().into(), entry));
+                }
+                News::Changed(Change::Unsure { volume, directory }) => {
+                    if let Some(ino) = tree.ino_at(&volume, &directory) {
+                        tree.expire(ino, now);
+                    }
+                }
+                News::Lost(volumes) => tree.cap(&volumes, now + self.lease),
+            }
+        }
+        for (directory, names) in names {
+            let changed = tree.amend(directory, &names, now);
+            stale.extend(changed.into_iter().map(|name| (directory, name)));
+        }
+        stale
+    }
+
     async fn learn_now(&self, directory: u64) -> Result<(), Failure> {
         let place = self.tree().place(directory).ok_or(Failure::Stale)?;
         // The lease runs from the question: the source may have changed while its answer was on the way.
@@ -209,8 +343,8 @@ impl Namespace {
         let was_known = self.tree().was_known(directory);
         let timeout = if was_known { self.stale_retry.min(self.answer_timeout) } else { self.answer_timeout };
         match self.in_time(timeout, self.origin.list(&place)).await {
-            Ok(listing) => {
-                self.take(directory, &listing, asked);
+            Ok(listed) => {
+                self.take(directory, &listed, asked);
                 Ok(())
             }
             Err(failure) => {
@@ -232,9 +366,11 @@ impl Namespace {
         }
     }
 
-    fn take(&self, directory: u64, listing: &Listing, asked: Instant) {
+    fn take(&self, directory: u64, listed: &Listed, asked: Instant) {
         let mut tree = self.tree_mut();
-        tree.learn(directory, listing, asked, self.lease);
+        // Asked under the lock that `hear` takes after a watch has ended: nothing is believed for longer by mistake.
+        let lease = if listed.live.is_live() { self.told_lease } else { self.lease };
+        tree.learn(directory, &listed.listing, asked, lease);
         if tree.len() > self.known_names {
             // A tenth at once, so that the oldest are not sorted for every listing.
             tree.shrink(self.known_names - self.known_names / 10);

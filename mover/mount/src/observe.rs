@@ -166,7 +166,7 @@ enum Told {
 pub struct Observer {
     queue: mpsc::Sender<Told>,
     counters: Arc<Counters>,
-    events: bool,
+    events: Option<mpsc::Sender<MountEvent>>,
 }
 
 /// Where observations go.
@@ -187,7 +187,7 @@ impl Observer {
         runtime: &tokio::runtime::Handle,
     ) -> Self {
         let (queue, told) = mpsc::channel(CLOSED_QUEUE);
-        let events = sinks.events.is_some();
+        let events = sinks.events.clone();
         runtime.spawn(account(told, origin, sinks, Arc::clone(&counters)));
         Self { queue, counters, events }
     }
@@ -199,7 +199,8 @@ impl Observer {
 
     /// Something happened; `process` is the requesting thread still.
     pub fn event(&self, make: impl FnOnce() -> MountEvent) {
-        if self.events {
+        // Nobody listens where the kernel's own probes serve.
+        if self.events.as_ref().is_some_and(|events| !events.is_closed()) {
             self.tell(Told::Event(make()));
         }
     }

@@ -10,8 +10,9 @@ use std::ops::Range;
 
 use async_trait::async_trait;
 use foretide_chunk::{FileKey, ReadNote, WholeFile};
-use foretide_flow::{Entry, Listing, Priority, Timestamp};
-use foretide_transfer::{Answer, Mover, TransferError};
+use foretide_flow::{Entry, Priority, Timestamp};
+use foretide_transfer::{Answer, Listed, Mover, News, TransferError};
+use tokio::sync::mpsc;
 
 use crate::tree::Place;
 
@@ -36,11 +37,14 @@ impl Whole for File {
 /// Where names and bytes come from.
 #[async_trait]
 pub trait Origin: Send + Sync + 'static {
-    /// One directory at the source, complete.
+    /// One directory at the source, complete, and whether its changes are told.
     ///
     /// # Errors
     /// [`TransferError`].
-    async fn list(&self, place: &Place) -> Result<Listing, TransferError>;
+    async fn list(&self, place: &Place) -> Result<Listed, TransferError>;
+
+    /// What the sources tell of changes, if they do. Called once.
+    fn news(&self) -> Option<mpsc::Receiver<News>>;
 
     /// One name at the source.
     ///
@@ -69,8 +73,12 @@ pub trait Origin: Send + Sync + 'static {
 
 #[async_trait]
 impl Origin for Mover {
-    async fn list(&self, place: &Place) -> Result<Listing, TransferError> {
+    async fn list(&self, place: &Place) -> Result<Listed, TransferError> {
         Mover::list(self, &place.volume, &place.path).await
+    }
+
+    fn news(&self) -> Option<mpsc::Receiver<News>> {
+        Some(Mover::news(self))
     }
 
     async fn stat(&self, place: &Place) -> Result<Entry, TransferError> {

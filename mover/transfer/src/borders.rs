@@ -3,7 +3,7 @@
 
 use std::sync::{Arc, PoisonError, RwLock};
 
-use foretide_flow::{FilePath, Refusal, Ruleset, SiteId, Timestamp, Topology, VolumeId};
+use foretide_flow::{BitsPerSecond, FilePath, Refusal, Ruleset, SiteId, Timestamp, Topology, VolumeId};
 
 /// Rules and topology as they stand; replaced when the control plane tells.
 #[derive(Debug, Default)]
@@ -20,6 +20,13 @@ impl Borders {
     /// Takes new rules.
     pub fn replace(&self, rules: Ruleset, topology: Topology) {
         *self.current.write().unwrap_or_else(PoisonError::into_inner) = Arc::new((rules, topology));
+    }
+
+    /// The rate of the link from a volume's site to another, if there is one.
+    pub(crate) fn link_rate(&self, volume: &VolumeId, to: &SiteId) -> Option<BitsPerSecond> {
+        let current = self.current.read().unwrap_or_else(PoisonError::into_inner).clone();
+        let from = &current.1.volumes.get(volume)?.at;
+        current.1.links.iter().find(|link| &link.from == from && &link.to == to).map(|link| link.rate)
     }
 
     /// Whether a file may go to a site; the refusal is to be written down. `by` is `sender` or `receiver`.

@@ -1,15 +1,17 @@
 //! Frames: how messages share a connection.
 //!
 //! ```text
-//! kind u8 | priority u8 | 0 u16 | request u32 | argument u32 | length u32 | crc32 u32 | payload
+//! kind u8 | priority u8 | packed u8 | 0 u8 | request u32 | argument u32 | length u32 | crc32 u32 | payload
 //! ```
-//! The checksum covers the header and, except in [`Kind::Data`], the payload: data is checked by its chunks' digests
-//! on arrival anyway, and hashing it twice would cost both ends. A frame that does not check ends the connection;
+//! The checksum covers the header and, except in [`Kind::Data`] and [`Kind::Delta`], the payload: data is checked by
+//! its chunks' digests on arrival anyway, and hashing it twice would cost both ends. A frame that does not check ends the connection;
 //! requests that were open on it are asked again on another.
 
 use bytes::{Buf, Bytes, BytesMut};
 use foretide_flow::Priority;
 use tokio::io::{AsyncRead, AsyncReadExt};
+
+use crate::socket::LowWater;
 
 /// What a frame is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,7 +41,8 @@ pub(crate) enum Kind {
     Listing = 20,
     /// One entry.
     Entry = 21,
-    /// The answer is complete; `argument` 1 says that what the asker has is the source's version.
+    /// The answer is complete. Of content, `argument` 1 says that what the asker has is the source's version; of a
+    /// listing, it is the number of the watch that tells what changes in it, 0 if none does.
     End = 22,
     /// The answer is an error.
     Failed = 23,
@@ -47,17 +50,45 @@ pub(crate) enum Kind {
     Pong = 24,
     /// Bytes without meaning, to open a new connection's window.
     Pad = 25,
+    /// A manifest as a difference against the one that the asker named.
+    HeadDifference = 26,
+    /// All the chunks asked for, from chunk number `argument` on, as a delta against what the asker holds.
+    Delta = 27,
+    /// What changed in directories that were listed; the first says the watch's number in `argument` and nothing else.
+    Changed = 28,
 }
 
 impl Kind {
     fn from_byte(b: u8) -> Option<Self> {
         use Kind::*;
         [
-            Hello, Proof, Request, Cancel, Raise, Ping, Challenge, Welcome, Head, Data, Listing, Entry, End, Failed,
-            Pong, Pad,
+            Hello,
+            Proof,
+            Request,
+            Cancel,
+            Raise,
+            Ping,
+            Challenge,
+            Welcome,
+            Head,
+            Data,
+            Listing,
+            Entry,
+            End,
+            Failed,
+            Pong,
+            Pad,
+            HeadDifference,
+            Delta,
+            Changed,
         ]
         .into_iter()
         .find(|k| *k as u8 == b)
+    }
+
+    /// Whether damage to the payload shows without the frame's checksum, or does not matter.
+    fn proves_itself(self) -> bool {
+        matches!(self, Self::Data | Self::Delta | Self::Pad)
     }
 }
 
@@ -68,6 +99,8 @@ pub(crate) struct Frame {
     pub(crate) priority: Priority,
     pub(crate) request: u32,
     pub(crate) argument: u32,
+    /// Whether the payload is packed ([`crate::pack`]).
+    pub(crate) packed: bool,
     pub(crate) payload: Bytes,
 }
 
@@ -98,7 +131,7 @@ pub(crate) enum FrameError {
 
 impl Frame {
     pub(crate) fn new(kind: Kind, request: u32, payload: impl Into<Bytes>) -> Self {
-        Self { kind, priority: Priority::Demand, request, argument: 0, payload: payload.into() }
+        Self { kind, priority: Priority::Demand, request, argument: 0, packed: false, payload: payload.into() }
     }
 
     pub(crate) fn with_argument(self, argument: u32) -> Self {
@@ -113,6 +146,7 @@ impl Frame {
         let mut h = [0; HEADER_BYTES];
         h[0] = self.kind as u8;
         h[1] = self.priority as u8;
+        h[2] = u8::from(self.packed);
         h[4..8].copy_from_slice(&self.request.to_le_bytes());
         h[8..12].copy_from_slice(&self.argument.to_le_bytes());
         h[12..16].copy_from_slice(&(self.payload.len() as u32).to_le_bytes());
@@ -130,7 +164,7 @@ impl Frame {
 fn checksum(kind: Kind, head: &[u8], payload: &[u8]) -> u32 {
     let mut crc = crc32fast::Hasher::new();
     crc.update(head);
-    if !matches!(kind, Kind::Data | Kind::Pad) {
+    if !kind.proves_itself() {
         crc.update(payload);
     }
     crc.finalize()
@@ -150,6 +184,7 @@ pub(crate) struct FrameReader<R> {
     stream: R,
     buffer: BytesMut,
     max_payload: usize,
+    low_water: Option<LowWater>,
 }
 
 /// Room asked of each read, bytes.
@@ -157,7 +192,12 @@ const READ_BYTES: usize = 256 << 10;
 
 impl<R: AsyncRead + Unpin> FrameReader<R> {
     pub(crate) fn new(stream: R) -> Self {
-        Self { stream, buffer: BytesMut::new(), max_payload: MAX_STRANGER_BYTES }
+        Self { stream, buffer: BytesMut::new(), max_payload: MAX_STRANGER_BYTES, low_water: None }
+    }
+
+    /// The stream's socket, for a reader that is sent long frames.
+    pub(crate) fn with_low_water(self, low_water: LowWater) -> Self {
+        Self { low_water: Some(low_water), ..self }
     }
 
     /// The peer has proved who it is.
@@ -176,7 +216,7 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
             return Err(FrameError::TooLong(length));
         }
         // The header alone decides how much is waited for, so it is checked before the payload is.
-        if matches!(kind, Kind::Data | Kind::Pad) && checksum(kind, &head[..16], &[]) != word(16) {
+        if kind.proves_itself() && checksum(kind, &head[..16], &[]) != word(16) {
             return Err(FrameError::Damaged);
         }
         self.fill(HEADER_BYTES + length).await?;
@@ -185,13 +225,23 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
         if checksum(kind, &head[..16], &payload) != word(16) {
             return Err(FrameError::Damaged);
         }
-        Ok(Frame { kind, priority: priority_from(head[1]), request: word(4), argument: word(8), payload })
+        Ok(Frame {
+            kind,
+            priority: priority_from(head[1]),
+            packed: head[2] == 1,
+            request: word(4),
+            argument: word(8),
+            payload,
+        })
     }
 
     async fn fill(&mut self, wanted: usize) -> Result<(), FrameError> {
         while self.buffer.len() < wanted {
-            let more = (wanted - self.buffer.len()).clamp(READ_BYTES / 4, READ_BYTES);
-            self.buffer.reserve(more);
+            let missing = wanted - self.buffer.len();
+            if let Some(low_water) = &mut self.low_water {
+                low_water.expect(missing);
+            }
+            self.buffer.reserve(missing.clamp(READ_BYTES / 4, READ_BYTES));
             if self.stream.read_buf(&mut self.buffer).await? == 0 {
                 return Err(FrameError::Closed);
             }
@@ -225,17 +275,19 @@ mod tests {
 
     fn any_frame() -> impl Strategy<Value = Frame> {
         (
-            prop::sample::select(vec![1u8, 3, 4, 18, 19, 22, 25]),
+            prop::sample::select(vec![1u8, 3, 4, 18, 19, 22, 25, 26, 27]),
             0u8..3,
             any::<u32>(),
             any::<u32>(),
+            any::<bool>(),
             prop::collection::vec(any::<u8>(), 0..300),
         )
-            .prop_map(|(kind, priority, request, argument, payload)| Frame {
+            .prop_map(|(kind, priority, request, argument, packed, payload)| Frame {
                 kind: Kind::from_byte(kind).unwrap(),
                 priority: priority_from(priority),
                 request,
                 argument,
+                packed,
                 payload: payload.into(),
             })
     }
@@ -265,7 +317,7 @@ mod tests {
             let (read, _) = frames_of(&bytes);
             prop_assert!(read.len() <= frames.len());
             for (read, sent) in read.iter().zip(&frames) {
-                let data = matches!(sent.kind, Kind::Data | Kind::Pad);
+                let data = sent.kind.proves_itself();
                 let same = Frame { payload: sent.payload.clone(), ..read.clone() };
                 let as_long = &same == sent && read.payload.len() == sent.payload.len();
                 prop_assert!((data && as_long) || read == sent);

@@ -3,6 +3,7 @@
 
 use std::ops::Range;
 
+use bytes::Bytes;
 use foretide_chunk::encoding::{EncodingError, Reader, put_bytes, put_option};
 use foretide_flow::{Entry, EntryKind, FilePath, FileVersion, ManifestId, Refusal, SiteId, Timestamp, VolumeId};
 
@@ -17,6 +18,8 @@ pub(crate) enum Request {
     Read(ReadRequest),
     /// So many bytes without meaning.
     Warm { bytes: u32 },
+    /// Changes in the directories that this node has listed, from now on, as they happen.
+    Watch,
 }
 
 /// A question for a file's content.
@@ -28,6 +31,8 @@ pub(crate) struct ReadRequest {
     pub(crate) version: Option<FileVersion>,
     /// Nothing, if this is the version.
     pub(crate) unless: Option<FileVersion>,
+    /// The asker has this manifest: the answer's may be a difference against it.
+    pub(crate) holds: Option<ManifestId>,
     /// Cut again, whatever is remembered: the bytes did not fit their ids.
     pub(crate) recut: bool,
     pub(crate) want: Want,
@@ -42,6 +47,39 @@ pub(crate) enum Want {
     Bytes(Range<u64>),
     /// These chunks of this manifest, which the asker has.
     Chunks { manifest: ManifestId, chunks: Range<u32> },
+    /// The same, as a delta against the bytes that this signature is of, if that is shorter.
+    Delta { manifest: ManifestId, chunks: Range<u32>, signature: Bytes },
+}
+
+impl Want {
+    /// The manifest whose chunks are asked for.
+    pub(crate) fn names(&self) -> Option<ManifestId> {
+        match self {
+            Self::Chunks { manifest, .. } | Self::Delta { manifest, .. } => Some(*manifest),
+            Self::Manifest | Self::Bytes(_) => None,
+        }
+    }
+}
+
+/// What a source tells of a directory that was listed.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Change {
+    /// This is what the name stands for now; no entry: nothing.
+    Name {
+        /// In which volume.
+        volume: VolumeId,
+        /// Which name.
+        path: FilePath,
+        /// What it is.
+        entry: Option<Entry>,
+    },
+    /// Changes of this directory will not be told (any more), or some were lost.
+    Unsure {
+        /// In which volume.
+        volume: VolumeId,
+        /// Which directory.
+        directory: FilePath,
+    },
 }
 
 /// Why a request failed at the other end.
@@ -93,6 +131,7 @@ impl Request {
                 out.push(4);
                 out.extend_from_slice(&bytes.to_le_bytes());
             }
+            Self::Watch => out.push(5),
         }
         out
     }
@@ -104,6 +143,7 @@ impl Request {
             2 => path(&mut r).map(|(volume, path)| Self::Stat { volume, path })?,
             3 => Self::Read(ReadRequest::decode(&mut r)?),
             4 => Self::Warm { bytes: r.u32("bytes")? },
+            5 => Self::Watch,
             _ => return Err(EncodingError::Impossible("request")),
         };
         r.end()?;
@@ -112,10 +152,19 @@ impl Request {
 }
 
 impl ReadRequest {
+    /// What it tells of the asker's own bytes: that crosses the link as well.
+    pub(crate) fn signature_bytes(&self) -> u64 {
+        match &self.want {
+            Want::Delta { signature, .. } => signature.len() as u64,
+            Want::Manifest | Want::Bytes(_) | Want::Chunks { .. } => 0,
+        }
+    }
+
     fn encode(&self, out: &mut Vec<u8>) {
         put_path(out, &self.volume, &self.path);
         put_option(out, self.version.as_ref(), put_version);
         put_option(out, self.unless.as_ref(), put_version);
+        put_option(out, self.holds.as_ref(), |out, id| out.extend_from_slice(&id.0));
         out.push(u8::from(self.recut));
         match &self.want {
             Want::Manifest => out.push(1),
@@ -130,6 +179,13 @@ impl ReadRequest {
                 out.extend_from_slice(&chunks.start.to_le_bytes());
                 out.extend_from_slice(&chunks.end.to_le_bytes());
             }
+            Want::Delta { manifest, chunks, signature } => {
+                out.push(4);
+                out.extend_from_slice(&manifest.0);
+                out.extend_from_slice(&chunks.start.to_le_bytes());
+                out.extend_from_slice(&chunks.end.to_le_bytes());
+                put_bytes(out, signature);
+            }
         }
     }
 
@@ -137,6 +193,7 @@ impl ReadRequest {
         let (volume, path) = path(r)?;
         let known = r.option("version", version)?;
         let unless = r.option("version", version)?;
+        let holds = r.option("manifest", |r| r.digest("manifest").map(ManifestId))?;
         let recut = r.u8("recut")? == 1;
         let want = match r.u8("want")? {
             1 => Want::Manifest,
@@ -145,9 +202,14 @@ impl ReadRequest {
                 manifest: ManifestId(r.digest("manifest")?),
                 chunks: r.u32("first chunk")?..r.u32("last chunk")?,
             },
+            4 => Want::Delta {
+                manifest: ManifestId(r.digest("manifest")?),
+                chunks: r.u32("first chunk")?..r.u32("last chunk")?,
+                signature: Bytes::copy_from_slice(r.bytes("signature")?),
+            },
             _ => return Err(EncodingError::Impossible("want")),
         };
-        Ok(Self { volume, path, version: known, unless, recut, want })
+        Ok(Self { volume, path, version: known, unless, holds, recut, want })
     }
 }
 
@@ -235,6 +297,42 @@ fn entry(r: &mut Reader<'_>) -> Result<Entry, EncodingError> {
     })
 }
 
+/// Puts one change.
+pub(crate) fn put_change(out: &mut Vec<u8>, change: &Change) {
+    match change {
+        Change::Name { volume, path, entry } => {
+            out.push(1);
+            put_path(out, volume, path);
+            put_option(out, entry.as_ref(), put_entry);
+        }
+        Change::Unsure { volume, directory } => {
+            out.push(2);
+            put_path(out, volume, directory);
+        }
+    }
+}
+
+fn change(r: &mut Reader<'_>) -> Result<Change, EncodingError> {
+    match r.u8("change")? {
+        1 => {
+            let (volume, path) = path(r)?;
+            Ok(Change::Name { volume, path, entry: r.option("entry", entry)? })
+        }
+        2 => path(r).map(|(volume, directory)| Change::Unsure { volume, directory }),
+        _ => Err(EncodingError::Impossible("change")),
+    }
+}
+
+/// Reads changes until the record ends.
+pub(crate) fn changes(record: &[u8]) -> Result<Vec<Change>, EncodingError> {
+    let mut r = Reader::new(record);
+    let mut read = Vec::new();
+    while !r.rest().is_empty() {
+        read.push(change(&mut r)?);
+    }
+    Ok(read)
+}
+
 /// Reads entries until the record ends.
 pub(crate) fn entries(record: &[u8]) -> Result<Vec<Entry>, EncodingError> {
     let mut r = Reader::new(record);
@@ -265,6 +363,11 @@ mod tests {
             any::<(u64, u64)>().prop_map(|(a, b)| Want::Bytes(a..b)),
             any::<([u8; 32], u32, u32)>()
                 .prop_map(|(id, a, b)| Want::Chunks { manifest: ManifestId(id), chunks: a..b }),
+            any::<([u8; 32], u32, u32, Vec<u8>)>().prop_map(|(id, a, b, signature)| Want::Delta {
+                manifest: ManifestId(id),
+                chunks: a..b,
+                signature: signature.into()
+            }),
         ]
     }
 
@@ -273,9 +376,11 @@ mod tests {
             some_path().prop_map(|(volume, directory)| Request::List { volume, directory }),
             some_path().prop_map(|(volume, path)| Request::Stat { volume, path }),
             any::<u32>().prop_map(|bytes| Request::Warm { bytes }),
-            (some_path(), some_version(), some_version(), any::<bool>(), want()).prop_map(
-                |((volume, path), version, unless, recut, want)| {
-                    Request::Read(ReadRequest { volume, path, version, unless, recut, want })
+            Just(Request::Watch),
+            (some_path(), some_version(), some_version(), any::<Option<[u8; 32]>>(), any::<bool>(), want()).prop_map(
+                |((volume, path), version, unless, holds, recut, want)| {
+                    let holds = holds.map(ManifestId);
+                    Request::Read(ReadRequest { volume, path, version, unless, holds, recut, want })
                 }
             ),
         ]
@@ -294,6 +399,7 @@ mod tests {
             let _ = Request::decode(&bytes);
             let _ = Failure::decode(&bytes);
             let _ = entries(&bytes);
+            let _ = changes(&bytes);
         }
     }
 
@@ -313,6 +419,15 @@ mod tests {
         let mut record = Vec::new();
         put_entry(&mut record, &file);
         put_entry(&mut record, &file);
-        assert_eq!(entries(&record).unwrap(), [file.clone(), file]);
+        assert_eq!(entries(&record).unwrap(), [file.clone(), file.clone()]);
+        let (volume, path) = (VolumeId::new("v").unwrap(), file.path.clone());
+        let told = [
+            Change::Name { volume: volume.clone(), path: path.clone(), entry: Some(file) },
+            Change::Name { volume: volume.clone(), path: path.clone(), entry: None },
+            Change::Unsure { volume, directory: path },
+        ];
+        let mut record = Vec::new();
+        told.iter().for_each(|c| put_change(&mut record, c));
+        assert_eq!(changes(&record).unwrap(), told);
     }
 }

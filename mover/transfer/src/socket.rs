@@ -1,7 +1,7 @@
 //! Socket options that a long fat link needs.
 
 use std::io;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 use tokio::net::TcpStream;
 
@@ -13,12 +13,49 @@ const NOT_SENT_LOWAT_BYTES: libc::c_int = 128 << 10;
 /// beyond the system's limit; otherwise the kernel's own tuning is better than a fixed smaller size.
 const FORCED_BUFFER_BYTES: libc::c_int = 32 << 20;
 
-fn set(stream: &TcpStream, level: libc::c_int, name: libc::c_int, value: &[u8]) -> io::Result<()> {
+fn set(stream: &impl AsRawFd, level: libc::c_int, name: libc::c_int, value: &[u8]) -> io::Result<()> {
     // SAFETY: the descriptor is open as long as `stream` is borrowed, and `value` outlives the call.
     let done = unsafe {
         libc::setsockopt(stream.as_raw_fd(), level, name, value.as_ptr().cast(), value.len() as libc::socklen_t)
     };
     if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// How many bytes must have come before the kernel wakes a reader (SO_RCVLOWAT).
+///
+/// In the middle of a long frame nothing can be made of a few packets more: a reader that waits for 32 KiB at a time is
+/// woken far less often. It must never wait for more than is certain to come through the kernel.
+#[derive(Debug)]
+pub(crate) struct LowWater {
+    socket: OwnedFd,
+    bytes: libc::c_int,
+}
+
+/// What is waited for at once, bytes: two milliseconds of a connection's share of 1 Gbit/s.
+const LOW_WATER_BYTES: libc::c_int = 32 << 10;
+/// What has left the kernel and not reached the frame yet, bytes at most: a receive buffer and a TLS record.
+const HELD_BYTES: usize = RECEIVE_BYTES + (17 << 10);
+/// Taken from the kernel at once under TLS, bytes.
+pub(crate) const RECEIVE_BYTES: usize = 64 << 10;
+
+impl LowWater {
+    /// Of a connection that is about to be split.
+    ///
+    /// # Errors
+    /// If this process has no descriptor left.
+    pub(crate) fn of(stream: &TcpStream) -> io::Result<Self> {
+        Ok(Self { socket: stream.as_fd().try_clone_to_owned()?, bytes: 1 })
+    }
+
+    /// At least so many bytes are still to come. Where the kernel refuses, the reader is woken more often, no more.
+    pub(crate) fn expect(&mut self, certain_bytes: usize) {
+        let is_far = certain_bytes >= LOW_WATER_BYTES as usize + HELD_BYTES;
+        let wanted = if is_far { LOW_WATER_BYTES } else { 1 };
+        if wanted != self.bytes {
+            self.bytes = wanted;
+            let _ = set(&self.socket, libc::SOL_SOCKET, libc::SO_RCVLOWAT, &wanted.to_ne_bytes());
+        }
+    }
 }
 
 /// Tunes a fresh connection. Only what the kernel refuses for good reason is passed over: BBR where it is not

@@ -14,11 +14,12 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::server::{ParsedCertificate, WebPkiClientVerifier};
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncWrite, BufReader};
 use tokio::net::TcpStream;
 
 use crate::TransferError;
 use crate::handshake::{Identity, Token};
+use crate::socket::RECEIVE_BYTES;
 
 /// The name that every agent's certificate bears: a dialler checks that it talks to an agent, whatever its address.
 pub const AGENT_NAME: &str = "agent.foretide";
@@ -194,10 +195,15 @@ pub(crate) async fn accept(stream: TcpStream, tls: Option<&Tls>) -> std::io::Res
         let (read, write) = stream.into_split();
         return Ok((Box::new(read), Box::new(write), Shown::default()));
     };
-    let stream = tokio_rustls::TlsAcceptor::from(tls.server.clone()).accept(stream).await?;
+    let stream = tokio_rustls::TlsAcceptor::from(tls.server.clone()).accept(buffered(stream)).await?;
     let shown = stream.get_ref().1.peer_certificates().and_then(|c| c.first()).map(|c| c.clone().into_owned());
     let (read, write) = tokio::io::split(stream);
     Ok((Box::new(read), Box::new(write), Shown(shown)))
+}
+
+/// Rustls asks for 4 KiB at a time: a call of the kernel each, 250,000 for a GB.
+fn buffered(stream: TcpStream) -> BufReader<TcpStream> {
+    BufReader::with_capacity(RECEIVE_BYTES, stream)
 }
 
 /// The dialler's side.
@@ -207,7 +213,7 @@ pub(crate) async fn connect(stream: TcpStream, tls: Option<&Tls>) -> std::io::Re
         return Ok((Box::new(read), Box::new(write)));
     };
     let name = ServerName::try_from(AGENT_NAME).map_err(std::io::Error::other)?;
-    let stream = tokio_rustls::TlsConnector::from(tls.client.clone()).connect(name, stream).await?;
+    let stream = tokio_rustls::TlsConnector::from(tls.client.clone()).connect(name, buffered(stream)).await?;
     let (read, write) = tokio::io::split(stream);
     Ok((Box::new(read), Box::new(write)))
 }

@@ -7,10 +7,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use foretide_chunk::{Config, DomainKey, FileKey, Store};
+use foretide_chunk::{Config, DomainKey, FileKey, Store, Subset};
 use foretide_flow::{
-    Assignment, Effect, Entry, FilePath, ForecastId, Found, Move, MoveCause, NodeId, Outcome, Priority, Rule, Ruleset,
-    Site, SiteId, Timestamp, Topology, Volume, VolumeId, WarmupId, WorkloadId,
+    Assignment, BitsPerSecond, Effect, Entry, FilePath, ForecastId, Found, Link, Move, MoveCause, NodeId, Outcome,
+    Priority, Rule, Ruleset, Site, SiteId, Timestamp, Topology, Volume, VolumeId, WarmupId, WorkloadId,
 };
 use foretide_transfer::{
     Authority, Borders, ClientConfig, Credentials, Identity, LocalDirectory, Mover, MoverConfig, Server, ServerConfig,
@@ -219,7 +219,8 @@ async fn what_another_file_or_version_holds_does_not_cross_again() {
     gpu.take(vec![a_move("a", 6_000_000)]);
     gpu.moved().await;
     gpu.take(vec![a_move("copy", 6_000_000)]);
-    assert_eq!(gpu.moved().await, (6_000_000, 0));
+    let (moved, wire) = gpu.moved().await;
+    assert!(moved == 6_000_000 && wire < 6_000, "{wire}: more than the list of chunks");
     gpu.take(vec![a_move("a", 6_000_000)]);
     assert_eq!(gpu.moved().await, (6_000_000, 0));
     bytes[3_000_000] ^= 1;
@@ -374,7 +375,7 @@ async fn a_file_that_changed_is_told_and_one_that_vanished_too() {
         gpu.take(vec![a_move(gone, 10)]);
         assert!(matches!(gpu.next().await, Outcome::Failed { why, .. } if why.contains("is not in volume")), "{gone}");
     }
-    let listing = gpu.mover.list(&volume(), &FilePath::root()).await.unwrap();
+    let listing = gpu.mover.list(&volume(), &FilePath::root()).await.unwrap().listing;
     assert_eq!(listing.entries.len(), 1);
 }
 
@@ -386,7 +387,7 @@ async fn a_listing_of_many_names_is_complete() {
     }
     let server = serve(local(source.path()), open_borders()).await;
     let gpu = Gpu::start(cache.path(), 1 << 20, &server.address().to_string());
-    let listing = gpu.mover.list(&volume(), &FilePath::root()).await.unwrap();
+    let listing = gpu.mover.list(&volume(), &FilePath::root()).await.unwrap().listing;
     assert!(listing.entries.len() == 3000 && listing.entries.is_sorted_by(|a, b| a.path < b.path));
 }
 
@@ -584,4 +585,125 @@ async fn promise_a_a_reader_gets_his_bytes_while_the_move_he_joined_is_cancelled
         () = fickle => unreachable!("it never ends"),
         read = reader => assert!(read == bytes),
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_a_changed_file_little_more_than_the_changed_bytes_crosses() {
+    let (source, cache) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let mut bytes = noise(1, 12_000_000);
+    std::fs::write(source.path().join("f"), &bytes).unwrap();
+    let server = serve(local(source.path()), open_borders()).await;
+    let mut gpu = Gpu::start(cache.path(), 1 << 30, &server.address().to_string());
+    gpu.take(vec![a_move("f", 12_000_000)]);
+    gpu.moved().await;
+    for at in [100_000, 3_000_000, 7_500_000] {
+        bytes[at..at + 300].copy_from_slice(&noise(at as u64, 300));
+    }
+    bytes.splice(10_000_000..10_000_000, noise(9, 50));
+    std::fs::write(source.path().join("f"), &bytes).unwrap();
+    gpu.take(vec![a_move("f", 12_000_050)]);
+    let (moved, wire) = gpu.moved().await;
+    // Of four places: the blocks that changed, the signatures of their chunks, and what changed of the chunk list.
+    assert!(moved == 12_000_050 && wire < 4 * 8_000, "{wire}");
+    assert!(gpu.content("f").await.unwrap() == bytes);
+}
+
+/// The receiver's older version was evicted in part, or is not what the source remembers: then chunks come whole.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_come_as_a_difference_comes_whole() {
+    let (source, cache) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let mut bytes = noise(1, 8_000_000);
+    std::fs::write(source.path().join("f"), &bytes).unwrap();
+    let server = serve(local(source.path()), open_borders()).await;
+    let address = server.address().to_string();
+    {
+        let gpu = Gpu::start(cache.path(), 1 << 30, &address);
+        let key = gpu.key("f").await;
+        gpu.mover.read(&key, 0..3_000_000).await.unwrap();
+    }
+    drop(server);
+    bytes[1_000_000] ^= 1;
+    bytes[6_000_000] ^= 1;
+    std::fs::write(source.path().join("f"), &bytes).unwrap();
+    let server = serve(local(source.path()), open_borders()).await;
+    let mut gpu = Gpu::start(cache.path(), 1 << 30, &server.address().to_string());
+    gpu.take(vec![a_move("f", 8_000_000)]);
+    let (_, wire) = gpu.moved().await;
+    assert!((4_500_000..5_700_000).contains(&wire), "{wire}");
+    assert!(gpu.content("f").await.unwrap() == bytes);
+}
+
+async fn serve_at(source: Box<dyn Source>, rate: BitsPerSecond, borders: Arc<Borders>) -> Server {
+    let config = ServerConfig { listen: "127.0.0.1:0".parse().unwrap(), rate_limit: Some(rate), ..Default::default() };
+    Server::start(config, DomainKey::default(), Token::new(TOKEN), vec![(volume(), source)], borders).await.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn text_is_packed_where_the_link_is_the_limit_and_noise_is_not() {
+    let (source, cache) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let text: Vec<u8> = (0..400_000u32).flat_map(|i| format!("line {i} of a log\n").into_bytes()).collect();
+    let noisy = noise(1, 4_000_000);
+    std::fs::write(source.path().join("text"), &text).unwrap();
+    std::fs::write(source.path().join("noise"), &noisy).unwrap();
+    let server = serve_at(local(source.path()), BitsPerSecond(200_000_000), open_borders()).await;
+    let mut gpu = Gpu::start(cache.path(), 1 << 30, &server.address().to_string());
+    gpu.take(vec![a_move("text", text.len() as u64)]);
+    let (moved, wire) = gpu.moved().await;
+    assert!(moved == text.len() as u64 && wire < moved * 3 / 4, "{wire} of {moved}");
+    gpu.take(vec![a_move("noise", 4_000_000)]);
+    assert!(gpu.moved().await.1 >= 4_000_000);
+    assert!(gpu.content("text").await.unwrap() == text && gpu.content("noise").await.unwrap() == noisy);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_link_whose_rate_is_known_is_not_sent_more() {
+    let (source, cache) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    std::fs::write(source.path().join("f"), noise(1, 5_000_000)).unwrap();
+    let mut known = topology();
+    let (from, to) = (SiteId::new("store").unwrap(), SiteId::new("gpu").unwrap());
+    known.links.push(Link { from, to, rate: BitsPerSecond(40_000_000), rtt_ms: 1.0, cost_per_gb: 0.0 });
+    let server = serve(local(source.path()), Borders::new(Ruleset::default(), known)).await;
+    let mut gpu = Gpu::start(cache.path(), 1 << 30, &server.address().to_string());
+    let began = std::time::Instant::now();
+    gpu.take(vec![a_move("f", 5_000_000)]);
+    gpu.moved().await;
+    assert!(began.elapsed() > Duration::from_millis(950), "{:?} for a second's worth of bytes", began.elapsed());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_rotted_on_the_disk_is_found_and_fetched_again() {
+    let (source, cache) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let bytes = noise(1, 3_000_000);
+    std::fs::write(source.path().join("f"), &bytes).unwrap();
+    let server = serve(local(source.path()), open_borders()).await;
+    let mut gpu = Gpu::start(cache.path(), 1 << 30, &server.address().to_string());
+    gpu.take(vec![a_move("f", 3_000_000)]);
+    gpu.moved().await;
+    let mut folders = std::fs::read_dir(cache.path().join("data")).unwrap();
+    let folder = folders.next().unwrap().unwrap().path();
+    let data = std::fs::read_dir(folder).unwrap().next().unwrap().unwrap().path();
+    let mut rotten = std::fs::read(&data).unwrap();
+    rotten[1_500_000] ^= 1;
+    std::fs::write(&data, rotten).unwrap();
+    let repaired = gpu.mover.repair(Subset::ALL).await.unwrap();
+    assert_eq!((repaired.checked.corrupt, repaired.fetched, repaired.left), (1, 1, None));
+    assert!(std::fs::read(&data).unwrap() == bytes);
+    assert_eq!(gpu.mover.repair(Subset::ALL).await.unwrap().checked.corrupt, 0);
+}
+
+/// More large files at once than the window has room for the first parts of: each must give room back to get some.
+#[tokio::test(flavor = "multi_thread")]
+async fn many_large_files_do_not_wait_for_each_others_room() {
+    let (source, cache) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let names: Vec<String> = (0..80).map(|i| format!("f{i}")).collect();
+    for (i, name) in names.iter().enumerate() {
+        std::fs::write(source.path().join(name), noise(i as u64, 1_500_000)).unwrap();
+    }
+    let server = serve(local(source.path()), open_borders()).await;
+    let mut gpu = Gpu::start(cache.path(), 1 << 30, &server.address().to_string());
+    gpu.take(names.iter().map(|name| a_move(name, 1_500_000)).collect());
+    for _ in &names {
+        assert_eq!(gpu.moved().await.0, 1_500_000);
+    }
+    assert!(gpu.content("f79").await.unwrap() == noise(79, 1_500_000));
 }

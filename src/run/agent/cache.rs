@@ -63,7 +63,7 @@ impl Cache {
             return Ok(Self { store, mover, mount: None, happened, events: None });
         };
         let volumes = welcome.topology.volumes.keys().cloned().collect();
-        let mounting = foretide_mount::Config { volumes, ..foretide_mount::Config::at(mount_point, Vec::new()) };
+        let mounting = foretide_mount::Config { mount_point: mount_point.clone(), volumes, ..cache.mounting.clone() };
         let (events, seen) = mpsc::channel(EVENTS_WAITING);
         let sinks = Sinks { outcomes, events: Some(events) };
         let origin = Arc::new(Telling { mover: Arc::clone(&mover), learned });

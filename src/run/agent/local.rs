@@ -5,12 +5,13 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use axum::extract::State;
+use axum::extract::{Query, State};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use foretide_chunk::{Store, Subset};
 use foretide_collector::Collector;
 use foretide_flow::Timestamp;
+use foretide_transfer::Mover;
 use serde::{Deserialize, Serialize};
 use tokio::net::UnixListener;
 
@@ -23,8 +24,8 @@ pub enum Request {
     Status,
     /// Drop everything that is not pinned or being read.
     Empty,
-    /// Verify everything.
-    Check,
+    /// Verify a part, and fetch again what is corrupt.
+    Check(Subset),
 }
 
 /// The cache as it is after the request.
@@ -46,7 +47,7 @@ fn socket(state: &Path) -> PathBuf {
 ///
 /// # Errors
 /// If the socket cannot be made.
-pub async fn serve(state: &Path, store: Option<Arc<Store>>, collector: Option<Arc<Collector>>) -> Result<(), RunError> {
+pub async fn serve(state: &Path, mover: Option<Arc<Mover>>, collector: Option<Arc<Collector>>) -> Result<(), RunError> {
     let path = socket(state);
     let _ = fs::remove_file(&path);
     let listener = UnixListener::bind(&path)?;
@@ -55,7 +56,7 @@ pub async fn serve(state: &Path, store: Option<Arc<Store>>, collector: Option<Ar
         .route("/cache", get(status))
         .route("/cache/empty", post(empty))
         .route("/cache/check", post(check))
-        .with_state(store)
+        .with_state(mover)
         .route("/metrics", get(move || std::future::ready(metrics(collector.as_deref()))));
     axum::serve(listener, routes).await?;
     Ok(())
@@ -72,7 +73,9 @@ pub async fn ask(state: &Path, request: Request) -> Result<CacheStatus, RunError
     let answer = match request {
         Request::Status => http.get("http://agent/cache"),
         Request::Empty => http.post("http://agent/cache/empty"),
-        Request::Check => http.post("http://agent/cache/check"),
+        Request::Check(Subset { part, of }) => {
+            http.post("http://agent/cache/check").query(&[("part", part), ("of", of)])
+        }
     }
     .send()
     .await
@@ -108,30 +111,40 @@ fn metrics(collector: Option<&Collector>) -> String {
 
 type Answer = Result<Json<CacheStatus>, (axum::http::StatusCode, String)>;
 
-async fn status(State(store): State<Option<Arc<Store>>>) -> Answer {
-    answer(store, |_| Ok(String::new())).await
+async fn status(State(mover): State<Option<Arc<Mover>>>) -> Answer {
+    answer(mover, |_| Ok(String::new())).await
 }
 
-async fn empty(State(store): State<Option<Arc<Store>>>) -> Answer {
-    answer(store, |store| store.clear(Timestamp::now()).map(|bytes| format!("; {:.3} GB dropped", bytes as f64 / 1e9)))
+async fn empty(State(mover): State<Option<Arc<Mover>>>) -> Answer {
+    answer(mover, |store| store.clear(Timestamp::now()).map(|bytes| format!("; {:.3} GB dropped", bytes as f64 / 1e9)))
         .await
 }
 
-async fn check(State(store): State<Option<Arc<Store>>>) -> Answer {
-    answer(store, |store| {
-        let report = store.check(Subset::ALL)?;
-        Ok(format!("; {} chunks verified, {} corrupt and dropped", report.chunks, report.corrupt))
-    })
-    .await
+/// Which part of a check.
+#[derive(Deserialize)]
+struct Part {
+    part: u32,
+    of: u32,
+}
+
+async fn check(State(mover): State<Option<Arc<Mover>>>, Query(Part { part, of }): Query<Part>) -> Answer {
+    let Some(kept) = mover.clone() else { return answer(None, |_| Ok(String::new())).await };
+    let done = kept.repair(Subset { part, of }).await;
+    let done = done.map_err(|e| (axum::http::StatusCode::INTERNAL_SERVER_ERROR, e.to_string()))?;
+    let (chunks, corrupt) = (done.checked.chunks, done.checked.corrupt);
+    let left = done.left.map_or_else(String::new, |why| format!("; the others when they are read: {why}"));
+    let note = format!("; {chunks} chunks verified, {corrupt} corrupt, {} of these fetched again{left}", done.fetched);
+    answer(mover, |_| Ok(note)).await
 }
 
 /// The store blocks on its disk, so it is asked on a thread that may.
 async fn answer(
-    store: Option<Arc<Store>>,
+    mover: Option<Arc<Mover>>,
     deed: impl FnOnce(&Store) -> Result<String, foretide_chunk::StoreError> + Send + 'static,
 ) -> Answer {
     use axum::http::StatusCode;
-    let store = store.ok_or((StatusCode::NOT_FOUND, "this agent keeps no cache".to_owned()))?;
+    let mover = mover.ok_or((StatusCode::NOT_FOUND, "this agent keeps no cache".to_owned()))?;
+    let store = Arc::clone(mover.store());
     let failed = |e: &dyn std::fmt::Display| (StatusCode::INTERNAL_SERVER_ERROR, e.to_string());
     tokio::task::spawn_blocking(move || {
         let note = deed(&store).map_err(|e| failed(&e))?;

@@ -15,7 +15,7 @@ mod privilege;
 mod ship;
 mod talk;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -25,7 +25,7 @@ use foretide_chunk::{DomainKey, Store};
 use foretide_collector::{Collector, WatchedVolume};
 use foretide_flow::VolumeId;
 use foretide_mount::MountHandle;
-use foretide_transfer::{Borders, LocalDirectory, Server, ServerConfig, Source, Token};
+use foretide_transfer::{Borders, Bucket, LocalDirectory, Mover, Server, ServerConfig, Source, Token};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
@@ -166,7 +166,7 @@ impl Agent {
             );
             (mount, store, mover) = (cache.mount, Some(cache.store), Some(cache.mover));
         }
-        tasks.spawn(serve_local(config.state.clone(), store.clone(), collector));
+        tasks.spawn(serve_local(config.state.clone(), mover.clone(), collector));
         tasks.spawn(
             Talk {
                 control,
@@ -174,6 +174,8 @@ impl Agent {
                 state: config.state.clone(),
                 borders,
                 mover,
+                hints: mount.as_ref().map(MountHandle::hints),
+                seen: HashSet::new(),
                 sources: sources(config)?,
                 learned,
                 census,
@@ -211,9 +213,12 @@ fn check_sources(config: &AgentConfig) -> Result<(), RunError> {
 
 async fn start_server(config: &AgentConfig, token: &str, borders: &Arc<Borders>) -> Result<Option<Server>, RunError> {
     let Some(source) = &config.source else { return Ok(None) };
-    let mut volumes: Vec<(VolumeId, Box<dyn Source>)> = Vec::with_capacity(source.volumes.len());
+    let mut volumes: Vec<(VolumeId, Box<dyn Source>)> = Vec::new();
     for (name, root) in &source.volumes {
         volumes.push((name.clone(), Box::new(LocalDirectory::open(root)?)));
+    }
+    for (name, bucket) in &source.buckets {
+        volumes.push((name.clone(), Box::new(Bucket::open(&bucket.address, &bucket.options)?)));
     }
     let server_config = ServerConfig { listen: source.listen, ..source.server.clone() };
     let (key, token) = (DomainKey::default(), Token::new(token));
@@ -226,6 +231,9 @@ fn sources(config: &AgentConfig) -> Result<HashMap<VolumeId, Arc<dyn Source>>, R
     for (name, root) in config.source.iter().flat_map(|s| &s.volumes) {
         sources.insert(name.clone(), Arc::new(LocalDirectory::open(root)?));
     }
+    for (name, bucket) in config.source.iter().flat_map(|s| &s.buckets) {
+        sources.insert(name.clone(), Arc::new(Bucket::open(&bucket.address, &bucket.options)?));
+    }
     Ok(sources)
 }
 
@@ -234,8 +242,8 @@ fn own_volumes(config: &AgentConfig) -> Vec<WatchedVolume> {
     all.map(|(volume, root)| WatchedVolume { volume: volume.clone(), root: root.clone() }).collect()
 }
 
-async fn serve_local(state: PathBuf, store: Option<Arc<Store>>, collector: Option<Arc<Collector>>) {
-    if let Err(error) = local::serve(&state, store, collector).await {
+async fn serve_local(state: PathBuf, mover: Option<Arc<Mover>>, collector: Option<Arc<Collector>>) {
+    if let Err(error) = local::serve(&state, mover, collector).await {
         tracing::error!(%error, "`foretide cache` cannot reach this agent");
     }
 }

@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use foretide_chunk::{FileKey, ReadNote};
 use foretide_flow::{Entry, Listing, Priority, Timestamp};
 use foretide_mount::{Origin, Place, Whole};
-use foretide_transfer::{Answer, Mover, TransferError};
+use foretide_transfer::{Answer, Listed, Mover, News, TransferError};
 use tokio::sync::mpsc;
 
 /// A mover that tells what was learned through it.
@@ -22,12 +22,16 @@ pub struct Telling {
 
 #[async_trait]
 impl Origin for Telling {
-    async fn list(&self, place: &Place) -> Result<Listing, TransferError> {
-        let listing = Origin::list(self.mover.as_ref(), place).await?;
-        if self.learned.try_send(listing.clone()).is_err() {
+    async fn list(&self, place: &Place) -> Result<Listed, TransferError> {
+        let listed = Origin::list(self.mover.as_ref(), place).await?;
+        if self.learned.try_send(listed.listing.clone()).is_err() {
             tracing::warn!(volume = %place.volume, path = %place.path, "a listing was not told to the control plane");
         }
-        Ok(listing)
+        Ok(listed)
+    }
+
+    fn news(&self) -> Option<mpsc::Receiver<News>> {
+        Origin::news(self.mover.as_ref())
     }
 
     async fn stat(&self, place: &Place) -> Result<Entry, TransferError> {

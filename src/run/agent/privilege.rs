@@ -49,6 +49,7 @@ pub fn keep_what_is_needed(config: &AgentConfig) -> Result<(), RunError> {
             caps::drop(None, CapSet::Bounding, *gone).map_err(told)?;
         }
     }
+    nix::sys::prctl::set_no_new_privs().map_err(std::io::Error::from)?;
     caps::clear(None, CapSet::Ambient).map_err(told)?;
     caps::clear(None, CapSet::Inheritable).map_err(told)?;
     caps::set(None, CapSet::Effective, &kept).map_err(told)?;
@@ -149,6 +150,39 @@ mod tests {
         assert!(of("[trace]\nenabled = false\n").is_empty());
         let source = of("[trace]\nenabled = false\n[source]\nlisten = \"127.0.0.1:0\"\nvolumes = {}\n");
         assert!(source.contains(&Capability::CAP_DAC_READ_SEARCH) && !source.contains(&Capability::CAP_DAC_OVERRIDE));
+    }
+
+    /// In a process of its own, because it cannot be undone. Not a test when run by itself.
+    #[test]
+    fn weakened_process() {
+        if std::env::var_os("FORETIDE_TEST_WEAKENED").is_none() {
+            return;
+        }
+        keep_what_is_needed(&config("")).unwrap();
+        // The harness' other threads keep theirs; what begins from here on has no more than this one.
+        let status =
+            std::thread::spawn(|| std::fs::read_to_string("/proc/thread-self/status").unwrap()).join().unwrap();
+        let line = |name: &str| status.lines().find_map(|l| l.strip_prefix(name)).unwrap().trim().to_owned();
+        let bits = |name| u64::from_str_radix(&line(name), 16).unwrap();
+        let observing = 1 << 39 | 1 << 38 | 1 << 19;
+        assert_eq!((bits("CapPrm:"), bits("CapEff:"), bits("CapBnd:")), (observing, observing, observing));
+        assert_eq!((bits("CapInh:"), bits("CapAmb:"), line("NoNewPrivs:").as_str()), (0, 0, "1"));
+        println!("weakened");
+    }
+
+    #[test]
+    fn what_is_not_needed_is_gone_for_good() {
+        if !nix::unistd::geteuid().is_root() {
+            return println!("SKIPPED: only root has something to lose");
+        }
+        let me = std::env::current_exe().unwrap();
+        let out = std::process::Command::new(me)
+            .args(["--exact", "run::agent::privilege::tests::weakened_process", "--nocapture"])
+            .env("FORETIDE_TEST_WEAKENED", "1")
+            .output()
+            .unwrap();
+        let text = String::from_utf8_lossy(&out.stdout);
+        assert!(out.status.success() && text.contains("weakened"), "{text}{}", String::from_utf8_lossy(&out.stderr));
     }
 
     /// In a process of its own, because it cannot be undone. Not a test when run by itself.

@@ -1,14 +1,18 @@
 //! The agent's side of the talk with the control plane: hello now and again, and one long poll for its work.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use foretide_api::{Hello, Welcome};
-use foretide_flow::{CensusRequest, EntryKind, FilePath, LearnRequest, Listing, Ruleset, Timestamp, VolumeId};
+use foretide_flow::{
+    Assignment, CensusRequest, EntryKind, FilePath, LearnRequest, Listing, Move, Ruleset, Timestamp, VolumeId,
+};
+use foretide_mount::Hints;
 use foretide_transfer::{Borders, Mover, Source};
+use futures::StreamExt;
 use tokio::sync::{mpsc, watch};
 
 use crate::client::{ClientError, ControlClient};
@@ -25,6 +29,8 @@ const HELLO_WHILE_ALONE: Duration = Duration::from_millis(500);
 const AFTER_FAILURE: Duration = Duration::from_secs(1);
 /// What the control plane said last, in the state folder.
 const LAST_WELCOME: &str = "welcome.json";
+/// Directories that the mount learns ahead at the same time.
+const FORESEEN_AT_ONCE: usize = 16;
 /// Directories told about for one wish, at most: a wish of a whole tree is asked again for what is left.
 const DIRECTORIES_PER_WISH: usize = 10_000;
 
@@ -35,7 +41,7 @@ pub fn hello_of(config: &AgentConfig) -> Hello {
         node: config.node.clone(),
         site: config.site.clone(),
         chunk_address: source.map(|s| s.advertise.clone().unwrap_or_else(|| s.listen.to_string())),
-        volumes: source.map(|s| s.volumes.keys().cloned().collect()).unwrap_or_default(),
+        volumes: source.map(|s| s.names().cloned().collect()).unwrap_or_default(),
         probes: if config.trace.enabled { vec!["ebpf".into()] } else { Vec::new() },
     }
 }
@@ -110,6 +116,10 @@ pub struct Talk {
     pub borders: Arc<Borders>,
     /// What carries moves out.
     pub mover: Option<Arc<Mover>>,
+    /// The mount, which learns of names that will be wanted.
+    pub hints: Option<Hints>,
+    /// Volumes whose top the mount has looked at.
+    pub seen: HashSet<VolumeId>,
     /// What knows the own volumes.
     pub sources: HashMap<VolumeId, Arc<dyn Source>>,
     /// Where listings go.
@@ -120,7 +130,7 @@ pub struct Talk {
 
 impl Talk {
     /// Runs until dropped.
-    pub async fn run(self) {
+    pub async fn run(mut self) {
         let (mut cursor, mut etag) = (0, None);
         let mut hello_due = Instant::now();
         loop {
@@ -143,6 +153,7 @@ impl Talk {
                     if let Some(mover) = &self.mover {
                         mover.take(&assignment);
                     }
+                    self.foresee(&assignment);
                 }
                 Err(error) => {
                     tracing::warn!(%error, "no assignment; what was assigned goes on");
@@ -152,8 +163,28 @@ impl Talk {
         }
     }
 
+    /// Data is moved for somebody who will look at it here: the mount learns the names beside the bytes.
+    fn foresee(&self, assignment: &Assignment) {
+        let folder = |m: &Move| Some((m.volume.clone(), m.path.parent()?));
+        self.look_at(assignment.run.iter().filter_map(folder).collect());
+    }
+
+    /// The top of each volume is looked at once, as soon as its source is known.
+    fn look_at_tops(&mut self, volumes: impl Iterator<Item = VolumeId>) {
+        let new: HashSet<_> = volumes.filter(|v| self.seen.insert(v.clone())).map(|v| (v, FilePath::root())).collect();
+        self.look_at(new);
+    }
+
+    fn look_at(&self, folders: HashSet<(VolumeId, FilePath)>) {
+        let Some(hints) = self.hints.clone().filter(|_| !folders.is_empty()) else { return };
+        tokio::spawn(async move {
+            let all = folders.iter().map(|(volume, folder)| hints.foresee(volume, folder));
+            futures::stream::iter(all).for_each_concurrent(FORESEEN_AT_ONCE, |foreseen| foreseen).await;
+        });
+    }
+
     /// Answers whether all sources are known.
-    async fn say_hello(&self) -> bool {
+    async fn say_hello(&mut self) -> bool {
         let welcome = match self.control.hello(&self.hello).await {
             Ok(welcome) => welcome,
             Err(error) => {
@@ -166,7 +197,9 @@ impl Talk {
             Ok(rules) => self.borders.replace(rules, welcome.topology.clone()),
             Err(error) => tracing::error!(%error, "the new rules cannot be meant; the old ones hold"),
         }
-        self.mover.as_ref().is_none_or(|mover| set_sources(mover, &welcome))
+        let complete = self.mover.as_ref().is_none_or(|mover| set_sources(mover, &welcome));
+        self.look_at_tops(welcome.peers.into_iter().flat_map(|peer| peer.volumes));
+        complete
     }
 
     /// Tells about a directory, and with a recursive wish about all below it.

@@ -121,6 +121,10 @@ impl Adviser for Planner {
 
     async fn advise(&self, question: Question, now: Timestamp) -> Result<Advice, CatalogError> {
         let (files, complete) = self.files(&question, now).await?;
+        // Of paths below which nothing is known, borders can be asked all the same.
+        let known = !files.is_empty();
+        let asked = || question.paths.iter().map(|path| WarmupFile { path: path.clone(), bytes: 0 }).collect();
+        let judged: Vec<WarmupFile> = if known { files } else { asked() };
         let previous = self.catalog.latest_plan().await?;
         let copies = self.copies().await?;
         let problem = Problem {
@@ -140,13 +144,18 @@ impl Adviser for Planner {
         let free: &BTreeMap<SiteId, u32> = &question.free_accelerators;
         let request = AdviceRequest {
             volume: &question.volume,
-            files: &files,
+            files: &judged,
             candidates: &question.sites,
             free_accelerators: &|site| free.get(site).copied(),
         };
-        let sites = advise(&problem, &request).into_iter().map(shown).collect();
-        let bytes = files.iter().map(|f| f.bytes).sum();
-        Ok(Advice { files: files.len() as u64, bytes, complete, sites })
+        let mut sites: Vec<SiteAdvice> = advise(&problem, &request).into_iter().map(shown).collect();
+        if !known {
+            let unknown = if complete { "there are no files below it" } else { "its files are not known yet" };
+            sites.iter_mut().filter(|s| s.possible).for_each(|s| unknown.clone_into(&mut s.reason));
+        }
+        let bytes = judged.iter().map(|f| f.bytes).sum();
+        let files = if known { judged.len() as u64 } else { 0 };
+        Ok(Advice { files, bytes, complete, sites })
     }
 }
 

@@ -319,6 +319,40 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/v1/plans/{id}/changes": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** How a plan differs from an earlier one. */
+        get: operations["plan_changes"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/plans/{id}/explain": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Why a plan moves, refuses or leaves out what lies at a path. */
+        get: operations["explain_plan"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/v1/plans/latest": {
         parameters: {
             query?: never;
@@ -872,6 +906,13 @@ export interface components {
              */
             id: number;
         };
+        /** @description A plan's words. */
+        Explanation: {
+            /** @description The plan. */
+            plan: components["schemas"]["PlanId"];
+            /** @description For people; line by line a move, a refusal, or what was left out. */
+            text: string;
+        };
         /** @description How a file is read once it is open. */
         ExtentHabit: {
             /** @enum {string} */
@@ -1357,6 +1398,11 @@ export interface components {
             /** @description Which. */
             warmup: components["schemas"]["WarmupId"];
         };
+        /** @description A move that a later plan has otherwise. */
+        MoveChange: components["schemas"]["Move"] & {
+            /** @description When it was to start before. */
+            start_before: components["schemas"]["Timestamp"];
+        };
         /** @description One move; stable over plans. */
         MoveId: string;
         /**
@@ -1580,6 +1626,20 @@ export interface components {
             moves: components["schemas"]["Move"][];
             /** @description What rules forbid. */
             refused: components["schemas"]["Refusal"][];
+        };
+        /** @description How one plan differs from an earlier one. */
+        PlanChanges: {
+            /** @description Moves that are new. */
+            added: components["schemas"]["Move"][];
+            /** @description Moves whose source or start differs, as the later plan has them. */
+            changed: components["schemas"]["MoveChange"][];
+            /**
+             * Format: int64
+             * @description Moves that stayed as they were.
+             */
+            kept: number;
+            /** @description Moves that are gone: done, or no longer wanted. */
+            removed: components["schemas"]["Move"][];
         };
         /** @description One plan. */
         PlanId: string;
@@ -3855,6 +3915,164 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["Plan"];
+                };
+            };
+            /** @description A parameter cannot be meant. */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description No token, or one that is not known, has expired or was revoked. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The token lacks the scope `read`. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description There is no such plan, or it is no longer kept. */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description This token asks too often; `Retry-After` says when to go on. */
+            429: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The control plane cannot read or write its records. */
+            500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    plan_changes: {
+        parameters: {
+            query: {
+                /** @description The earlier plan. */
+                since: components["schemas"]["PlanId"];
+            };
+            header?: never;
+            path: {
+                id: components["schemas"]["PlanId"];
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description What is new, gone, otherwise. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["PlanChanges"];
+                };
+            };
+            /** @description A parameter cannot be meant. */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description No token, or one that is not known, has expired or was revoked. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The token lacks the scope `read`. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description One of the plans is not there, or no longer kept. */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description This token asks too often; `Retry-After` says when to go on. */
+            429: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The control plane cannot read or write its records. */
+            500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    explain_plan: {
+        parameters: {
+            query?: {
+                /** @description A file, or a directory with all below; the whole plan if absent. */
+                path?: components["schemas"]["FilePath"];
+            };
+            header?: never;
+            path: {
+                id: components["schemas"]["PlanId"];
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description In words. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Explanation"];
                 };
             };
             /** @description A parameter cannot be meant. */

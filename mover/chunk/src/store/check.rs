@@ -1,7 +1,7 @@
 //! Checking what is on disk against its ids, and dropping what is not it.
 
 use super::disk::read_exact_at;
-use super::{CheckReport, Store, StoreError, Subset};
+use super::{CheckReport, Lost, Store, StoreError, Subset};
 use crate::ChunkMap;
 use std::fs::File;
 
@@ -26,18 +26,21 @@ impl Store {
     }
 
     pub(super) fn check_file(&self, no: u64, report: &mut CheckReport) -> Result<(), StoreError> {
-        let (map, have) = {
+        let (key, map, have) = {
             let mut state = self.lock();
             let Some(held) = state.files.get(&no) else { return Ok(()) };
-            let have = held.record.have.clone();
-            (self.map_of(&mut state, no)?, have)
+            let (key, have) = (held.record.key.clone(), held.record.have.clone());
+            (key, self.map_of(&mut state, no)?, have)
         };
         let file = self.data.get(no, false).ok();
         for i in (0..map.count()).filter(|i| have.has(*i)) {
             report.chunks += 1;
             report.bytes += u64::from(map.manifest().chunks[i as usize].length);
             let good = file.as_ref().is_some_and(|f| self.prove(no, &map, f, i));
-            report.corrupt += u64::from(!good);
+            if !good {
+                report.corrupt += 1;
+                report.lost.push(Lost { key: key.clone(), bytes: map.range(i) });
+            }
         }
         Ok(())
     }

@@ -43,7 +43,7 @@ pub use disk::{Disk, RealDisk};
 pub use evict::{Candidate, Claim, EpochAware, EvictionPolicy, Rank};
 pub use fill::Fill;
 pub use types::{
-    Arrival, Census, CheckReport, Config, Evicted, FileKey, ReadNote, Resident, StoreError, Subset, WholeFile,
+    Arrival, Census, CheckReport, Config, Evicted, FileKey, Lost, ReadNote, Resident, StoreError, Subset, WholeFile,
 };
 
 use crate::{ChunkMap, DomainKey, decode_manifest};
@@ -142,6 +142,14 @@ impl Store {
         let map = self.map_of(&mut state, no).ok()?;
         let held = &state.files[&no];
         Some((held.record.key.clone(), resident(held, map)))
+    }
+
+    /// The newest other version of the same path of which anything is here: what differences can be made against.
+    pub fn former(&self, key: &FileKey) -> Option<(FileKey, Arc<ChunkMap>)> {
+        let mut state = self.lock();
+        let no = state.former(key)?;
+        let map = self.map_of(&mut state, no).ok()?;
+        Some((state.files[&no].record.key.clone(), map))
     }
 
     /// Opens a wholly resident file for reading.

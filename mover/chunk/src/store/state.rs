@@ -265,6 +265,13 @@ impl State {
         self.by_path.get(&(volume.clone(), path.clone())).and_then(|v| v.last().copied())
     }
 
+    /// The newest version of which anything is here, other than this one.
+    pub(super) fn former(&self, key: &FileKey) -> Option<u64> {
+        let versions = self.by_path.get(&(key.volume.clone(), key.path.clone()))?;
+        let is_other = |no: &&u64| self.files[no].record.key.version != key.version;
+        versions.iter().rev().filter(is_other).find(|no| self.files[no].resident_bytes > 0).copied()
+    }
+
     /// Sets or lifts the pin of a path and all below it.
     pub(super) fn pin(&mut self, volume: &VolumeId, path: &FilePath, until: Option<Timestamp>, now: Timestamp) {
         self.pins.retain(|p| p.until > now && !(&p.volume == volume && &p.path == path));

@@ -135,8 +135,17 @@ impl Subset {
     pub const ALL: Self = Self { part: 1, of: 1 };
 }
 
+/// A chunk that was dropped.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lost {
+    /// Of which file version.
+    pub key: FileKey,
+    /// Which bytes of it.
+    pub bytes: Range<u64>,
+}
+
 /// What a check found.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CheckReport {
     /// Chunks read and hashed.
     pub chunks: u64,
@@ -144,6 +153,8 @@ pub struct CheckReport {
     pub bytes: u64,
     /// Chunks that were not what their id says: dropped, to be fetched again.
     pub corrupt: u64,
+    /// Which ones.
+    pub lost: Vec<Lost>,
 }
 
 /// Why the store could not do it.

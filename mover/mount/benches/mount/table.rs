@@ -47,14 +47,14 @@ pub fn median(mut of: Vec<f64>) -> f64 {
     of[of.len() / 2]
 }
 
-/// Prints the table and writes `target/bench/mount.json`; whether every row holds.
-pub fn show(rows: &[Row], target: &Path) -> bool {
-    println!("{:<58} {:>12} {:>12}  {:<34} {:>6} {:>9}", "work", "ours", "reference", "", "ratio", "bar");
+/// Prints the table, and writes `bench/mount.json` below `target` if it is given; whether every row holds.
+pub fn show(rows: &[Row], target: Option<&Path>) -> bool {
+    println!("{:<76} {:>12} {:>12}  {:<30} {:>6} {:>9}", "work", "ours", "reference", "", "ratio", "bar");
     for row in rows {
         let bar = format!("{} {}", if row.at_least { ">=" } else { "<=" }, row.bar);
         let verdict = if row.holds() { "" } else { "  MISSED" };
         println!(
-            "{:<58} {:>12} {:>12}  {:<34} {:>6.2} {bar:>9}{verdict}",
+            "{:<76} {:>12} {:>12}  {:<30} {:>6.2} {bar:>9}{verdict}",
             row.work,
             format!("{:.4} {}", row.ours, row.unit),
             format!("{:.4} {}", row.reference, row.unit),
@@ -62,6 +62,13 @@ pub fn show(rows: &[Row], target: &Path) -> bool {
             row.ratio,
         );
     }
+    if let Some(target) = target {
+        write(rows, target);
+    }
+    rows.iter().all(Row::holds)
+}
+
+fn write(rows: &[Row], target: &Path) {
     let json: Vec<_> = rows
         .iter()
         .map(|r| {
@@ -73,10 +80,4 @@ pub fn show(rows: &[Row], target: &Path) -> bool {
     std::fs::create_dir_all(&folder).expect("target/bench can be made");
     let text = serde_json::to_string_pretty(&json!({ "rows": json })).expect("numbers and text");
     std::fs::write(folder.join("mount.json"), text).expect("target/bench/mount.json can be written");
-    rows.iter().all(Row::holds)
-}
-
-/// Sleeps until a moment.
-pub async fn until(at: Instant) {
-    tokio::time::sleep(at.saturating_duration_since(Instant::now())).await;
 }

@@ -10,8 +10,14 @@
 //!
 //! Time is an argument. Memory is bounded by [`Tree::shrink`], which forgets the directories that were not used for
 //! longest; the kernel's references are counted and their nodes outlive that.
+//!
+//! What is asked of the table stands here, how it learns in `learn.rs`, its slots in `slots.rs`, and what it would be
+//! good to know soon in `ahead.rs`.
 
+mod ahead;
+mod learn;
 mod node;
+mod slots;
 #[cfg(test)]
 mod tests;
 
@@ -21,21 +27,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use foretide_flow::{Entry, EntryKind, FilePath, FileVersion, Listing, Timestamp, VolumeId};
+use foretide_flow::{Entry, EntryKind, FilePath, FileVersion, Timestamp, VolumeId};
 
 pub use node::Attributes;
-use node::{Node, inode_number};
+use node::Node;
 
 /// The number of the mount's root, as the kernel wants it.
 pub const ROOT_INO: u64 = 1;
-
-/// Single names remembered of a directory that is not known as a whole. Beyond it the oldest in name order go: such a
-/// directory is being learned, and the listing will replace them.
-const LOOSE_NAMES_MAX: usize = 4096;
-
-/// Directories of more names than this are learned again only when somebody looks: listing them in the background
-/// every lease would take a good part of a thin link (about 100 bytes a name).
-const REFRESH_NAMES_MAX: usize = 20_000;
 
 /// What volumes and the root look like before the source has told.
 const ROOT_MODE: u32 = 0o755;
@@ -90,6 +88,8 @@ struct Directory {
     used_at_ms: AtomicU64,
     /// When it was last learned, on the same scale.
     learned_at_ms: u64,
+    /// When directories were last asked for ahead because of this one, on the same scale.
+    ahead_at_ms: AtomicU64,
     /// Whether the kernel's own copy of the list, if it has one, is of an earlier `children`.
     listing_changed: AtomicBool,
 }
@@ -134,25 +134,28 @@ impl Tree {
             next_generation: 0,
             started: now,
         };
-        let directory = Entry {
-            path: FilePath::root(),
-            kind: EntryKind::Directory,
-            size: 0,
-            modified_at: Timestamp::now(),
-            mode: ROOT_MODE,
-            uid: owner.0,
-            gid: owner.1,
-            links: 2,
-            version: FileVersion("".into()),
-        };
-        let root = tree.place_node(Node::new(&directory, b"", ROOT_INO, 0, 0));
-        let mut names: Vec<_> = volumes.to_vec();
-        names.sort();
-        names.dedup();
-        let children: Vec<_> =
-            names.iter().map(|v| tree.insert(root, v.as_str(), v.as_str().as_bytes(), &directory)).collect();
-        tree.directory_mut(root).expect("the root is a directory").children = children.into();
+        tree.place_node(Node::new(&untold_directory(owner), b"", ROOT_INO, 0, 0));
+        for volume in volumes {
+            tree.show(volume, owner);
+        }
         tree
+    }
+
+    /// Shows one more volume, of which nothing is known yet. Answers whether it is new.
+    pub fn show(&mut self, volume: &VolumeId, owner: (u32, u32)) -> bool {
+        let (root, name) = (self.root(), volume.as_str().as_bytes());
+        if self.child_named(root, name).is_some() {
+            return false;
+        }
+        let child = self.insert(root, volume.as_str(), name, &untold_directory(owner));
+        let mut children: Vec<Child> = self.directory(ROOT_INO).map_or(Vec::new(), |(_, d)| d.children.to_vec());
+        let place = children.partition_point(|c| self.name_of(*c) < name);
+        children.insert(place, child);
+        if let Some(directory) = self.directory_mut(root) {
+            directory.children = children.into();
+            directory.listing_changed.store(true, Ordering::Relaxed);
+        }
+        true
     }
 
     /// What `stat` tells of a number; none if it is not in use.
@@ -259,148 +262,9 @@ impl Tree {
         }
     }
 
-    /// Takes over a complete listing: `ino`'s children are these until `now + lease`. Returns the names that stand
-    /// for another inode now, or for none.
-    pub fn learn(&mut self, ino: u64, listing: &Listing, now: Instant, lease: Duration) -> Vec<Box<[u8]>> {
-        let Some(volume) = self.place(ino).map(|p| p.volume) else { return Vec::new() };
-        let Some(&slot) = self.by_ino.get(&ino) else { return Vec::new() };
-        let Some(directory) = self.directory_mut(slot) else { return Vec::new() };
-        let loose = std::mem::take(&mut directory.loose);
-        let mut before: Vec<Child> = directory.children.iter().copied().collect();
-        before.extend(loose.into_values().filter_map(|l| l.child));
-        let mut before: Vec<Child> = before.into_iter().filter(|c| self.of_child(*c).is_some()).collect();
-        before.sort_by(|a, b| self.name_of(*a).cmp(self.name_of(*b)));
-        before.dedup();
-
-        let mut entries: Vec<&Entry> = listing.entries.iter().filter(|e| !e.path.is_root()).collect();
-        entries.sort_by(|a, b| a.path.name().cmp(b.path.name()));
-        entries.dedup_by(|a, b| a.path.name() == b.path.name());
-
-        let mut changed = Vec::new();
-        let mut old = before.into_iter().peekable();
-        let mut children = Vec::with_capacity(entries.len());
-        for entry in entries {
-            let name = entry.path.name();
-            let mut kept = None;
-            while let Some(child) = old.next_if(|c| self.name_of(*c) <= name) {
-                if self.name_of(child) == name && self.of_child(child).is_some_and(|n| n.is_still(entry)) {
-                    kept = Some(child);
-                } else {
-                    changed.push(self.name_of(child).into());
-                    self.detach(child.slot);
-                }
-            }
-            children.push(match kept {
-                Some(child) => self.refreshed(child, entry),
-                None => self.insert(slot, volume.as_str(), name, entry),
-            });
-        }
-        for child in old {
-            changed.push(self.name_of(child).into());
-            self.detach(child.slot);
-        }
-        let learned_at_ms = self.ms(now);
-        if let Some(directory) = self.directory_mut(slot) {
-            if *directory.children != *children {
-                directory.children = children.into();
-                directory.listing_changed.store(true, Ordering::Relaxed);
-            }
-            directory.valid_until = Some(now + lease);
-            directory.learned_at_ms = learned_at_ms;
-            self.known.insert(slot);
-        }
-        changed
-    }
-
-    /// Takes over what is known of one name, until `now + lease`; no entry means that there is none.
-    pub fn learn_one(&mut self, ino: u64, name: &[u8], entry: Option<&Entry>, now: Instant, lease: Duration) {
-        let Some(volume) = self.place(ino).map(|p| p.volume) else { return };
-        let Some(&slot) = self.by_ino.get(&ino) else { return };
-        let Some(directory) = self.directory(ino).map(|(_, d)| d) else { return };
-        let before = directory.loose.get(name).and_then(|l| l.child).or_else(|| self.child_named(slot, name));
-        let same = |c: &Child| entry.is_some_and(|e| self.of_child(*c).is_some_and(|n| n.is_still(e)));
-        let kept = before.filter(same);
-        let child = match (kept, entry) {
-            (Some(child), Some(entry)) => Some(self.refreshed(child, entry)),
-            (None, Some(entry)) => Some(self.insert(slot, volume.as_str(), name, entry)),
-            (_, None) => None,
-        };
-        if let Some(gone) = before.filter(|b| Some(*b) != child) {
-            // The list of children stays in order and without holes (invariant 1).
-            if let Some(directory) = self.directory_mut(slot) {
-                directory.children = directory.children.iter().copied().filter(|c| *c != gone).collect();
-            }
-            self.detach(gone.slot);
-        }
-        let Some(directory) = self.directory_mut(slot) else { return };
-        directory.loose.insert(name.into(), Loose { child, valid_until: now + lease });
-        self.known.insert(slot);
-        let Some(directory) = self.directory_mut(slot) else { return };
-        if directory.loose.len() > LOOSE_NAMES_MAX
-            && let Some((name, loose)) = directory.loose.pop_first()
-            && let Some(child) = loose.child.filter(|c| self.child_named(slot, &name) != Some(*c))
-        {
-            self.detach(child.slot);
-        }
-    }
-
-    /// Takes over a directory's own attributes.
-    pub fn learn_attributes(&mut self, ino: u64, entry: &Entry) {
-        if let Some(&slot) = self.by_ino.get(&ino)
-            && let Some(node) = self.slots[slot as usize].as_mut()
-            && node.is_still(entry)
-        {
-            node.refresh(entry);
-        }
-    }
-
-    /// Believes what is known of a directory for longer: its source does not answer (promise A).
-    pub fn extend(&mut self, ino: u64, until: Instant) {
-        if let Some(&slot) = self.by_ino.get(&ino)
-            && let Some(directory) = self.directory_mut(slot)
-            && let Some(valid) = directory.valid_until.as_mut()
-        {
-            *valid = (*valid).max(until);
-        }
-    }
-
-    /// Ends a directory's lease: the source says that it changed.
-    pub fn expire(&mut self, ino: u64, now: Instant) {
-        if let Some(&slot) = self.by_ino.get(&ino)
-            && let Some(directory) = self.directory_mut(slot)
-        {
-            directory.loose.values_mut().for_each(|l| l.valid_until = now);
-            if let Some(valid) = directory.valid_until.as_mut() {
-                *valid = now;
-            }
-        }
-    }
-
-    /// Marks a version that the source does not have any more, and ends its directory's lease.
-    pub fn outdate(&mut self, ino: u64, now: Instant) {
-        let Some(&slot) = self.by_ino.get(&ino) else { return };
-        let Some(node) = self.slots[slot as usize].as_mut() else { return };
-        node.outdated = true;
-        if let Some(parent) = self.parent(ino) {
-            self.expire(parent, now);
-        }
-    }
-
     /// Whether the source has said that it has another version by now.
     pub fn is_outdated(&self, ino: u64) -> bool {
         self.node(ino).is_some_and(|node| node.outdated)
-    }
-
-    /// Directories that were used since they were learned and whose lease ends within `horizon`.
-    pub fn due(&self, now: Instant, horizon: Duration) -> Vec<u64> {
-        let due = |slot: &u32| {
-            let node = self.at(*slot)?;
-            let directory = node.directory.as_deref()?;
-            directory.valid_until.filter(|_| directory.children.len() <= REFRESH_NAMES_MAX)?;
-            let used = directory.used_at_ms.load(Ordering::Relaxed) > directory.learned_at_ms;
-            (used && remaining(directory.valid_until, now).is_none_or(|left| left < horizon)).then_some(node.ino)
-        };
-        self.known.iter().filter_map(due).collect()
     }
 
     /// Nodes in the tree, whatever their kind.
@@ -422,193 +286,6 @@ impl Tree {
         nodes + children + index + (self.slots.capacity() - self.slots.len()) * std::mem::size_of::<Option<Node>>()
     }
 
-    /// Forgets the directories that were not used for longest until at most `nodes_max` nodes are left, or nothing
-    /// more can go because the kernel refers to it.
-    pub fn shrink(&mut self, nodes_max: usize) {
-        let mut by_age: Vec<(u64, u32)> = self.known.iter().filter_map(|s| Some((self.used_at(*s)?, *s))).collect();
-        by_age.sort_unstable();
-        for (_, slot) in by_age {
-            if self.len() <= nodes_max {
-                return;
-            }
-            self.forget_directory(slot);
-        }
-    }
-
-    fn forget_directory(&mut self, slot: u32) {
-        self.known.remove(&slot);
-        let Some(directory) = self.directory_mut(slot) else { return };
-        directory.valid_until = None;
-        let children = std::mem::take(&mut directory.children);
-        let loose = std::mem::take(&mut directory.loose);
-        for child in children.iter().copied().chain(loose.into_values().filter_map(|l| l.child)) {
-            if self.of_child(child).is_some() {
-                self.detach(child.slot);
-            }
-        }
-    }
-
-    fn refreshed(&mut self, child: Child, entry: &Entry) -> Child {
-        if let Some(node) = self.slots[child.slot as usize].as_mut() {
-            node.refresh(entry);
-        }
-        child
-    }
-
-    /// Puts an entry under its number, or adopts the node that stands for it still.
-    fn insert(&mut self, parent: u32, volume: &str, name: &[u8], entry: &Entry) -> Child {
-        let mut ino = inode_number(volume, entry);
-        while let Some(&first) = self.by_ino.get(&ino) {
-            let others = self.aliases.get(&ino).map_or(&[][..], Vec::as_slice);
-            let ours =
-                |s: &&u32| self.at(**s).is_some_and(|n| n.parent == parent && n.name() == name && n.is_still(entry));
-            if let Some(&slot) = std::iter::once(&first).chain(others).find(ours) {
-                let generation = self.at(slot).map_or(0, |n| n.generation);
-                return self.refreshed(Child { slot, generation }, entry);
-            }
-            let hard_link = entry.links > 1
-                && self.at(first).is_some_and(|n| n.is_still(entry))
-                && self.place_of_slot(first).is_some_and(|p| p.volume.as_str() == volume);
-            if hard_link {
-                break;
-            }
-            ino = ino.wrapping_add(1).max(1024);
-        }
-        self.next_generation = self.next_generation.wrapping_add(1);
-        let generation = self.next_generation;
-        // First, so that the parent outlives whom the new node may replace.
-        if let Some(directory) = self.directory_mut(parent) {
-            directory.pins += 1;
-        }
-        let slot = self.place_node(Node::new(entry, name, ino, parent, generation));
-        Child { slot, generation }
-    }
-
-    fn place_node(&mut self, node: Node) -> u32 {
-        let ino = node.ino;
-        let slot = self.free.pop().unwrap_or_else(|| {
-            self.slots.push(None);
-            (self.slots.len() - 1) as u32
-        });
-        self.slots[slot as usize] = Some(node);
-        match self.by_ino.get(&ino).copied() {
-            None => drop(self.by_ino.insert(ino, slot)),
-            Some(holder) if self.at(holder).is_some_and(|n| n.attached) => {
-                self.aliases.entry(ino).or_default().push(slot);
-            }
-            Some(holder) => {
-                self.hand_over(holder, slot);
-                self.release(holder);
-            }
-        }
-        slot
-    }
-
-    /// Another name of the same file takes over number and references.
-    fn hand_over(&mut self, from: u32, to: u32) {
-        let Some((ino, lookups)) = self.at(from).map(|n| (n.ino, n.lookups())) else { return };
-        self.by_ino.insert(ino, to);
-        if let Some(heir) = self.at(to) {
-            heir.look(lookups);
-        }
-        if let Some(node) = self.at(from) {
-            node.forget(lookups);
-        }
-    }
-
-    /// Its directory does not show it any more.
-    fn detach(&mut self, slot: u32) {
-        let Some(node) = self.slots[slot as usize].as_mut() else { return };
-        node.attached = false;
-        let ino = node.ino;
-        if self.by_ino.get(&ino) == Some(&slot)
-            && let Some(heir) = self.aliases.get_mut(&ino).and_then(Vec::pop)
-        {
-            self.hand_over(slot, heir);
-        }
-        self.release(slot);
-    }
-
-    /// Frees a slot that nobody needs, and then perhaps its parent's.
-    fn release(&mut self, slot: u32) {
-        let Some(node) = self.at(slot) else { return };
-        if slot == self.root() || node.attached || node.lookups() > 0 {
-            return;
-        }
-        if self.known.contains(&slot) {
-            self.forget_directory(slot);
-        }
-        let Some(node) = self.at(slot) else { return };
-        if node.directory.as_deref().is_some_and(|d| d.pins > 0) {
-            return;
-        }
-        let (ino, parent) = (node.ino, node.parent);
-        self.slots[slot as usize] = None;
-        self.free.push(slot);
-        self.known.remove(&slot);
-        if self.by_ino.get(&ino) == Some(&slot) {
-            self.by_ino.remove(&ino);
-        }
-        if let Some(others) = self.aliases.get_mut(&ino) {
-            others.retain(|s| *s != slot);
-            if others.is_empty() {
-                self.aliases.remove(&ino);
-            }
-        }
-        if let Some(directory) = self.directory_mut(parent) {
-            directory.pins -= 1;
-        }
-        self.release(parent);
-    }
-
-    fn root(&self) -> u32 {
-        0
-    }
-
-    fn at(&self, slot: u32) -> Option<&Node> {
-        self.slots.get(slot as usize)?.as_ref()
-    }
-
-    fn node(&self, ino: u64) -> Option<&Node> {
-        self.at(*self.by_ino.get(&ino)?)
-    }
-
-    fn of_child(&self, child: Child) -> Option<&Node> {
-        self.at(child.slot).filter(|n| n.generation == child.generation)
-    }
-
-    fn name_of(&self, child: Child) -> &[u8] {
-        self.of_child(child).map_or(&[], Node::name)
-    }
-
-    fn directory(&self, ino: u64) -> Option<(u32, &Directory)> {
-        let slot = *self.by_ino.get(&ino)?;
-        Some((slot, self.at(slot)?.directory.as_deref()?))
-    }
-
-    fn directory_mut(&mut self, slot: u32) -> Option<&mut Directory> {
-        self.slots.get_mut(slot as usize)?.as_mut()?.directory.as_deref_mut()
-    }
-
-    fn child_named(&self, slot: u32, name: &[u8]) -> Option<Child> {
-        let children = &self.at(slot)?.directory.as_deref()?.children;
-        let found = children.binary_search_by(|c| self.name_of(*c).cmp(name)).ok()?;
-        Some(children[found])
-    }
-
-    fn place_of_slot(&self, slot: u32) -> Option<Place> {
-        let mut names = Vec::new();
-        let mut at = slot;
-        while at != self.root() {
-            let node = self.at(at)?;
-            names.push(node.name());
-            at = node.parent;
-        }
-        let volume = VolumeId::new(std::str::from_utf8(names.pop()?).ok()?).ok()?;
-        names.reverse();
-        Some(Place { volume, path: FilePath::new(&names.join(&b'/')).ok()? })
-    }
-
     fn used_at(&self, slot: u32) -> Option<u64> {
         Some(self.at(slot)?.directory.as_deref()?.used_at_ms.load(Ordering::Relaxed))
     }
@@ -620,9 +297,47 @@ impl Tree {
     fn ms(&self, now: Instant) -> u64 {
         now.saturating_duration_since(self.started).as_millis() as u64
     }
+
+    /// Names in a directory, as far as it is known.
+    pub fn children_count(&self, ino: u64) -> usize {
+        self.directory(ino).map_or(0, |(_, d)| d.children.len())
+    }
+
+    /// The number of a name in a directory, as far as it is known; leases do not matter.
+    pub fn child_ino(&self, ino: u64, name: &[u8]) -> Option<u64> {
+        let (slot, _) = self.directory(ino)?;
+        Some(self.at(self.child_named(slot, name)?.slot)?.ino)
+    }
+
+    /// Whether a directory is known, complete, and believed still.
+    pub fn is_known(&self, ino: u64, now: Instant) -> bool {
+        self.directory(ino).is_some_and(|(_, d)| remaining(d.valid_until, now).is_some())
+    }
+
+    /// Takes note that a directory is wanted, as if somebody had looked into it.
+    pub fn use_directory(&self, ino: u64, now: Instant) {
+        if let Some((_, directory)) = self.directory(ino) {
+            self.mark_used(directory, now);
+        }
+    }
 }
 
-/// The lease of what only a new start of the mount changes.
+/// What the root, and a volume whose source has not told yet, look like.
+fn untold_directory(owner: (u32, u32)) -> Entry {
+    Entry {
+        path: FilePath::root(),
+        kind: EntryKind::Directory,
+        size: 0,
+        modified_at: Timestamp::now(),
+        mode: ROOT_MODE,
+        uid: owner.0,
+        gid: owner.1,
+        links: 2,
+        version: FileVersion("".into()),
+    }
+}
+
+/// The lease of the root, which only the agent changes; the kernel is told when it does.
 const FOREVER: Duration = Duration::from_secs(3600);
 
 fn remaining(until: Option<Instant>, now: Instant) -> Option<Duration> {

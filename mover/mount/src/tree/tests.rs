@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use foretide_flow::Listing;
 use proptest::prelude::*;
 
 use super::*;
@@ -42,13 +43,16 @@ enum Step {
     List { directory: usize, names: Vec<(u8, u64, bool)> },
     One { directory: usize, name: u8, version: Option<u64> },
     Look { directory: usize, name: u8 },
+    Told { directory: usize, names: Vec<(u8, Option<u64>)> },
     Forget { nth: usize },
     Shrink,
 }
 
 fn step() -> impl Strategy<Value = Step> {
     let names = proptest::collection::vec((0u8..6, 0u64..3, any::<bool>()), 0..6);
+    let told = proptest::collection::vec((0u8..6, proptest::option::of(0u64..3)), 0..4);
     prop_oneof![
+        2 => (0usize..3, told).prop_map(|(directory, names)| Step::Told { directory, names }),
         3 => (0usize..3, names).prop_map(|(directory, names)| Step::List { directory, names }),
         2 => (0usize..3, 0u8..6, proptest::option::of(0u64..3)).prop_map(|(directory, name, version)| Step::One { directory, name, version }),
         4 => (0usize..3, 0u8..6).prop_map(|(directory, name)| Step::Look { directory, name }),
@@ -105,6 +109,33 @@ proptest! {
                             (None, Found::Absent(_)) => {}
                             other => prop_assert!(false, "{:?}", other),
                         }
+                    }
+                }
+                Step::Told { directory, names } => {
+                    let named = |name: u8| Box::from(format!("n{name}").as_bytes());
+                    let told = |name: u8, v: u64| entry(&joined(directory, name), false, v, 1);
+                    let changes: Vec<(Box<[u8]>, Option<Entry>)> =
+                        names.iter().map(|(n, v)| (named(*n), v.map(|v| told(*n, v)))).collect();
+                    tree.amend(directories[directory], &changes, now);
+                    match &mut model[directory] {
+                        Some(content) => names.iter().for_each(|(n, v)| match v {
+                            Some(v) => {
+                                content.insert(*n, (*v, 1));
+                            }
+                            None => {
+                                content.remove(n);
+                            }
+                        }),
+                        // What is told of a directory that is not known makes single names unknown.
+                        None => for (n, _) in &names {
+                            prop_assert_eq!(tree.find(directories[directory], &named(*n), now), Found::Unknown);
+                        },
+                    }
+                    if let (Some(content), Some((shown, _))) = (&model[directory], tree.snapshot(directories[directory], now)) {
+                        let shown = shown.iter().filter_map(|c| Some(tree.child(*c)?.0.to_vec()));
+                        let shown: Vec<_> = shown.filter(|n| n.starts_with(b"n")).collect();
+                        let kept: Vec<_> = content.keys().map(|n| format!("n{n}").into_bytes()).collect();
+                        prop_assert_eq!(shown, kept, "in order and without holes");
                     }
                 }
                 Step::Look { directory, name } => {
@@ -216,4 +247,29 @@ fn a_million_known_files_fit_into_300_mb_k() {
     }
     let per_file = tree.memory_bytes() as f64 / 1e6;
     assert!(per_file <= 300.0, "{per_file} bytes a file");
+}
+
+#[test]
+fn a_walk_wants_the_directories_that_come_next_and_each_once() {
+    let now = Instant::now() + Duration::from_millis(5);
+    let volume = volume();
+    let mut tree = Tree::new(std::slice::from_ref(&volume), (0, 0), now - Duration::from_millis(5));
+    let root = root_of_volume(&tree, now);
+    assert_eq!(tree.ahead_of(root, now), [0u64; 0], "nothing is known");
+    let entries: Vec<Entry> = (0..100).map(|d| entry(&format!("d{d:02}"), true, 0, 2)).collect();
+    tree.learn(root, &listing(&volume, "", entries), now, LEASE);
+    let of = |tree: &Tree, name: &str| tree.ino_at(&volume, &FilePath::parse(name).unwrap()).unwrap();
+    let (first, last) = (of(&tree, "d00"), of(&tree, "d31"));
+    let wanted = tree.ahead_of(root, now);
+    assert_eq!((wanted.len(), wanted[0], wanted[31]), (32, first, last));
+    assert_eq!(tree.ahead_of(root, now), [0u64; 0], "once");
+    for name in ["d00", "d01", "d50"] {
+        let ino = of(&tree, name);
+        tree.learn(ino, &listing(&volume, name, vec![entry(&format!("{name}/sub"), true, 0, 2)]), now, LEASE);
+    }
+    let sub = of(&tree, "d50/sub");
+    assert_eq!(tree.ahead_of(of(&tree, "d50"), now), [sub], "out of order: no walk, its own subdirectory alone");
+    let _ = tree.snapshot(of(&tree, "d00"), now);
+    let next = tree.ahead_of(of(&tree, "d01"), now);
+    assert_eq!((next[0], next[1], next.len()), (of(&tree, "d01/sub"), of(&tree, "d02"), 33), "somebody walks");
 }

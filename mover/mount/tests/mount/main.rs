@@ -1,5 +1,6 @@
 //! Real mounts on a real /dev/fuse. Each test's name is the sentence that it proves; docs/SEMANTICS.md cites them.
 
+mod documented;
 mod failures;
 mod observed;
 mod reading;

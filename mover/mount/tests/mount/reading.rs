@@ -183,10 +183,10 @@ fn what_a_move_brought_can_be_read_into_the_page_cache_beforehand() {
     rig.source.put("d/f", bytes(100_000, 9));
     fs::metadata(rig.at("d/f")).unwrap();
     let path = crate::source::path("d/f");
-    let not_here = rig.mount.warm_pages(&rig.source.volume, &path).unwrap_err();
+    let not_here = rig.mount.hints().warm_pages(&rig.source.volume, &path).unwrap_err();
     assert_eq!(not_here.kind(), std::io::ErrorKind::NotFound);
     rig.source.bring("d/f");
-    rig.mount.warm_pages(&rig.source.volume, &path).unwrap();
+    rig.mount.hints().warm_pages(&rig.source.volume, &path).unwrap();
 }
 
 #[test]

@@ -13,8 +13,9 @@ use bytes::Bytes;
 use foretide_chunk::{FileKey, ReadNote};
 use foretide_flow::{Entry, EntryKind, FilePath, FileVersion, Found, Listing, Priority, Timestamp, VolumeId};
 use foretide_mount::{Origin, Place, Whole};
-use foretide_transfer::{Answer, TransferError};
+use foretide_transfer::{Answer, Change, Listed, Liveness, News, TransferError};
 use tempfile::TempDir;
+use tokio::sync::mpsc;
 
 #[derive(Clone)]
 pub struct Item {
@@ -30,6 +31,14 @@ struct State {
     items: BTreeMap<FilePath, Item>,
     resident: HashMap<FileKey, Resident>,
     wanted: Vec<(FilePath, Range<u64>)>,
+    watch: Option<Watch>,
+    news: Option<mpsc::Receiver<News>>,
+}
+
+/// What tells the mount of changes.
+struct Watch {
+    lives: Arc<AtomicBool>,
+    news: mpsc::Sender<News>,
 }
 
 struct Resident {
@@ -142,6 +151,34 @@ impl Source {
         state.items.insert(path(to), item);
     }
 
+    /// From now on changes are told with [`Source::tell`]; to be called before the mount is made.
+    pub fn begin_to_tell(&self) {
+        let (news, receiver) = mpsc::channel(1000);
+        let mut state = self.state.lock().unwrap();
+        state.watch = Some(Watch { lives: Arc::new(AtomicBool::new(true)), news });
+        state.news = Some(receiver);
+    }
+
+    /// Tells what a name stands for now.
+    pub fn tell(&self, at: &str) {
+        let path = path(at);
+        let entry = self.item(&path).map(|item| self.entry(&path, &item));
+        self.send(News::Changed(Change::Name { volume: self.volume.clone(), path, entry }));
+    }
+
+    /// The watch is lost.
+    pub fn stop_telling(&self) {
+        if let Some(watch) = &self.state.lock().unwrap().watch {
+            watch.lives.store(false, Ordering::Release);
+        }
+        self.send(News::Lost(vec![self.volume.clone()]));
+    }
+
+    fn send(&self, news: News) {
+        let sender = self.state.lock().unwrap().watch.as_ref().map(|watch| watch.news.clone());
+        sender.expect("it tells").blocking_send(news).expect("the mount listens");
+    }
+
     pub fn item(&self, at: &FilePath) -> Option<Item> {
         self.state.lock().unwrap().items.get(at).cloned()
     }
@@ -218,7 +255,7 @@ impl Source {
 
 #[async_trait]
 impl Origin for Source {
-    async fn list(&self, place: &Place) -> Result<Listing, TransferError> {
+    async fn list(&self, place: &Place) -> Result<Listed, TransferError> {
         self.lists.fetch_add(1, Ordering::Relaxed);
         self.answer().await?;
         let state = self.state.lock().unwrap();
@@ -228,7 +265,13 @@ impl Origin for Source {
         let below = state.items.iter().filter(|(p, _)| p.parent().as_ref() == Some(&place.path));
         let entries = below.map(|(p, item)| self.entry(p, item)).collect();
         let (volume, directory) = (self.volume.clone(), place.path.clone());
-        Ok(Listing { volume, directory, seen_at: Timestamp::now(), entries })
+        let listing = Listing { volume, directory, seen_at: Timestamp::now(), entries };
+        let live = state.watch.as_ref().map(|watch| Liveness::of(watch.lives.clone())).unwrap_or_default();
+        Ok(Listed { listing, live })
+    }
+
+    fn news(&self) -> Option<mpsc::Receiver<News>> {
+        self.state.lock().unwrap().news.take()
     }
 
     async fn stat(&self, place: &Place) -> Result<Entry, TransferError> {

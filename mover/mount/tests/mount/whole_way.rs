@@ -38,6 +38,10 @@ fn topology(volume: &VolumeId) -> Topology {
 }
 
 fn way() -> Way {
+    way_with(1.0)
+}
+
+fn way_with(lease_s: f64) -> Way {
     let folder = TempDir::new().unwrap();
     let [source, store, point] = ["source", "store", "mount"].map(|name| folder.path().join(name));
     [&source, &point].iter().for_each(|at| fs::create_dir(at).unwrap());
@@ -57,7 +61,7 @@ fn way() -> Way {
     let config = MoverConfig { client, ..MoverConfig::default() };
     let mover = Mover::new(config, identity, Token::new("t"), Arc::clone(&store), borders, outcomes.clone());
     mover.set_source(&volume, &server.address().to_string());
-    let config = Config { lease_s: 1.0, whole_file_bytes: 1 << 20, ..Config::at(point, vec![volume]) };
+    let config = Config { lease_s, whole_file_bytes: 1 << 20, ..Config::at(point, vec![volume]) };
     let mount = mount(config, mover, Sinks { outcomes, events: None }).unwrap();
     drop(guard);
     Way { folder, server: Some(server), mount, store, _outcomes: kept, _runtime: runtime }
@@ -85,10 +89,15 @@ fn files_of_a_real_source_are_read_cold_then_warm_then_without_it_a() {
     fs::write(way.source("d/large"), &large).unwrap();
     fs::write(way.source("d/never-read"), "x").unwrap();
     std::os::unix::fs::symlink("small", way.source("d/link")).unwrap();
+    let sparse = File::create(way.source("d/sparse")).unwrap();
+    sparse.set_len(6 << 20).unwrap();
+    sparse.write_all_at(b"behind a hole", 5 << 20).unwrap();
+    let holed = fs::read(way.source("d/sparse")).unwrap();
     for _ in 0..2 {
         assert!(fs::read(way.at("d/small")).unwrap() == small);
         assert!(fs::read(way.at("d/large")).unwrap() == large);
         assert!(fs::read(way.at("d/link")).unwrap() == small);
+        assert!(fs::read(way.at("d/sparse")).unwrap() == holed);
     }
     let (here, there) = (fs::metadata(way.at("d/small")).unwrap(), fs::metadata(way.source("d/small")).unwrap());
     assert_eq!((here.mode(), here.uid(), here.mtime()), (there.mode(), there.uid(), there.mtime()));
@@ -120,4 +129,38 @@ fn a_file_that_is_rewritten_at_a_real_source_is_never_a_mixture_d() {
             Err(error) => assert_eq!(error.raw_os_error(), Some(libc::ESTALE)),
         }
     }
+}
+
+#[test]
+fn a_change_at_a_real_source_is_told_and_seen_though_no_lease_ends() {
+    if cannot_mount() {
+        return;
+    }
+    let way = way_with(3600.0);
+    fs::create_dir(way.source("d")).unwrap();
+    ["d/changes", "d/goes", "d/moves"].iter().for_each(|at| fs::write(way.source(at), "old").unwrap());
+    let names = || {
+        let shown = fs::read_dir(way.at("d")).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap());
+        let mut names: Vec<String> = shown.collect();
+        names.sort();
+        names
+    };
+    // The watch opens beside the first listings; one that was listed before it is learned again when it is there.
+    eventually("the directory's changes are told", || {
+        let probe = format!("d/probe-{}", names().len());
+        fs::write(way.source(&probe), "x").unwrap();
+        std::thread::sleep(std::time::Duration::from_millis(200));
+        fs::metadata(way.at(&probe)).is_ok()
+    });
+    assert_eq!(fs::read(way.at("d/changes")).unwrap(), b"old");
+    fs::write(way.source("d/changes"), "new and longer").unwrap();
+    fs::remove_file(way.source("d/goes")).unwrap();
+    fs::rename(way.source("d/moves"), way.source("d/moved")).unwrap();
+    fs::create_dir(way.source("d/folder")).unwrap();
+    fs::write(way.source("d/folder/inside"), "x").unwrap();
+    eventually("the content", || fs::read(way.at("d/changes")).is_ok_and(|c| c == b"new and longer"));
+    eventually("the removal", || fs::metadata(way.at("d/goes")).is_err());
+    eventually("the new name", || fs::read(way.at("d/moved")).is_ok_and(|c| c == b"old"));
+    eventually("the old name's end", || !names().contains(&"moves".to_owned()));
+    eventually("the new folder", || fs::read(way.at("d/folder/inside")).is_ok_and(|c| c == b"x"));
 }

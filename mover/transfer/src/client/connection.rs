@@ -20,22 +20,26 @@ use crate::message::{Failure, Request};
 pub(crate) enum Event {
     /// A manifest as the peer wrote it.
     Head(Bytes),
+    /// The difference between a manifest and the one that was named.
+    HeadDifference(Bytes),
     /// Whole chunks from this number on.
-    Data { first: u32, bytes: Bytes },
+    Data { first: u32, bytes: Bytes, packed: bool },
+    /// All chunks that were asked for, from this number on, as a delta.
+    Delta { first: u32, delta: Bytes, packed: bool },
     /// Entries as the peer wrote them.
     Entries(Bytes),
-    /// The answer is complete.
-    End { same: bool },
+    /// Changes as the peer wrote them.
+    Changed { watch: u32, record: Bytes },
+    /// The answer is complete; what the argument means is the request's.
+    End { argument: u32 },
     /// The peer says no.
     Failed(Failure),
     /// The connection broke.
     Lost(String),
 }
 
-/// Asks whether the peer is there, this often.
-const PING_INTERVAL: Duration = Duration::from_secs(5);
-/// Nothing at all from the peer for this long: the connection is broken, however long the kernel would wait.
-const SILENCE_LIMIT: Duration = Duration::from_secs(20);
+/// Asks whether the peer is there, so many times before it is given up.
+const PINGS: u32 = 4;
 /// A peer may send a chunk more at each end than was asked, and no more: bytes.
 const EXCESS_BYTES: u64 = 32 << 20;
 
@@ -58,7 +62,14 @@ pub(crate) struct Connection {
     next_id: AtomicU32,
     outstanding_bytes: AtomicU64,
     broken: AtomicBool,
-    pub(super) received_bytes: Arc<AtomicU64>,
+    carried: Arc<Carried>,
+}
+
+/// Bytes that all connections to a peer have carried, frames included.
+#[derive(Debug, Default)]
+pub(super) struct Carried {
+    pub(super) received: AtomicU64,
+    pub(super) sent: AtomicU64,
 }
 
 /// An answer that is coming in. Dropped before its end, it is cancelled at the peer.
@@ -148,19 +159,22 @@ impl Connection {
     }
 
     fn take(&self, frame: Frame) -> Result<(), FrameError> {
-        self.received_bytes.fetch_add(frame.length() as u64, Ordering::Relaxed);
+        self.carried.received.fetch_add(frame.length() as u64, Ordering::Relaxed);
         let event = match frame.kind {
             Kind::Head => Event::Head(frame.payload),
-            Kind::Data => Event::Data { first: frame.argument, bytes: frame.payload },
+            Kind::HeadDifference => Event::HeadDifference(frame.payload),
+            Kind::Data => Event::Data { first: frame.argument, bytes: frame.payload, packed: frame.packed },
+            Kind::Delta => Event::Delta { first: frame.argument, delta: frame.payload, packed: frame.packed },
             Kind::Listing | Kind::Entry => Event::Entries(frame.payload),
-            Kind::End => Event::End { same: frame.argument == 1 },
+            Kind::Changed => Event::Changed { watch: frame.argument, record: frame.payload },
+            Kind::End => Event::End { argument: frame.argument },
             Kind::Failed => Event::Failed(Failure::decode(&frame.payload).map_err(|_| FrameError::Damaged)?),
             Kind::Pad | Kind::Pong | Kind::Welcome => return Ok(()),
             other => return Err(FrameError::Kind(other as u8)),
         };
         let mut open = self.lock();
         let Some(pending) = open.get_mut(&frame.request) else { return Ok(()) };
-        if let Event::Data { bytes, .. } = &event {
+        if let Event::Data { bytes, .. } | Event::Delta { delta: bytes, .. } = &event {
             let length = bytes.len() as u64;
             pending.allowed_bytes =
                 pending.allowed_bytes.checked_sub(length).ok_or(FrameError::TooLong(bytes.len()))?;
@@ -185,18 +199,17 @@ pub(super) struct Opened<R, W> {
 /// Proves who we are and sees that the peer knows the token, too.
 pub(super) async fn open<R: AsyncRead + Unpin, W: AsyncWrite + Unpin>(
     peer: &str,
-    read: R,
+    mut reader: FrameReader<R>,
     mut write: W,
     token: &Token,
     identity: &Identity,
-    received_bytes: Arc<AtomicU64>,
+    carried: Arc<Carried>,
 ) -> Result<Opened<R, W>, TransferError> {
     let broke = |why: String| TransferError::Disconnected { peer: peer.to_owned(), why };
     let ours = fresh_nonce();
     send(&mut write, &Frame::new(Kind::Hello, 0, encode_hello(&ours, identity)))
         .await
         .map_err(|e| broke(e.to_string()))?;
-    let mut reader = FrameReader::new(read);
     let challenge = reader.next().await.map_err(|e| broke(e.to_string()))?;
     let (protocol, theirs, mac) =
         decode_challenge(&challenge.payload).map_err(|e| broke(format!("it is no agent: {e}")))?;
@@ -217,7 +230,7 @@ pub(super) async fn open<R: AsyncRead + Unpin, W: AsyncWrite + Unpin>(
         next_id: AtomicU32::new(1),
         outstanding_bytes: AtomicU64::new(0),
         broken: AtomicBool::new(false),
-        received_bytes,
+        carried,
     });
     Ok(Opened { connection, reader, write, frames })
 }
@@ -228,8 +241,8 @@ async fn send<W: AsyncWrite + Unpin>(write: &mut W, frame: &Frame) -> std::io::R
 }
 
 impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Opened<R, W> {
-    /// Runs until the connection breaks; why.
-    pub(super) async fn run(self) -> String {
+    /// Runs until the connection breaks, which it has, too, when nothing was heard for `silence_limit`; why.
+    pub(super) async fn run(self, silence_limit: Duration) -> String {
         let Self { connection, mut reader, write, frames } = self;
         let last_heard = Mutex::new(Instant::now());
         let reading = async {
@@ -246,8 +259,8 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Opened<R, W> {
         };
         let why = tokio::select! {
             why = reading => why,
-            why = write_frames(write, frames) => why,
-            why = watch(&connection, &last_heard) => why,
+            why = write_frames(write, frames, &connection.carried) => why,
+            why = watch(&connection, &last_heard, silence_limit) => why,
         };
         connection.break_all(&why);
         why
@@ -255,7 +268,11 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Opened<R, W> {
 }
 
 /// Many small requests go out in one write.
-async fn write_frames<W: AsyncWrite + Unpin>(mut write: W, mut frames: mpsc::UnboundedReceiver<Frame>) -> String {
+async fn write_frames<W: AsyncWrite + Unpin>(
+    mut write: W,
+    mut frames: mpsc::UnboundedReceiver<Frame>,
+    carried: &Carried,
+) -> String {
     let mut batch = Vec::new();
     while let Some(frame) = frames.recv().await {
         let mut next = Some(frame);
@@ -271,6 +288,7 @@ async fn write_frames<W: AsyncWrite + Unpin>(mut write: W, mut frames: mpsc::Unb
         if let Err(e) = written.await {
             return e.to_string();
         }
+        carried.sent.fetch_add(batch.len() as u64, Ordering::Relaxed);
         batch.clear();
     }
     "closed".into()
@@ -279,11 +297,11 @@ async fn write_frames<W: AsyncWrite + Unpin>(mut write: W, mut frames: mpsc::Unb
 /// Requests written at once, bytes.
 const MAX_BATCH_BYTES: usize = 64 << 10;
 
-async fn watch(connection: &Connection, last_heard: &Mutex<Instant>) -> String {
+async fn watch(connection: &Connection, last_heard: &Mutex<Instant>, silence_limit: Duration) -> String {
     loop {
-        tokio::time::sleep(PING_INTERVAL).await;
+        tokio::time::sleep(silence_limit / PINGS).await;
         let silent = last_heard.lock().unwrap_or_else(PoisonError::into_inner).elapsed();
-        if silent > SILENCE_LIMIT {
+        if silent > silence_limit {
             return format!("nothing heard for {} s", silent.as_secs());
         }
         let _ = connection.out.send(Frame::new(Kind::Ping, 0, Bytes::new()));

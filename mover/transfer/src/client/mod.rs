@@ -5,12 +5,14 @@
 //! connection takes demands while it is free; everything else goes to the connection that has least outstanding.
 
 mod connection;
+mod watching;
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use foretide_chunk::encoding::EncodingError;
 use foretide_flow::{Entry, FilePath, Listing, Priority, Refusal, Timestamp, VolumeId};
 use serde::{Deserialize, Serialize};
 use tokio::net::TcpStream;
@@ -18,11 +20,16 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::TransferError;
+use crate::frame::FrameReader;
 use crate::handshake::Identity;
 use crate::message::{Failure, ReadRequest, Request, entries};
+use crate::socket::LowWater;
 use crate::tls::{self, Credentials, ReadHalf, WriteHalf};
-use connection::{Connection, open};
+use connection::{Carried, Connection, open};
 pub(crate) use connection::{Event, Handle, Incoming};
+use watching::OpenWatch;
+pub(crate) use watching::Said;
+pub use watching::{Listed, Liveness};
 
 /// How peers are reached.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -30,7 +37,8 @@ pub(crate) use connection::{Event, Handle, Incoming};
 pub struct ClientConfig {
     /// Connections to each peer. One cannot fill 1 Gbit/s at 150 ms with the kernel's usual buffers; eight can.
     pub connections: usize,
-    /// Bytes without meaning that a new connection asks for, to open its window.
+    /// Bytes without meaning that a new connection asks for, to open its window: one in eight of 1 Gbit/s at 150 ms needs
+    /// 2.3 MB in flight, and twice that is sent on the way there.
     pub warm_bytes: u32,
     /// A peer that answers no dial for this long is unreachable, seconds: two retransmissions of a lost SYN.
     pub dial_timeout_s: u64,
@@ -38,17 +46,29 @@ pub struct ClientConfig {
     pub patience_s: u64,
     /// Tries of a request whose connection broke.
     pub attempts: u32,
+    /// A peer that says nothing at all for this long, although it is asked four times, is gone, seconds: well before the
+    /// kernel would notice, and longer than a route takes to change.
+    pub silence_limit_s: u64,
 }
 
 impl Default for ClientConfig {
     fn default() -> Self {
-        Self { connections: 8, warm_bytes: 1 << 20, dial_timeout_s: 8, patience_s: 10, attempts: 4 }
+        Self {
+            connections: 8,
+            warm_bytes: 4 << 20,
+            dial_timeout_s: 8,
+            patience_s: 10,
+            attempts: 4,
+            silence_limit_s: 20,
+        }
     }
 }
 
 /// Between two dials: doubled from the first to the last, and scattered so that peers do not come back in step.
 const FIRST_BACKOFF: Duration = Duration::from_millis(100);
 const LAST_BACKOFF: Duration = Duration::from_secs(5);
+/// Dials that were begun together end within this much of each other, unless one lost a packet.
+const GATHERING: Duration = Duration::from_millis(50);
 /// What an answer without chunks is reckoned as when connections are chosen, bytes.
 const SMALL_ANSWER_BYTES: u64 = 4096;
 
@@ -57,6 +77,7 @@ const SMALL_ANSWER_BYTES: u64 = 4096;
 pub struct Client {
     shared: Arc<Pool>,
     _dialling: JoinSet<()>,
+    watching: Mutex<JoinSet<()>>,
 }
 
 #[derive(Debug)]
@@ -66,10 +87,19 @@ struct Pool {
     credentials: Credentials,
     identity: Identity,
     slots: Mutex<Vec<Option<Arc<Connection>>>>,
+    start: Mutex<Start>,
     /// Grows whenever a slot changes or a dial fails.
     changes: watch::Sender<u64>,
     last_error: Mutex<Option<TransferError>>,
-    received_bytes: Arc<AtomicU64>,
+    watch: OpenWatch,
+    carried: Arc<Carried>,
+}
+
+/// How far the first round of dials is.
+#[derive(Debug)]
+struct Start {
+    undecided: usize,
+    first_opened: Option<Instant>,
 }
 
 impl Client {
@@ -87,15 +117,17 @@ impl Client {
             credentials: credentials.into(),
             identity,
             slots: Mutex::new(vec![None; connections]),
+            start: Mutex::new(Start { undecided: connections, first_opened: None }),
             changes: watch::channel(0).0,
             last_error: Mutex::default(),
-            received_bytes: Arc::default(),
+            watch: OpenWatch::default(),
+            carried: Arc::default(),
         });
         let mut dialling = JoinSet::new();
         for slot in 0..connections {
             dialling.spawn(keep_connected(shared.clone(), slot));
         }
-        Arc::new(Self { shared, _dialling: dialling })
+        Arc::new(Self { shared, _dialling: dialling, watching: Mutex::default() })
     }
 
     /// Its address.
@@ -105,7 +137,12 @@ impl Client {
 
     /// Bytes received, frames included.
     pub fn received_bytes(&self) -> u64 {
-        self.shared.received_bytes.load(Ordering::Relaxed)
+        self.shared.carried.received.load(Ordering::Relaxed)
+    }
+
+    /// Bytes sent: requests, and what they tell of bytes that are held here.
+    pub fn sent_bytes(&self) -> u64 {
+        self.shared.carried.sent.load(Ordering::Relaxed)
     }
 
     /// Connections that are open.
@@ -117,11 +154,12 @@ impl Client {
     ///
     /// # Errors
     /// [`TransferError`]; broken connections are retried first.
-    pub async fn list(&self, volume: &VolumeId, directory: &FilePath) -> Result<Listing, TransferError> {
+    pub async fn list(&self, volume: &VolumeId, directory: &FilePath) -> Result<Listed, TransferError> {
         let request = Request::List { volume: volume.clone(), directory: directory.clone() };
         let seen_at = Timestamp::now();
-        let entries = self.entries(&request, volume, directory).await?;
-        Ok(Listing { volume: volume.clone(), directory: directory.clone(), seen_at, entries })
+        let (entries, watch) = self.entries(&request, volume, directory).await?;
+        let listing = Listing { volume: volume.clone(), directory: directory.clone(), seen_at, entries };
+        Ok(Listed { listing, live: self.shared.watch.liveness(watch) })
     }
 
     /// One name as it is now; a symbolic link is not followed.
@@ -130,16 +168,17 @@ impl Client {
     /// [`TransferError`]; broken connections are retried first.
     pub async fn stat(&self, volume: &VolumeId, path: &FilePath) -> Result<Entry, TransferError> {
         let request = Request::Stat { volume: volume.clone(), path: path.clone() };
-        let entry = self.entries(&request, volume, path).await?.pop();
+        let entry = self.entries(&request, volume, path).await?.0.pop();
         entry.ok_or_else(|| TransferError::Protocol { peer: self.address().into(), why: "an empty answer".into() })
     }
 
+    /// The entries of an answer, and what its end says.
     async fn entries(
         &self,
         request: &Request,
         volume: &VolumeId,
         path: &FilePath,
-    ) -> Result<Vec<Entry>, TransferError> {
+    ) -> Result<(Vec<Entry>, u32), TransferError> {
         let mut attempt = 0;
         loop {
             attempt += 1;
@@ -157,20 +196,24 @@ impl Client {
         request: &Request,
         volume: &VolumeId,
         path: &FilePath,
-    ) -> Result<Vec<Entry>, TransferError> {
-        let mut incoming = self.ask(request, Priority::Demand, SMALL_ANSWER_BYTES).await?;
+    ) -> Result<(Vec<Entry>, u32), TransferError> {
+        let mut incoming = self.shared.ask(request, Priority::Demand, SMALL_ANSWER_BYTES).await?;
         let mut found = Vec::new();
         loop {
             match incoming.next().await {
                 Event::Entries(part) => found.extend(self.decode_entries(&part)?),
-                Event::End { .. } => return Ok(found),
+                Event::End { argument } => return Ok((found, argument)),
                 other => return Err(self.failure(other, volume, path)),
             }
         }
     }
 
     fn decode_entries(&self, part: &Bytes) -> Result<Vec<Entry>, TransferError> {
-        entries(part).map_err(|e| TransferError::Protocol { peer: self.address().into(), why: e.to_string() })
+        entries(part).map_err(|e| self.malformed(&e))
+    }
+
+    fn malformed(&self, why: &EncodingError) -> TransferError {
+        TransferError::Protocol { peer: self.address().into(), why: why.to_string() }
     }
 
     /// Asks for a file's content; `expected_bytes` is what the answer will be long about.
@@ -180,12 +223,7 @@ impl Client {
         priority: Priority,
         expected_bytes: u64,
     ) -> Result<Incoming, TransferError> {
-        self.ask(&Request::Read(request), priority, expected_bytes.saturating_add(SMALL_ANSWER_BYTES)).await
-    }
-
-    async fn ask(&self, request: &Request, priority: Priority, bytes: u64) -> Result<Incoming, TransferError> {
-        let connection = self.shared.connection(priority).await?;
-        Ok(connection.ask(request, priority, bytes))
+        self.shared.ask(&Request::Read(request), priority, expected_bytes.saturating_add(SMALL_ANSWER_BYTES)).await
     }
 
     /// What an event that ends an answer badly means to the asker.
@@ -218,6 +256,18 @@ impl Pool {
         self.changes.send_modify(|n| *n += 1);
     }
 
+    fn start(&self) -> std::sync::MutexGuard<'_, Start> {
+        self.start.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Until when a request that can wait should: all that wait for the first connection would go over that one, which
+    /// has the smallest window it will ever have, while the others open in the next moments.
+    fn gathering(&self, priority: Priority) -> Option<Instant> {
+        let start = self.start();
+        let until = start.first_opened? + GATHERING;
+        (priority != Priority::Demand && start.undecided > 0 && Instant::now() < until).then_some(until)
+    }
+
     fn choose(&self, priority: Priority) -> Option<Arc<Connection>> {
         let slots = self.slots();
         let sound = |c: &&Arc<Connection>| !c.is_broken();
@@ -227,19 +277,26 @@ impl Pool {
         free.or(others).or(kept_free).cloned()
     }
 
+    async fn ask(&self, request: &Request, priority: Priority, bytes: u64) -> Result<Incoming, TransferError> {
+        let connection = self.connection(priority).await?;
+        Ok(connection.ask(request, priority, bytes))
+    }
+
     async fn connection(&self, priority: Priority) -> Result<Arc<Connection>, TransferError> {
         let until = tokio::time::Instant::now() + Duration::from_secs(self.config.patience_s);
         let mut changes = self.changes.subscribe();
         loop {
             changes.borrow_and_update();
-            if let Some(connection) = self.choose(priority) {
+            let gathering = self.gathering(priority);
+            if let Some(connection) = self.choose(priority).filter(|_| gathering.is_none()) {
                 return Ok(connection);
             }
             let last = self.last_error.lock().unwrap_or_else(PoisonError::into_inner).clone();
             if let Some(hopeless @ (TransferError::Token { .. } | TransferError::Version { .. })) = last {
                 return Err(hopeless);
             }
-            if tokio::time::timeout_at(until, changes.changed()).await.is_err() {
+            let look_again = gathering.map_or(until, |g| until.min(g.into()));
+            if tokio::time::timeout_at(look_again, changes.changed()).await.is_err() && gathering.is_none() {
                 let why = last.map_or_else(|| "no answer".into(), |e| e.to_string());
                 return Err(TransferError::Unreachable { peer: self.address.clone(), why });
             }
@@ -249,8 +306,17 @@ impl Pool {
 
 async fn keep_connected(pool: Arc<Pool>, slot: usize) {
     let mut backoff = FIRST_BACKOFF;
+    let mut is_first = true;
     loop {
-        let why = match dial(&pool).await {
+        let dialled = dial(&pool).await;
+        if std::mem::take(&mut is_first) {
+            let mut start = pool.start();
+            start.undecided -= 1;
+            if dialled.is_ok() {
+                start.first_opened.get_or_insert_with(Instant::now);
+            }
+        }
+        let why = match dialled {
             Ok(opened) => {
                 backoff = FIRST_BACKOFF;
                 *pool.last_error.lock().unwrap_or_else(PoisonError::into_inner) = None;
@@ -258,7 +324,7 @@ async fn keep_connected(pool: Arc<Pool>, slot: usize) {
                 let warming = Request::Warm { bytes: pool.config.warm_bytes };
                 let warming = connection.ask(&warming, Priority::Background, 0);
                 pool.set(slot, Some(connection));
-                let why = opened.run().await;
+                let why = opened.run(Duration::from_secs(pool.config.silence_limit_s.max(1))).await;
                 drop(warming);
                 TransferError::Disconnected { peer: pool.address.clone(), why }
             }
@@ -278,9 +344,11 @@ async fn dial(pool: &Pool) -> Result<connection::Opened<ReadHalf, WriteHalf>, Tr
     let dialled = async {
         let stream = TcpStream::connect(&pool.address).await.map_err(|e| unreachable(e.to_string()))?;
         crate::socket::tune(&stream).map_err(|e| unreachable(e.to_string()))?;
+        let low_water = LowWater::of(&stream).map_err(|e| unreachable(e.to_string()))?;
         let Credentials { token, tls } = &pool.credentials;
         let (read, write) = tls::connect(stream, tls.as_ref()).await.map_err(|e| unreachable(e.to_string()))?;
-        open(&pool.address, read, write, token, &pool.identity, pool.received_bytes.clone()).await
+        let reader = FrameReader::new(read).with_low_water(low_water);
+        open(&pool.address, reader, write, token, &pool.identity, pool.carried.clone()).await
     };
     tokio::time::timeout(limit, dialled).await.map_err(|_| unreachable("no answer".into()))?
 }

@@ -6,13 +6,17 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use foretide_chunk::{Arrival, ChunkMap, FileKey, Fill, Store, StoreError, decode_manifest};
+use foretide_chunk::{
+    Arrival, ChunkMap, FileKey, Fill, Signature, Store, StoreError, apply, decode_difference, decode_manifest,
+};
 use foretide_flow::{FilePath, FileVersion, Manifest, MoveId, Priority, Timestamp, VolumeId};
 
 use super::flight::Flight;
 use crate::TransferError;
 use crate::client::{Client, Event, Incoming, jitter};
+use crate::frame::DATA_BYTES;
 use crate::message::{ReadRequest, Want};
+use crate::pack;
 
 /// What a fetch is for.
 #[derive(Clone, Debug)]
@@ -23,6 +27,8 @@ pub(super) struct Purpose {
     pub(super) keep_until: Option<Timestamp>,
 }
 
+/// What the end of an answer says if the asker has the source's version.
+const SAME_VERSION: u32 = 1;
 /// Tries of one flight: broken connections, and one more for bytes that did not fit their ids.
 const ATTEMPTS: u32 = 4;
 /// Before the second try; doubled and scattered from there.
@@ -81,13 +87,14 @@ struct Try {
 impl Fetcher {
     /// Brings a flight's bytes; how many bytes crossed the link for it.
     pub(super) async fn fetch(&self, flight: &Arc<Flight>, purpose: &Purpose) -> (u64, Result<(), TransferError>) {
-        let (mut wire_bytes, mut recut) = (0, false);
+        let (mut wire_bytes, mut wary) = (0, false);
         let mut pause = FIRST_RETRY;
         for attempt in 1.. {
-            let tried = self.fetch_once(flight, purpose, recut).await;
+            let tried = self.fetch_once(flight, purpose, wary).await;
             wire_bytes += tried.wire_bytes;
             match tried.result {
-                Err(TransferError::WrongBytes { .. }) if !recut => recut = true,
+                // Cut anew, and no delta: whichever of the two was wrong.
+                Err(TransferError::WrongBytes { .. }) if !wary => wary = true,
                 Err(e) if e.is_transient() && attempt < ATTEMPTS => {
                     tracing::debug!(path = %self.path, error = %e, attempt, "trying again");
                     tokio::time::sleep(jitter(pause)).await;
@@ -99,9 +106,9 @@ impl Fetcher {
         unreachable!("attempts are counted")
     }
 
-    async fn fetch_once(&self, flight: &Arc<Flight>, purpose: &Purpose, recut: bool) -> Try {
+    async fn fetch_once(&self, flight: &Arc<Flight>, purpose: &Purpose, wary: bool) -> Try {
         let mut wire_bytes = 0;
-        let result = self.fetch_counted(flight, purpose, recut, &mut wire_bytes).await;
+        let result = self.fetch_counted(flight, purpose, wary, &mut wire_bytes).await;
         Try { wire_bytes, result }
     }
 
@@ -109,31 +116,37 @@ impl Fetcher {
         &self,
         flight: &Arc<Flight>,
         purpose: &Purpose,
-        recut: bool,
+        wary: bool,
         wire_bytes: &mut u64,
     ) -> Result<(), TransferError> {
-        let known = flight.map.get().cloned();
-        let mut sink = None;
-        let mut range = flight.range.clone();
-        if let Some(map) = &known {
-            let begun = self.begin(map, flight.range.clone(), purpose).await?;
-            if let Sink::Store(fill) = &begun {
-                let Some(missing) = span(map, fill.missing()) else { return Ok(()) };
-                range = missing;
+        let (mut sink, mut base) = (None, None);
+        let mut request = self.request(Want::Bytes(flight.range.clone()));
+        let mut expected = flight.range.end.saturating_sub(flight.range.start);
+        if let Some(map) = flight.map.get().cloned() {
+            let begun = self.begin(&map, flight.range.clone(), purpose).await?;
+            let missing = match &begun {
+                Sink::Store(fill) => span(&map, fill.missing()),
+                Sink::Hold => Some(flight.range.clone()),
+            };
+            let Some(missing) = missing else { return Ok(()) };
+            let (manifest, chunks) = (map.manifest().id, map.covering(&missing));
+            if !wary {
+                base = self.base(&map, &chunks).await?;
             }
-            sink = Some((map.clone(), begun));
+            request.version = Some(map.manifest().version.clone());
+            request.want = match &base {
+                Some(base) => Want::Delta { manifest, chunks, signature: base.signature.encode().into() },
+                None => Want::Chunks { manifest, chunks },
+            };
+            expected = missing.end - missing.start;
+            sink = Some((map, begun));
         }
-        let version = known.as_ref().map(|m| m.manifest().version.clone());
-        let want = match &known {
-            Some(map) => Want::Chunks { manifest: map.manifest().id, chunks: map.covering(&range) },
-            None => Want::Bytes(range.clone()),
-        };
-        let expected = range.end.saturating_sub(range.start);
-        let request = self.request(version, None, recut, want);
+        request.recut = wary;
+        *wire_bytes += request.signature_bytes();
         let mut incoming = self.client.read(request, purpose.priority, expected).await?;
         flight.served_by(incoming.handle());
         loop {
-            match incoming.next().await {
+            let (first, parcel) = match incoming.next().await {
                 Event::Head(record) => {
                     *wire_bytes += record.len() as u64;
                     let map = Arc::new(ChunkMap::new(Arc::new(self.manifest(&incoming, &record)?)));
@@ -147,27 +160,41 @@ impl Fetcher {
                         return Ok(());
                     }
                     sink = Some((map, begun));
+                    // Wakes who waits for the manifest.
+                    flight.came(flight.range.start);
+                    continue;
                 }
-                Event::Data { first, bytes } => {
-                    let Some((map, sink)) = &sink else { return Err(self.broke("chunks before their manifest")) };
-                    *wire_bytes += bytes.len() as u64;
-                    self.land(flight, map, sink, first, bytes, purpose).await?;
+                Event::Data { first, bytes, packed } => (first, Parcel { payload: bytes, packed, base: None }),
+                Event::Delta { first, delta, packed } => {
+                    let base = Some(base.take().ok_or_else(|| self.broke("a delta that was not asked for"))?);
+                    (first, Parcel { payload: delta, packed, base })
                 }
                 Event::End { .. } if sink.is_some() => return Ok(()),
                 other => return Err(self.client.failure(other, &self.volume, &self.path)),
-            }
+            };
+            let Some((map, sink)) = &sink else { return Err(self.broke("chunks before their manifest")) };
+            *wire_bytes += parcel.payload.len() as u64;
+            self.land(flight, map, sink, first, parcel, purpose).await?;
         }
     }
 
-    fn request(
-        &self,
-        version: Option<FileVersion>,
-        unless: Option<FileVersion>,
-        recut: bool,
-        want: Want,
-    ) -> ReadRequest {
+    fn request(&self, want: Want) -> ReadRequest {
         let (volume, path) = (self.volume.clone(), self.path.clone());
-        ReadRequest { volume, path, version, unless, recut, want }
+        ReadRequest { volume, path, version: None, unless: None, holds: None, recut: false, want }
+    }
+
+    /// What the store has of an older version where these chunks lie, if it has all of it.
+    async fn base(&self, map: &Arc<ChunkMap>, chunks: &Range<u32>) -> Result<Option<Base>, TransferError> {
+        let Some((former, older_map)) = self.store.former(&self.key(map)) else { return Ok(None) };
+        let Some(region) = older_map.region_before(map, chunks) else { return Ok(None) };
+        let (store, length) = (self.store.clone(), span_of(map, chunks));
+        blocking(move || {
+            let mut older = vec![0; (region.end - region.start) as usize];
+            store.read(&former, region.start, &mut older).ok()?;
+            let signature = Signature::of(store.key(), &older);
+            (!signature.is_empty()).then_some(Base { older, signature, length })
+        })
+        .await
     }
 
     fn broke(&self, why: &str) -> TransferError {
@@ -179,15 +206,17 @@ impl Fetcher {
             .map_err(|e| TransferError::Protocol { peer: incoming.peer().to_owned(), why: e.to_string() })
     }
 
-    /// The file's manifest as it is now; none if `unless` still is its version.
+    /// The file's manifest as it is now, told as a difference where the peer remembers the one that is held here; none
+    /// if `unless` still is its version.
     pub(super) async fn ask_manifest(
         &self,
         unless: Option<FileVersion>,
+        holds: Option<&ChunkMap>,
         priority: Priority,
     ) -> Result<Option<Manifest>, TransferError> {
         let mut pause = FIRST_RETRY;
         for attempt in 1.. {
-            match self.ask_manifest_once(unless.clone(), priority).await {
+            match self.ask_manifest_once(unless.clone(), holds, priority).await {
                 Err(e) if e.is_transient() && attempt < ATTEMPTS => {
                     tokio::time::sleep(jitter(pause)).await;
                     pause *= 2;
@@ -201,16 +230,23 @@ impl Fetcher {
     async fn ask_manifest_once(
         &self,
         unless: Option<FileVersion>,
+        holds: Option<&ChunkMap>,
         priority: Priority,
     ) -> Result<Option<Manifest>, TransferError> {
-        let request = self.request(None, unless, false, Want::Manifest);
+        let holds_id = holds.map(|m| m.manifest().id);
+        let request = ReadRequest { unless, holds: holds_id, ..self.request(Want::Manifest) };
         let mut incoming = self.client.read(request, priority, 0).await?;
         let mut manifest = None;
         loop {
             match incoming.next().await {
                 Event::Head(record) => manifest = Some(self.manifest(&incoming, &record)?),
-                Event::End { same: true } => return Ok(None),
-                Event::End { same: false } if manifest.is_some() => return Ok(manifest),
+                Event::HeadDifference(record) => {
+                    let held = holds.ok_or_else(|| self.broke("a difference against nothing"))?;
+                    let read = decode_difference(self.store.key(), held.manifest(), &record);
+                    manifest = Some(read.map_err(|e| self.broke(&e.to_string()))?);
+                }
+                Event::End { argument: SAME_VERSION } => return Ok(None),
+                Event::End { .. } if manifest.is_some() => return Ok(manifest),
                 other => return Err(self.client.failure(other, &self.volume, &self.path)),
             }
         }
@@ -244,17 +280,9 @@ impl Fetcher {
         map: &Arc<ChunkMap>,
         sink: &Sink,
         first: u32,
-        bytes: Bytes,
+        parcel: Parcel,
         purpose: &Purpose,
     ) -> Result<(), TransferError> {
-        let chunks = chunks_in(map, first, bytes.len()).ok_or_else(|| self.broke("chunks of the wrong length"))?;
-        let upto = map.range(chunks.end - 1).end;
-        let start = map.range(first).start;
-        let wrong = |chunk| TransferError::WrongBytes {
-            peer: self.client.address().to_owned(),
-            path: self.path.clone(),
-            chunk,
-        };
         let (store, map, flight2) = (self.store.clone(), map.clone(), flight.clone());
         let fill = match sink {
             Sink::Store(fill) => Some(fill.clone()),
@@ -262,7 +290,10 @@ impl Fetcher {
         };
         let (may_hold, duplicates) = (purpose.by.is_none(), self.duplicates.clone());
         let landed = blocking(move || {
-            for i in chunks {
+            let bytes = parcel.open(&map, first)?;
+            let chunks = chunks_in(&map, first, bytes.len()).ok_or(Landing::Broken("chunks of the wrong length"))?;
+            let start = map.range(first).start;
+            for i in chunks.clone() {
                 let r = map.range(i);
                 let chunk = bytes.slice((r.start - start) as usize..(r.end - start) as usize);
                 let stored = fill.as_ref().map(|fill| put(fill, &duplicates, i, &chunk));
@@ -277,19 +308,65 @@ impl Fetcher {
                 }
                 flight2.hold(r.start, chunk);
             }
-            Ok(())
+            Ok(map.range(chunks.end - 1).end)
         });
         match landed.await? {
-            Ok(()) => flight.came(upto),
-            Err(Landing::Wrong(chunk)) => return Err(wrong(chunk)),
+            Ok(upto) => flight.came(upto),
+            Err(Landing::Wrong(chunk)) => {
+                let (peer, path) = (self.client.address().to_owned(), self.path.clone());
+                return Err(TransferError::WrongBytes { peer, path, chunk });
+            }
+            Err(Landing::Broken(why)) => return Err(self.broke(why)),
             Err(Landing::Store(why)) => return Err(TransferError::Store(why)),
         }
         Ok(())
     }
 }
 
+/// Older bytes that a delta is asked against.
+#[derive(Debug)]
+struct Base {
+    older: Vec<u8>,
+    signature: Signature,
+    /// Bytes that the delta must make.
+    length: usize,
+}
+
+/// Chunks as they came.
+#[derive(Debug)]
+struct Parcel {
+    payload: Bytes,
+    packed: bool,
+    /// What the payload is a delta against, if it is one.
+    base: Option<Base>,
+}
+
+impl Parcel {
+    /// The chunks' bytes; whether they are right is another question.
+    fn open(self, map: &ChunkMap, first: u32) -> Result<Bytes, Landing> {
+        let limit = match &self.base {
+            Some(base) => base.length + DELTA_OVERHEAD_BYTES,
+            None if first < map.count() => DATA_BYTES.max(span_of(map, &(first..first + 1))),
+            None => return Err(Landing::Broken("chunks beyond the file's end")),
+        };
+        let payload = if self.packed {
+            pack::unpack(&self.payload, limit).map_err(|_| Landing::Broken("a packed frame that cannot be unpacked"))?
+        } else {
+            self.payload
+        };
+        let Some(base) = self.base else { return Ok(payload) };
+        // Not a broken protocol: a delta against a block that only seemed the same looks like this, too.
+        let newer = apply(&base.older, &base.signature, &payload, base.length).map_err(|_| Landing::Wrong(first))?;
+        Ok(newer.into())
+    }
+}
+
+/// A delta is at most as long as what it makes, and is not sent otherwise; this much more is allowed all the same.
+const DELTA_OVERHEAD_BYTES: usize = 64;
+
 enum Landing {
     Wrong(u32),
+    Broken(&'static str),
     Store(String),
 }
 
@@ -318,6 +395,11 @@ fn chunks_in(map: &ChunkMap, first: u32, length: usize) -> Option<Range<u32>> {
 /// From the first to the last of these chunks.
 fn span(map: &ChunkMap, chunks: &[u32]) -> Option<Range<u64>> {
     Some(map.range(*chunks.first()?).start..map.range(*chunks.last()?).end)
+}
+
+/// Bytes of these chunks, of which there is at least one.
+fn span_of(map: &ChunkMap, chunks: &Range<u32>) -> usize {
+    (map.range(chunks.end - 1).end - map.range(chunks.start).start) as usize
 }
 
 /// Runs something that blocks on disk or hashes.

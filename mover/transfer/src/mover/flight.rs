@@ -86,6 +86,14 @@ impl Flight {
         self.progress.send_modify(|p| p.upto = p.upto.max(upto));
     }
 
+    /// What the file consists of, once that is known; none if it was over before.
+    pub(super) async fn mapped(&self) -> Option<Arc<ChunkMap>> {
+        let mut progress = self.progress.subscribe();
+        // An error says that it is over.
+        let _ = progress.wait_for(|p| self.map.get().is_some() || p.done.is_some()).await;
+        self.map.get().cloned()
+    }
+
     fn finish(&self, result: Result<(), TransferError>) {
         self.progress.send_modify(|p| {
             if p.done.is_none() {

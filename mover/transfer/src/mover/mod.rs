@@ -7,14 +7,18 @@
 //! - A [`fetch`] verifies every chunk and stores it before anybody is told. What is here is not fetched again:
 //!   that is also how an interrupted move resumes.
 //!
-//! A small file that the store knows nothing of is asked for in one round trip (manifest and chunks in one answer).
-//! For a large one, or where other versions or copies are here, the manifest is asked for first, then what is
-//! missing, in segments over all connections.
+//! A small file that the store knows nothing of is asked for in one round trip (manifest and chunks in one answer), and so
+//! is the first part of a large one; the rest of it follows in segments over all connections. Where other versions or
+//! copies are here the manifest is asked for first, as a difference if the peer remembers the one that is here, and then
+//! what is missing: as deltas where an older version's bytes lie in the same place.
 
 mod carry;
 mod desk;
 mod fetch;
 mod flight;
+mod news;
+mod read;
+mod repair;
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -22,21 +26,23 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use foretide_chunk::{Arrival, ChunkMap, FileKey, Store, StoreError};
+use foretide_chunk::{ChunkMap, FileKey, Store};
 use foretide_flow::{
-    Assignment, Entry, FilePath, Found, Listing, Move, MoveCause, MoveId, Outcome, Priority, Timestamp, VolumeId,
+    Assignment, Entry, FilePath, Found, Move, MoveCause, MoveId, Outcome, Timestamp, VolumeId,
 };
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Notify, Semaphore, mpsc};
 use tokio::task::{AbortHandle, JoinSet};
 
-use crate::client::{Client, ClientConfig};
+use crate::client::{Client, ClientConfig, Listed};
 use crate::handshake::Identity;
 use crate::tls::Credentials;
 use crate::{Borders, TransferError};
 use desk::Desk;
-use fetch::{Duplicates, Fetcher, Purpose, blocking};
-use flight::{Flight, Flights, Split};
+use fetch::{Duplicates, Fetcher};
+use flight::Flights;
+pub use news::News;
+pub use repair::Repaired;
 
 /// How moves and reads are carried out.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -60,14 +66,6 @@ impl Default for MoverConfig {
 /// One request for chunks is about this long, bytes: eight connections share a file evenly, and a request costs
 /// nothing beside its answer.
 pub(crate) const SEGMENT_BYTES: u64 = 1 << 20;
-/// Rounds of looking, fetching and looking again before a reader is told an error: flights that he joined may
-/// be given up, chunks evicted.
-const READ_ROUNDS: usize = 16;
-/// A reader who wants more than this of a file whose chunks are not known asks for its manifest first, bytes: the
-/// further round trip is little beside the transfer.
-const LONG_RANGE_BYTES: u64 = 4 << 20;
-/// What one reader may have asked for and not received, bytes.
-const READER_WINDOW_BYTES: u64 = 64 << 20;
 /// Evictions are told this often.
 const EVICTED_INTERVAL: Duration = Duration::from_millis(500);
 /// The move loop looks at the clock at least this often, so that a clock that is set does not stall it.
@@ -98,6 +96,7 @@ struct Inner {
     borders: Arc<Borders>,
     outcomes: mpsc::Sender<Outcome>,
     clients: Mutex<HashMap<VolumeId, Arc<Client>>>,
+    news: Mutex<Option<mpsc::Sender<News>>>,
     flights: Arc<Flights>,
     duplicates: Arc<Duplicates>,
     desk: Mutex<Desk>,
@@ -138,6 +137,7 @@ impl Mover {
             borders,
             outcomes,
             clients: Mutex::default(),
+            news: Mutex::default(),
             flights: Arc::default(),
             duplicates: Arc::default(),
             desk: Mutex::default(),
@@ -159,9 +159,14 @@ impl Mover {
         let client = known.unwrap_or_else(|| {
             let Inner { config, credentials, identity, runtime, .. } = &*self.inner;
             let _inside = runtime.enter();
-            Client::new(config.client.clone(), address, credentials.clone(), identity.clone())
+            let client = Client::new(config.client.clone(), address, credentials.clone(), identity.clone());
+            self.inner.watch(&client);
+            client
         });
-        clients.insert(volume.clone(), client);
+        let before = clients.insert(volume.clone(), client.clone());
+        if before.is_some_and(|before| !Arc::ptr_eq(&before, &client)) {
+            self.inner.source_changed(volume);
+        }
     }
 
     /// The peer that serves a volume.
@@ -214,7 +219,7 @@ impl Mover {
     ///
     /// # Errors
     /// [`TransferError`].
-    pub async fn list(&self, volume: &VolumeId, directory: &FilePath) -> Result<Listing, TransferError> {
+    pub async fn list(&self, volume: &VolumeId, directory: &FilePath) -> Result<Listed, TransferError> {
         self.inner.client(volume)?.list(volume, directory).await
     }
 
@@ -225,91 +230,6 @@ impl Mover {
     pub async fn stat(&self, volume: &VolumeId, path: &FilePath) -> Result<Entry, TransferError> {
         self.inner.client(volume)?.stat(volume, path).await
     }
-
-    /// Bytes of a file version, from the store or fetched now (joining a move that is bringing them). If the store
-    /// cannot take them they are handed out all the same (promise A).
-    ///
-    /// # Errors
-    /// [`TransferError`]; [`TransferError::Changed`] means that the source has another version by now.
-    pub async fn read(&self, key: &FileKey, range: Range<u64>) -> Result<Answer, TransferError> {
-        let (mut found, mut flights, mut alone) = (Found::Hit, Vec::new(), false);
-        let mut failed = self.inner.came_short(key);
-        for _ in 0..READ_ROUNDS {
-            if let Some(bytes) = self.inner.assemble(key, &range, &flights).await? {
-                return Ok(Answer { bytes, found });
-            }
-            match self.inner.bring_all(key, &range, &mut flights, alone).await {
-                Ok(brought) => {
-                    found = worse(found, brought.found);
-                    alone |= brought.left_alone;
-                }
-                Err(TransferError::Cancelled) => failed = TransferError::Cancelled,
-                Err(e) => return Err(e),
-            }
-        }
-        let is_other = |f: &Arc<Flight>| f.map.get().is_some_and(|m| m.manifest().version != key.version);
-        match self.inner.assemble(key, &range, &flights).await? {
-            Some(bytes) => Ok(Answer { bytes, found }),
-            None if flights.iter().any(is_other) => Err(TransferError::Changed { path: key.path.clone() }),
-            None => Err(failed),
-        }
-    }
-
-    /// Sees that bytes of a file version are resident, as [`Mover::read`] does, without handing them out: before a
-    /// passthrough open.
-    ///
-    /// # Errors
-    /// [`TransferError`]; [`TransferError::Store`] if the store cannot take them.
-    pub async fn ensure(&self, key: &FileKey, range: Range<u64>) -> Result<Found, TransferError> {
-        let (mut found, mut flights, mut alone) = (Found::Hit, Vec::new(), false);
-        for _ in 0..READ_ROUNDS {
-            if self.inner.gaps(key, &range).is_empty() {
-                return Ok(found);
-            }
-            match self.inner.bring_all(key, &range, &mut flights, alone).await {
-                Ok(brought) => {
-                    found = worse(found, brought.found);
-                    alone |= brought.left_alone;
-                }
-                Err(TransferError::Cancelled) => {}
-                Err(e) => return Err(e),
-            }
-        }
-        if self.inner.gaps(key, &range).is_empty() {
-            return Ok(found);
-        }
-        Err(TransferError::Store("it has no room for this file; the bytes can still be read".into()))
-    }
-
-    /// Asks for bytes without waiting for them: a reader's read-ahead. What is here or on its way is not asked for.
-    pub fn want(&self, key: &FileKey, range: Range<u64>, priority: Priority) {
-        let gaps = self.inner.gaps(key, &range);
-        if gaps.is_empty() || self.inner.borders_allow(key).is_err() {
-            return;
-        }
-        if let Ok(client) = self.inner.client(&key.volume) {
-            drop(self.inner.launch(key, &gaps, client, priority, false));
-        }
-    }
-}
-
-/// `Miss` is worse than `Late`, `Late` than `Hit`.
-fn worse(a: Found, b: Found) -> Found {
-    let badness = |f| match f {
-        Found::Unknown => 0,
-        Found::Hit => 1,
-        Found::Late => 2,
-        Found::Miss => 3,
-    };
-    if badness(a) >= badness(b) { a } else { b }
-}
-
-/// What became of bringing a range.
-struct Brought {
-    found: Found,
-    /// A flight that was joined failed or was given up: its failure is its owner's, and the reader now fetches for
-    /// himself. (Else a move that is cancelled and planned anew again and again would leave him with nothing.)
-    left_alone: bool,
 }
 
 impl Inner {
@@ -345,146 +265,6 @@ impl Inner {
         }
         gaps
     }
-
-    /// Starts flights for what is not on its way yet.
-    fn launch(
-        &self,
-        key: &FileKey,
-        gaps: &[Range<u64>],
-        client: Arc<Client>,
-        priority: Priority,
-        alone: bool,
-    ) -> (Vec<Arc<Flight>>, Vec<Arc<Flight>>) {
-        let map = self.store.lookup(key).map(|r| r.map);
-        let file = (&key.volume, &key.path);
-        let cut = |range| segments(map.as_deref(), range);
-        let Split { joined, own } = self.flights.split(file, Some(&key.version), map.as_ref(), gaps, alone, cut);
-        let fetcher = self.fetcher(client, &key.volume, &key.path);
-        let purpose = Purpose { priority, by: None, keep_until: None };
-        let mut started = Vec::with_capacity(own.len());
-        for registered in own {
-            started.push(registered.flight.clone());
-            let (fetcher, purpose) = (fetcher.clone(), purpose.clone());
-            self.runtime.spawn(async move {
-                let (_, result) = fetcher.fetch(&registered.flight, &purpose).await;
-                registered.finish(result);
-            });
-        }
-        (joined, started)
-    }
-
-    fn came_short(&self, key: &FileKey) -> TransferError {
-        let peer = self.client(&key.volume).map_or_else(|_| key.volume.to_string(), |c| c.address().to_owned());
-        TransferError::Protocol { peer, why: format!("it sends less of {} than it is asked for", key.path) }
-    }
-
-    /// Brings a range of any length, a window at a time; the manifest first where the range is long, so that it
-    /// comes in segments over all connections.
-    async fn bring_all(
-        &self,
-        key: &FileKey,
-        range: &Range<u64>,
-        flights: &mut Vec<Arc<Flight>>,
-        alone: bool,
-    ) -> Result<Brought, TransferError> {
-        let is_long = range.end.saturating_sub(range.start) > LONG_RANGE_BYTES;
-        if is_long && self.store.lookup(key).is_none() {
-            self.borders_allow(key)?;
-            self.learn_chunks(key).await?;
-        }
-        let Some(resident) = self.store.lookup(key) else { return self.bring(key, range, flights, alone).await };
-        let end = range.end.min(resident.map.manifest().size).max(range.start);
-        let (mut at, mut brought) = (range.start, Brought { found: Found::Hit, left_alone: false });
-        loop {
-            let part = at..end.min(at.saturating_add(READER_WINDOW_BYTES));
-            at = part.end;
-            let now = self.bring(key, &part, flights, alone).await?;
-            brought.found = worse(brought.found, now.found);
-            brought.left_alone |= now.left_alone;
-            if at >= end {
-                return Ok(brought);
-            }
-        }
-    }
-
-    /// Asks for a file's manifest and admits it to the store, without content yet.
-    async fn learn_chunks(&self, key: &FileKey) -> Result<(), TransferError> {
-        let fetcher = self.fetcher(self.client(&key.volume)?, &key.volume, &key.path);
-        let manifest = fetcher.ask_manifest(None, Priority::Demand).await?;
-        let manifest = manifest.filter(|m| m.version == key.version);
-        let manifest = Arc::new(manifest.ok_or_else(|| TransferError::Changed { path: key.path.clone() })?);
-        let (store, key) = (self.store.clone(), key.clone());
-        let arrival = Arrival { by: None, keep_until: None, at: now() };
-        // A store that cannot even take the name is no reason to fail: the bytes are read past it.
-        blocking(move || drop(store.fill(&key, &manifest, 0..0, &arrival))).await
-    }
-
-    /// Joins or starts what brings the range, and waits for it.
-    async fn bring(
-        &self,
-        key: &FileKey,
-        range: &Range<u64>,
-        flights: &mut Vec<Arc<Flight>>,
-        alone: bool,
-    ) -> Result<Brought, TransferError> {
-        let gaps = self.gaps(key, range);
-        self.borders_allow(key)?;
-        let client = self.client(&key.volume)?;
-        let (joined, own) = self.launch(key, &gaps, client, Priority::Demand, alone);
-        let found = match (joined.is_empty(), own.is_empty()) {
-            (true, true) => Found::Hit,
-            (false, true) => Found::Late,
-            (_, false) => Found::Miss,
-        };
-        joined.iter().for_each(|f| f.raise());
-        flights.extend(joined.iter().chain(&own).cloned());
-        let mut left_alone = false;
-        for flight in joined {
-            left_alone |= flight.wait(range.end.min(flight.range.end)).await.is_err();
-        }
-        for flight in own {
-            flight.wait(range.end.min(flight.range.end)).await?;
-        }
-        Ok(Brought { found, left_alone })
-    }
-
-    /// The range's bytes, if they are all in the store or held by these flights.
-    async fn assemble(
-        &self,
-        key: &FileKey,
-        range: &Range<u64>,
-        flights: &[Arc<Flight>],
-    ) -> Result<Option<Bytes>, TransferError> {
-        let (store, key, range, flights) = (self.store.clone(), key.clone(), range.clone(), flights.to_vec());
-        blocking(move || assemble(&store, &key, &range, &flights)).await
-    }
-}
-
-fn assemble(store: &Store, key: &FileKey, range: &Range<u64>, flights: &[Arc<Flight>]) -> Option<Bytes> {
-    let flown = || flights.iter().filter_map(|f| f.map.get()).find(|m| m.manifest().version == key.version).cloned();
-    let map = store.lookup(key).map(|r| r.map).or_else(flown)?;
-    let end = range.end.min(map.manifest().size);
-    let mut bytes = vec![0; end.saturating_sub(range.start) as usize];
-    match store.read(key, range.start, &mut bytes) {
-        Ok(_) => return Some(bytes.into()),
-        Err(StoreError::Missing(_) | StoreError::Corrupt { .. }) => {}
-        Err(e) => tracing::warn!(path = %key.path, error = %e, "the store cannot be read"),
-    }
-    let ours = |f: &&Arc<Flight>| f.map.get().is_some_and(|m| m.manifest().version == key.version);
-    let flights: Vec<_> = flights.iter().filter(ours).collect();
-    for i in map.covering(range) {
-        let chunk = map.range(i);
-        let part = chunk.start.max(range.start)..chunk.end.min(end);
-        let to = &mut bytes[(part.start - range.start) as usize..(part.end - range.start) as usize];
-        let held = flights.iter().find_map(|f| f.held().get(&chunk.start).cloned());
-        match held {
-            Some(held) => {
-                to.copy_from_slice(&held[(part.start - chunk.start) as usize..(part.end - chunk.start) as usize])
-            }
-            None => drop(store.read(key, part.start, to).ok()?),
-        }
-    }
-    Some(bytes.into())
 }
 
 /// A range in requests of a good size, cut between chunks; in one where the chunks are not known.

@@ -4,20 +4,26 @@ use std::io;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
-use foretide_chunk::{ChunkMap, encode_manifest};
-use foretide_flow::{Entry, Priority};
+use foretide_chunk::encoding::EncodingError;
+use foretide_chunk::{ChunkMap, Signature, delta, encode_difference, encode_manifest};
+use foretide_flow::{FilePath, ManifestId, Priority, VolumeId};
 use tokio::sync::{Notify, Semaphore};
 
 use super::queue::OutQueue;
 use super::volume::{Cut, ReadError, Volume};
+use super::watch::Told;
 use super::{Counts, Peer, Shared};
 use crate::frame::{DATA_BYTES, Frame, Kind};
-use crate::message::{Failure, ReadRequest, Request, Want, put_entry};
+use crate::message::{Change, Failure, ReadRequest, Request, Want, put_change, put_entry};
+use crate::pack;
 
 /// Entries of a listing are told in parts of about this size, bytes.
 const LISTING_PART_BYTES: usize = 128 << 10;
+/// Between two records of changes: a file that is being written changes all the time.
+const TELL_INTERVAL: Duration = Duration::from_millis(20);
 /// Meaningless bytes go in frames of this size, so that anything of meaning soon gets in between.
 const PAD_BYTES: usize = 64 << 10;
 
@@ -75,24 +81,22 @@ impl Answer {
     /// Answers, with an error if it must be.
     pub(super) async fn give(self, request: Request) {
         let given = match request {
-            Request::List { volume, directory } => match self.volume(&volume) {
-                Ok(volume) => self.list(volume, directory).await,
-                Err(e) => Err(e),
-            },
+            Request::List { volume, directory } => self.list(volume, directory).await,
             Request::Stat { volume, path } => match self.volume(&volume) {
                 Ok(volume) => self.stat(volume, path).await,
                 Err(e) => Err(e),
             },
             Request::Read(read) => self.read(read).await,
             Request::Warm { bytes } => self.warm(bytes as usize).await,
+            Request::Watch => self.watch().await,
         };
         if let Err(failure) = given {
             self.send(Kind::Failed, 0, failure.encode());
         }
     }
 
-    fn volume(&self, name: &foretide_flow::VolumeId) -> Result<Arc<Volume>, Failure> {
-        self.shared.volumes.get(name).cloned().ok_or(Failure::NoVolume)
+    fn volume(&self, name: &VolumeId) -> Result<Arc<Volume>, Failure> {
+        self.shared.volume(name).ok_or(Failure::NoVolume)
     }
 
     fn send(&self, kind: Kind, argument: u32, payload: impl Into<Bytes>) {
@@ -114,8 +118,15 @@ impl Answer {
         tokio::task::spawn_blocking(work).await.map_err(|_| Failure::Other("the agent is stopping".into()))
     }
 
-    async fn list(&self, volume: Arc<Volume>, directory: foretide_flow::FilePath) -> Result<(), Failure> {
-        let entries: Vec<Entry> = self.blocking(move || volume.source().list(&directory)).await??;
+    async fn list(&self, name: VolumeId, directory: FilePath) -> Result<(), Failure> {
+        let (volume, shared, peer) = (self.volume(&name)?, self.shared.clone(), self.peer.clone());
+        let look = move || {
+            // First the watch, then the look: no change falls between.
+            let node = &peer.identity.node;
+            let watch = shared.watches.as_ref().map_or(0, |w| w.hold(node, &name, volume.source(), &directory));
+            volume.source().list(&directory).map(|entries| (watch, entries))
+        };
+        let (watch, entries) = self.blocking(look).await??;
         let mut part = Vec::new();
         for entry in &entries {
             put_entry(&mut part, entry);
@@ -127,11 +138,31 @@ impl Answer {
             }
         }
         self.send(Kind::Listing, 0, part);
+        self.send(Kind::End, watch, Bytes::new());
+        Ok(())
+    }
+
+    /// Tells what changes until the peer hangs up or the watch ends.
+    async fn watch(&self) -> Result<(), Failure> {
+        let Some(watches) = &self.shared.watches else {
+            return Err(Failure::Other("this agent cannot tell of changes".into()));
+        };
+        let subscription = watches.subscribe(&self.peer.identity.node);
+        self.send(Kind::Changed, subscription.id(), Bytes::new());
+        while let Some(told) = subscription.next().await {
+            let shared = self.shared.clone();
+            let looked = tokio::task::spawn_blocking(move || changes(&shared, told)).await;
+            let record = looked.map_err(|_| Failure::Other("the agent is stopping".into()))?;
+            let room = self.queue.room(self.urgency.now(), record.len()).await;
+            let frame = Frame::new(Kind::Changed, self.id, record).with_argument(subscription.id());
+            self.queue.push(frame.with_priority(self.urgency.now()), Some(room));
+            tokio::time::sleep(TELL_INTERVAL).await;
+        }
         self.send(Kind::End, 0, Bytes::new());
         Ok(())
     }
 
-    async fn stat(&self, volume: Arc<Volume>, path: foretide_flow::FilePath) -> Result<(), Failure> {
+    async fn stat(&self, volume: Arc<Volume>, path: FilePath) -> Result<(), Failure> {
         let entry = self.blocking(move || volume.source().stat(&path)).await??;
         let mut record = Vec::new();
         put_entry(&mut record, &entry);
@@ -149,8 +180,15 @@ impl Answer {
         })?;
         let volume = self.volume(&read.volume)?;
         let (v, path, recut) = (volume.clone(), read.path.clone(), read.recut);
-        let cut: Cut = self.blocking(move || v.cut(&path, recut)).await??;
-        let manifest = cut.map.manifest();
+        let mut cut: Cut = self.blocking(move || v.cut(&path, recut)).await??;
+        let named = read.want.names().filter(|_| read.version.as_ref() == Some(&cut.map.manifest().version));
+        if named.is_some_and(|id| id != cut.map.manifest().id) && !recut {
+            // The same version and another manifest: the bytes that it was cut from were not the file's.
+            let (v, path) = (volume.clone(), read.path.clone());
+            cut = self.blocking(move || v.cut(&path, true)).await??;
+        }
+        let manifest = cut.map.manifest().clone();
+        let is_news = matches!(read.want, Want::Manifest | Want::Bytes(_));
         if read.version.as_ref().is_some_and(|v| *v != manifest.version) {
             return Err(Failure::Changed);
         }
@@ -158,47 +196,100 @@ impl Answer {
             self.send(Kind::End, 1, Bytes::new());
             return Ok(());
         }
-        let chunks = match read.want {
-            Want::Manifest => {
-                self.send(Kind::Head, 0, encode_manifest(manifest));
-                0..0
-            }
-            Want::Bytes(bytes) => {
-                self.send(Kind::Head, 0, encode_manifest(manifest));
-                cut.map.covering(&bytes)
-            }
-            Want::Chunks { manifest: id, .. } if id != manifest.id => return Err(Failure::Changed),
-            Want::Chunks { chunks, .. } => chunks.start..chunks.end.min(cut.map.count()),
+        let fits = |id: ManifestId| if id == manifest.id { Ok(()) } else { Err(Failure::Changed) };
+        let (chunks, signature) = match read.want {
+            Want::Manifest => (0..0, None),
+            Want::Bytes(bytes) => (cut.map.covering(&bytes), None),
+            Want::Chunks { manifest, chunks } => fits(manifest).map(|()| (chunks, None))?,
+            Want::Delta { manifest, chunks, signature } => fits(manifest).map(|()| (chunks, Some(signature)))?,
         };
-        self.send_chunks(&volume, read.path, cut, chunks).await?;
+        if is_news {
+            self.send_head(&volume, &read.path, &cut.map, read.holds);
+        }
+        let content = Content { volume, path: read.path, cut };
+        let chunks = chunks.start..chunks.end.min(content.cut.map.count());
+        match signature {
+            Some(signature) => self.send_delta(content, chunks, signature).await?,
+            None => self.send_chunks(content, chunks).await?,
+        }
         self.send(Kind::End, 0, Bytes::new());
         Ok(())
     }
 
-    async fn send_chunks(
-        &self,
-        volume: &Arc<Volume>,
-        path: foretide_flow::FilePath,
-        cut: Cut,
-        mut chunks: Range<u32>,
-    ) -> Result<(), Failure> {
-        while let Some((first, bytes)) = next_piece(&cut.map, &mut chunks) {
+    /// The manifest, or how it differs from the one that the asker has.
+    fn send_head(&self, volume: &Volume, path: &FilePath, map: &ChunkMap, holds: Option<ManifestId>) {
+        match holds.and_then(|id| volume.remembered(path, id)) {
+            Some(held) => self.send(Kind::HeadDifference, 0, encode_difference(held.manifest(), map.manifest())),
+            None => self.send(Kind::Head, 0, encode_manifest(map.manifest())),
+        }
+    }
+
+    async fn send_chunks(&self, content: Content, mut chunks: Range<u32>) -> Result<(), Failure> {
+        let mut packs = None;
+        while let Some((first, bytes)) = next_piece(&content.cut.map, &mut chunks) {
+            let length = (bytes.end - bytes.start) as usize;
             let priority = self.urgency.now();
+            // Frames that wait say that the link is the limit, not the processor.
+            let link_is_busy = self.queue.is_filling(priority);
             let room = tokio::select! {
-                room = self.queue.room(priority, (bytes.end - bytes.start) as usize) => Some(room),
+                room = self.queue.room(priority, length) => Some(room),
                 () = self.urgency.raised.notified() => None,
             };
-            let payload = match &cut.bytes {
-                Some(whole) => whole.slice(bytes.start as usize..bytes.end as usize),
-                None => {
-                    let (volume, path, map) = (volume.clone(), path.clone(), cut.map.clone());
-                    self.blocking(move || volume.read(&path, &map, bytes)).await??
-                }
-            };
+            let payload = self.bytes(&content, bytes).await?;
             self.shared.counts.add(&self.shared.counts.data_bytes, payload.len());
             let frame = Frame::new(Kind::Data, self.id, payload).with_argument(first);
+            let frame = if link_is_busy { self.packed(frame, &mut packs).await? } else { frame };
             self.queue.push(frame.with_priority(self.urgency.now()), room);
         }
+        Ok(())
+    }
+
+    async fn bytes(&self, content: &Content, range: Range<u64>) -> Result<Bytes, Failure> {
+        match &content.cut.bytes {
+            Some(whole) => Ok(whole.slice(range.start as usize..range.end as usize)),
+            None => {
+                let Content { volume, path, cut } = content.clone();
+                Ok(self.blocking(move || volume.read(&path, &cut.map, range)).await??)
+            }
+        }
+    }
+
+    /// Packs a frame if its kind of bytes pays: one sample tells for the whole answer.
+    async fn packed(&self, frame: Frame, packs: &mut Option<bool>) -> Result<Frame, Failure> {
+        let pays = *packs.get_or_insert_with(|| pack::pays(&frame.payload));
+        if !pays {
+            return Ok(frame);
+        }
+        let payload = frame.payload.clone();
+        let packed = self.blocking(move || pack::pack(&payload)).await?;
+        Ok(packed.map_or(frame.clone(), |payload| Frame { packed: true, payload, ..frame }))
+    }
+
+    /// The chunks as one delta, or as they are if that is no longer.
+    async fn send_delta(&self, content: Content, chunks: Range<u32>, signature: Bytes) -> Result<(), Failure> {
+        if chunks.is_empty() {
+            return Ok(());
+        }
+        let range = content.cut.map.range(chunks.start).start..content.cut.map.range(chunks.end - 1).end;
+        let length = range.end - range.start;
+        if length > MAX_DELTA_BYTES {
+            return Err(Failure::Other(format!("a delta of {length} bytes is too long, ask for chunks")));
+        }
+        let newer = self.bytes(&content, range).await?;
+        let volume = content.volume.clone();
+        let compared = self.blocking(move || {
+            let signature = Signature::decode(&signature)?;
+            Ok::<_, EncodingError>(delta(volume.key(), &signature, &newer))
+        });
+        let told = compared.await?.map_err(|e| Failure::Other(format!("no signature: {e}")))?;
+        if told.len() as u64 >= length {
+            return self.send_chunks(content, chunks).await;
+        }
+        let room = self.queue.room(self.urgency.now(), told.len()).await;
+        self.shared.counts.add(&self.shared.counts.data_bytes, told.len());
+        let frame = Frame::new(Kind::Delta, self.id, told).with_argument(chunks.start);
+        let frame = self.packed(frame, &mut None).await?;
+        self.queue.push(frame.with_priority(self.urgency.now()), Some(room));
         Ok(())
     }
 
@@ -216,8 +307,44 @@ impl Answer {
     }
 }
 
+/// A delta is made in memory, of at most this much, bytes: the longest run that an asker asks for, with the longest
+/// chunk at each end.
+const MAX_DELTA_BYTES: u64 = 48 << 20;
+
+/// A file version that is being sent.
+#[derive(Clone)]
+struct Content {
+    volume: Arc<Volume>,
+    path: FilePath,
+    cut: Cut,
+}
+
 /// More would be no warming up but waste, bytes.
 const MAX_PAD_BYTES: usize = 16 << 20;
+
+/// What each name stands for now, as a record.
+fn changes(shared: &Shared, told: Vec<Told>) -> Vec<u8> {
+    let mut record = Vec::new();
+    for told in told {
+        let change = match told {
+            Told::Unsure(volume, directory) => Change::Unsure { volume, directory },
+            Told::Name(volume, path) => {
+                let Some(served) = shared.volume(&volume) else { continue };
+                match served.source().stat(&path) {
+                    Ok(entry) => Change::Name { volume, path, entry: Some(entry) },
+                    Err(e) if e.kind() == io::ErrorKind::NotFound => Change::Name { volume, path, entry: None },
+                    // Whoever looks asks for himself and is told why.
+                    Err(_) => match path.parent() {
+                        Some(directory) => Change::Unsure { volume, directory },
+                        None => continue,
+                    },
+                }
+            }
+        };
+        put_change(&mut record, &change);
+    }
+    record
+}
 
 /// The next chunks that go into one frame, and their bytes in the file.
 fn next_piece(map: &ChunkMap, chunks: &mut Range<u32>) -> Option<(u32, Range<u64>)> {

@@ -3,11 +3,12 @@
 mod answer;
 mod queue;
 mod volume;
+mod watch;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 use foretide_chunk::{CutConfig, Cutter, DomainKey};
@@ -20,7 +21,6 @@ use tokio::task::{AbortHandle, JoinSet};
 
 use crate::frame::{Frame, FrameError, FrameReader, Kind};
 use crate::handshake::{Identity, PROTOCOL, Token, decode_hello, encode_challenge, fresh_nonce};
-use crate::limit::Limiter;
 use crate::message::Request;
 use crate::source::Source;
 use crate::tls::{self, Credentials, Shown};
@@ -28,6 +28,7 @@ use crate::{Borders, TransferError};
 use answer::{Answer, Urgency};
 use queue::{Link, OutQueue};
 use volume::Volume;
+use watch::Watches;
 
 /// How a source is served.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -35,8 +36,9 @@ use volume::Volume;
 pub struct ServerConfig {
     /// Where to listen.
     pub listen: SocketAddr,
-    /// The most that is sent to one site, payload and frames, bits per second; none for no limit. At 95 % of the
-    /// link's rate no queue builds up in the link and demands keep their latency.
+    /// The most that is sent to one site, payload and frames, bits per second. If none is given: what the link between
+    /// the two sites carries besides headers, where the control plane knows that link; then no queue builds up in it,
+    /// and demands keep their latency.
     pub rate_limit: Option<BitsPerSecond>,
     /// Chunks whose names are remembered so that a file is cut once: at 44 bytes each, 176 MiB.
     pub remembered_chunks: usize,
@@ -44,6 +46,9 @@ pub struct ServerConfig {
     pub max_connections: usize,
     /// Threads that read and cut for answers that can wait. Demands are not counted.
     pub readers: usize,
+    /// Directories whose changes are told to the peers that listed them; each costs about 1 KB of the kernel's memory
+    /// and one of `fs.inotify.max_user_watches`. 0 tells nothing: then leases alone serve.
+    pub watched_directories: usize,
     /// How files are cut. All agents of a dedup domain must cut alike to find what they share.
     pub cut: CutConfig,
 }
@@ -56,11 +61,15 @@ impl Default for ServerConfig {
             remembered_chunks: 4 << 20,
             max_connections: 256,
             readers: 4,
+            watched_directories: 65_536,
             cut: CutConfig::default(),
         }
     }
 }
 
+/// Of a link's rate, what is sent: of 1,500 bytes on the wire 1,448 are a TCP stream's, and one in a hundred is left
+/// so that the link's queue drains.
+const PAYLOAD_SHARE: f64 = 0.99 * 1448.0 / 1500.0;
 /// A stranger gets this long to prove itself.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Requests that one connection may have open; a well-behaved peer's window keeps it far below.
@@ -85,10 +94,12 @@ struct Counts {
 struct Shared {
     config: ServerConfig,
     credentials: Credentials,
-    volumes: HashMap<VolumeId, Arc<Volume>>,
+    volumes: RwLock<HashMap<VolumeId, Arc<Volume>>>,
+    cutter: Arc<Cutter>,
     borders: Arc<Borders>,
     readers: Arc<Semaphore>,
     links: Mutex<HashMap<SiteId, Arc<Link>>>,
+    watches: Option<Watches>,
     counts: Counts,
 }
 
@@ -135,18 +146,28 @@ impl Server {
             .await
             .map_err(|e| failed(config.listen.to_string(), format!("{e}; choose another address or port")))?;
         let address = listener.local_addr().map_err(|e| failed(config.listen.to_string(), e.to_string()))?;
-        let of = |source| Arc::new(Volume::new(source, cutter.clone(), config.remembered_chunks));
         let shared = Arc::new(Shared {
             credentials: credentials.into(),
-            volumes: volumes.into_iter().map(|(name, source)| (name, of(source))).collect(),
+            volumes: RwLock::default(),
+            cutter,
             borders,
             readers: Arc::new(Semaphore::new(config.readers.max(1))),
             links: Mutex::default(),
+            watches: watches(config.watched_directories),
             counts: Counts::default(),
             config,
         });
         let accepting = tokio::spawn(accept(listener, shared.clone())).abort_handle();
-        Ok(Self { address, shared, accepting })
+        let server = Self { address, shared, accepting };
+        volumes.into_iter().for_each(|(name, source)| server.serve(name, source));
+        Ok(server)
+    }
+
+    /// Serves one more volume, in place of one of that name.
+    pub fn serve(&self, name: VolumeId, source: Box<dyn Source>) {
+        let Shared { config, cutter, volumes, .. } = &*self.shared;
+        let volume = Arc::new(Volume::new(source, cutter.clone(), config.remembered_chunks));
+        volumes.write().unwrap_or_else(PoisonError::into_inner).insert(name, volume);
     }
 
     /// Where it listens.
@@ -162,6 +183,18 @@ impl Server {
             requests: counts.requests.load(Ordering::Relaxed),
         }
     }
+}
+
+/// A machine that cannot tell of changes serves all the same: leases do.
+fn watches(directories_max: usize) -> Option<Watches> {
+    if directories_max == 0 {
+        return None;
+    }
+    Watches::start(directories_max)
+        .inspect_err(|error| {
+            tracing::warn!(%error, "changes are not told to peers; raise fs.inotify.max_user_instances");
+        })
+        .ok()
 }
 
 async fn accept(listener: TcpListener, shared: Arc<Shared>) {
@@ -215,10 +248,21 @@ async fn connection(stream: TcpStream, shared: Arc<Shared>) -> Result<(), FrameE
 }
 
 impl Shared {
+    fn volume(&self, name: &VolumeId) -> Option<Arc<Volume>> {
+        self.volumes.read().unwrap_or_else(PoisonError::into_inner).get(name).cloned()
+    }
+
     fn link(&self, site: &SiteId) -> Arc<Link> {
         let mut links = self.links.lock().unwrap_or_else(PoisonError::into_inner);
-        let new = || Arc::new(Link::new(self.config.rate_limit.map(Limiter::new)));
-        links.entry(site.clone()).or_insert_with(new).clone()
+        let link = links.entry(site.clone()).or_insert_with(|| Arc::new(Link::new(None))).clone();
+        link.limiter.set(self.config.rate_limit.or_else(|| self.known_rate(site)));
+        link
+    }
+
+    /// What may be sent over the link to a site, if the topology has it.
+    fn known_rate(&self, to: &SiteId) -> Option<BitsPerSecond> {
+        let rate = self.volumes.keys().find_map(|volume| self.borders.link_rate(volume, to))?;
+        Some(BitsPerSecond((rate.0 as f64 * PAYLOAD_SHARE) as u64))
     }
 }
 

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Buf;
-use foretide_flow::Priority;
+use foretide_flow::{BitsPerSecond, Priority};
 use tokio::io::{AsyncWrite, AsyncWriteExt};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
@@ -26,14 +26,14 @@ const MAX_YIELD: Duration = Duration::from_millis(100);
 /// What all connections from one site share.
 #[derive(Debug)]
 pub(super) struct Link {
-    limiter: Option<Limiter>,
+    pub(super) limiter: Limiter,
     demands: AtomicUsize,
     calm: Notify,
 }
 
 impl Link {
-    pub(super) fn new(limiter: Option<Limiter>) -> Self {
-        Self { limiter, demands: AtomicUsize::new(0), calm: Notify::new() }
+    pub(super) fn new(rate: Option<BitsPerSecond>) -> Self {
+        Self { limiter: Limiter::new(rate), demands: AtomicUsize::new(0), calm: Notify::new() }
     }
 
     fn may_background_go(&self) -> bool {
@@ -93,6 +93,11 @@ impl OutQueue {
         room.acquire_many_owned(kib).await.expect("rooms are never closed")
     }
 
+    /// Whether half of a lane's room is taken: the link takes less than could be sent.
+    pub(super) fn is_filling(&self, priority: Priority) -> bool {
+        self.rooms[priority as usize].available_permits() < LANE_ROOM_KIB / 2
+    }
+
     pub(super) fn push(&self, frame: Frame, room: Option<OwnedSemaphorePermit>) {
         let demand = (frame.priority == Priority::Demand).then(|| Demand::new(&self.link));
         let lane = frame.priority as usize;
@@ -124,16 +129,14 @@ impl OutQueue {
     }
 
     async fn write_demand<W: AsyncWrite + Unpin>(&self, stream: &mut W, waiting: Waiting) -> std::io::Result<()> {
-        if let Some(limiter) = &self.link.limiter {
-            limiter.take(waiting.frame.length(), Instant::now());
-        }
+        self.link.limiter.take(waiting.frame.length(), Instant::now());
         write(stream, &waiting.frame).await
     }
 
     /// Waits until a frame that can wait may go, writing demands that come meanwhile.
     async fn let_pass<W: AsyncWrite + Unpin>(&self, stream: &mut W, bytes: usize) -> std::io::Result<()> {
         let now = Instant::now();
-        let not_before = self.link.limiter.as_ref().map_or(now, |l| l.take(bytes, now));
+        let not_before = self.link.limiter.take(bytes, now);
         let at_last = not_before.max(now + MAX_YIELD);
         loop {
             while let Some(demand) = self.pop(0..1) {

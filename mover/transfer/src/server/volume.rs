@@ -7,12 +7,12 @@
 use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::ops::Range;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use foretide_chunk::{ChunkMap, Cutter, manifest_of};
-use foretide_flow::{FilePath, Timestamp};
+use foretide_chunk::{ChunkMap, Cutter, DomainKey, manifest_of};
+use foretide_flow::{FilePath, ManifestId, Timestamp};
 
 use crate::source::{Source, SourceFile, Stamp};
 
@@ -61,22 +61,45 @@ impl std::fmt::Debug for Volume {
 /// Manifests of the files asked for last, up to a size.
 #[derive(Debug)]
 struct Manifests {
-    kept: HashMap<FilePath, Arc<ChunkMap>>,
+    kept: HashMap<FilePath, Versions>,
     order: VecDeque<FilePath>,
     chunks: usize,
     max_chunks: usize,
 }
 
+/// A file as it is and as it was: whoever has the older version is told the difference.
+#[derive(Debug)]
+struct Versions {
+    current: Arc<ChunkMap>,
+    former: Option<Arc<ChunkMap>>,
+}
+
+impl Versions {
+    fn chunks(&self) -> usize {
+        let of = |m: &Arc<ChunkMap>| m.count() as usize + 1;
+        of(&self.current) + self.former.as_ref().map_or(0, of)
+    }
+}
+
 impl Manifests {
     fn keep(&mut self, path: &FilePath, map: &Arc<ChunkMap>) {
-        self.chunks += map.count() as usize + 1;
-        match self.kept.insert(path.clone(), map.clone()) {
-            Some(old) => self.chunks -= old.count() as usize + 1,
-            None => self.order.push_back(path.clone()),
-        }
+        let former = match self.kept.remove(path) {
+            Some(old) => {
+                self.chunks -= old.chunks();
+                // Cut again without a change, it is no further version.
+                if old.current.manifest().id == map.manifest().id { old.former } else { Some(old.current) }
+            }
+            None => {
+                self.order.push_back(path.clone());
+                None
+            }
+        };
+        let versions = Versions { current: map.clone(), former };
+        self.chunks += versions.chunks();
+        self.kept.insert(path.clone(), versions);
         while self.chunks > self.max_chunks && self.order.len() > 1 {
             if let Some(old) = self.order.pop_front().and_then(|p| self.kept.remove(&p)) {
-                self.chunks -= old.count() as usize + 1;
+                self.chunks -= old.chunks();
             }
         }
     }
@@ -92,8 +115,28 @@ impl Volume {
         &*self.source
     }
 
+    fn manifests(&self) -> MutexGuard<'_, Manifests> {
+        self.manifests.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn known(&self, path: &FilePath) -> Option<Arc<ChunkMap>> {
-        self.manifests.lock().unwrap_or_else(PoisonError::into_inner).kept.get(path).cloned()
+        self.manifests().kept.get(path).map(|v| v.current.clone())
+    }
+
+    /// A manifest of the file, if it is remembered.
+    pub(crate) fn remembered(&self, path: &FilePath, id: ManifestId) -> Option<Arc<ChunkMap>> {
+        let manifests = self.manifests();
+        let versions = manifests.kept.get(path)?;
+        [Some(&versions.current), versions.former.as_ref()]
+            .into_iter()
+            .flatten()
+            .find(|m| m.manifest().id == id)
+            .cloned()
+    }
+
+    /// What the chunks of this domain are named with.
+    pub(crate) fn key(&self) -> &DomainKey {
+        self.cutter.key()
     }
 
     /// The file's manifest as it is now: remembered, or cut. Small files come with their bytes if they were read.
@@ -126,7 +169,7 @@ impl Volume {
             if file.stamp()? == before {
                 let manifest = manifest_of(self.cutter.key(), before.version, chunks);
                 let map = Arc::new(ChunkMap::new(Arc::new(manifest)));
-                self.manifests.lock().unwrap_or_else(PoisonError::into_inner).keep(path, &map);
+                self.manifests().keep(path, &map);
                 return Ok(Cut { map, bytes });
             }
         }

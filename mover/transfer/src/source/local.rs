@@ -102,6 +102,10 @@ impl Source for LocalDirectory {
         entry_at(&folder, OsStr::from_bytes(path.name()), path.clone())?.ok_or_else(|| io::ErrorKind::NotFound.into())
     }
 
+    fn descriptor(&self, directory: &FilePath) -> io::Result<Option<OwnedFd>> {
+        self.open_beneath(directory, OFlag::O_PATH | OFlag::O_DIRECTORY).map(Some)
+    }
+
     fn open(&self, path: &FilePath) -> io::Result<Box<dyn SourceFile>> {
         // Without O_NONBLOCK opening a named pipe would wait for a writer.
         let file = File::from(self.open_beneath(path, OFlag::O_RDONLY | OFlag::O_NONBLOCK)?);

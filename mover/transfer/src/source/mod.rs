@@ -1,12 +1,16 @@
 //! Where a volume's truth lives, behind one narrow trait that can only read (promise B).
 
+mod http;
 mod local;
+mod object;
 
 use std::io;
+use std::os::fd::OwnedFd;
 
 use foretide_flow::{Entry, FilePath, FileVersion, Timestamp};
 
 pub use local::LocalDirectory;
+pub use object::Bucket;
 
 /// What a source says of a file's content at one moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,6 +38,15 @@ pub trait Source: Send + Sync + 'static {
     /// `NotFound`, or the source's own.
     fn stat(&self, path: &FilePath) -> io::Result<Entry>;
 
+    /// A directory's descriptor, for the kernel to tell of changes in it; none where it could not.
+    ///
+    /// # Errors
+    /// As [`Source::list`].
+    fn descriptor(&self, directory: &FilePath) -> io::Result<Option<OwnedFd>> {
+        let _ = directory;
+        Ok(None)
+    }
+
     /// A regular file, open for reading.
     ///
     /// # Errors
@@ -52,6 +65,6 @@ pub trait SourceFile: Send {
     /// Fills `bytes` from `offset`.
     ///
     /// # Errors
-    /// `UnexpectedEof` if the file is shorter, or the source's own.
+    /// `UnexpectedEof` if the file is shorter or not the one that was opened any more, or the source's own.
     fn read_exact_at(&self, bytes: &mut [u8], offset: u64) -> io::Result<()>;
 }

@@ -1,0 +1,105 @@
+//! What the sources propose on one request, put together by block.
+
+use super::log::NONE;
+use super::objects::Id;
+
+/// One block and what speaks for it.
+#[derive(Clone, Copy)]
+pub(super) struct Candidate {
+    pub(super) block: u64,
+    /// Its id, or [`NONE`] if it was never heard of.
+    pub(super) id: Id,
+    /// Blocks asked for with it, where that is not known from the block itself.
+    pub(super) blocks: u16,
+    /// Replay: past occasions that speak for it.
+    pub(super) votes: u8,
+    /// Replay: how much of the company was alike, of the best occasion.
+    pub(super) alike: u8,
+    /// Replay: how many requests before it were the same in the same order.
+    pub(super) matched: u8,
+    /// Replay: requests until it comes, beyond the lead; 255 where replay does not speak.
+    pub(super) distance: u8,
+    /// Association: eighths of what follows the present block.
+    pub(super) row_share: u8,
+    /// Association: how often, faded; 0 where it does not speak.
+    pub(super) row_count: u8,
+    /// Place: which run or stride; 0 where none speaks.
+    pub(super) run: u8,
+    /// Place: which other one.
+    pub(super) delta: u8,
+}
+
+impl Candidate {
+    /// A number for it that says nothing by its value where block numbers say nothing: the order of first appearance,
+    /// and only for blocks never heard of, which places alone propose, the place.
+    pub(super) fn name(&self) -> u32 {
+        if self.id == NONE { (self.block ^ (self.block >> 32)) as u32 | 1 << 31 } else { self.id }
+    }
+
+    /// Which sources speak for it, as bits.
+    pub(super) fn sources(&self) -> u32 {
+        u32::from(self.votes > 0) | u32::from(self.row_count > 0) << 1 | u32::from(self.run > 0) << 2
+    }
+}
+
+/// The candidates of one request: a small table that is emptied by counting on.
+pub(super) struct Candidates {
+    all: Vec<Candidate>,
+    slots: Vec<(u32, u32)>,
+    turn: u32,
+}
+
+/// Slots of the table: several times the most that the sources propose.
+const SLOTS: usize = 512;
+
+impl Default for Candidates {
+    fn default() -> Self {
+        Self { all: Vec::new(), slots: vec![(0, 0); SLOTS], turn: 0 }
+    }
+}
+
+impl Candidates {
+    pub(super) fn clear(&mut self) {
+        self.all.clear();
+        self.turn = self.turn.wrapping_add(1);
+    }
+
+    /// The candidate of a block, new if it has none.
+    pub(super) fn of(&mut self, block: u64, id: Id) -> &mut Candidate {
+        let mut at = (block.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 40) as usize % SLOTS;
+        loop {
+            let (turn, index) = self.slots[at];
+            if turn != self.turn {
+                break;
+            }
+            if self.all[index as usize].block == block {
+                return &mut self.all[index as usize];
+            }
+            at = (at + 1) % SLOTS;
+        }
+        self.slots[at] = (self.turn, self.all.len() as u32);
+        self.all.push(Candidate {
+            block,
+            id,
+            blocks: 1,
+            votes: 0,
+            alike: 0,
+            matched: 0,
+            distance: u8::MAX,
+            row_share: 0,
+            row_count: 0,
+            run: 0,
+            delta: 0,
+        });
+        self.all.last_mut().expect("one was pushed")
+    }
+
+    /// All, in the order of their first mention.
+    pub(super) fn all(&self) -> &[Candidate] {
+        &self.all
+    }
+
+    pub(super) fn bytes(&self) -> usize {
+        self.all.capacity() * size_of::<Candidate>() + self.slots.len() * size_of::<(u32, u32)>()
+    }
+}

@@ -1,0 +1,72 @@
+//! The gate: how probable it is that a candidate is asked for in time, learned online.
+//!
+//! Logistic regression over hashed features. Each feature is one slot of a table of weights; the log odds are the sum
+//! of its slots. Learning is one step per label, with a rate that falls with how often a slot was taught (AdaGrad),
+//! down to a floor, so that a change of habit is followed.
+
+/// Features of one candidate.
+pub(super) const FEATURES: usize = 12;
+/// Slots of the table, as a power of two.
+const SLOT_BITS: u32 = 13;
+const SLOTS: usize = 1 << SLOT_BITS;
+
+/// The rate of a slot that was never taught, and the least.
+const RATE: f32 = 0.3;
+const LEAST_RATE: f32 = 0.02;
+
+/// The weight of a slot that was never taught: a candidate of which nothing is known is believed to two fifths, which
+/// is not enough to be fetched at the start.
+const UNPROVEN: f32 = -0.04;
+
+/// The slots of a candidate's features.
+pub(super) type Features = [u16; FEATURES];
+
+/// The gate.
+pub(super) struct Gate {
+    weights: Vec<f32>,
+    taught: Vec<f32>,
+}
+
+/// The slot of a value of a field.
+#[inline]
+pub(super) fn slot(field: u32, value: u32) -> u16 {
+    // The upper bits of a product depend on all bits of the value; fields are set apart by an odd step each.
+    let mixed = value.wrapping_add(field.wrapping_mul(0x632B_E5AB)).wrapping_mul(0x9E37_79B1);
+    (mixed >> (u32::BITS - SLOT_BITS)) as u16
+}
+
+/// The log odds of a probability.
+pub(super) fn log_odds(probability: f32) -> f32 {
+    (probability / (1.0 - probability)).ln()
+}
+
+/// The probability of log odds.
+pub(super) fn probability(log_odds: f32) -> f32 {
+    1.0 / (1.0 + (-log_odds).exp())
+}
+
+impl Gate {
+    pub(super) fn new() -> Self {
+        Self { weights: vec![UNPROVEN; SLOTS], taught: vec![0.0; SLOTS] }
+    }
+
+    /// The log odds that a candidate with these features is asked for in time.
+    #[inline]
+    pub(super) fn log_odds(&self, features: &Features) -> f32 {
+        features.iter().map(|f| self.weights[*f as usize]).sum()
+    }
+
+    /// Takes what became of one.
+    pub(super) fn teach(&mut self, features: &Features, came: bool, weight: f32) {
+        let error = (f32::from(u8::from(came)) - probability(self.log_odds(features))) * weight;
+        for f in features {
+            let (w, n) = (&mut self.weights[*f as usize], &mut self.taught[*f as usize]);
+            *n += error * error;
+            *w += (RATE / (1.0 + *n).sqrt()).max(LEAST_RATE) * error;
+        }
+    }
+
+    pub(super) fn bytes(&self) -> usize {
+        2 * SLOTS * size_of::<f32>()
+    }
+}

@@ -1,0 +1,418 @@
+//! Blocks: what is asked for next where nothing is known but a stream of places and lengths.
+//!
+//! Files tell of themselves by names, sizes and passes; a disk does not. Here the forecast is made anew on every
+//! request, online, in about a microsecond, out of three sources that know different things:
+//!
+//! - [`replay`]: what followed the last times that this block was asked for in company like the present;
+//! - [`association`]: what tends to follow it within a few requests, whatever the company;
+//! - [`spatial`]: strides, runs that go on where they ended, and deltas that follow deltas. It is asked only where
+//!   numbers are places.
+//!
+//! Sources propose much and are often wrong. The [`gate`] says how probable it is that a proposal is asked for in
+//! time, and learns from every proposal that was accepted and from half of the refused ones, which are followed
+//! in shadow ([`followed`]); else it would never learn that it was wrong to refuse. What passes is governed by a
+//! [`budget`] of waste.
+//!
+//! *In time* is measured: fetches take as many requests as the site says they took, proposals look that much
+//! further ahead, and one that comes true sooner counts as not come.
+//!
+//! Everything is bounded by a number of bytes given at the start. The log forgets its oldest entry, and with it
+//! blocks that it no longer names.
+
+mod association;
+mod budget;
+mod calibration;
+mod candidates;
+mod followed;
+mod gate;
+mod log;
+mod objects;
+mod replay;
+mod spatial;
+
+pub use calibration::Calibration;
+
+use association::Rows;
+use budget::Budget;
+use candidates::{Candidate, Candidates};
+use followed::{Followed, Verdict};
+use gate::{Features, Gate, log_odds, probability, slot};
+use log::{Log, NONE, Place};
+use objects::{Id, Objects};
+use spatial::Spatial;
+
+/// What a forecaster of blocks may use and do.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct BlockSettings {
+    /// Bytes of a block.
+    pub block_bytes: u64,
+    /// Whether block numbers are places. Else they are names, and nothing follows from their distance.
+    pub addresses: bool,
+    /// Most bytes that the forecaster may keep.
+    pub memory_bytes: usize,
+    /// Share of prefetched bytes that may go unused.
+    pub waste: f64,
+    /// Which sources are asked.
+    pub sources: Sources,
+}
+
+/// Which sources propose: all of them but in an ablation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sources {
+    /// Replay of like company.
+    pub replay: bool,
+    /// Association.
+    pub association: bool,
+    /// Strides, runs, deltas.
+    pub spatial: bool,
+}
+
+impl Sources {
+    /// All.
+    pub const ALL: Self = Self { replay: true, association: true, spatial: true };
+}
+
+/// One request, as it was seen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BlockRequest {
+    /// First byte.
+    pub offset: u64,
+    /// Bytes.
+    pub length: u64,
+    /// Whether all of it was here.
+    pub hit: bool,
+}
+
+/// Blocks that are worth fetching, or worth keeping.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Proposal {
+    /// The first block.
+    pub block: u64,
+    /// How many blocks.
+    pub blocks: u32,
+    /// How probable it is that they are asked for in time; 1 where they are here and only told anew.
+    pub probability: f32,
+    /// Whether they are here already, fetched and not used so far: they should stay.
+    pub here: bool,
+}
+
+/// The forecaster.
+pub struct BlockForecaster {
+    settings: BlockSettings,
+    objects: Objects,
+    log: Log,
+    rows: Rows,
+    spatial: Spatial,
+    gate: Gate,
+    followed: Followed,
+    budget: Budget,
+    candidates: Candidates,
+    calibration: Calibration,
+    /// Requests that a fetch takes.
+    delay: f32,
+    /// Requests that a prefetched block stays here unused.
+    stay: f32,
+}
+
+/// Entries of the log per block that is kept. A log shorter than the loop that is read knows nothing of it.
+const LOG_PER_OBJECT: usize = 4;
+/// Bytes that a block costs: its record, its place in the table of blocks, its share of the log.
+const OBJECT_BYTES: usize = 96;
+/// Bytes of its row of successors.
+const ROW_BYTES: usize = 64;
+/// Rows bring a tenth of what replay does and cost nearly as much: with less memory than this, none are kept.
+const ROWS_FROM_BYTES: usize = 64 << 20;
+/// Bytes of the tables that do not grow with the blocks.
+const FIXED_BYTES: usize = 80 << 10;
+/// Requests after which it begins anew: places are numbers of 32 bits.
+const LAST_PLACE: Place = Place::MAX - 1;
+/// How fast the measured stay follows.
+const STAY_RATE: f32 = 0.01;
+/// Longest lead that is looked ahead, requests: beyond it the company says nothing.
+const MOST_LEAD: f32 = 256.0;
+
+impl BlockForecaster {
+    /// A forecaster that knows nothing.
+    pub fn new(settings: BlockSettings) -> Self {
+        let with_rows = settings.sources.association && settings.memory_bytes >= ROWS_FROM_BYTES;
+        let settings = BlockSettings { sources: Sources { association: with_rows, ..settings.sources }, ..settings };
+        let each = OBJECT_BYTES + if with_rows { ROW_BYTES } else { 0 };
+        let objects = settings.memory_bytes.saturating_sub(FIXED_BYTES) / each;
+        let most = objects.clamp(16, 1 << 28);
+        Self {
+            settings,
+            objects: Objects::new(most),
+            log: Log::new((most * LOG_PER_OBJECT).next_power_of_two() / 2),
+            rows: Rows::default(),
+            spatial: Spatial::new(settings.block_bytes, settings.addresses && settings.sources.spatial),
+            gate: Gate::new(),
+            followed: Followed::default(),
+            budget: Budget::new(settings.waste),
+            candidates: Candidates::default(),
+            calibration: Calibration::default(),
+            delay: 0.0,
+            stay: 1000.0,
+        }
+    }
+
+    /// Takes a request and appends what it makes worth fetching or keeping, at most some tens of extents.
+    pub fn observe(&mut self, request: BlockRequest, proposals: &mut Vec<Proposal>) {
+        if self.log.next() >= LAST_PLACE {
+            *self = Self::new(self.settings);
+        }
+        let now = self.log.next();
+        let block = request.offset / self.settings.block_bytes;
+        self.settle(block, now);
+        let id = self.admit(block);
+        self.notice_late(id, now, request.hit);
+        let before = self.objects.last(id);
+        if self.settings.sources.association {
+            self.rows.learn(&self.log, id, before, self.lead());
+        }
+        self.remember(id, before, now, &request);
+        self.propose(id, before, now, &request);
+        self.decide(id, now, request.hit, proposals);
+    }
+
+    /// A block left the cache. If it was fetched ahead and not used, its proposal was wrong.
+    pub fn evicted(&mut self, block: u64) {
+        let Some(id) = self.objects.known(block) else { return };
+        let object = self.objects.get_mut(id);
+        let asked_at = std::mem::replace(&mut object.asked_at, NONE);
+        object.here = false;
+        if asked_at != NONE {
+            let stayed = self.log.next().saturating_sub(asked_at) as f32;
+            self.stay += STAY_RATE * (stayed - self.stay);
+            if let Some(verdict) = self.followed.failed(self.objects.take_followed(id)) {
+                self.learn(&verdict);
+            }
+        }
+        self.objects.release(id, &self.log);
+    }
+
+    /// A prefetched block has come.
+    pub fn arrived(&mut self, block: u64) {
+        let Some(id) = self.objects.known(block) else { return };
+        let asked_at = self.objects.get(id).asked_at;
+        if asked_at != NONE {
+            // Late ones hurt more than early ones: the delay follows a rise at once and a fall slowly.
+            let took = (self.log.next().saturating_sub(asked_at) as f32).min(MOST_LEAD);
+            let rate = if took > self.delay { 0.2 } else { 0.01 };
+            self.delay += rate * (took - self.delay);
+        }
+    }
+
+    /// What is asked for before its fetch has come takes longer than it was given: how long is not known, so a
+    /// quarter more is tried.
+    fn notice_late(&mut self, id: Id, now: Place, hit: bool) {
+        let asked_at = self.objects.get(id).asked_at;
+        if asked_at != NONE && !hit {
+            let given = now.saturating_sub(asked_at) as f32;
+            self.delay = self.delay.max(1.25 * given + 1.0).min(MOST_LEAD);
+        }
+    }
+
+    /// Bytes that it keeps.
+    pub fn bytes(&self) -> usize {
+        self.objects.bytes()
+            + self.log.bytes()
+            + self.rows.bytes()
+            + self.spatial.bytes()
+            + self.gate.bytes()
+            + self.followed.bytes()
+            + self.candidates.bytes()
+    }
+
+    /// The least probability with which a proposal passes at present.
+    pub fn threshold(&self) -> f32 {
+        self.budget.threshold()
+    }
+
+    /// The probabilities that were said so far, and what came of them.
+    pub fn calibration(&self) -> Calibration {
+        self.calibration
+    }
+
+    /// Requests that a proposal has to come before its use.
+    fn lead(&self) -> u32 {
+        self.delay.round() as u32
+    }
+
+    /// Requests after which what was proposed and not asked for counts as not come.
+    fn patience(&self) -> u32 {
+        (self.stay as u32).max(32) + self.lead()
+    }
+
+    /// What became of proposals: this block has been asked for, others have waited too long.
+    fn settle(&mut self, block: u64, now: Place) {
+        if let Some(id) = self.objects.known(block) {
+            let lead = self.lead();
+            if let Some(verdict) = self.followed.came(self.objects.take_followed(id), now, lead) {
+                self.learn(&verdict);
+            }
+        }
+        let (lead, patience) = (self.lead(), self.patience());
+        while let Some(verdict) = self.followed.doubted(now, lead) {
+            self.gate.teach(&verdict.features, false, 1.0);
+            self.budget.take(&verdict);
+        }
+        while let Some(verdict) = self.followed.given_up(now, patience) {
+            self.learn(&verdict);
+            self.objects.unfollow(verdict.id, verdict.number, &self.log);
+        }
+    }
+
+    fn learn(&mut self, verdict: &Verdict) {
+        /// What was taken for a "no" too early is taught twice as hard as "yes": once to undo it.
+        const UNDO: f32 = 2.0;
+        match (verdict.doubted, verdict.in_time) {
+            (true, true) => self.gate.teach(&verdict.features, true, UNDO),
+            (true, false) => {}
+            (false, in_time) => self.gate.teach(&verdict.features, in_time, 1.0),
+        }
+        // Of the refused, one in two was watched.
+        self.calibration.take(verdict.probability, verdict.in_time, if verdict.accepted { 1.0 } else { 2.0 });
+        self.budget.take(verdict);
+        self.objects.get_mut(verdict.id).proposed.count(verdict.in_time);
+        if let Some(by) = self.objects.alive(verdict.by) {
+            self.objects.get_mut(by).proposing.count(verdict.in_time);
+        }
+    }
+
+    /// The id of a block; a new one has no successors yet, whoever had its id before.
+    fn admit(&mut self, block: u64) -> Id {
+        if let Some(id) = self.objects.known(block) {
+            return id;
+        }
+        let id = self.objects.id(block);
+        self.rows.clear(id);
+        id
+    }
+
+    fn remember(&mut self, id: Id, before: Place, now: Place, request: &BlockRequest) {
+        let blocks = (request.offset + request.length.max(1)).div_ceil(self.settings.block_bytes)
+            - request.offset / self.settings.block_bytes;
+        let object = self.objects.get_mut(id);
+        object.seen = object.seen.saturating_add(1);
+        object.blocks = u16::try_from(blocks).unwrap_or(u16::MAX);
+        object.here = true;
+        object.asked_at = NONE;
+        self.objects.set_last(id, now);
+        if let Some((gone, place)) = self.log.push(id, before) {
+            self.objects.forget(gone, place, &self.log);
+        }
+        while self.objects.full() {
+            let Some((gone, place)) = self.log.shorten() else { break };
+            self.objects.forget(gone, place, &self.log);
+        }
+    }
+
+    fn propose(&mut self, id: Id, before: Place, now: Place, request: &BlockRequest) {
+        self.candidates.clear();
+        let lead = self.lead();
+        if self.settings.sources.replay {
+            replay::propose(&self.log, &self.objects, before, now, lead, &mut self.candidates);
+        }
+        if self.settings.sources.association {
+            self.rows.propose(&self.objects, id, &mut self.candidates);
+        }
+        self.spatial.propose(request, lead, &self.objects, &mut self.candidates);
+    }
+
+    fn decide(&mut self, by: Id, now: Place, hit: bool, proposals: &mut Vec<Proposal>) {
+        let of = self.objects.get(by).block;
+        let threshold = log_odds(self.budget.threshold());
+        let candidates = std::mem::take(&mut self.candidates);
+        for candidate in candidates.all().iter().filter(|c| c.block != of) {
+            if let Some(proposal) = self.weigh(candidate, by, now, hit, threshold) {
+                proposals.push(proposal);
+            }
+        }
+        self.candidates = candidates;
+    }
+
+    /// What to do about one candidate; `threshold` is the least log odds that pass.
+    fn weigh(&mut self, candidate: &Candidate, by: Id, now: Place, hit: bool, threshold: f32) -> Option<Proposal> {
+        let known = (candidate.id != NONE).then(|| self.objects.get(candidate.id));
+        if let Some(object) = known.filter(|o| o.here || o.asked_at != NONE) {
+            let unused = object.asked_at != NONE;
+            return unused.then_some(Proposal {
+                block: candidate.block,
+                blocks: u32::from(object.blocks),
+                probability: 1.0,
+                here: true,
+            });
+        }
+        let features = self.features(candidate, by, now, hit);
+        let odds = self.gate.log_odds(&features);
+        let accepted = odds >= threshold;
+        // Half of the refused, by a fixed draw on when and what.
+        let watched = (now.wrapping_add(candidate.name()).wrapping_mul(0x9E37_79B1)) >> 31 == 0;
+        if !accepted && !watched {
+            return None;
+        }
+        let id = if candidate.id == NONE { self.admit(candidate.block) } else { candidate.id };
+        let pending = self.objects.get(id).followed;
+        if self.followed.is_waiting(pending) {
+            if !accepted {
+                return None;
+            }
+            self.followed.drop(pending);
+        }
+        let blocks = self.objects.get(id).blocks.max(candidate.blocks);
+        let verdict = Verdict::open(id, self.objects.mark(by), features, probability(odds), accepted);
+        let number = self.followed.follow(verdict, now);
+        let object = self.objects.get_mut(id);
+        object.followed = number;
+        object.blocks = blocks;
+        if !accepted {
+            return None;
+        }
+        object.asked_at = now;
+        Some(Proposal {
+            block: candidate.block,
+            blocks: u32::from(blocks),
+            probability: probability(odds),
+            here: false,
+        })
+    }
+
+    /// What the gate goes by, each as a slot of its table.
+    fn features(&self, candidate: &Candidate, by: Id, now: Place, hit: bool) -> Features {
+        let log2 = |n: u32| 32 - n.leading_zeros();
+        let proposer = self.objects.get(by);
+        let (age, seen, record) = if candidate.id == NONE {
+            (32, 0, 0)
+        } else {
+            let object = self.objects.get(candidate.id);
+            let last = self.objects.last(candidate.id);
+            let age = if last == NONE { 32 } else { log2(now.saturating_sub(last)) };
+            (age, log2(u32::from(object.seen)), object.proposed.code())
+        };
+        let sources = candidate.sources();
+        let (alike, distance) = (u32::from(candidate.alike), u32::from(candidate.distance.min(31)));
+        let name = candidate.name();
+        let values = [
+            ((sources << 8 | u32::from(candidate.run)) << 8) | u32::from(candidate.delta),
+            alike << 5 | distance,
+            (u32::from(candidate.votes) << 4 | alike) << 4 | u32::from(candidate.matched),
+            u32::from(candidate.row_share) << 5 | log2(u32::from(candidate.row_count)),
+            age << 5 | seen,
+            record << 3 | sources,
+            proposer.proposing.code() << 3 | sources,
+            by.wrapping_mul(0x9E37_79B1) ^ name,
+            name,
+            by,
+            (u32::from(hit) << 8 | log2(u32::from(proposer.seen)) << 3) | sources,
+            ((u32::from(candidate.row_share) << 4 | alike) << 5) | (distance / 2),
+        ];
+        let mut out = Features::default();
+        for (field, (out, value)) in (0..).zip(out.iter_mut().zip(values)) {
+            *out = slot(field, value);
+        }
+        out
+    }
+}
+
+#[cfg(test)]
+mod tests;

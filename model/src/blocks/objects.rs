@@ -1,0 +1,224 @@
+//! The blocks that are known: a dense id each, given in order of first appearance and given anew when forgotten.
+//!
+//! Invariant: an id is in use while the log names it, while a proposal of it is followed, or while it is on its way
+//! or waits here unused; else it is free.
+
+use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
+
+use super::followed::NOT_FOLLOWED;
+use super::log::{Log, NONE, Place};
+
+/// An id.
+pub(super) type Id = u32;
+
+/// How often proposals came true, lately: two small counts that are halved when one is full.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Record {
+    came: u8,
+    not: u8,
+}
+
+impl Record {
+    /// Above this, older ones fade.
+    const FULL: u8 = 12;
+
+    pub(super) fn count(&mut self, came: bool) {
+        let count = if came { &mut self.came } else { &mut self.not };
+        *count += 1;
+        if *count > Self::FULL {
+            self.came /= 2;
+            self.not /= 2;
+        }
+    }
+
+    /// Both counts as one number of 8 bits.
+    pub(super) fn code(self) -> u32 {
+        u32::from(self.came) << 4 | u32::from(self.not)
+    }
+}
+
+/// What is known of a block.
+#[derive(Clone, Copy)]
+pub(super) struct Object {
+    pub(super) block: u64,
+    /// When it was asked for ahead of use, while that use has not come; else [`NONE`].
+    pub(super) asked_at: Place,
+    /// The number under which a proposal of it is followed.
+    pub(super) followed: u32,
+    /// Times it was asked for.
+    pub(super) seen: u16,
+    /// Blocks that were asked for with it the last time.
+    pub(super) blocks: u16,
+    /// How proposals of it did.
+    pub(super) proposed: Record,
+    /// How proposals that it prompted did.
+    pub(super) proposing: Record,
+    /// Whether it is in the cache because it was used.
+    pub(super) here: bool,
+    /// Counts the blocks that had this id.
+    generation: u8,
+    free: bool,
+}
+
+/// An id as it was at one time: void once the id was given to another block.
+#[derive(Clone, Copy)]
+pub(super) struct Mark {
+    id: Id,
+    generation: u8,
+}
+
+/// Spreads numbers over a table. They are no secrets and nobody chooses them to collide.
+#[derive(Default)]
+pub(super) struct Spread(u64);
+
+impl Hasher for Spread {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+    fn write(&mut self, bytes: &[u8]) {
+        bytes.iter().for_each(|b| self.write_u64(u64::from(*b)));
+    }
+    fn write_u64(&mut self, n: u64) {
+        let mixed = (self.0 ^ n).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+        self.0 = mixed ^ (mixed >> 32);
+    }
+}
+
+/// Makes room for one more, by an eighth and not by twice: memory is what the bound is about.
+pub(super) fn grow<T>(all: &mut Vec<T>) {
+    if all.len() == all.capacity() {
+        all.reserve_exact((all.len() / 8).max(64));
+    }
+}
+
+/// The known blocks.
+pub(super) struct Objects {
+    ids: HashMap<u64, Id, BuildHasherDefault<Spread>>,
+    objects: Vec<Object>,
+    /// Where each id stands last in the log; apart from the rest, because replay looks at little else.
+    last: Vec<Place>,
+    free: Vec<Id>,
+    most: usize,
+}
+
+impl Objects {
+    pub(super) fn new(most: usize) -> Self {
+        Self { ids: HashMap::default(), objects: Vec::new(), last: Vec::new(), free: Vec::new(), most }
+    }
+
+    /// The id of a block that is known.
+    pub(super) fn known(&self, block: u64) -> Option<Id> {
+        self.ids.get(&block).copied()
+    }
+
+    /// The id of a block, which is known from now on.
+    pub(super) fn id(&mut self, block: u64) -> Id {
+        if let Some(id) = self.known(block) {
+            return id;
+        }
+        let object = |generation| Object {
+            block,
+            asked_at: NONE,
+            followed: NOT_FOLLOWED,
+            seen: 0,
+            blocks: 1,
+            proposed: Record::default(),
+            proposing: Record::default(),
+            here: false,
+            generation,
+            free: false,
+        };
+        let id = match self.free.pop() {
+            Some(id) => {
+                let generation = self.objects[id as usize].generation.wrapping_add(1);
+                self.objects[id as usize] = object(generation);
+                id
+            }
+            None => {
+                grow(&mut self.objects);
+                grow(&mut self.last);
+                self.objects.push(object(0));
+                self.last.push(NONE);
+                self.objects.len() as Id - 1
+            }
+        };
+        self.last[id as usize] = NONE;
+        self.ids.insert(block, id);
+        id
+    }
+
+    pub(super) fn get(&self, id: Id) -> &Object {
+        &self.objects[id as usize]
+    }
+
+    pub(super) fn get_mut(&mut self, id: Id) -> &mut Object {
+        &mut self.objects[id as usize]
+    }
+
+    /// Where it stands last in the log; [`NONE`] if it does not.
+    pub(super) fn last(&self, id: Id) -> Place {
+        self.last[id as usize]
+    }
+
+    pub(super) fn set_last(&mut self, id: Id, place: Place) {
+        self.last[id as usize] = place;
+    }
+
+    pub(super) fn mark(&self, id: Id) -> Mark {
+        Mark { id, generation: self.get(id).generation }
+    }
+
+    /// The id, if it is still that of the same block.
+    pub(super) fn alive(&self, mark: Mark) -> Option<Id> {
+        let object = self.get(mark.id);
+        (!object.free && object.generation == mark.generation).then_some(mark.id)
+    }
+
+    /// The number under which it is followed; from now on it is not.
+    pub(super) fn take_followed(&mut self, id: Id) -> u32 {
+        std::mem::replace(&mut self.get_mut(id).followed, NOT_FOLLOWED)
+    }
+
+    /// The proposal with this number is over.
+    pub(super) fn unfollow(&mut self, id: Id, number: u32, log: &Log) {
+        let object = self.get_mut(id);
+        if object.followed == number {
+            object.followed = NOT_FOLLOWED;
+            self.release(id, log);
+        }
+    }
+
+    /// The log has written over this place, where this id stood.
+    pub(super) fn forget(&mut self, id: Id, place: Place, log: &Log) {
+        if self.last[id as usize] == place {
+            self.last[id as usize] = NONE;
+            self.release(id, log);
+        }
+    }
+
+    /// Frees an id that nothing names any more.
+    pub(super) fn release(&mut self, id: Id, log: &Log) {
+        let last = self.last[id as usize];
+        let named = last != NONE && log.id(last) == Some(id);
+        let object = &mut self.objects[id as usize];
+        if named || object.free || object.followed != NOT_FOLLOWED || object.asked_at != NONE {
+            return;
+        }
+        object.free = true;
+        self.ids.remove(&object.block);
+        self.free.push(id);
+    }
+
+    /// Whether as many blocks are known as may be.
+    pub(super) fn full(&self) -> bool {
+        self.ids.len() >= self.most
+    }
+
+    pub(super) fn bytes(&self) -> usize {
+        // The table of ids keeps a byte of control beside each slot.
+        self.objects.capacity() * size_of::<Object>()
+            + (self.last.capacity() + self.free.capacity()) * size_of::<Id>()
+            + self.ids.capacity() * (size_of::<(u64, Id)>() + 1) * 8 / 7
+    }
+}

@@ -1,0 +1,68 @@
+//! Replay: what followed the last times.
+//!
+//! Of the last occasions on which this block was asked for, those are followed whose company (the requests just
+//! before) is most like the present one. The same block read in two programs, or in two places of one, has
+//! different company and different sequels; order within the company does not matter, because requests of
+//! programs side by side swap.
+
+use super::candidates::Candidates;
+use super::log::{Log, NONE, Place};
+use super::objects::Objects;
+
+/// Occasions that are looked at.
+const OCCASIONS: usize = 8;
+/// Occasions that are followed.
+const FOLLOWED: usize = 3;
+/// Requests that make up the company.
+const COMPANY: u32 = 12;
+/// Requests that are proposed after each occasion.
+const AHEAD: u32 = 16;
+
+#[derive(Clone, Copy, Default)]
+struct Occasion {
+    at: Place,
+    alike: u8,
+    matched: u8,
+}
+
+pub(super) fn propose(log: &Log, objects: &Objects, before: Place, now: Place, lead: u32, candidates: &mut Candidates) {
+    let mut occasions = [Occasion::default(); OCCASIONS];
+    let mut seen = 0;
+    let mut at = (before != NONE && log.id(before).is_some()).then_some(before);
+    while let Some(place) = at.filter(|_| seen < OCCASIONS) {
+        occasions[seen] = occasion(log, objects, place, now);
+        seen += 1;
+        at = log.before(place);
+    }
+    // A stable sort: of equals the latest first.
+    occasions[..seen].sort_by_key(|o| std::cmp::Reverse(u32::from(o.alike) + u32::from(o.matched)));
+    for occasion in &occasions[..seen.min(FOLLOWED)] {
+        follow(log, objects, occasion, now, lead, candidates);
+    }
+}
+
+/// How much its company was like the present one.
+fn occasion(log: &Log, objects: &Objects, at: Place, now: Place) -> Occasion {
+    let (mut alike, mut matched, mut in_order) = (0, 0, true);
+    for back in 1..=COMPANY.min(at) {
+        let Some(id) = log.id(at - back) else { break };
+        let last = objects.last(id);
+        alike += u8::from(last != NONE && last < now && last + COMPANY >= now);
+        in_order &= log.id(now.wrapping_sub(back)) == Some(id);
+        matched += u8::from(in_order);
+    }
+    Occasion { at, alike, matched }
+}
+
+fn follow(log: &Log, objects: &Objects, occasion: &Occasion, now: Place, lead: u32, candidates: &mut Candidates) {
+    let first = lead.max(1);
+    for ahead in first..first + AHEAD {
+        let place = occasion.at.saturating_add(ahead);
+        let Some(id) = (place < now).then(|| log.id(place)).flatten() else { break };
+        let candidate = candidates.of(objects.get(id).block, id);
+        candidate.votes += 1;
+        candidate.alike = candidate.alike.max(occasion.alike);
+        candidate.matched = candidate.matched.max(occasion.matched);
+        candidate.distance = candidate.distance.min((ahead - first + 1) as u8);
+    }
+}

@@ -1,0 +1,136 @@
+//! A job's whole calendar, played through a site.
+//!
+//! What is expected of each run is told from the runs before it, what there was when it started, and its command line.
+//! Where the calendar of the earlier starts told this one, fetching begins before it: then the command line of the
+//! run before stands for the one that nobody knows yet, and only files that were there by then are asked for.
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::time::Duration;
+
+use foretide_flow::Timestamp;
+
+use super::{PlayedRun, Series};
+use crate::calendar::calendar;
+use crate::error::ModelError;
+use crate::evaluate::contender::Expectation;
+use crate::evaluate::demand::Demand;
+use crate::evaluate::site::Link;
+use crate::evaluate::{CacheSize, Options, Report, evaluate_recurring};
+use crate::habit::{Expected, Occasion, Outlook, argument_slots, habits};
+use crate::import::{Trace, TracedFile, read_trace};
+use crate::train::Ranker;
+
+/// The site that a season is played at: a fifth of the data in the cache, 1 Gbit/s and 150 ms away.
+const SITE: Options = Options {
+    cache: CacheSize::Share(0.2),
+    link: Link::Wire { bits_per_s: 1_000_000_000, rtt_us: 150_000 },
+    first_only: false,
+    // What a fault maps at once, and less than most reads of files.
+    block_bytes: Some(64 << 10),
+    charge_model: false,
+    opaque: false,
+};
+/// A start is awaited where the calendar is at least this sure of it.
+const SURE: f64 = 0.5;
+/// Fetching begins so many times the jitter before an awaited start, and at least this long, seconds.
+const AHEAD_JITTERS: f64 = 3.0;
+const AHEAD_LEAST_S: f64 = 10.0;
+/// What is expected less surely than this is not fetched.
+const LEAST_PROBABILITY: f64 = 0.3;
+
+/// Plays the season of one job of a folder.
+///
+/// # Errors
+/// [`ModelError::Trace`] names the file and where it stops making sense.
+pub(super) fn play(directory: &Path, series: &Series, seed: u64) -> Result<Report, ModelError> {
+    let trace = of_series(read_trace(&super::jobs::trace_file(directory), None, None)?, series);
+    let report = evaluate_recurring(&trace, &SITE, |demand| {
+        (1..series.runs.len()).flat_map(|i| of_run(series, i, demand, seed)).collect()
+    })?;
+    Ok(Report { trace: series.job.clone(), ..report })
+}
+
+/// The requests of one job, and all files that there ever were: what is fetched in vain needs a place too.
+fn of_series(mut trace: Trace, series: &Series) -> Trace {
+    trace.requests.retain(|r| trace.streams[r.stream as usize].job == series.job);
+    let mut known: HashMap<Vec<u8>, usize> = trace.files.iter().enumerate().map(|(i, f)| (f.path.clone(), i)).collect();
+    for candidate in series.runs.iter().flat_map(|r| &r.listing) {
+        let path = candidate.key.path.as_bytes();
+        let at = *known.entry(path.to_vec()).or_insert_with(|| {
+            trace.files.push(TracedFile { path: path.to_vec(), size: 0 });
+            trace.files.len() - 1
+        });
+        trace.files[at].size = trace.files[at].size.max(candidate.size);
+    }
+    trace
+}
+
+/// What is expected of run `i`: before its start, if that was awaited, and at its start.
+fn of_run(series: &Series, i: usize, demand: &Demand<'_>, seed: u64) -> Vec<Expectation> {
+    let run = &series.runs[i];
+    let mut out = Vec::new();
+    if let Some(from) = awaited(&series.runs[..i], run.at) {
+        let known = PlayedRun {
+            arguments: series.runs[i - 1].arguments.clone(),
+            listing: run.listing.iter().filter(|c| c.modified_at <= from).cloned().collect(),
+            uses: Vec::new(),
+            ..run.clone()
+        };
+        let outlook = outlook(&series.runs[..i], &known, seed);
+        // Not the run's own name: its start then takes up what is told with its command line.
+        out.push(Expectation { run: String::new(), from_us: from.0, blocks: blocks(&outlook, demand) });
+    }
+    let outlook = outlook(&series.runs[..i], run, seed);
+    out.push(Expectation { run: run.run.clone(), from_us: i64::MAX, blocks: blocks(&outlook, demand) });
+    out
+}
+
+/// When fetching begins for the run after these, if the calendar told its start `at`.
+fn awaited(past: &[PlayedRun], at: Timestamp) -> Option<Timestamp> {
+    let starts: Vec<Timestamp> = past.iter().map(|r| r.at).collect();
+    let last = *starts.last()?;
+    let told = calendar(&starts, last);
+    let next = told.next_start.filter(|_| told.confidence >= SURE)?;
+    let ahead = Duration::from_secs_f64((AHEAD_JITTERS * told.jitter_s).max(AHEAD_LEAST_S));
+    // One that starts before that is not awaited but met.
+    Some((next - ahead).max(last)).filter(|from| *from < at)
+}
+
+fn outlook(past: &[PlayedRun], run: &PlayedRun, seed: u64) -> Outlook {
+    let occasion = |r: &'_ PlayedRun| (r.at, argument_slots(&r.arguments), r.listing.clone());
+    let mut occasions: Vec<Occasion<'_>> = past
+        .iter()
+        .map(|r| {
+            let (at, arguments, candidates) = occasion(r);
+            Occasion { at, arguments, candidates, uses: &r.uses }
+        })
+        .collect();
+    let (at, arguments, candidates) = occasion(run);
+    occasions.push(Occasion { at, arguments, candidates, uses: &[] });
+    let plain = habits(&occasions);
+    match Ranker::learn(&occasions, seed).filter(|r| r.held_back.earned()) {
+        Some(ranker) => ranker.outlook(&occasions, &plain),
+        None => plain,
+    }
+}
+
+/// The blocks that are expected, in order of first use.
+fn blocks(outlook: &Outlook, demand: &Demand<'_>) -> Vec<u64> {
+    let number: HashMap<&[u8], usize> =
+        demand.trace.files.iter().enumerate().map(|(i, f)| (f.path.as_slice(), i)).collect();
+    let mut expected: Vec<&Expected> = outlook.expected.iter().filter(|e| e.probability >= LEAST_PROBABILITY).collect();
+    let first = |e: &Expected| e.first_s.unwrap_or(f64::MAX);
+    expected.sort_by(|a, b| first(a).total_cmp(&first(b)).then_with(|| a.key.cmp(&b.key)));
+    let mut out = Vec::new();
+    for e in expected {
+        let Some(place) = number.get(e.key.path.as_bytes()).map(|i| demand.places[*i]) else { continue };
+        for (from, to) in e.extents.as_slice() {
+            let to = (place.base + to.min(&place.size)).div_ceil(demand.block_bytes);
+            out.extend((place.base + from) / demand.block_bytes..to);
+        }
+    }
+    let mut seen = std::collections::HashSet::new();
+    out.retain(|block| seen.insert(*block));
+    out
+}

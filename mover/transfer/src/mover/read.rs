@@ -1,0 +1,254 @@
+//! What a reader gets: bytes that are here, joined on their way, or fetched for him.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use foretide_chunk::{Arrival, FileKey, Store, StoreError};
+use foretide_flow::{Found, Priority};
+
+use super::fetch::{Purpose, blocking};
+use super::flight::{Flight, Split};
+use super::{Answer, Inner, Mover, now, segments};
+use crate::TransferError;
+use crate::client::Client;
+
+/// Rounds of looking, fetching and looking again before a reader is told an error: flights that he joined may
+/// be given up, chunks evicted.
+const READ_ROUNDS: usize = 16;
+/// A reader who wants more than this of a file whose chunks are not known asks for its manifest first, bytes: the
+/// further round trip is little beside the transfer.
+const LONG_RANGE_BYTES: u64 = 4 << 20;
+/// What one reader may have asked for and not received, bytes.
+const READER_WINDOW_BYTES: u64 = 64 << 20;
+
+impl Mover {
+    /// Bytes of a file version, from the store or fetched now (joining a move that is bringing them). If the store
+    /// cannot take them they are handed out all the same (promise A).
+    ///
+    /// # Errors
+    /// [`TransferError`]; [`TransferError::Changed`] means that the source has another version by now.
+    pub async fn read(&self, key: &FileKey, range: Range<u64>) -> Result<Answer, TransferError> {
+        let (mut found, mut flights, mut alone) = (Found::Hit, Vec::new(), false);
+        let mut failed = self.inner.came_short(key);
+        for _ in 0..READ_ROUNDS {
+            if let Some(bytes) = self.inner.assemble(key, &range, &flights).await? {
+                return Ok(Answer { bytes, found });
+            }
+            match self.inner.bring_all(key, &range, &mut flights, alone).await {
+                Ok(brought) => {
+                    found = worse(found, brought.found);
+                    alone |= brought.left_alone;
+                }
+                Err(TransferError::Cancelled) => failed = TransferError::Cancelled,
+                Err(e) => return Err(e),
+            }
+        }
+        let is_other = |f: &Arc<Flight>| f.map.get().is_some_and(|m| m.manifest().version != key.version);
+        match self.inner.assemble(key, &range, &flights).await? {
+            Some(bytes) => Ok(Answer { bytes, found }),
+            None if flights.iter().any(is_other) => Err(TransferError::Changed { path: key.path.clone() }),
+            None => Err(failed),
+        }
+    }
+
+    /// Sees that bytes of a file version are resident, as [`Mover::read`] does, without handing them out: before a
+    /// passthrough open.
+    ///
+    /// # Errors
+    /// [`TransferError`]; [`TransferError::Store`] if the store cannot take them.
+    pub async fn ensure(&self, key: &FileKey, range: Range<u64>) -> Result<Found, TransferError> {
+        let (mut found, mut flights, mut alone) = (Found::Hit, Vec::new(), false);
+        for _ in 0..READ_ROUNDS {
+            if self.inner.gaps(key, &range).is_empty() {
+                return Ok(found);
+            }
+            match self.inner.bring_all(key, &range, &mut flights, alone).await {
+                Ok(brought) => {
+                    found = worse(found, brought.found);
+                    alone |= brought.left_alone;
+                }
+                Err(TransferError::Cancelled) => {}
+                Err(e) => return Err(e),
+            }
+        }
+        if self.inner.gaps(key, &range).is_empty() {
+            return Ok(found);
+        }
+        Err(TransferError::Store("it has no room for this file; the bytes can still be read".into()))
+    }
+
+    /// Asks for bytes without waiting for them: a reader's read-ahead. What is here or on its way is not asked for.
+    pub fn want(&self, key: &FileKey, range: Range<u64>, priority: Priority) {
+        let gaps = self.inner.gaps(key, &range);
+        if gaps.is_empty() || self.inner.borders_allow(key).is_err() {
+            return;
+        }
+        if let Ok(client) = self.inner.client(&key.volume) {
+            drop(self.inner.launch(key, &gaps, client, priority, false));
+        }
+    }
+}
+
+/// `Miss` is worse than `Late`, `Late` than `Hit`.
+fn worse(a: Found, b: Found) -> Found {
+    let badness = |f| match f {
+        Found::Unknown => 0,
+        Found::Hit => 1,
+        Found::Late => 2,
+        Found::Miss => 3,
+    };
+    if badness(a) >= badness(b) { a } else { b }
+}
+
+/// What became of bringing a range.
+struct Brought {
+    found: Found,
+    /// A flight that was joined failed or was given up: its failure is its owner's, and the reader now fetches for
+    /// himself. (Else a move that is cancelled and planned anew again and again would leave him with nothing.)
+    left_alone: bool,
+}
+
+impl Inner {
+    /// Starts flights for what is not on its way yet.
+    fn launch(
+        &self,
+        key: &FileKey,
+        gaps: &[Range<u64>],
+        client: Arc<Client>,
+        priority: Priority,
+        alone: bool,
+    ) -> (Vec<Arc<Flight>>, Vec<Arc<Flight>>) {
+        let map = self.store.lookup(key).map(|r| r.map);
+        let file = (&key.volume, &key.path);
+        let cut = |range| segments(map.as_deref(), range);
+        let Split { joined, own } = self.flights.split(file, Some(&key.version), map.as_ref(), gaps, alone, cut);
+        let fetcher = self.fetcher(client, &key.volume, &key.path);
+        let purpose = Purpose { priority, by: None, keep_until: None };
+        let mut started = Vec::with_capacity(own.len());
+        for registered in own {
+            started.push(registered.flight.clone());
+            let (fetcher, purpose) = (fetcher.clone(), purpose.clone());
+            self.runtime.spawn(async move {
+                let (_, result) = fetcher.fetch(&registered.flight, &purpose).await;
+                registered.finish(result);
+            });
+        }
+        (joined, started)
+    }
+
+    fn came_short(&self, key: &FileKey) -> TransferError {
+        let peer = self.client(&key.volume).map_or_else(|_| key.volume.to_string(), |c| c.address().to_owned());
+        TransferError::Protocol { peer, why: format!("it sends less of {} than it is asked for", key.path) }
+    }
+
+    /// Brings a range of any length, a window at a time; the manifest first where the range is long, so that it
+    /// comes in segments over all connections.
+    async fn bring_all(
+        &self,
+        key: &FileKey,
+        range: &Range<u64>,
+        flights: &mut Vec<Arc<Flight>>,
+        alone: bool,
+    ) -> Result<Brought, TransferError> {
+        let is_long = range.end.saturating_sub(range.start) > LONG_RANGE_BYTES;
+        if is_long && self.store.lookup(key).is_none() {
+            self.borders_allow(key)?;
+            self.learn_chunks(key).await?;
+        }
+        let Some(resident) = self.store.lookup(key) else { return self.bring(key, range, flights, alone).await };
+        let end = range.end.min(resident.map.manifest().size).max(range.start);
+        let (mut at, mut brought) = (range.start, Brought { found: Found::Hit, left_alone: false });
+        loop {
+            let part = at..end.min(at.saturating_add(READER_WINDOW_BYTES));
+            at = part.end;
+            let now = self.bring(key, &part, flights, alone).await?;
+            brought.found = worse(brought.found, now.found);
+            brought.left_alone |= now.left_alone;
+            if at >= end {
+                return Ok(brought);
+            }
+        }
+    }
+
+    /// Asks for a file's manifest and admits it to the store, without content yet.
+    async fn learn_chunks(&self, key: &FileKey) -> Result<(), TransferError> {
+        let fetcher = self.fetcher(self.client(&key.volume)?, &key.volume, &key.path);
+        let newest = self.store.newest(&key.volume, &key.path);
+        let holds = newest.as_ref().map(|(_, resident)| &*resident.map);
+        let manifest = fetcher.ask_manifest(None, holds, Priority::Demand).await?;
+        let manifest = manifest.filter(|m| m.version == key.version);
+        let manifest = Arc::new(manifest.ok_or_else(|| TransferError::Changed { path: key.path.clone() })?);
+        let (store, key) = (self.store.clone(), key.clone());
+        let arrival = Arrival { by: None, keep_until: None, at: now() };
+        // A store that cannot even take the name is no reason to fail: the bytes are read past it.
+        blocking(move || drop(store.fill(&key, &manifest, 0..0, &arrival))).await
+    }
+
+    /// Joins or starts what brings the range, and waits for it.
+    async fn bring(
+        &self,
+        key: &FileKey,
+        range: &Range<u64>,
+        flights: &mut Vec<Arc<Flight>>,
+        alone: bool,
+    ) -> Result<Brought, TransferError> {
+        let gaps = self.gaps(key, range);
+        self.borders_allow(key)?;
+        let client = self.client(&key.volume)?;
+        let (joined, own) = self.launch(key, &gaps, client, Priority::Demand, alone);
+        let found = match (joined.is_empty(), own.is_empty()) {
+            (true, true) => Found::Hit,
+            (false, true) => Found::Late,
+            (_, false) => Found::Miss,
+        };
+        joined.iter().for_each(|f| f.raise());
+        flights.extend(joined.iter().chain(&own).cloned());
+        let mut left_alone = false;
+        for flight in joined {
+            left_alone |= flight.wait(range.end.min(flight.range.end)).await.is_err();
+        }
+        for flight in own {
+            flight.wait(range.end.min(flight.range.end)).await?;
+        }
+        Ok(Brought { found, left_alone })
+    }
+
+    /// The range's bytes, if they are all in the store or held by these flights.
+    async fn assemble(
+        &self,
+        key: &FileKey,
+        range: &Range<u64>,
+        flights: &[Arc<Flight>],
+    ) -> Result<Option<Bytes>, TransferError> {
+        let (store, key, range, flights) = (self.store.clone(), key.clone(), range.clone(), flights.to_vec());
+        blocking(move || assemble(&store, &key, &range, &flights)).await
+    }
+}
+
+fn assemble(store: &Store, key: &FileKey, range: &Range<u64>, flights: &[Arc<Flight>]) -> Option<Bytes> {
+    let flown = || flights.iter().filter_map(|f| f.map.get()).find(|m| m.manifest().version == key.version).cloned();
+    let map = store.lookup(key).map(|r| r.map).or_else(flown)?;
+    let end = range.end.min(map.manifest().size);
+    let mut bytes = vec![0; end.saturating_sub(range.start) as usize];
+    match store.read(key, range.start, &mut bytes) {
+        Ok(_) => return Some(bytes.into()),
+        Err(StoreError::Missing(_) | StoreError::Corrupt { .. }) => {}
+        Err(e) => tracing::warn!(path = %key.path, error = %e, "the store cannot be read"),
+    }
+    let ours = |f: &&Arc<Flight>| f.map.get().is_some_and(|m| m.manifest().version == key.version);
+    let flights: Vec<_> = flights.iter().filter(ours).collect();
+    for i in map.covering(range) {
+        let chunk = map.range(i);
+        let part = chunk.start.max(range.start)..chunk.end.min(end);
+        let to = &mut bytes[(part.start - range.start) as usize..(part.end - range.start) as usize];
+        let held = flights.iter().find_map(|f| f.held().get(&chunk.start).cloned());
+        match held {
+            Some(held) => {
+                to.copy_from_slice(&held[(part.start - chunk.start) as usize..(part.end - chunk.start) as usize])
+            }
+            None => drop(store.read(key, part.start, to).ok()?),
+        }
+    }
+    Some(bytes.into())
+}

@@ -1,0 +1,154 @@
+//! A source tells the peers that listed a directory what changes in it, over real connections.
+
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use foretide_chunk::{DomainKey, Store};
+use foretide_flow::{FilePath, NodeId, Ruleset, SiteId, Topology, VolumeId};
+use foretide_transfer::{
+    Borders, Change, Identity, Listed, LocalDirectory, Mover, MoverConfig, News, Server, ServerConfig, Source, Token,
+};
+use tempfile::TempDir;
+use tokio::sync::mpsc;
+
+struct House {
+    folder: TempDir,
+    server: Option<Server>,
+    mover: Arc<Mover>,
+    news: mpsc::Receiver<News>,
+    _outcomes: mpsc::Receiver<foretide_flow::Outcome>,
+}
+
+fn volume() -> VolumeId {
+    VolumeId::new("v").unwrap()
+}
+
+fn path(text: &str) -> FilePath {
+    FilePath::parse(text).unwrap()
+}
+
+async fn serve(root: &Path, config: ServerConfig) -> Server {
+    let source: Box<dyn Source> = Box::new(LocalDirectory::open(root).unwrap());
+    let borders = Borders::new(Ruleset::default(), Topology::default());
+    let served = vec![(volume(), source)];
+    Server::start(config, DomainKey::default(), Token::new("t"), served, borders).await.unwrap()
+}
+
+async fn house(watched_directories: usize) -> House {
+    let folder = TempDir::new().unwrap();
+    let root = folder.path().join("source");
+    fs::create_dir_all(root.join("d")).unwrap();
+    let listen = "127.0.0.1:0".parse().unwrap();
+    let server = serve(&root, ServerConfig { listen, watched_directories, ..ServerConfig::default() }).await;
+    let store = folder.path().join("store");
+    let store = Store::open(&store, foretide_chunk::Config::default(), DomainKey::default()).unwrap();
+    let identity = Identity { site: SiteId::new("gpu").unwrap(), node: NodeId::new("gpu-1").unwrap() };
+    let (outcomes, kept) = mpsc::channel(100);
+    let borders = Borders::new(Ruleset::default(), Topology::default());
+    let mover = Mover::new(MoverConfig::default(), identity, Token::new("t"), store, borders, outcomes);
+    let news = mover.news();
+    mover.set_source(&volume(), &server.address().to_string());
+    House { folder, server: Some(server), mover, news, _outcomes: kept }
+}
+
+impl House {
+    fn at(&self, name: &str) -> std::path::PathBuf {
+        self.folder.path().join("source").join(name)
+    }
+
+    /// Lists until the listing is one that is told of: the watch opens beside the first.
+    async fn told_listing(&self, directory: &str) -> Listed {
+        for _ in 0..400 {
+            if let Ok(listed) = self.mover.list(&volume(), &path(directory)).await
+                && listed.live.is_live()
+            {
+                return listed;
+            }
+            tokio::time::sleep(Duration::from_millis(25)).await;
+        }
+        panic!("no watch was opened");
+    }
+
+    async fn next(&mut self) -> News {
+        tokio::time::timeout(Duration::from_secs(20), self.news.recv()).await.expect("nothing is told").unwrap()
+    }
+
+    /// Skips what is told until it is this name's.
+    async fn told_of(&mut self, name: &str) -> Option<foretide_flow::Entry> {
+        loop {
+            match self.next().await {
+                News::Changed(Change::Name { path: told, entry, .. }) if told == path(name) => return entry,
+                _ => {}
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_changes_in_a_listed_directory_is_told_as_it_is_then() {
+    let mut house = house(100).await;
+    house.told_listing("d").await;
+    fs::write(house.at("d/new"), "12345").unwrap();
+    // Created, and perhaps told once before it was written to.
+    let mut size = house.told_of("d/new").await.unwrap().size;
+    while size != 5 {
+        size = house.told_of("d/new").await.unwrap().size;
+    }
+    fs::remove_file(house.at("d/new")).unwrap();
+    assert_eq!(house.told_of("d/new").await, None);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn beyond_the_bound_the_oldest_directory_is_said_to_be_unsure_k() {
+    let mut house = house(1).await;
+    fs::create_dir(house.at("e")).unwrap();
+    house.told_listing("d").await;
+    house.told_listing("e").await;
+    loop {
+        match house.next().await {
+            News::Changed(Change::Unsure { directory, .. }) if directory == path("d") => break,
+            _ => {}
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_directory_that_is_moved_away_is_unsure() {
+    let mut house = house(100).await;
+    house.told_listing("d").await;
+    fs::rename(house.at("d"), house.at("elsewhere")).unwrap();
+    loop {
+        match house.next().await {
+            News::Changed(Change::Unsure { directory, .. }) if directory == path("d") => break,
+            _ => {}
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn when_the_source_is_gone_nothing_is_live_and_when_it_is_back_listings_are_again() {
+    let mut house = house(100).await;
+    let listed = house.told_listing("d").await;
+    let address = house.server.as_ref().unwrap().address();
+    house.server.take();
+    loop {
+        if house.next().await == News::Lost(vec![volume()]) {
+            break;
+        }
+    }
+    assert!(!listed.live.is_live(), "ended before it was said");
+    let root = house.at("");
+    house.server = Some(serve(&root, ServerConfig { listen: address, ..ServerConfig::default() }).await);
+    house.told_listing("d").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_source_that_may_not_watch_serves_all_the_same() {
+    let house = house(0).await;
+    fs::write(house.at("d/f"), "x").unwrap();
+    let listed = house.mover.list(&volume(), &path("d")).await.unwrap();
+    assert_eq!(listed.listing.entries.len(), 1);
+    assert!(!listed.live.is_live());
+}
