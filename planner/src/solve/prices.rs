@@ -13,7 +13,7 @@ use crate::assign::{Demand, Instance, Late};
 use crate::gather::Want;
 
 /// Most steps down the dual.
-const MAX_STEPS: u32 = 100;
+const MAX_STEPS: u32 = 40;
 /// Steps times wants of a site: a few milliseconds, a tenth of the control plane's round.
 const STEPS_TIMES_WANTS: usize = 20_000;
 /// Wants of a site that lack less than this part of what they are worth do not compete.
