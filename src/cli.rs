@@ -6,8 +6,8 @@ use tracing_subscriber::EnvFilter;
 
 use crate::client::{ClientError, ControlClient};
 use crate::run::{
-    RunError, advise, agent, cache, copy, demo, doctor, evaluate, link, mount, plan, policy, serve, simulate, slurm, status,
-    trace, warm,
+    RunError, advise, agent, cache, copy, demo, doctor, evaluate, link, mount, plan, policy, serve, simulate, slurm,
+    status, trace, warm,
 };
 
 /// Moves data toward GPUs ahead of the reads.

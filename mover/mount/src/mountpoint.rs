@@ -18,8 +18,9 @@ pub const SOURCE_NAME: &str = "foretide";
 /// A daemon that was killed again and again leaves one mount on the other; beyond so many a person should look.
 const STALE_MOUNTS_MAX: usize = 16;
 
-/// What one request may carry.
-const READ_AHEAD_KIB: u32 = 1024;
+/// What a core's second-level cache holds twice, on the way through us: with 256 KiB a cold sequential read ran at 1.4 to 1.9
+/// GB/s on a core with 1 MiB of it, with 128 KiB at 1.3, with 1 MiB at 1.1.
+const READ_AHEAD_KIB: u32 = 256;
 
 /// Why nothing was mounted.
 #[derive(Debug, thiserror::Error)]
@@ -146,8 +147,8 @@ fn by_helper(path: &Path) -> io::Result<()> {
     }
 }
 
-/// Lets the kernel ask for as much ahead as one request may carry: its default of 128 KiB costs a sequential reader
-/// eight requests where one would do. Only root may; without it things are slower, nothing else.
+/// Lets the kernel ask for more ahead than its default of 128 KiB, which halves the requests of a sequential reader. Only
+/// root may; without it things are slower, nothing else.
 pub fn widen_read_ahead(path: &Path) {
     let widened = mounted_on(path).and_then(|mounted| {
         let device = mounted.ok_or(io::ErrorKind::NotFound)?.device;

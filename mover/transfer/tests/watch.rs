@@ -97,7 +97,8 @@ async fn what_changes_in_a_listed_directory_is_told_as_it_is_then() {
         size = house.told_of("d/new").await.unwrap().size;
     }
     fs::remove_file(house.at("d/new")).unwrap();
-    assert_eq!(house.told_of("d/new").await, None);
+    // What was told of the writing comes first, if there is more of it.
+    while house.told_of("d/new").await.is_some() {}
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -123,7 +123,13 @@ async fn read_events(inotify: Arc<AsyncFd<Kernel>>, table: Arc<Mutex<Table<Watch
         match ready.try_io(|fd| fd.get_ref().0.read_events().map_err(io::Error::from)) {
             Ok(Ok(events)) => {
                 let mut table = lock(&table);
-                events.iter().for_each(|event| take(&mut table, event));
+                for event in &events {
+                    take(&mut table, event);
+                    if event.mask.contains(AddWatchFlags::IN_MOVE_SELF) {
+                        // It lives on elsewhere, where nobody has listed it; it may be gone by now.
+                        let _ = inotify.get_ref().0.rm_watch(event.wd);
+                    }
+                }
             }
             Ok(Err(error)) => {
                 tracing::warn!(%error, "the kernel does not tell of changes any more; leases serve");
