@@ -214,6 +214,11 @@ fn touches_of_a_mapping_are_told_apart_from_reads_and_cover_what_was_touched() {
         let (_, did) = read_by("mmap", &volume.data);
         let batches = stop_and_take(collector);
         assert_eq!(covered(&batches, AccessOp::Read), Coverage::new(), "on {kind}");
+        if *kind == "ext4" && loaded(&report, "sched_switch") {
+            let waited =
+                |a: &&foretide_flow::Access| a.op == AccessOp::Fault && a.found == Found::Miss && a.blocked_us > 0;
+            assert!(batches.iter().flat_map(|b| &b.accesses).any(|a| waited(&a)), "no touch waited: {batches:#?}");
+        }
         let (seen, did) = (pages(&covered(&batches, AccessOp::Fault)), pages(&did));
         assert_eq!(seen.keys().collect::<Vec<_>>(), ["mmap"], "on {kind}");
         // What lies in memory in large pieces is mapped in such pieces, and later touches are no faults.
