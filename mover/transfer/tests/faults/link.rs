@@ -14,9 +14,9 @@ use tokio::net::{TcpListener, TcpStream};
 
 use super::{content, mover, noise, serve, take};
 
-const SEEDS: u64 = 120;
+const SEEDS: u64 = 48;
 /// Runs side by side.
-const AT_A_TIME: u64 = 24;
+const AT_A_TIME: u64 = 48;
 /// After so many faults a link is sound, so that a run ends.
 const FAULTS_PER_RUN: i64 = 5;
 
@@ -141,5 +141,5 @@ async fn promise_d_a_bad_link_gives_right_bytes_or_an_error() {
     }
     let counts = counts.lock().unwrap();
     println!("{SEEDS} runs, faults: {counts:?}");
-    assert!(counts.len() == 6 && counts.values().all(|n| *n >= 20), "{counts:?}: each kind was tried");
+    assert!(counts.len() == 6 && counts.values().all(|n| *n >= 8), "{counts:?}: each kind was tried");
 }
