@@ -342,7 +342,7 @@ impl Store {
         for no in gone {
             let map = self.map_of(state, *no).ok();
             // Best effort: a data file without its record is swept at the next start, one that is missing is noticed.
-            if let Err(e) = self.journal().append(&Event::Gone { no: *no }) {
+            if let Err(e) = self.journal().append(&[Event::Gone { no: *no }]) {
                 tracing::warn!(error = %e, "the journal could not be written");
             }
             state.remove(*no, map.as_deref(), now);

@@ -178,12 +178,13 @@ impl Answer {
         })?;
         let volume = self.volume(&read.volume)?;
         let (v, path, recut) = (volume.clone(), read.path.clone(), read.recut);
-        let mut cut: Cut = self.blocking(move || v.cut(&path, recut)).await??;
+        let with_bytes = matches!(read.want, Want::Bytes(_));
+        let mut cut: Cut = self.blocking(move || v.cut(&path, recut, with_bytes)).await??;
         let named = read.want.names().filter(|_| read.version.as_ref() == Some(&cut.map.manifest().version));
         if named.is_some_and(|id| id != cut.map.manifest().id) && !recut {
             // The same version and another manifest: the bytes that it was cut from were not the file's.
             let (v, path) = (volume.clone(), read.path.clone());
-            cut = self.blocking(move || v.cut(&path, true)).await??;
+            cut = self.blocking(move || v.cut(&path, true, false)).await??;
         }
         let manifest = cut.map.manifest().clone();
         let is_news = matches!(read.want, Want::Manifest | Want::Bytes(_));
