@@ -4,13 +4,19 @@
 //! kind u8 | priority u8 | packed u8 | 0 u8 | request u32 | argument u32 | length u32 | crc32 u32 | payload
 //! ```
 //! The checksum covers the header and, except in [`Kind::Data`] and [`Kind::Delta`], the payload: data is checked by
-//! its chunks' digests on arrival anyway, and hashing it twice would cost both ends. A frame that does not check ends the connection;
-//! requests that were open on it are asked again on another.
+//! its chunks' digests on arrival anyway, and hashing it twice would cost both ends. It begins with the frame's number on
+//! its connection, which is not sent: a frame that was lost, repeated or overtaken on the way does not check either, and
+//! no answer is waited for that nobody will give. A frame that does not check ends the connection; requests that were
+//! open on it are asked again on another.
+
+use std::collections::VecDeque;
+use std::io::IoSlice;
 
 use bytes::{Buf, Bytes, BytesMut};
 use foretide_flow::Priority;
-use tokio::io::{AsyncRead, AsyncReadExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
+use crate::buffer::Buffer;
 use crate::socket::LowWater;
 
 /// What a frame is.
@@ -142,7 +148,8 @@ impl Frame {
         Self { priority, ..self }
     }
 
-    pub(crate) fn header(&self) -> [u8; HEADER_BYTES] {
+    /// The header of the frame with this number on its connection.
+    fn header(&self, number: u32) -> [u8; HEADER_BYTES] {
         let mut h = [0; HEADER_BYTES];
         h[0] = self.kind as u8;
         h[1] = self.priority as u8;
@@ -150,7 +157,7 @@ impl Frame {
         h[4..8].copy_from_slice(&self.request.to_le_bytes());
         h[8..12].copy_from_slice(&self.argument.to_le_bytes());
         h[12..16].copy_from_slice(&(self.payload.len() as u32).to_le_bytes());
-        let crc = checksum(self.kind, &h[..16], &self.payload);
+        let crc = checksum(number, self.kind, &h[..16], &self.payload);
         h[16..].copy_from_slice(&crc.to_le_bytes());
         h
     }
@@ -161,8 +168,8 @@ impl Frame {
     }
 }
 
-fn checksum(kind: Kind, head: &[u8], payload: &[u8]) -> u32 {
-    let mut crc = crc32fast::Hasher::new();
+fn checksum(number: u32, kind: Kind, head: &[u8], payload: &[u8]) -> u32 {
+    let mut crc = crc32fast::Hasher::new_with_initial(number);
     crc.update(head);
     if !kind.proves_itself() {
         crc.update(payload);
@@ -178,21 +185,103 @@ fn priority_from(byte: u8) -> Priority {
     }
 }
 
+/// Puts frames on a stream, gathered into writes of a good size.
+#[derive(Debug)]
+pub(crate) struct FrameWriter<W> {
+    stream: W,
+    /// Frames taken.
+    number: u32,
+    /// Headers and short payloads that go next to each other.
+    short: BytesMut,
+    /// What is to be written, before `short`.
+    gathered: VecDeque<Bytes>,
+    gathered_bytes: usize,
+}
+
+/// So much is gathered before it is written, bytes: TLS makes records of 16 KiB and gives four at a time to the kernel.
+const GATHER_BYTES: usize = 64 << 10;
+/// Payloads up to this size are copied beside their headers, bytes.
+const SHORT_BYTES: usize = 4 << 10;
+/// Pieces handed over in one write.
+const PIECES: usize = 16;
+
+impl<W: AsyncWrite + Unpin> FrameWriter<W> {
+    pub(crate) fn new(stream: W) -> Self {
+        Self { stream, number: 0, short: BytesMut::new(), gathered: VecDeque::new(), gathered_bytes: 0 }
+    }
+
+    /// Takes a frame, a long payload without a copy; it may wait for more or for [`FrameWriter::flush`]. Not to be
+    /// cancelled half-way, except to give the connection up.
+    pub(crate) async fn write(&mut self, frame: &Frame) -> std::io::Result<()> {
+        self.short.extend_from_slice(&frame.header(self.number));
+        self.number = self.number.wrapping_add(1);
+        if frame.payload.len() <= SHORT_BYTES {
+            self.short.extend_from_slice(&frame.payload);
+        } else {
+            self.gathered.push_back(self.short.split().freeze());
+            self.gathered.push_back(frame.payload.clone());
+        }
+        self.gathered_bytes += frame.length();
+        if self.gathered_bytes >= GATHER_BYTES { self.drain().await } else { Ok(()) }
+    }
+
+    /// Takes these and sends all that was taken.
+    pub(crate) async fn send(&mut self, frames: &[Frame]) -> std::io::Result<()> {
+        for frame in frames {
+            self.write(frame).await?;
+        }
+        self.flush().await
+    }
+
+    /// Sends what was taken.
+    pub(crate) async fn flush(&mut self) -> std::io::Result<()> {
+        self.drain().await?;
+        self.stream.flush().await
+    }
+
+    async fn drain(&mut self) -> std::io::Result<()> {
+        if !self.short.is_empty() {
+            self.gathered.push_back(self.short.split().freeze());
+        }
+        while !self.gathered.is_empty() {
+            let mut pieces = [IoSlice::new(&[]); PIECES];
+            let filled = pieces.iter_mut().zip(&self.gathered).map(|(to, piece)| *to = IoSlice::new(piece)).count();
+            match self.stream.write_vectored(&pieces[..filled]).await? {
+                0 => return Err(std::io::ErrorKind::WriteZero.into()),
+                written => advance(&mut self.gathered, written),
+            }
+        }
+        self.gathered_bytes = 0;
+        Ok(())
+    }
+}
+
+/// Takes so many bytes away from the front.
+fn advance(pieces: &mut VecDeque<Bytes>, mut bytes: usize) {
+    while let Some(first) = pieces.front_mut() {
+        if bytes < first.len() {
+            first.advance(bytes);
+            return;
+        }
+        bytes -= first.len();
+        pieces.pop_front();
+    }
+}
+
 /// Takes frames from a stream.
 #[derive(Debug)]
 pub(crate) struct FrameReader<R> {
     stream: R,
-    buffer: BytesMut,
+    /// Frames taken.
+    number: u32,
     max_payload: usize,
     low_water: Option<LowWater>,
 }
 
-/// Room asked of each read, bytes.
-const READ_BYTES: usize = 256 << 10;
-
 impl<R: AsyncRead + Unpin> FrameReader<R> {
+    /// Of a stream that buffers: short frames are read piece by piece.
     pub(crate) fn new(stream: R) -> Self {
-        Self { stream, buffer: BytesMut::new(), max_payload: MAX_STRANGER_BYTES, low_water: None }
+        Self { stream, number: 0, max_payload: MAX_STRANGER_BYTES, low_water: None }
     }
 
     /// The stream's socket, for a reader that is sent long frames.
@@ -207,8 +296,8 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
 
     /// The next frame. Not to be cancelled half-way, except to give the connection up.
     pub(crate) async fn next(&mut self) -> Result<Frame, FrameError> {
-        self.fill(HEADER_BYTES).await?;
-        let head: [u8; HEADER_BYTES] = self.buffer[..HEADER_BYTES].try_into().expect("as many bytes");
+        let mut head = [0; HEADER_BYTES];
+        self.fill(&mut head).await?;
         let word = |i: usize| u32::from_le_bytes([head[i], head[i + 1], head[i + 2], head[i + 3]]);
         let kind = Kind::from_byte(head[0]).ok_or(FrameError::Kind(head[0]))?;
         let length = word(12) as usize;
@@ -216,15 +305,14 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
             return Err(FrameError::TooLong(length));
         }
         // The header alone decides how much is waited for, so it is checked before the payload is.
-        if kind.proves_itself() && checksum(kind, &head[..16], &[]) != word(16) {
+        if kind.proves_itself() && checksum(self.number, kind, &head[..16], &[]) != word(16) {
             return Err(FrameError::Damaged);
         }
-        self.fill(HEADER_BYTES + length).await?;
-        self.buffer.advance(HEADER_BYTES);
-        let payload = self.buffer.split_to(length).freeze();
-        if checksum(kind, &head[..16], &payload) != word(16) {
+        let payload = self.payload(length).await?;
+        if checksum(self.number, kind, &head[..16], &payload) != word(16) {
             return Err(FrameError::Damaged);
         }
+        self.number = self.number.wrapping_add(1);
         Ok(Frame {
             kind,
             priority: priority_from(head[1]),
@@ -235,15 +323,31 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
         })
     }
 
-    async fn fill(&mut self, wanted: usize) -> Result<(), FrameError> {
-        while self.buffer.len() < wanted {
-            let missing = wanted - self.buffer.len();
+    /// What is claimed to be long gets its room as it comes: a header alone must not cost memory.
+    async fn payload(&mut self, length: usize) -> Result<Bytes, FrameError> {
+        if length <= DATA_BYTES {
+            let mut buffer = Buffer::new(length);
+            self.fill(&mut buffer).await?;
+            return Ok(buffer.freeze());
+        }
+        let mut bytes = Vec::new();
+        while bytes.len() < length {
+            let come = bytes.len();
+            bytes.resize(length.min(come + come.max(DATA_BYTES)), 0);
+            self.fill(&mut bytes[come..]).await?;
+        }
+        Ok(bytes.into())
+    }
+
+    async fn fill(&mut self, bytes: &mut [u8]) -> Result<(), FrameError> {
+        let mut come = 0;
+        while come < bytes.len() {
             if let Some(low_water) = &mut self.low_water {
-                low_water.expect(missing);
+                low_water.expect(bytes.len() - come);
             }
-            self.buffer.reserve(missing.clamp(READ_BYTES / 4, READ_BYTES));
-            if self.stream.read_buf(&mut self.buffer).await? == 0 {
-                return Err(FrameError::Closed);
+            match self.stream.read(&mut bytes[come..]).await? {
+                0 => return Err(FrameError::Closed),
+                n => come += n,
             }
         }
         Ok(())
@@ -252,6 +356,10 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
 
 #[cfg(test)]
 mod tests {
+    use std::io;
+    use std::pin::Pin;
+    use std::task::{Context, Poll};
+
     use super::*;
     use proptest::prelude::*;
 
@@ -270,7 +378,39 @@ mod tests {
     }
 
     fn wire(frames: &[Frame]) -> Vec<u8> {
-        frames.iter().flat_map(|f| [f.header().as_slice(), &f.payload].concat()).collect()
+        frames.iter().zip(0..).flat_map(|(f, n)| [f.header(n).as_slice(), &f.payload].concat()).collect()
+    }
+
+    /// Takes a few bytes at a time, as a socket under load does.
+    struct Slow(Vec<u8>);
+
+    impl AsyncWrite for Slow {
+        fn poll_write(mut self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+            let taken = bytes.len().min(7000);
+            self.0.extend_from_slice(&bytes[..taken]);
+            Poll::Ready(Ok(taken))
+        }
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_gathered_goes_out_whole_and_in_order() {
+        let lengths = [0, 20, SHORT_BYTES, SHORT_BYTES + 1, 100_000, 3, DATA_BYTES, 1, 1_000_000, 5];
+        let frames: Vec<Frame> =
+            lengths.iter().zip(1u8..).map(|(n, i)| Frame::new(Kind::Data, u32::from(i), vec![i; *n])).collect();
+        let mut writer = FrameWriter::new(Slow(Vec::new()));
+        writer.send(&frames).await.unwrap();
+        assert!(writer.stream.0 == wire(&frames));
+        let mut reader = FrameReader::new(writer.stream.0.as_slice());
+        reader.trust();
+        for frame in &frames {
+            assert!(reader.next().await.unwrap() == *frame);
+        }
     }
 
     fn any_frame() -> impl Strategy<Value = Frame> {
@@ -303,6 +443,27 @@ mod tests {
         #[test]
         fn any_bytes_end_in_an_error_not_in_harm(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
             frames_of(&bytes);
+        }
+
+        /// Found by a link that swallows: a request that vanished as a whole was waited for without end.
+        #[test]
+        fn a_frame_that_is_lost_repeated_or_overtaken_is_noticed(
+            frames in prop::collection::vec(any_frame(), 2..5), at: prop::sample::Index, how in 0..3,
+        ) {
+            let at = at.index(frames.len() - 1);
+            let lengths = frames.iter().map(Frame::length);
+            let starts: Vec<usize> = lengths.scan(0, |end, n| Some(std::mem::replace(end, *end + n))).collect();
+            let bytes = wire(&frames);
+            let piece = |i: usize| &bytes[starts[i]..starts[i] + frames[i].length()];
+            let rest = &bytes[starts[at + 1]..];
+            let middle = match how {
+                0 => rest.to_vec(),
+                1 => [piece(at), piece(at), rest].concat(),
+                _ => [piece(at + 1), piece(at), &rest[frames[at + 1].length()..]].concat(),
+            };
+            let (read, end) = frames_of(&[&bytes[..starts[at]], &middle].concat());
+            prop_assert!(matches!(end, FrameError::Damaged), "{:?}", end);
+            prop_assert_eq!(&read, &frames[..at + usize::from(how == 1)]);
         }
 
         /// What arrives is a prefix of what was sent, whatever is cut off or bent; only the payload of data may be

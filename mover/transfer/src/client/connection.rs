@@ -7,12 +7,12 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use foretide_flow::Priority;
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::mpsc;
 
 use crate::TransferError;
-use crate::frame::{Frame, FrameError, FrameReader, Kind};
-use crate::handshake::{Identity, PROTOCOL, Token, decode_challenge, encode_hello, fresh_nonce};
+use crate::frame::{Frame, FrameError, FrameReader, FrameWriter, Kind};
+use crate::handshake::{Identity, Nonce, PROTOCOL, Token, decode_challenge, encode_hello, fresh_nonce};
 use crate::message::{Failure, Request};
 
 /// A part of an answer.
@@ -188,39 +188,64 @@ impl Connection {
     }
 }
 
-/// A connection that is let in, and what keeps it going.
+/// A connection over which requests may go, and what keeps it going.
 pub(super) struct Opened<R, W> {
     pub(super) connection: Arc<Connection>,
     reader: FrameReader<R>,
-    write: W,
+    write: FrameWriter<W>,
     frames: mpsc::UnboundedReceiver<Frame>,
+    /// The peer's proof, if it is not here yet: nothing is believed before.
+    awaited: Option<Awaited>,
 }
 
-/// Proves who we are and sees that the peer knows the token, too.
+/// What the peer's proof is checked with.
+struct Awaited {
+    token: Token,
+    ours: Nonce,
+    session: Option<Nonce>,
+}
+
+impl Awaited {
+    /// The peer's nonce, if it knows the token.
+    fn check(&self, peer: &str, challenge: &Frame) -> Result<Nonce, TransferError> {
+        let (protocol, told, mac) = decode_challenge(&challenge.payload)
+            .map_err(|e| TransferError::Disconnected { peer: peer.to_owned(), why: format!("it is no agent: {e}") })?;
+        if protocol != PROTOCOL {
+            return Err(TransferError::Version { peer: peer.to_owned(), theirs: protocol, ours: PROTOCOL });
+        }
+        let theirs = self.session.unwrap_or(told);
+        if mac != self.token.listener_mac(&self.ours, &theirs) {
+            return Err(TransferError::Token { peer: peer.to_owned() });
+        }
+        Ok(theirs)
+    }
+}
+
+/// Proves who we are and sees that the peer knows the token, too: before anything is asked, or, where TLS says who the
+/// peer is, before any of its answers is believed.
 pub(super) async fn open<R: AsyncRead + Unpin, W: AsyncWrite + Unpin>(
     peer: &str,
-    mut reader: FrameReader<R>,
-    mut write: W,
+    (mut reader, write): (FrameReader<R>, W),
+    session: Option<Nonce>,
     token: &Token,
     identity: &Identity,
     carried: Arc<Carried>,
 ) -> Result<Opened<R, W>, TransferError> {
     let broke = |why: String| TransferError::Disconnected { peer: peer.to_owned(), why };
+    let mut write = FrameWriter::new(write);
     let ours = fresh_nonce();
-    send(&mut write, &Frame::new(Kind::Hello, 0, encode_hello(&ours, identity)))
-        .await
-        .map_err(|e| broke(e.to_string()))?;
-    let challenge = reader.next().await.map_err(|e| broke(e.to_string()))?;
-    let (protocol, theirs, mac) =
-        decode_challenge(&challenge.payload).map_err(|e| broke(format!("it is no agent: {e}")))?;
-    if protocol != PROTOCOL {
-        return Err(TransferError::Version { peer: peer.to_owned(), theirs: protocol, ours: PROTOCOL });
-    }
-    if mac != token.listener_mac(&ours, &theirs) {
-        return Err(TransferError::Token { peer: peer.to_owned() });
-    }
+    let awaited = Awaited { token: token.clone(), ours, session };
+    write.write(&Frame::new(Kind::Hello, 0, encode_hello(&ours, identity))).await.map_err(|e| broke(e.to_string()))?;
+    let (theirs, awaited) = match session {
+        Some(session) => (session, Some(awaited)),
+        None => {
+            write.flush().await.map_err(|e| broke(e.to_string()))?;
+            let challenge = reader.next().await.map_err(|e| broke(e.to_string()))?;
+            (awaited.check(peer, &challenge)?, None)
+        }
+    };
     let proof = token.dialler_mac(&ours, &theirs, identity).as_bytes().to_vec();
-    send(&mut write, &Frame::new(Kind::Proof, 0, proof)).await.map_err(|e| broke(e.to_string()))?;
+    write.send(&[Frame::new(Kind::Proof, 0, proof)]).await.map_err(|e| broke(e.to_string()))?;
     reader.trust();
     let (out, frames) = mpsc::unbounded_channel();
     let connection = Arc::new(Connection {
@@ -232,70 +257,65 @@ pub(super) async fn open<R: AsyncRead + Unpin, W: AsyncWrite + Unpin>(
         broken: AtomicBool::new(false),
         carried,
     });
-    Ok(Opened { connection, reader, write, frames })
-}
-
-async fn send<W: AsyncWrite + Unpin>(write: &mut W, frame: &Frame) -> std::io::Result<()> {
-    write.write_all(&[frame.header().as_slice(), &frame.payload].concat()).await?;
-    write.flush().await
+    Ok(Opened { connection, reader, write, frames, awaited })
 }
 
 impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Opened<R, W> {
     /// Runs until the connection breaks, which it has, too, when nothing was heard for `silence_limit`; why.
-    pub(super) async fn run(self, silence_limit: Duration) -> String {
-        let Self { connection, mut reader, write, frames } = self;
+    pub(super) async fn run(self, silence_limit: Duration) -> TransferError {
+        let Self { connection, mut reader, write, frames, awaited } = self;
+        let broke = |why: String| TransferError::Disconnected { peer: connection.peer.clone(), why };
         let last_heard = Mutex::new(Instant::now());
         let reading = async {
+            if let Some(awaited) = awaited {
+                let checked = match reader.next().await {
+                    Ok(challenge) => awaited.check(&connection.peer, &challenge),
+                    Err(e) => Err(broke(e.to_string())),
+                };
+                if let Err(e) = checked {
+                    return e;
+                }
+            }
             loop {
                 let frame = match reader.next().await {
                     Ok(frame) => frame,
-                    Err(e) => return e.to_string(),
+                    Err(e) => return broke(e.to_string()),
                 };
                 *last_heard.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
                 if let Err(e) = connection.take(frame) {
-                    return e.to_string();
+                    return broke(e.to_string());
                 }
             }
         };
         let why = tokio::select! {
             why = reading => why,
-            why = write_frames(write, frames, &connection.carried) => why,
-            why = watch(&connection, &last_heard, silence_limit) => why,
+            why = write_frames(write, frames, &connection.carried) => broke(why),
+            why = watch(&connection, &last_heard, silence_limit) => broke(why),
         };
-        connection.break_all(&why);
+        connection.break_all(&why.to_string());
         why
     }
 }
 
 /// Many small requests go out in one write.
 async fn write_frames<W: AsyncWrite + Unpin>(
-    mut write: W,
+    mut write: FrameWriter<W>,
     mut frames: mpsc::UnboundedReceiver<Frame>,
     carried: &Carried,
 ) -> String {
     let mut batch = Vec::new();
-    while let Some(frame) = frames.recv().await {
-        let mut next = Some(frame);
-        while let Some(frame) = next {
-            batch.extend_from_slice(&frame.header());
-            batch.extend_from_slice(&frame.payload);
-            next = if batch.len() < MAX_BATCH_BYTES { frames.try_recv().ok() } else { None };
-        }
-        let written = async {
-            write.write_all(&batch).await?;
-            write.flush().await
-        };
-        if let Err(e) = written.await {
+    while frames.recv_many(&mut batch, MAX_BATCH).await > 0 {
+        if let Err(e) = write.send(&batch).await {
             return e.to_string();
         }
-        carried.sent.fetch_add(batch.len() as u64, Ordering::Relaxed);
-        batch.clear();
+        let bytes: usize = batch.drain(..).map(|frame| frame.length()).sum();
+        carried.sent.fetch_add(bytes as u64, Ordering::Relaxed);
     }
     "closed".into()
 }
 
-/// Requests written at once, bytes.
-const MAX_BATCH_BYTES: usize = 64 << 10;
+/// Requests written at once, at most.
+const MAX_BATCH: usize = 256;
 
 async fn watch(connection: &Connection, last_heard: &Mutex<Instant>, silence_limit: Duration) -> String {
     loop {

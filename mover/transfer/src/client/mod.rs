@@ -292,7 +292,7 @@ impl Pool {
                 return Ok(connection);
             }
             let last = self.last_error.lock().unwrap_or_else(PoisonError::into_inner).clone();
-            if let Some(hopeless @ (TransferError::Token { .. } | TransferError::Version { .. })) = last {
+            if let Some(hopeless) = last.clone().filter(TransferError::is_hopeless) {
                 return Err(hopeless);
             }
             let look_again = gathering.map_or(until, |g| until.min(g.into()));
@@ -318,7 +318,6 @@ async fn keep_connected(pool: Arc<Pool>, slot: usize) {
         }
         let why = match dialled {
             Ok(opened) => {
-                backoff = FIRST_BACKOFF;
                 *pool.last_error.lock().unwrap_or_else(PoisonError::into_inner) = None;
                 let connection = opened.connection.clone();
                 let warming = Request::Warm { bytes: pool.config.warm_bytes };
@@ -326,7 +325,10 @@ async fn keep_connected(pool: Arc<Pool>, slot: usize) {
                 pool.set(slot, Some(connection));
                 let why = opened.run(Duration::from_secs(pool.config.silence_limit_s.max(1))).await;
                 drop(warming);
-                TransferError::Disconnected { peer: pool.address.clone(), why }
+                if !why.is_hopeless() {
+                    backoff = FIRST_BACKOFF;
+                }
+                why
             }
             Err(e) => e,
         };
@@ -346,9 +348,9 @@ async fn dial(pool: &Pool) -> Result<connection::Opened<ReadHalf, WriteHalf>, Tr
         crate::socket::tune(&stream).map_err(|e| unreachable(e.to_string()))?;
         let low_water = LowWater::of(&stream).map_err(|e| unreachable(e.to_string()))?;
         let Credentials { token, tls } = &pool.credentials;
-        let (read, write) = tls::connect(stream, tls.as_ref()).await.map_err(|e| unreachable(e.to_string()))?;
+        let (read, write, shown) = tls::connect(stream, tls.as_ref()).await.map_err(|e| unreachable(e.to_string()))?;
         let reader = FrameReader::new(read).with_low_water(low_water);
-        open(&pool.address, reader, write, token, &pool.identity, pool.carried.clone()).await
+        open(&pool.address, (reader, write), shown.session, token, &pool.identity, pool.carried.clone()).await
     };
     tokio::time::timeout(limit, dialled).await.map_err(|_| unreachable("no answer".into()))?
 }

@@ -296,7 +296,7 @@ impl Answer {
         let mut left = bytes.min(MAX_PAD_BYTES);
         while left > 0 {
             let n = left.min(PAD_BYTES);
-            let room = self.queue.room(Priority::Background, n).await;
+            let room = self.queue.room_for_pad(n).await;
             let frame = Frame::new(Kind::Pad, self.id, Bytes::from_static(&[0; PAD_BYTES]).slice(..n));
             self.queue.push(frame.with_priority(Priority::Background), Some(room));
             left -= n;

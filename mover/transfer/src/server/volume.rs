@@ -14,6 +14,7 @@ use bytes::Bytes;
 use foretide_chunk::{ChunkMap, Cutter, DomainKey, manifest_of};
 use foretide_flow::{ChunkRef, FilePath, FileVersion, ManifestId, Timestamp};
 
+use crate::buffer::Buffer;
 use crate::source::{Source, SourceFile, Stamp};
 
 /// Kernels stamp files with a clock that ticks at least every 10 ms; twice that, in microseconds.
@@ -192,10 +193,10 @@ impl Volume {
         if stamp.size > IN_MEMORY_BYTES {
             return Ok((None, self.cutter.cut_with(stamp.size, |bytes, at| file.read_exact_at(bytes, at))?));
         }
-        let mut bytes = vec![0; stamp.size as usize];
+        let mut bytes = Buffer::new(stamp.size as usize);
         file.read_exact_at(&mut bytes, 0)?;
         let chunks = if cut { self.cutter.cut(&bytes) } else { Vec::new() };
-        Ok((Some(bytes.into()), chunks))
+        Ok((Some(bytes.freeze()), chunks))
     }
 
     /// Bytes of one version, as they are in the file.
@@ -204,7 +205,7 @@ impl Volume {
         if file.stamp()?.version != map.manifest().version {
             return Err(ReadError::Changed);
         }
-        let mut bytes = vec![0; (range.end - range.start) as usize];
+        let mut bytes = Buffer::new((range.end - range.start) as usize);
         match file.read_exact_at(&mut bytes, range.start) {
             Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => return Err(ReadError::Changed),
             read => read?,
@@ -212,7 +213,7 @@ impl Volume {
         if file.stamp()?.version != map.manifest().version {
             return Err(ReadError::Changed);
         }
-        Ok(bytes.into())
+        Ok(bytes.freeze())
     }
 }
 
