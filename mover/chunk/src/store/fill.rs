@@ -56,7 +56,7 @@ impl Fill {
     }
 
     /// Takes whole chunks, from chunk `first` on one after the other: each verified against its id first (promise D),
-    /// then all written at once, then visible. A chunk that is here already is no error.
+    /// then all written at once, then visible. Chunks that are here already are left as they are.
     ///
     /// # Errors
     /// [`StoreError::Corrupt`] at the first bytes that are not their chunk's: what came before them is kept.
@@ -66,8 +66,10 @@ impl Fill {
         while let Some(after) = self.verified(next, rest) {
             (next, rest) = (next + 1, after);
         }
-        if next > first {
-            self.store_verified(first..next, &bytes[..bytes.len() - rest.len()])?;
+        for run in self.absent(first..next) {
+            let at = |offset: u64| (offset - self.map.range(first).start) as usize;
+            let part = at(self.map.range(run.start).start)..at(self.map.range(run.end - 1).end);
+            self.store_verified(run, &bytes[part])?;
         }
         if rest.is_empty() && next > first { Ok(()) } else { Err(self.corrupt(next)) }
     }
@@ -77,6 +79,20 @@ impl Fill {
         let chunk = self.map.manifest().chunks.get(index as usize)?;
         let (bytes, after) = bytes.split_at_checked(chunk.length as usize)?;
         (self.store.key.chunk_id(bytes) == chunk.id).then_some(after)
+    }
+
+    /// Of these chunks those that are not here, in runs.
+    fn absent(&self, chunks: Range<u32>) -> Vec<Range<u32>> {
+        let state = self.store.lock();
+        let Some(held) = state.files.get(&self.no) else { return Vec::new() };
+        let mut runs: Vec<Range<u32>> = Vec::new();
+        for i in chunks.filter(|i| !held.record.have.has(*i)) {
+            match runs.last_mut() {
+                Some(last) if last.end == i => last.end = i + 1,
+                _ => runs.push(i..i + 1),
+            }
+        }
+        runs
     }
 
     fn corrupt(&self, index: u32) -> StoreError {

@@ -239,6 +239,39 @@ fn what_is_open_is_not_evicted() {
     bring(&store, &key("b", "1"), &noise(2, 60_000), &demand(2)).unwrap();
 }
 
+fn spares(root: &Path) -> usize {
+    std::fs::read_dir(root.join("spare")).unwrap().count()
+}
+
+#[test]
+fn files_that_left_are_emptied_and_used_again_unless_somebody_reads_them() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path(), 1 << 20);
+    let (a, b) = (key("a", "1"), key("b", "1"));
+    bring(&store, &a, &noise(1, 20_000), &demand(1)).unwrap();
+    bring(&store, &b, &noise(2, 20_000), &demand(1)).unwrap();
+    // As the kernel does for a job whose agent was killed.
+    let read_by_a_job = File::open(data_file(dir.path())).unwrap();
+    store.clear(Timestamp(2)).unwrap();
+    assert_eq!((spares(dir.path()), on_disk(dir.path())), (1, 0));
+    let mut still = vec![0; 20_000];
+    read_by_a_job.read_exact_at(&mut still, 0).unwrap();
+    assert!(still == noise(1, 20_000) || still == noise(2, 20_000));
+    drop(store);
+    let store = open(dir.path(), 1 << 20);
+    bring(&store, &b, &noise(3, 9_000), &demand(3)).unwrap();
+    assert_eq!(spares(dir.path()), 0);
+    assert_eq!(content(&store, &b, 9_000).unwrap(), noise(3, 9_000));
+    // A spare that was left full, or taken away, does no harm.
+    std::fs::write(dir.path().join("spare/0000000000000099"), [7; 30_000]).unwrap();
+    drop(store);
+    let store = open(dir.path(), 1 << 20);
+    std::fs::rename(dir.path().join("spare/0000000000000099"), dir.path().join("gone")).unwrap();
+    assert_eq!(std::fs::metadata(dir.path().join("gone")).unwrap().len(), 0);
+    bring(&store, &a, &noise(4, 9_000), &demand(4)).unwrap();
+    assert_eq!(content(&store, &a, 9_000).unwrap(), noise(4, 9_000));
+}
+
 #[test]
 fn open_files_are_bounded() {
     let dir = tempfile::tempdir().unwrap();
@@ -419,7 +452,7 @@ fn run(store: &Arc<Store>, steps: &[Step]) -> Acknowledged {
                 let m = manifest(&bytes, "1");
                 let Ok(fill) = store.fill(&key(&file.to_string(), "1"), &m, 0..u64::MAX, &demand(1)) else { continue };
                 let map = fill.map();
-                let here = acknowledged.entry(*file).or_default();
+                let mut here = acknowledged.remove(file).unwrap_or_default();
                 here.extend((0..map.count()).filter(|i| !fill.missing().contains(i)));
                 let (together, apart) = if *half { (1, 2) } else { (3, 3) };
                 for first in (0..map.count()).step_by(apart) {
@@ -428,6 +461,9 @@ fn run(store: &Arc<Store>, steps: &[Step]) -> Acknowledged {
                     if fill.put(first, &bytes[r.start as usize..r.end as usize]).is_ok() {
                         here.extend(first..end);
                     }
+                }
+                if !here.is_empty() {
+                    acknowledged.insert(*file, here);
                 }
             }
             Step::Check => drop(store.check(Subset::ALL)),

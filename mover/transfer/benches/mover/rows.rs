@@ -109,18 +109,16 @@ impl Bench {
 
     /// One receiver's run; `between` is done at the source before each further group of files.
     fn fetch(&self, link: &Link, warm: bool, work: Work, between: &mut dyn FnMut() -> Result<()>) -> Result<Fetched> {
-        let cache = self.fresh();
         let fetch = Fetch {
             server: format!("{SENDER}:{PORT}"),
             papers: self.papers[1].clone(),
-            cache: cache.clone(),
+            cache: self.fresh(),
             warm,
             work,
             config: self.config.clone(),
         };
-        let fetched = self.receive(link, &Order::Fetch(Box::new(fetch)), between);
-        std::fs::remove_dir_all(cache)?;
-        fetched
+        // The cache stays until the end: a file system that has just lost thousands of files is slow to make new ones.
+        self.receive(link, &Order::Fetch(Box::new(fetch)), between)
     }
 
     fn receive(&self, link: &Link, order: &Order, between: &mut dyn FnMut() -> Result<()>) -> Result<Fetched> {
@@ -223,7 +221,6 @@ impl<'a> PeersRunning<'a> {
         let into = bench.fresh();
         self.curl_s.push(peers::curl(link, files, connections, &into.join("curl"))?);
         self.rsync_s.push(peers::rsync(link, folder, &into.join("rsync"))?.0);
-        std::fs::remove_dir_all(into)?;
         let Self { curl_s, rsync_s, raw_cpu, .. } = self;
         eprintln!("  curl {curl_s:.2?} rsync {rsync_s:.2?} s; CPU of plain TCP {raw_cpu:.2?} s/GB");
         Ok(())

@@ -35,7 +35,7 @@ pub(crate) enum Event {
     /// The peer says no.
     Failed(Failure),
     /// The connection broke.
-    Lost(String),
+    Lost(TransferError),
 }
 
 /// Asks whether the peer is there, so many times before it is given up.
@@ -98,7 +98,7 @@ impl Handle {
 impl Incoming {
     /// The next part; `End`, `Failed` or `Lost` is the last.
     pub(crate) async fn next(&mut self) -> Event {
-        let event = self.events.recv().await.unwrap_or_else(|| Event::Lost("closed".into()));
+        let event = self.events.recv().await.unwrap_or_else(|| Event::Lost(self.handle.connection.closed()));
         self.ended = matches!(event, Event::End { .. } | Event::Failed(_) | Event::Lost(_));
         event
     }
@@ -145,16 +145,20 @@ impl Connection {
         self.outstanding_bytes.fetch_add(expected_bytes, Ordering::Relaxed);
         let frame = Frame::new(Kind::Request, id, request.encode()).with_priority(priority);
         if self.out.send(frame).is_err() || self.is_broken() {
-            self.break_all("closed");
+            self.break_all(&self.closed());
         }
         let handle = Handle { connection: self.clone(), id };
         Incoming { events: receiver, handle, expected_bytes, ended: false }
     }
 
-    fn break_all(&self, why: &str) {
+    fn closed(&self) -> TransferError {
+        TransferError::Disconnected { peer: self.peer.clone(), why: "closed".into() }
+    }
+
+    fn break_all(&self, why: &TransferError) {
         self.broken.store(true, Ordering::Release);
         for (_, pending) in self.lock().drain() {
-            let _ = pending.events.send(Event::Lost(why.to_owned()));
+            let _ = pending.events.send(Event::Lost(why.clone()));
         }
     }
 
@@ -292,7 +296,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Opened<R, W> {
             why = write_frames(write, frames, &connection.carried) => broke(why),
             why = watch(&connection, &last_heard, silence_limit) => broke(why),
         };
-        connection.break_all(&why.to_string());
+        connection.break_all(&why);
         why
     }
 }

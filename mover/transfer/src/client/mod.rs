@@ -23,7 +23,7 @@ use crate::TransferError;
 use crate::frame::FrameReader;
 use crate::handshake::Identity;
 use crate::message::{Failure, ReadRequest, Request, entries};
-use crate::socket::LowWater;
+use crate::socket::{LowWater, may_force_buffers};
 use crate::tls::{self, Credentials, ReadHalf, WriteHalf};
 use connection::{Carried, Connection, open};
 pub(crate) use connection::{Event, Handle, Incoming};
@@ -35,10 +35,12 @@ pub use watching::{Listed, Liveness};
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct ClientConfig {
-    /// Connections to each peer. One cannot fill 1 Gbit/s at 150 ms with the kernel's usual buffers; eight can.
+    /// Connections to each peer, one of them kept free for demands. Each further one makes packets shorter and costs the
+    /// processor more, so there are three where this process may give them buffers for 150 ms at 1 Gbit/s, and eight
+    /// where it may not: with the kernel's usual buffers fewer cannot fill such a link. 10 Gbit/s want eight.
     pub connections: usize,
-    /// Bytes without meaning that a new connection asks for, to open its window: one in eight of 1 Gbit/s at 150 ms needs
-    /// 2.3 MB in flight, and twice that is sent on the way there.
+    /// Bytes without meaning that a new connection asks for, to open its window where nothing else does: half of 1 Gbit/s
+    /// at 150 ms needs 9.4 MB in flight, and as much again is sent on the way there.
     pub warm_bytes: u32,
     /// A peer that answers no dial for this long is unreachable, seconds: two retransmissions of a lost SYN.
     pub dial_timeout_s: u64,
@@ -54,8 +56,8 @@ pub struct ClientConfig {
 impl Default for ClientConfig {
     fn default() -> Self {
         Self {
-            connections: 8,
-            warm_bytes: 4 << 20,
+            connections: if may_force_buffers() { 3 } else { 8 },
+            warm_bytes: 16 << 20,
             dial_timeout_s: 8,
             patience_s: 10,
             attempts: 4,
@@ -235,7 +237,7 @@ impl Client {
             Event::Failed(Failure::Refused(refusal)) => TransferError::Refused(Box::new(told(*refusal, volume, path))),
             Event::Failed(Failure::NoVolume) => TransferError::NoSource(volume.clone()),
             Event::Failed(Failure::Other(why)) => TransferError::Source { peer, path: path.clone(), why },
-            Event::Lost(why) => TransferError::Disconnected { peer, why },
+            Event::Lost(why) => why,
             other => TransferError::Protocol { peer, why: format!("an answer of the wrong kind: {other:?}") },
         }
     }
