@@ -1,5 +1,5 @@
-//! Buffers for long payloads that are used again: a fresh one of 256 KiB costs 64 page faults, which is as much as
-//! all else that is done with its bytes.
+//! Buffers for long payloads, used again: a fresh one of 256 KiB costs 64 page faults, and the allocator gives long ones
+//! back to the kernel as soon as they are free.
 
 use std::ops::{Deref, DerefMut};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -8,17 +8,20 @@ use bytes::Bytes;
 
 use crate::frame::DATA_BYTES;
 
-/// Shorter ones are the allocator's business, bytes: it gives them out without asking the kernel.
-const MIN_BYTES: usize = 16 << 10;
-/// Kept for the next payload, at most: 16 MiB, a megabyte for each of 8 connections and as much again on its way to
-/// the disk.
-const KEPT_MAX: usize = 64;
+/// Buffers come in these sizes, bytes: the next that is long enough is at most twice too long. Shorter payloads are the
+/// allocator's business, which gives them out without asking the kernel, and longer ones are rare.
+const SIZES: [usize; 4] = [DATA_BYTES / 8, DATA_BYTES / 4, DATA_BYTES / 2, DATA_BYTES];
+/// Kept of each size for the next payload, bytes: a megabyte for each of 8 connections.
+const KEPT_BYTES: usize = 8 << 20;
+
+type Kept = Mutex<Vec<Box<[u8]>>>;
 
 /// One for all connections: those come and go.
-static KEPT: Mutex<Vec<Box<[u8]>>> = Mutex::new(Vec::new());
+static KEPT: [Kept; SIZES.len()] = [const { Mutex::new(Vec::new()) }; SIZES.len()];
 
-fn kept() -> MutexGuard<'static, Vec<Box<[u8]>>> {
-    KEPT.lock().unwrap_or_else(PoisonError::into_inner)
+fn kept(size: usize) -> Option<MutexGuard<'static, Vec<Box<[u8]>>>> {
+    let class = SIZES.iter().position(|s| *s == size)?;
+    Some(KEPT[class].lock().unwrap_or_else(PoisonError::into_inner))
 }
 
 /// So many bytes, of any content until they are written.
@@ -30,12 +33,10 @@ pub(crate) struct Buffer {
 
 impl Buffer {
     pub(crate) fn new(length: usize) -> Self {
-        let again = if (MIN_BYTES..=DATA_BYTES).contains(&length) {
-            Some(kept().pop().unwrap_or_else(|| vec![0; DATA_BYTES].into()))
-        } else {
-            None
-        };
-        Self { bytes: again.unwrap_or_else(|| vec![0; length].into()), length }
+        let long = length > SIZES[0] / 2;
+        let size = SIZES.into_iter().find(|size| long && length <= *size).unwrap_or(length);
+        let again = kept(size).and_then(|mut kept| kept.pop());
+        Self { bytes: again.unwrap_or_else(|| vec![0; size].into()), length }
     }
 
     /// To be shared; the buffer is used again when the last share is dropped.
@@ -66,11 +67,11 @@ impl AsRef<[u8]> for Buffer {
 
 impl Drop for Buffer {
     fn drop(&mut self) {
-        if self.bytes.len() == DATA_BYTES {
-            let mut kept = kept();
-            if kept.len() < KEPT_MAX {
-                kept.push(std::mem::take(&mut self.bytes));
-            }
+        let size = self.bytes.len();
+        if let Some(mut kept) = kept(size)
+            && kept.len() * size < KEPT_BYTES
+        {
+            kept.push(std::mem::take(&mut self.bytes));
         }
     }
 }
@@ -81,7 +82,7 @@ mod tests {
 
     #[test]
     fn a_buffer_is_as_long_as_asked_and_its_bytes_stay_while_they_are_shared() {
-        for length in [0, 1, MIN_BYTES - 1, MIN_BYTES, 100_000, DATA_BYTES, DATA_BYTES + 1] {
+        for length in [0, 1, SIZES[0] / 2, SIZES[0] / 2 + 1, SIZES[0], 100_000, DATA_BYTES, DATA_BYTES + 1] {
             let mut buffer = Buffer::new(length);
             assert_eq!(buffer.len(), length);
             buffer.fill(7);
