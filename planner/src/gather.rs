@@ -73,6 +73,11 @@ impl Want<'_> {
         }
     }
 
+    /// Expected stall that a byte of it spares its reader, seconds.
+    pub(crate) fn spared_per_byte(&self) -> f64 {
+        self.probability * self.stall_s / self.missing.max(1) as f64
+    }
+
     /// Net worth, money, if it arrives when the read is still to come with probability `in_time`.
     ///
     /// Without the move the bytes cross the link too, when they are read. So the money that prefetching them costs
