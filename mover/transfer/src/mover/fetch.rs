@@ -9,6 +9,7 @@ use bytes::Bytes;
 use foretide_chunk::{ChunkMap, FileKey, Signature, Store, decode_difference, decode_manifest};
 use foretide_flow::{FilePath, FileVersion, Manifest, MoveId, Priority, Timestamp, VolumeId};
 
+use super::SEGMENT_BYTES;
 use super::flight::Flight;
 use super::land::{Base, Landed, Landing, Parcel};
 use crate::TransferError;
@@ -140,7 +141,16 @@ impl Fetcher {
                     let map = Arc::new(ChunkMap::new(Arc::new(self.manifest(&incoming, &record)?)));
                     flight.set_version(map.manifest().version.clone());
                     let map = flight.map.get_or_init(|| map).clone();
-                    landing = Some(Landing::new(self, map, flight, purpose));
+                    let mut begun = Landing::new(self, map, flight, purpose);
+                    // A small file's chunks are right behind; of a long part it is worth knowing that nothing need come.
+                    if expected > SEGMENT_BYTES {
+                        let looked = blocking(move || begun.all_was_here().map(|all| (begun, all))).await??;
+                        if looked.1 {
+                            return Ok(());
+                        }
+                        begun = looked.0;
+                    }
+                    landing = Some(begun);
                     // Wakes who waits for the manifest.
                     flight.came(flight.range.start);
                     continue;

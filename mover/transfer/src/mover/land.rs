@@ -1,7 +1,7 @@
 //! Landing what arrives: verified, stored, and only then told. It hashes and writes: for threads that may block.
 //!
-//! Room in the store is made when the first chunks are here, not when their manifest is: of a small file both are taken
-//! by one thread in one go.
+//! Of a small file room in the store is made when its chunks are here, not when its manifest is: both are taken by one
+//! thread in one go.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -82,12 +82,7 @@ impl Landing {
 
     /// Takes whole chunks.
     pub(super) fn take(&mut self, parcel: Parcel) -> Result<Landed, TransferError> {
-        if self.sink.is_none()
-            && let Sink::Store(fill) = self.sink()?
-            && fill.missing().is_empty()
-        {
-            let copied_bytes = fill.copied_bytes();
-            self.fetcher.duplicates.count(0, copied_bytes);
+        if self.all_was_here()? {
             return Ok(Landed::AllWasHere);
         }
         let first = parcel.first;
@@ -96,6 +91,19 @@ impl Landing {
             chunks_in(&self.map, first, bytes.len()).ok_or_else(|| self.fetcher.broke("chunks of the wrong length"))?;
         self.store_or_hold(&chunks, &bytes)?;
         Ok(Landed::Upto(self.map.range(chunks.end - 1).end))
+    }
+
+    /// Makes room, if that was not done; whether the store had, in other files, all that was asked for.
+    pub(super) fn all_was_here(&mut self) -> Result<bool, TransferError> {
+        if self.sink.is_some() {
+            return Ok(false);
+        }
+        let copied_bytes = match self.sink()? {
+            Sink::Store(fill) if fill.missing().is_empty() => fill.copied_bytes(),
+            _ => return Ok(false),
+        };
+        self.fetcher.duplicates.count(0, copied_bytes);
+        Ok(true)
     }
 
     /// The answer is complete: a file without chunks is known to the store, too.
