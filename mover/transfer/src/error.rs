@@ -114,4 +114,9 @@ impl TransferError {
     pub fn is_transient(&self) -> bool {
         matches!(self, Self::Disconnected { .. } | Self::Unreachable { .. })
     }
+
+    /// Whether no request to this peer can succeed until somebody changes a token or updates an agent.
+    pub(crate) fn is_hopeless(&self) -> bool {
+        matches!(self, Self::Token { .. } | Self::Version { .. })
+    }
 }

@@ -6,6 +6,7 @@
 //! (`lookup`, `open_whole`, `read`, `note_read`) for what is here.
 
 mod borders;
+mod buffer;
 mod client;
 mod error;
 mod frame;
