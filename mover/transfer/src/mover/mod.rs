@@ -27,9 +27,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use foretide_chunk::{ChunkMap, FileKey, Store};
-use foretide_flow::{
-    Assignment, Entry, FilePath, Found, Move, MoveCause, MoveId, Outcome, Timestamp, VolumeId,
-};
+use foretide_flow::{Assignment, Entry, FilePath, Found, Move, MoveCause, MoveId, Outcome, Timestamp, VolumeId};
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Notify, Semaphore, mpsc};
 use tokio::task::{AbortHandle, JoinSet};
