@@ -219,8 +219,8 @@ pub struct SourceConfig {
     /// Prefixes of object stores by volume name.
     #[serde(default)]
     pub buckets: BTreeMap<VolumeId, BucketConfig>,
-    /// Folders that may become volumes, they and what is below them, when `foretide volume add` names them; none by
-    /// default.
+    /// Folders, and prefixes of object stores, that may become volumes, they and what is below them, when `foretide
+    /// volume add` names them; none by default.
     #[serde(default)]
     pub offer: Vec<PathBuf>,
     /// The server's own.

@@ -33,7 +33,8 @@ enum What {
     Add {
         /// Its name: the directory under which mounts show it.
         name: VolumeId,
-        /// The folder, an absolute path at that site, below one that an agent there offers (`source.offer`).
+        /// The folder, an absolute path at that site, or `s3://…`, `gs://…` or `az://…`: below what an agent there offers
+        /// (`source.offer`).
         source: String,
         /// The site.
         #[arg(long)]

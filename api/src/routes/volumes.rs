@@ -25,12 +25,15 @@ const SETTING: &str = "volumes";
 /// Volumes that may be added, so bounded because each is a directory of every mount and a line of every welcome.
 const ADDED_MAX: usize = 1000;
 
+/// How the address of a source may begin.
+const SOURCES: [&str; 4] = ["/", "s3://", "gs://", "az://"];
+
 /// Where an added volume's truth lies.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct AddedVolume {
     /// The site of its source.
     pub at: SiteId,
-    /// The folder there, an absolute path.
+    /// The folder there, an absolute path; or a prefix of an object store.
     pub source: String,
     /// Tags that rules and searches may name.
     #[serde(default)]
@@ -45,7 +48,8 @@ pub struct VolumeWanted {
     pub name: VolumeId,
     /// The site of its source.
     pub at: SiteId,
-    /// The folder there, an absolute path that an agent at that site is configured to let out (`source.offer`).
+    /// The folder there, an absolute path, or a prefix of an object store (`s3://…`, `gs://…`, `az://…`): below what an
+    /// agent at that site is configured to let out (`source.offer`).
     pub source: String,
     /// Tags that rules and searches may name.
     #[serde(default)]
@@ -129,9 +133,9 @@ pub(crate) async fn add(
     if added.len() >= ADDED_MAX {
         return Err(ApiError::Conflict(format!("{ADDED_MAX} volumes are added already: put several under one root")));
     }
-    if !wanted.source.starts_with('/') {
+    if !SOURCES.iter().any(|prefix| wanted.source.starts_with(prefix)) {
         return Err(ApiError::WrongShape(format!(
-            "source {:?} is no folder: give an absolute path at site {}",
+            "source {:?} is none: give an absolute path at site {}, or an address with s3://, gs:// or az://",
             wanted.source, wanted.at
         )));
     }

@@ -1,13 +1,13 @@
-//! The volumes whose truth lies on this node: those of the configuration, and folders that the control plane names,
-//! as far as the configuration offers them.
+//! The volumes that this node serves: those of the configuration, and folders and prefixes of object stores that the control
+//! plane names, as far as the configuration offers them.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use foretide_api::ToServe;
 use foretide_flow::VolumeId;
-use foretide_transfer::{LocalDirectory, Server, Source};
+use foretide_transfer::{Bucket, LocalDirectory, Server, Source};
 
 use crate::config::AgentConfig;
 use crate::run::RunError;
@@ -44,10 +44,10 @@ impl Served {
         let new: Vec<_> = added.iter().filter(|v| !self.sources.contains_key(&v.volume)).collect();
         for ToServe { volume, source } in new {
             let Some(server) = &self.server else { continue };
-            match open_offered(&self.offer, Path::new(source)) {
+            match open_offered(&self.offer, source) {
                 Ok(Some((served, told))) => {
-                    server.serve(volume.clone(), Box::new(served));
-                    self.sources.insert(volume.clone(), Arc::new(told));
+                    server.serve(volume.clone(), served);
+                    self.sources.insert(volume.clone(), told);
                     tracing::info!(%volume, source, "serving a volume that was added");
                 }
                 // Another node of this site has it.
@@ -59,18 +59,26 @@ impl Served {
     }
 }
 
-/// The folder, once for those who fetch and once for telling the control plane; none if it is not offered. Links are
-/// resolved first, so that none leads out of what is offered.
-fn open_offered(offer: &[PathBuf], source: &Path) -> Result<Option<(LocalDirectory, LocalDirectory)>, RunError> {
-    if offer.is_empty() {
-        return Ok(None);
+/// A source twice: for those who fetch, and for telling the control plane.
+type Opened = (Box<dyn Source>, Arc<dyn Source>);
+
+/// A folder or a prefix of an object store; none if it is not offered. Links are resolved first, so that none leads out
+/// of what is offered. The keys of an object store come from the environment.
+fn open_offered(offer: &[PathBuf], source: &str) -> Result<Option<Opened>, RunError> {
+    if source.contains("://") {
+        let below = |root: &str| source.strip_prefix(root).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
+        if !offer.iter().filter_map(|root| root.to_str()).any(|root| below(root.trim_end_matches('/'))) {
+            return Ok(None);
+        }
+        let open = || Bucket::open(source, &BTreeMap::new());
+        return Ok(Some((Box::new(open()?), Arc::new(open()?))));
     }
-    let Ok(folder) = source.canonicalize() else { return Ok(None) };
+    let Ok(folder) = Path::new(source).canonicalize() else { return Ok(None) };
     let offered = |root: &PathBuf| root.canonicalize().is_ok_and(|root| folder.starts_with(root));
     if !offer.iter().any(offered) {
         return Ok(None);
     }
-    Ok(Some((LocalDirectory::open(&folder)?, LocalDirectory::open(&folder)?)))
+    Ok(Some((Box::new(LocalDirectory::open(&folder)?), Arc::new(LocalDirectory::open(&folder)?))))
 }
 
 #[cfg(test)]
@@ -85,9 +93,13 @@ mod tests {
         std::fs::create_dir(at("secret")).unwrap();
         std::os::unix::fs::symlink(at("secret"), at("offered/out")).unwrap();
         let offer = [at("offered")];
-        let served = |source: &str| open_offered(&offer, &at(source)).unwrap().is_some();
+        let served = |source: &str| open_offered(&offer, &at(source).display().to_string()).unwrap().is_some();
         assert!(served("offered/set") && served("offered"));
         assert!(!served("secret") && !served("offered/out") && !served("offered/../secret") && !served("none"));
-        assert!(open_offered(&[], &at("offered/set")).unwrap().is_none(), "nothing is offered unless said so");
+        let inside = at("offered/set").display().to_string();
+        assert!(open_offered(&[], &inside).unwrap().is_none(), "nothing is offered unless said so");
+        let bucket = [PathBuf::from("s3://open/sets")];
+        assert!(open_offered(&bucket, "s3://open/setsecret").unwrap().is_none());
+        assert!(open_offered(&bucket, "s3://other/sets").unwrap().is_none());
     }
 }
