@@ -77,13 +77,13 @@ enum Command {
 #[derive(Args, Debug, Clone)]
 pub struct ControlOptions {
     /// Address of the control plane.
-    #[arg(long, env = "FORETIDE_CONTROL", default_value = "http://127.0.0.1:7700")]
+    #[arg(long, global = true, env = "FORETIDE_CONTROL", default_value = "http://127.0.0.1:7700")]
     control: String,
     /// The token itself.
-    #[arg(long, env = "FORETIDE_TOKEN", hide_env_values = true, conflicts_with = "token_file")]
+    #[arg(long, global = true, env = "FORETIDE_TOKEN", hide_env_values = true, conflicts_with = "token_file")]
     token: Option<String>,
     /// A file that holds the token.
-    #[arg(long, env = "FORETIDE_TOKEN_FILE", default_value = "/var/lib/foretide/token")]
+    #[arg(long, global = true, env = "FORETIDE_TOKEN_FILE", default_value = "/var/lib/foretide/token")]
     token_file: std::path::PathBuf,
 }
 

@@ -341,15 +341,15 @@ fn main() {
     });
 
     let (heard, open) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
-    let telling = asking.block_on(async {
+    asking.block_on(async {
         for n in 0..LISTENERS {
             tokio::spawn(listen(Arc::clone(&ours), n, Arc::clone(&heard), Arc::clone(&open)));
         }
         while open.load(Ordering::Relaxed) < LISTENERS as u64 {
             sleep(Duration::from_millis(20)).await;
         }
-        served.spawn(keep_telling(Arc::clone(&catalog), stopped))
     });
+    let telling = served.spawn(keep_telling(Arc::clone(&catalog), stopped));
     let (mut late, mut late_bare, mut fast, mut fast_bare) = (vec![], vec![], vec![], vec![]);
     asking.block_on(async {
         for _ in 0..TURNS {

@@ -63,7 +63,7 @@ async fn expire(api: &Api, now: Timestamp) -> Result<(), ApiError> {
             if is_over(as_of(warmup.clone(), now).state) {
                 let update = WarmupUpdate { state: Some(WarmupState::Expired), ..WarmupUpdate::default() };
                 let expired = api.catalog.update_warmup(&warmup.id, &update, now).await?;
-                tell(api.catalog.as_ref(), &Told::Warmup(expired), now).await?;
+                tell(api.catalog.as_ref(), &Told::Warmup(expired.into()), now).await?;
             }
         }
         cursor = page.next;

@@ -34,7 +34,7 @@ const READ_EVENTS: usize = 256;
 #[serde(rename_all = "snake_case", tag = "kind", content = "body")]
 pub enum Told {
     /// A warm-up is new, or its state or progress changed.
-    Warmup(Warmup),
+    Warmup(Box<Warmup>),
     /// A plan was made.
     Plan {
         /// Its name.

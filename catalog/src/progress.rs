@@ -45,12 +45,12 @@ pub(crate) fn settle(warmup: &Warmup, counted_bytes: Option<u64>, at: Timestamp)
         }
         (required, WarmupState::Ready | WarmupState::Degraded) => degrade(&mut next, required, counted, capped),
         // Who was told that it can begin is told when that is no longer so.
-        (required, WarmupState::Partial) if capped < warmup.resident_bytes => {
+        (required, WarmupState::Partial) if !is_enough_to_begin(warmup, counted) => {
             degrade(&mut next, required, counted, capped);
         }
-        (required, _) => {
+        _ => {
             next.resident_bytes = warmup.resident_bytes.max(capped);
-            if is_enough_to_begin(&next, required) {
+            if is_enough_to_begin(warmup, counted) {
                 next.state = WarmupState::Partial;
                 next.why = None;
             }
@@ -65,10 +65,10 @@ fn degrade(next: &mut Warmup, required: Option<u64>, counted: u64, capped: u64) 
     next.why = required.map(|r| format!("{counted} of {r} bytes are resident at {}", next.request.site));
 }
 
-/// Whether the share that was asked for is there. `resident_bytes` stands in for the count: it only grew with it.
-fn is_enough_to_begin(warmup: &Warmup, required: Option<u64>) -> bool {
-    let (Some(required), Some(share)) = (required, warmup.request.min_fraction) else { return false };
-    warmup.resident_bytes > 0 && warmup.resident_bytes as f64 >= required as f64 * share
+/// Whether the share that was asked for is counted.
+fn is_enough_to_begin(warmup: &Warmup, counted: u64) -> bool {
+    let (Some(required), Some(share)) = (warmup.required_bytes, warmup.request.min_fraction) else { return false };
+    counted > 0 && counted as f64 >= required as f64 * share
 }
 
 /// Applies what became known; an error says why it may not be so.
@@ -244,6 +244,8 @@ mod tests {
                 prop_assert!(mids.into_iter().any(|mid| step(w.state, mid) && step(mid, next.state)));
                 let enough = next.required_bytes.is_some_and(|r| counted.is_some_and(|c| c >= r));
                 prop_assert_eq!(next.state == WarmupState::Ready, enough && !is_over(next.state));
+                let share = next.required_bytes.unwrap_or(0) as f64 * next.request.min_fraction.unwrap_or(1.0);
+                prop_assert!(next.state != WarmupState::Partial || counted.is_some_and(|c| c as f64 >= share));
                 // All that is asked for is there: where less is asked for now, less is.
                 let whole = Some(next.resident_bytes) == next.required_bytes;
                 prop_assert!(next.resident_bytes >= w.resident_bytes || next.state == WarmupState::Degraded || whole);

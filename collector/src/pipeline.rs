@@ -81,7 +81,23 @@ pub struct Pipeline {
     last_told: HashMap<(u32, u64), Timestamp>,
     ending: Vec<(u32, Timestamp)>,
     forgotten: Vec<u64>,
+    /// Waits whose access is not told yet: it lies in shared memory, which is told after the ring, or at the next look.
+    waits: Vec<MappedWait>,
 }
+
+/// A wait that was told by itself.
+#[derive(Clone, Copy, Debug)]
+struct MappedWait {
+    process: u32,
+    file: u64,
+    offset: u64,
+    blocked_us: u32,
+    /// Looks at the source that it has outlived.
+    looks: u32,
+}
+
+/// After so many looks an access that a wait belongs to has been told, or went with an earlier batch.
+const LOOKS_MAX: u32 = 2;
 
 impl Pipeline {
     /// `booted_at` turns the ticks of a process' start into a time; `paths_kept` bounds memory.
@@ -89,14 +105,19 @@ impl Pipeline {
         let paths = Paths { young: HashMap::new(), old: HashMap::new(), kept: paths_kept };
         let (harvest, open_reads) = (Harvest::default(), HashMap::new());
         let last_told = HashMap::new();
-        let (ending, forgotten) = (Vec::new(), Vec::new());
-        Self { node, site, booted_at, runs, paths, harvest, open_reads, last_told, ending, forgotten }
+        let (ending, forgotten, waits) = (Vec::new(), Vec::new(), Vec::new());
+        Self { node, site, booted_at, runs, paths, harvest, open_reads, last_told, ending, forgotten, waits }
     }
 
     /// Takes the observations of one poll.
     pub fn take(&mut self, seen: impl IntoIterator<Item = Observation>) {
         let ending = std::mem::take(&mut self.ending);
         seen.into_iter().for_each(|o| self.observe(o));
+        for wait in std::mem::take(&mut self.waits) {
+            if !self.mapped_wait(wait) && wait.looks < LOOKS_MAX {
+                self.waits.push(MappedWait { looks: wait.looks + 1, ..wait });
+            }
+        }
         for (process, at) in ending {
             self.runs.exited(process, at);
         }
@@ -146,7 +167,7 @@ impl Pipeline {
             }
             Observation::Extent { .. } => self.extent(seen),
             Observation::MappedWait { process, file, offset, blocked_us } => {
-                self.mapped_wait(process, file, offset, blocked_us);
+                self.waits.push(MappedWait { process, file, offset, blocked_us, looks: 0 });
             }
             Observation::Fork { at, process, parent, started_ticks } => {
                 self.runs.forked(process, parent, started_ticks, at);
@@ -200,15 +221,20 @@ impl Pipeline {
         *last
     }
 
-    /// Adds a wait to the access it belongs to, if that is still here.
-    fn mapped_wait(&mut self, process: u32, file: u64, offset: u64, blocked_us: u32) {
-        let last = self.open_reads.get(&(process, file)).and_then(|i| self.harvest.accesses.get_mut(*i));
-        if let Some(last) = last
-            && (last.offset..last.offset + last.length).contains(&offset)
-        {
-            last.blocked_us = last.blocked_us.saturating_add(blocked_us);
-            last.found = Found::Miss;
-        }
+    /// Adds a wait to the last access that it can belong to; whether there was one.
+    fn mapped_wait(&mut self, wait: MappedWait) -> bool {
+        let Some((volume, path)) = self.paths.get(wait.file) else { return false };
+        let mut recent = self.harvest.accesses.iter_mut().rev().take(RECENT_ACCESSES);
+        let found = recent.find(|a| {
+            a.process == wait.process
+                && (a.offset..a.offset + a.length).contains(&wait.offset)
+                && a.path == path
+                && a.volume == volume
+        });
+        let Some(access) = found else { return false };
+        access.blocked_us = access.blocked_us.saturating_add(wait.blocked_us);
+        access.found = Found::Miss;
+        true
     }
 
     fn resolve(&mut self, file: u64, calls: u32) -> Option<(VolumeId, FilePath)> {
@@ -250,6 +276,9 @@ fn worse(a: Found, b: Found) -> Found {
     };
     if badness(a) >= badness(b) { a } else { b }
 }
+
+/// Accesses looked back through for the one that a wait belongs to: more than two looks at a busy source tell.
+const RECENT_ACCESSES: usize = 4096;
 
 /// A tick of a process' start.
 const TICK_US: i64 = 10_000;
@@ -442,5 +471,9 @@ mod tests {
         p.take([path(1), touch, Observation::MappedWait { process: 7, file: 1, offset: 0, blocked_us: 500 }]);
         let access = &p.harvest().accesses[0];
         assert_eq!((access.op, access.found, access.blocked_us), (AccessOp::Fault, Found::Miss, 502));
+        // The wait lies in the ring, the touch in shared memory: it may be told later.
+        p.take([Observation::MappedWait { process: 7, file: 1, offset: 4096, blocked_us: 500 }]);
+        p.take([read(2, 7, 1, 4096, 10)]);
+        assert_eq!(p.harvest().accesses[0].blocked_us, 502);
     }
 }

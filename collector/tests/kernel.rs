@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use foretide_collector::probe::{ProbeState, Report, Tier};
 use foretide_collector::source::{Observation, Replay, Source};
 use foretide_collector::{Collector, Config, WatchedVolume};
-use foretide_flow::{AccessBatch, AccessOp, NodeId, SiteId, VolumeId};
+use foretide_flow::{AccessBatch, AccessOp, Found, NodeId, SiteId, VolumeId};
 
 /// Only one observation at a time: tests share the machine's probes.
 static ALONE: std::sync::Mutex<()> = std::sync::Mutex::new(());
@@ -214,6 +214,11 @@ fn touches_of_a_mapping_are_told_apart_from_reads_and_cover_what_was_touched() {
         let (_, did) = read_by("mmap", &volume.data);
         let batches = stop_and_take(collector);
         assert_eq!(covered(&batches, AccessOp::Read), Coverage::new(), "on {kind}");
+        if *kind == "ext4" && loaded(&report, "sched_switch") {
+            let waited =
+                |a: &&foretide_flow::Access| a.op == AccessOp::Fault && a.found == Found::Miss && a.blocked_us > 0;
+            assert!(batches.iter().flat_map(|b| &b.accesses).any(|a| waited(&a)), "no touch waited: {batches:#?}");
+        }
         let (seen, did) = (pages(&covered(&batches, AccessOp::Fault)), pages(&did));
         assert_eq!(seen.keys().collect::<Vec<_>>(), ["mmap"], "on {kind}");
         // What lies in memory in large pieces is mapped in such pieces, and later touches are no faults.
@@ -283,6 +288,29 @@ fn files_open_before_the_start_renamed_deleted_or_linked_keep_their_right_name()
     did.insert("moved/there".into(), moved);
     let batches = stop_and_take(collector);
     assert_same(&covered(&batches, AccessOp::Read), &did, "names");
+}
+
+/// The time that a read was blocked is what a prefetch could have saved.
+#[test]
+fn a_read_that_waits_for_the_disk_is_a_miss_and_the_next_one_a_hit() {
+    let _alone = alone();
+    for tier in [Tier::Full, Tier::Light] {
+        // On a disk: what tests run on may be memory.
+        let Some(volume) = volumes::volume("ext4", reader::make_files) else { return };
+        let spool = tempfile::tempdir().unwrap();
+        let Some((collector, report)) = start(Config { tier, ..config(spool.path()) }, &volume.data) else { return };
+        assert!(loaded(&report, "sched_switch"), "{report}");
+        read_by("cold", &volume.data);
+        let batches = stop_and_take(collector);
+        let reads: Vec<_> =
+            batches.iter().flat_map(|b| &b.accesses).filter(|a| a.op == AccessOp::Read && a.length > 0).collect();
+        println!("{tier}: {reads:#?}");
+        let bytes: u64 = reads.iter().map(|a| a.length).sum();
+        assert_eq!(bytes, 2 * reader::COLD_BYTES as u64, "{tier}");
+        let (first, last) = (reads[0], reads[reads.len() - 1]);
+        assert!(first.found == Found::Miss && first.blocked_us > 0, "{tier}: {first:?}");
+        assert!(last.found == Found::Hit && last.blocked_us == 0, "{tier}: {last:?}");
+    }
 }
 
 #[test]

@@ -715,6 +715,12 @@ int BPF_PROG(map_pages_entry, struct vm_fault *fault, unsigned long first_page, 
 
 #define PF_KTHREAD 0x00200000
 
+/* Whether a device is waited for. A bit whose place differs from kernel to kernel: a plain load would take another one. */
+static __always_inline u32 in_iowait(struct task_struct *task)
+{
+	return BPF_CORE_READ_BITFIELD(task, in_iowait);
+}
+
 /* The descriptor that the thread is reading from, -1 if it is in no read. */
 static __always_inline s32 reading_from(struct task_struct *task)
 {
@@ -744,11 +750,11 @@ static __always_inline void wait_began(struct task_struct *task)
 
 	if (fd < 0) {
 		/* Not in a read: only a fault on a watched mapping counts, and only if a device is waited for. */
-		if (!task->in_iowait || !tally || tally->fault_process != thread)
+		if (!in_iowait(task) || !tally || tally->fault_process != thread)
 			return;
 		fresh.fault_file_id = tally->fault_file_id;
 		fresh.fault_offset = tally->fault_offset;
-	} else if (!task->in_iowait) {
+	} else if (!in_iowait(task)) {
 		/* Pipes and sockets wait as well: take a wait without a device only on a file known to be watched. */
 		index = slot_index(process, (u32)fd);
 		slot = bpf_map_lookup_elem(&slots, &index);
@@ -758,12 +764,12 @@ static __always_inline void wait_began(struct task_struct *task)
 	wait = bpf_map_lookup_elem(&waits, &thread);
 	if (wait && wait->fd == fd) {
 		wait->since_ns = bpf_ktime_get_ns();
-		wait->device |= task->in_iowait;
+		wait->device |= in_iowait(task);
 		return;
 	}
 	fresh.fd = fd;
 	fresh.since_ns = bpf_ktime_get_ns();
-	fresh.device = task->in_iowait;
+	fresh.device = in_iowait(task);
 	bpf_map_update_elem(&waits, &thread, &fresh, BPF_ANY);
 }
 
@@ -774,7 +780,7 @@ static __always_inline void wait_ended(struct task_struct *task)
 	struct tally *tally;
 	struct wait *wait;
 
-	if (fd < 0 && !task->in_iowait)
+	if (fd < 0 && !in_iowait(task))
 		return;
 	wait = bpf_map_lookup_elem(&waits, &thread);
 	if (!wait)

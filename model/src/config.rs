@@ -51,7 +51,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             horizon_s: 3600.0,
-            refresh_s: 0.25,
+            refresh_s: 1.0,
             recognise_files: 16,
             least_probability: 0.25,
             forecast_files: 200_000,

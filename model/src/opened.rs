@@ -3,7 +3,7 @@
 //! Kinds are shapes of paths. Of each, it is counted how often a file that was opened was then read on to its end, and
 //! where the first read went (archives with their directory at the end are read there first). While a kind's files
 //! have mostly been, an opened one is proposed a window ahead of its reader; before the first one of a kind is
-//! done, the benefit of the doubt is given to one at a time.
+//! done, the benefit of the doubt is given to a few at a time.
 //!
 //! The window is no larger than needed, because readers stop in the middle when an epoch is cut short: it doubles when
 //! a read finds late what had been proposed.
@@ -22,6 +22,8 @@ const OPEN: usize = 1 << 14;
 /// Ranges kept of a file being read.
 const RANGES: usize = 256;
 
+/// Files of a kind that are tried side by side before one of them is done: as many as a loader has workers.
+const TRIED: u32 = 8;
 /// Bytes ahead of a reader at first, and at most.
 const WINDOW_BYTES: u64 = 16 << 20;
 const MOST_WINDOW_BYTES: u64 = 1 << 30;
@@ -148,7 +150,7 @@ impl Opened {
         }
         let kind = &mut self.kinds[number as usize];
         let known = kind.whole + kind.parts > 0.0;
-        let trusted = if known { kind.probability() >= 0.5 } else { kind.tried == 0 };
+        let trusted = if known { kind.probability() >= 0.5 } else { kind.tried < TRIED };
         kind.tried += u32::from(trusted);
         let reading = Reading {
             file: use_.file,

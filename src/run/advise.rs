@@ -150,12 +150,12 @@ fn table(advice: &Advice) -> String {
 
 fn line(a: &SiteAdvice) -> String {
     if !a.possible {
-        return format!("{:<16} {:>53}  {}\n", a.site, "impossible", a.reason);
+        return format!("{:<16} {:>55}  {}\n", a.site.as_str(), "impossible", a.reason);
     }
     let free = a.free_accelerators.map_or(String::new(), |n| format!("; {n} accelerators free"));
     format!(
         "{:<16} {:>8.0} s {:>8.0} s {:>10.2} {:>9.2} {:>8.0} s  {}{free}\n",
-        a.site,
+        a.site.as_str(),
         a.ready_p50_s,
         a.ready_p90_s,
         a.missing_bytes as f64 / 1e9,

@@ -1,6 +1,7 @@
 //! `foretide evaluate`: what would Foretide have done with the trace that I have? Traces are replayed through a simulated
 //! site; runs that were recorded of one job are learned from and the last is played.
 
+use std::io::Write;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -102,12 +103,8 @@ impl Options {
 pub fn run(options: &Options) -> Result<(), RunError> {
     if let Some(folder) = &options.recurrence {
         let report = evaluate_recurrence(folder, options.seed)?;
-        if options.json {
-            println!("{}", serde_json::to_string(&report).map_err(std::io::Error::other)?);
-        } else {
-            print!("{}", report.table());
-        }
-        return Ok(());
+        let json = || serde_json::to_string(&report).map_err(std::io::Error::other);
+        return say(if options.json { json()? } else { report.table() });
     }
     for path in &options.traces {
         let trace = read_trace(path, options.format, options.block)?;
@@ -122,10 +119,13 @@ fn show(report: &Report, options: &Options) -> Result<(), RunError> {
         std::fs::write(file, picture(report))
             .map_err(|e| RunError::Told(format!("{}: {e}; give a file that can be written", file.display())))?;
     }
-    if options.json {
-        println!("{}", serde_json::to_string(report).map_err(std::io::Error::other)?);
-    } else {
-        println!("{report}");
+    say(if options.json { serde_json::to_string(report).map_err(std::io::Error::other)? } else { report.to_string() })
+}
+
+/// A reader who has seen enough is no error.
+fn say(text: String) -> Result<(), RunError> {
+    match writeln!(std::io::stdout(), "{text}") {
+        Err(e) if e.kind() != std::io::ErrorKind::BrokenPipe => Err(e.into()),
+        _ => Ok(()),
     }
-    Ok(())
 }

@@ -58,7 +58,8 @@ pub async fn run(options: Options) -> Result<(), RunError> {
     match options.what {
         What::Rules => {
             rules.rules().for_each(|rule| println!("{} {}: {}", word(rule), rule.name, conditions(rule)));
-            println!("{:?} whatever no rule matches", rules.default_effect());
+            let default = if rules.default_effect() == foretide_flow::Effect::Allow { "allow" } else { "deny " };
+            println!("{default} whatever no rule matches");
             Ok(())
         }
         What::Check { path, volume, site } => {
@@ -67,7 +68,7 @@ pub async fn run(options: Options) -> Result<(), RunError> {
             if options.json {
                 println!("{}", serde_json::to_string_pretty(&answers).map_err(std::io::Error::other)?);
             } else {
-                answers.iter().for_each(|a| println!("{:<16} {:<5} {}", a.site, effect(a), a.why));
+                answers.iter().for_each(|a| println!("{:<16} {:<5} {}", a.site.as_str(), effect(a), a.why));
             }
             let forbidden = answers.iter().filter(|a| !a.verdict.allows()).count();
             let told =

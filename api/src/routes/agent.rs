@@ -302,7 +302,7 @@ pub(crate) async fn outcomes(
         let after = counted_warmups(&api, &batch).await?;
         let catalog = api.catalog.as_ref();
         for warmup in after.into_iter().filter(|w| !before.contains(w)) {
-            tell(catalog, &Told::Warmup(warmup), now).await?;
+            tell(catalog, &Told::Warmup(warmup.into()), now).await?;
         }
         if !batch.outcomes.is_empty() {
             tell(catalog, &told_of(&batch), now).await?;

@@ -226,7 +226,7 @@ async fn audit(api: &Api, caller: &Caller, what: &str, warmup: &Warmup, now: Tim
     let detail = json!({ "warmup": warmup.id, "volume": warmup.request.volume, "site": warmup.request.site });
     let entry = AuditEntry { at: now, who: caller.name.clone(), what: what.into(), detail };
     api.catalog.append_audit(&entry).await?;
-    Ok(tell(api.catalog.as_ref(), &Told::Warmup(warmup.clone()), now).await?)
+    Ok(tell(api.catalog.as_ref(), &Told::Warmup(warmup.clone().into()), now).await?)
 }
 
 /// Which warm-ups are listed.

@@ -64,7 +64,7 @@ pub enum Observation {
         /// Touched through a mapping, not read by a call.
         mapped: bool,
     },
-    /// A read or touch waited that was told before.
+    /// A read or touch waited that was told before or is told soon.
     MappedWait {
         /// Who.
         process: u32,

@@ -82,6 +82,7 @@ pub fn run(way: &str, dir: &Path) {
         "mmap" => map(dir),
         "held" => held(dir),
         "scattered" => scattered(dir),
+        "cold" => cold(dir),
         "chroot" => {
             nix::unistd::chroot(dir).unwrap();
             calls(Path::new("/"));
@@ -132,6 +133,20 @@ fn held(dir: &Path) {
     for (i, (name, file)) in files.iter().enumerate() {
         let at = i as u64 * 10_000;
         did(name, at, file.read_at(&mut buffer, at).unwrap() as i64);
+    }
+}
+
+/// Bytes that `cold` reads twice.
+pub const COLD_BYTES: usize = 65_536;
+
+/// Reads what is not in the page cache, and then the same again.
+fn cold(dir: &Path) {
+    let (file, mut buffer) = (File::open(dir.join("read")).unwrap(), vec![0; COLD_BYTES]);
+    file.sync_all().unwrap();
+    // SAFETY: a descriptor of ours; no memory is touched.
+    assert_eq!(unsafe { libc::posix_fadvise(file.as_raw_fd(), 0, 0, libc::POSIX_FADV_DONTNEED) }, 0);
+    for _ in 0..2 {
+        did("read", 0, file.read_at(&mut buffer, 0).unwrap() as i64);
     }
 }
 

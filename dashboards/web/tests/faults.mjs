@@ -179,7 +179,13 @@ export async function faultTests({ test, expect, browser, pictures }) {
       await page.setViewportSize({ width: 420, height: 900 });
       await page.waitForTimeout(500);
       const wide = await page.evaluate(() => document.documentElement.scrollWidth);
-      expect(wide <= 420, `the page is ${wide} px wide on a screen of 420 px`);
+      const beyond = await page.evaluate(() =>
+        [...document.querySelectorAll("main *, header *")]
+          .filter((e) => e.getBoundingClientRect().right > 421)
+          .slice(0, 6)
+          .map((e) => `${e.tagName.toLowerCase()}.${e.className?.baseVal ?? e.className} "${e.textContent.trim().slice(0, 30)}"`),
+      );
+      expect(wide <= 420, `the page is ${wide} px wide on a screen of 420 px: ${beyond.join("; ")}`);
       await expectAccessible(page, "narrow");
       await picture(page, "narrow");
     }));

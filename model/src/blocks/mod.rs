@@ -38,7 +38,7 @@ use candidates::{Candidate, Candidates};
 use followed::{Followed, Verdict};
 use gate::{Features, Gate, log_odds, probability, slot};
 use log::{Log, NONE, Place};
-use objects::{Id, Objects};
+use objects::{Id, Object, Objects};
 use spatial::Spatial;
 
 /// What a forecaster of blocks may use and do.
@@ -94,6 +94,28 @@ pub struct Proposal {
     pub probability: f32,
     /// Whether they are here already, fetched and not used so far: they should stay.
     pub here: bool,
+}
+
+/// The request that prompts proposals, as the gate sees it.
+struct Prompt {
+    by: Id,
+    now: Place,
+    /// How its proposals did, as a code.
+    record: u32,
+    /// How often it was asked for and whether it was here, as a code.
+    state: u32,
+}
+
+impl Prompt {
+    fn new(by: Id, object: &Object, now: Place, hit: bool) -> Self {
+        let state = u32::from(hit) << 5 | log2(u32::from(object.seen));
+        Self { by, now, record: object.proposing.code(), state }
+    }
+}
+
+/// Bits that a number takes.
+fn log2(n: u32) -> u32 {
+    u32::BITS - n.leading_zeros()
 }
 
 /// The forecaster.
@@ -164,7 +186,7 @@ impl BlockForecaster {
         let block = request.offset / self.settings.block_bytes;
         self.settle(block, now);
         let id = self.admit(block);
-        self.notice_late(id, now, request.hit);
+        self.notice_late(id, now);
         let before = self.objects.last(id);
         if self.settings.sources.association {
             self.rows.learn(&self.log, id, before, self.lead());
@@ -190,11 +212,24 @@ impl BlockForecaster {
         self.objects.release(id, &self.log);
     }
 
+    /// A proposal was not taken up, because all of it is here already: nothing is learned from it.
+    pub fn was_here(&mut self, block: u64) {
+        let Some(id) = self.objects.known(block) else { return };
+        let number = self.objects.take_followed(id);
+        self.followed.drop(number);
+        let object = self.objects.get_mut(id);
+        object.asked_at = NONE;
+        object.here = true;
+        self.objects.release(id, &self.log);
+    }
+
     /// A prefetched block has come.
     pub fn arrived(&mut self, block: u64) {
         let Some(id) = self.objects.known(block) else { return };
-        let asked_at = self.objects.get(id).asked_at;
+        let object = self.objects.get_mut(id);
+        let asked_at = object.asked_at;
         if asked_at != NONE {
+            object.come = true;
             // Late ones hurt more than early ones: the delay follows a rise at once and a fall slowly.
             let took = (self.log.next().saturating_sub(asked_at) as f32).min(MOST_LEAD);
             let rate = if took > self.delay { 0.2 } else { 0.01 };
@@ -204,10 +239,10 @@ impl BlockForecaster {
 
     /// What is asked for before its fetch has come takes longer than it was given: how long is not known, so a
     /// quarter more is tried.
-    fn notice_late(&mut self, id: Id, now: Place, hit: bool) {
-        let asked_at = self.objects.get(id).asked_at;
-        if asked_at != NONE && !hit {
-            let given = now.saturating_sub(asked_at) as f32;
+    fn notice_late(&mut self, id: Id, now: Place) {
+        let object = self.objects.get(id);
+        if object.asked_at != NONE && !object.come {
+            let given = now.saturating_sub(object.asked_at) as f32;
             self.delay = self.delay.max(1.25 * given + 1.0).min(MOST_LEAD);
         }
     }
@@ -290,7 +325,7 @@ impl BlockForecaster {
     }
 
     fn remember(&mut self, id: Id, before: Place, now: Place, request: &BlockRequest) {
-        let blocks = (request.offset + request.length.max(1)).div_ceil(self.settings.block_bytes)
+        let blocks = request.offset.saturating_add(request.length.max(1)).div_ceil(self.settings.block_bytes)
             - request.offset / self.settings.block_bytes;
         let object = self.objects.get_mut(id);
         object.seen = object.seen.saturating_add(1);
@@ -321,10 +356,11 @@ impl BlockForecaster {
 
     fn decide(&mut self, by: Id, now: Place, hit: bool, proposals: &mut Vec<Proposal>) {
         let of = self.objects.get(by).block;
+        let prompt = Prompt::new(by, self.objects.get(by), now, hit);
         let threshold = log_odds(self.budget.threshold());
         let candidates = std::mem::take(&mut self.candidates);
         for candidate in candidates.all().iter().filter(|c| c.block != of) {
-            if let Some(proposal) = self.weigh(candidate, by, now, hit, threshold) {
+            if let Some(proposal) = self.weigh(candidate, &prompt, threshold) {
                 proposals.push(proposal);
             }
         }
@@ -332,7 +368,7 @@ impl BlockForecaster {
     }
 
     /// What to do about one candidate; `threshold` is the least log odds that pass.
-    fn weigh(&mut self, candidate: &Candidate, by: Id, now: Place, hit: bool, threshold: f32) -> Option<Proposal> {
+    fn weigh(&mut self, candidate: &Candidate, prompt: &Prompt, threshold: f32) -> Option<Proposal> {
         let known = (candidate.id != NONE).then(|| self.objects.get(candidate.id));
         if let Some(object) = known.filter(|o| o.here || o.asked_at != NONE) {
             let unused = object.asked_at != NONE;
@@ -343,7 +379,8 @@ impl BlockForecaster {
                 here: true,
             });
         }
-        let features = self.features(candidate, by, now, hit);
+        let now = prompt.now;
+        let features = self.features(candidate, prompt);
         let odds = self.gate.log_odds(&features);
         let accepted = odds >= threshold;
         // Half of the refused, by a fixed draw on when and what.
@@ -360,7 +397,7 @@ impl BlockForecaster {
             self.followed.drop(pending);
         }
         let blocks = self.objects.get(id).blocks.max(candidate.blocks);
-        let verdict = Verdict::open(id, self.objects.mark(by), features, probability(odds), accepted);
+        let verdict = Verdict::open(id, self.objects.mark(prompt.by), features, probability(odds), accepted);
         let number = self.followed.follow(verdict, now);
         let object = self.objects.get_mut(id);
         object.followed = number;
@@ -369,6 +406,7 @@ impl BlockForecaster {
             return None;
         }
         object.asked_at = now;
+        object.come = false;
         Some(Proposal {
             block: candidate.block,
             blocks: u32::from(blocks),
@@ -378,15 +416,13 @@ impl BlockForecaster {
     }
 
     /// What the gate goes by, each as a slot of its table.
-    fn features(&self, candidate: &Candidate, by: Id, now: Place, hit: bool) -> Features {
-        let log2 = |n: u32| 32 - n.leading_zeros();
-        let proposer = self.objects.get(by);
+    fn features(&self, candidate: &Candidate, prompt: &Prompt) -> Features {
         let (age, seen, record) = if candidate.id == NONE {
             (32, 0, 0)
         } else {
             let object = self.objects.get(candidate.id);
             let last = self.objects.last(candidate.id);
-            let age = if last == NONE { 32 } else { log2(now.saturating_sub(last)) };
+            let age = if last == NONE { 32 } else { log2(prompt.now.saturating_sub(last)) };
             (age, log2(u32::from(object.seen)), object.proposed.code())
         };
         let sources = candidate.sources();
@@ -399,11 +435,11 @@ impl BlockForecaster {
             u32::from(candidate.row_share) << 5 | log2(u32::from(candidate.row_count)),
             age << 5 | seen,
             record << 3 | sources,
-            proposer.proposing.code() << 3 | sources,
-            by.wrapping_mul(0x9E37_79B1) ^ name,
+            prompt.record << 3 | sources,
+            prompt.by.wrapping_mul(0x9E37_79B1) ^ name,
             name,
-            by,
-            (u32::from(hit) << 8 | log2(u32::from(proposer.seen)) << 3) | sources,
+            prompt.by,
+            prompt.state << 3 | sources,
             ((u32::from(candidate.row_share) << 4 | alike) << 5) | (distance / 2),
         ];
         let mut out = Features::default();

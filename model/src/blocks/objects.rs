@@ -56,6 +56,8 @@ pub(super) struct Object {
     pub(super) proposing: Record,
     /// Whether it is in the cache because it was used.
     pub(super) here: bool,
+    /// Whether what was asked for ahead has come.
+    pub(super) come: bool,
     /// Counts the blocks that had this id.
     generation: u8,
     free: bool,
@@ -126,6 +128,7 @@ impl Objects {
             proposed: Record::default(),
             proposing: Record::default(),
             here: false,
+            come: false,
             generation,
             free: false,
         };

@@ -7,7 +7,7 @@
 
 use super::candidates::Candidates;
 use super::log::{Log, NONE, Place};
-use super::objects::Objects;
+use super::objects::{Id, Objects};
 
 /// Occasions that are looked at.
 const OCCASIONS: usize = 8;
@@ -26,11 +26,12 @@ struct Occasion {
 }
 
 pub(super) fn propose(log: &Log, objects: &Objects, before: Place, now: Place, lead: u32, candidates: &mut Candidates) {
+    let company = company(log, now);
     let mut occasions = [Occasion::default(); OCCASIONS];
     let mut seen = 0;
     let mut at = (before != NONE && log.id(before).is_some()).then_some(before);
     while let Some(place) = at.filter(|_| seen < OCCASIONS) {
-        occasions[seen] = occasion(log, objects, place, now);
+        occasions[seen] = occasion(log, objects, place, now, &company);
         seen += 1;
         at = log.before(place);
     }
@@ -41,14 +42,23 @@ pub(super) fn propose(log: &Log, objects: &Objects, before: Place, now: Place, l
     }
 }
 
+/// The requests just before the present one, the last first; [`NONE`] where there are none.
+fn company(log: &Log, now: Place) -> [Id; COMPANY as usize] {
+    let mut out = [NONE; COMPANY as usize];
+    for (back, id) in (1..).zip(&mut out) {
+        *id = now.checked_sub(back).and_then(|place| log.id(place)).unwrap_or(NONE);
+    }
+    out
+}
+
 /// How much its company was like the present one.
-fn occasion(log: &Log, objects: &Objects, at: Place, now: Place) -> Occasion {
+fn occasion(log: &Log, objects: &Objects, at: Place, now: Place, company: &[Id; COMPANY as usize]) -> Occasion {
     let (mut alike, mut matched, mut in_order) = (0, 0, true);
-    for back in 1..=COMPANY.min(at) {
+    for (back, present) in (1..=at.min(COMPANY)).zip(company) {
         let Some(id) = log.id(at - back) else { break };
         let last = objects.last(id);
         alike += u8::from(last != NONE && last < now && last + COMPANY >= now);
-        in_order &= log.id(now.wrapping_sub(back)) == Some(id);
+        in_order &= *present == id;
         matched += u8::from(in_order);
     }
     Occasion { at, alike, matched }

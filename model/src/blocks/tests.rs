@@ -84,7 +84,7 @@ fn fetches_that_take_long_are_asked_for_earlier() {
 fn k_memory_stays_within_its_bound_over_any_number_of_blocks() {
     let mut model = forecaster(1 << 20, true);
     let mut proposals = Vec::new();
-    for i in 0..300_000u64 {
+    for i in 0..100_000u64 {
         model.observe(BlockRequest { offset: scattered(i) * 4096, length: 4096, hit: false }, &mut proposals);
         model.evicted(scattered(i));
         proposals.clear();

@@ -109,7 +109,14 @@ impl Name {
         let lru = || Site::new(demand, link, Policy::Lru(Lru::new(cache_bytes)));
         let guarded = || {
             let lead = if let Link::Lead(lead) = link { lead } else { 0 };
-            Site::new(demand, link, Policy::Guarded(Guarded::new(cache_bytes, demand.block_bytes, lead)))
+            // Readers of files pause for compute, and what is ahead of them waits with them.
+            let files = demand.places.len() > 1;
+            let cache = if files {
+                Guarded::patient(cache_bytes, demand.block_bytes)
+            } else {
+                Guarded::new(cache_bytes, demand.block_bytes, lead)
+            };
+            Site::new(demand, link, Policy::Guarded(cache))
         };
         let ours = |parts| Box::new(foretide::Foretide::new(demand, parts, model_bytes));
         match self {

@@ -1,7 +1,7 @@
 //! A trace as the site sees it: requests for blocks of one flat space, in order.
 //!
-//! Files lie one behind the other in the order of their first request, each on a boundary of blocks; a device lies as it
-//! is. What a run makes itself needs no fetch, so requests for files that the trace saw made are left out.
+//! Files lie in the order of their first request, each on a boundary of blocks and far from the next, so that whoever
+//! reads on past the end of one does not get into another; a device lies as it is. What a run makes itself needs no fetch, so requests for files that the trace saw made are left out.
 
 use std::collections::HashMap;
 
@@ -11,6 +11,9 @@ use crate::import::{Numbers, RequestOp, Trace};
 pub const DEVICE_BLOCK_BYTES: u64 = 4096;
 /// Bytes of a block where the trace is of files.
 pub const FILE_BLOCK_BYTES: u64 = 1 << 20;
+
+/// Bytes between two files: more than anybody reads ahead, and room for millions of files.
+const BETWEEN_FILES: u64 = 1 << 40;
 
 /// One request.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -50,10 +53,8 @@ pub struct Demand<'a> {
     pub addresses: bool,
     /// Whether only the block of each request's first byte counts.
     pub first_only: bool,
-    /// The block after the last.
-    end_block: u64,
-    /// Where the file of a block ends; ends of files ascending. Empty for a device.
-    ends: Vec<u64>,
+    /// First byte and end of each file that has bytes, ascending.
+    ranges: Vec<(u64, u64)>,
 }
 
 impl<'a> Demand<'a> {
@@ -76,8 +77,7 @@ impl<'a> Demand<'a> {
                 length: if bytes { r.length } else { 0 },
             })
         };
-        let end = places.iter().map(|p| p.base + p.size).max().unwrap_or(0);
-        let ends = if device { Vec::new() } else { ends(&places) };
+        let ranges = places.iter().filter(|p| p.size > 0).map(|p| (p.base, p.base + p.size)).collect();
         Self {
             trace,
             steps: trace.requests.iter().filter_map(step).collect(),
@@ -85,8 +85,7 @@ impl<'a> Demand<'a> {
             block_bytes,
             addresses: !opaque && trace.numbers == Numbers::Addresses,
             first_only,
-            end_block: end.div_ceil(block_bytes),
-            ends,
+            ranges,
         }
     }
 
@@ -102,16 +101,19 @@ impl<'a> Demand<'a> {
 
     /// Whether there is such a block: nobody can fetch what lies beyond the end.
     pub fn has(&self, block: u64) -> bool {
-        block < self.end_block
+        block.checked_mul(self.block_bytes).is_some_and(|start| self.range(start).is_some())
     }
 
     /// Bytes of a block: fewer at the end of a file.
     pub fn bytes(&self, block: u64) -> u64 {
         let start = block * self.block_bytes;
-        match self.ends.partition_point(|end| *end <= start) {
-            at if at < self.ends.len() => (self.ends[at] - start).min(self.block_bytes),
-            _ => self.block_bytes,
-        }
+        self.range(start).map_or(self.block_bytes, |(_, end)| (end - start).min(self.block_bytes))
+    }
+
+    /// The file that a byte lies in.
+    fn range(&self, byte: u64) -> Option<(u64, u64)> {
+        let at = self.ranges.partition_point(|(_, end)| *end <= byte);
+        self.ranges.get(at).copied().filter(|(first, _)| *first <= byte)
     }
 
     /// All different blocks, ascending.
@@ -130,14 +132,10 @@ fn places(trace: &Trace, block_bytes: u64) -> Vec<Place> {
         .iter()
         .map(|file| {
             let place = Place { base: next, size: file.size };
-            next += file.size.max(1).div_ceil(block_bytes) * block_bytes;
+            next += (file.size + BETWEEN_FILES).div_ceil(block_bytes) * block_bytes;
             place
         })
         .collect()
-}
-
-fn ends(places: &[Place]) -> Vec<u64> {
-    places.iter().filter(|p| p.size > 0).map(|p| p.base + p.size).collect()
 }
 
 /// Files that a run made before it read them.

@@ -191,15 +191,12 @@ impl<'a> Site<'a> {
         self.request
     }
 
-    /// Whether the wire will have done all that is asked of it `us` microseconds from now.
-    pub fn idle_within(&self, us: i64) -> bool {
-        match self.link {
-            Link::Wire { bits_per_s, .. } => {
-                let queued = on_wire_us(self.queued_bytes, bits_per_s);
-                self.wire_free_us.max(self.now_us) + queued <= self.now_us + us
-            }
-            _ => true,
-        }
+    /// Whether the wire will have done all that is asked of it before this request comes.
+    pub fn idle_before(&self, next: &Step) -> bool {
+        let Link::Wire { bits_per_s, .. } = self.link else { return true };
+        let due_us = next.at_us + self.late_by.get(&next.stream).copied().unwrap_or(0);
+        let busy_us = self.wire_free_us.max(self.now_us) + on_wire_us(self.queued_bytes, bits_per_s);
+        busy_us <= due_us.max(self.now_us)
     }
 
     /// Sets the capacity of the cache, bytes.

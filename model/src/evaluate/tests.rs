@@ -20,7 +20,7 @@ fn pages(numbers: &[u64]) -> Trace {
         format: Format::Lirs,
         timed: true,
         numbers: Numbers::Addresses,
-        files: vec![TracedFile { path: b"device".to_vec(), size: 1 << 40 }],
+        files: vec![TracedFile { path: b"device".to_vec(), size: 1 << 50 }],
         streams: vec![Stream { run: "r".into(), job: "j".into(), process: 0 }],
         requests: numbers.iter().enumerate().map(request).collect(),
         left_out: 0,

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::extents::{MODES, Mode, Roles, extents, keeping};
 use super::rules::{Rule, roles, rules, told, words};
-use super::table::{Group, Occasion, groups};
+use super::table::{Group, Occasion, Row, groups};
 use super::{Expected, FADE, Habit, LIFT, Outlook, WASTE_PRICE};
 
 /// Bytes that a rule told, over the past.
@@ -36,10 +36,11 @@ impl Tally {
         self.precision() >= (LIFT * chance).min(0.5)
     }
 
-    /// Probability that what it tells is read: its precision on past occasions, with one more at 0.8 (what a
-    /// rule that held once is worth before it was tried).
-    fn probability(&self) -> f64 {
-        (self.precision + 0.8) / (self.tries + 1.0)
+    /// Probability that what it tells is read: its precision on past occasions, with one more at what a rule that held
+    /// once is worth before it was tried. Files that were read whole come back; parts of files often do not.
+    fn probability(&self, mode: Mode) -> f64 {
+        let untried = if mode == Mode::Whole { 0.8 } else { 0.4 };
+        (self.precision + untried) / (self.tries + 1.0)
     }
 }
 
@@ -160,6 +161,18 @@ fn play(
     tally
 }
 
+/// When a file was first read in the last run: the one that had its role then, where the rule gives roles; else itself.
+fn first_use(group: &Group<'_>, roles: Option<&Vec<Vec<Option<i64>>>>, r: usize, next: usize) -> Option<f64> {
+    let last = next.checked_sub(1)?;
+    let first = |row: &Row<'_>| row.cells[last].used.map(|u| u.first_s);
+    let in_role = roles.and_then(|of| {
+        let role = of[next][r]?;
+        let had = |(row, then): &(&Row<'_>, &Option<i64>)| **then == Some(role) && row.cells[last].used.is_some();
+        group.rows.iter().zip(&of[last]).filter(had).filter_map(|(row, _)| first(row)).reduce(f64::min)
+    });
+    in_role.or_else(|| first(&group.rows[r]))
+}
+
 fn speak(
     group: &Group<'_>,
     occasions: &[Occasion<'_>],
@@ -182,8 +195,8 @@ fn speak(
             key: row.key.clone(),
             size: row.cells[next].size.unwrap_or(0),
             extents: ranges,
-            probability: tally.probability(),
-            first_s: next.checked_sub(1).and_then(|last| row.cells[last].used).map(|u| u.first_s),
+            probability: tally.probability(mode),
+            first_s: first_use(group, roles.as_ref(), r, next),
         });
     }
     let tried = tally.told > 0.0;

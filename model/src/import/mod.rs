@@ -118,6 +118,9 @@ pub const PACE_PER_SECOND: i64 = 1024;
 /// Bytes of a page where a format numbers pages and does not say how large they are.
 pub const PAGE_BYTES: u64 = 4096;
 
+/// Bytes of the largest file or device that is believed: a pebibyte.
+const MOST_FILE_BYTES: u64 = 1 << 50;
+
 /// Bytes of a sector, in which block traces count.
 const SECTOR_BYTES: u64 = 512;
 
@@ -209,6 +212,12 @@ pub fn read_trace(path: &Path, format: Option<Format>, block_bytes: Option<u64>)
     }?;
     if trace.requests.is_empty() {
         return Err(source.error_at_start(&format!("it is {format} and holds no access to a file")));
+    }
+    if let Some(file) = trace.files.iter().find(|f| f.size > MOST_FILE_BYTES) {
+        let name = String::from_utf8_lossy(&file.path).into_owned();
+        return Err(
+            source.error_at_start(&format!("{name} is read beyond {MOST_FILE_BYTES} bytes: no address is so large"))
+        );
     }
     // Most formats are in order already, and a stable sort leaves them as they are.
     trace.requests.sort_by_key(|r| r.at_us);

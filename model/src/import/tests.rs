@@ -106,6 +106,11 @@ fn numbers_given_in_order_of_appearance_are_names_and_a_scan_is_none() {
 }
 
 #[test]
+fn an_address_that_cannot_be_is_refused() {
+    assert!(refused("5\n18446744073709551615\n7\n").contains("no address is so large"));
+}
+
+#[test]
 fn lirs_leaves_stars_out() {
     let trace = read("3\n*\n5\n");
     assert_eq!((trace.format, trace.requests.len(), trace.left_out), (Format::Lirs, 2, 1));

@@ -4,7 +4,7 @@
 //! Where the calendar of the earlier starts told this one, fetching begins before it: then the command line of the
 //! run before stands for the one that nobody knows yet, and only files that were there by then are asked for.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::Path;
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ use crate::evaluate::contender::Expectation;
 use crate::evaluate::demand::Demand;
 use crate::evaluate::site::Link;
 use crate::evaluate::{CacheSize, Options, Report, evaluate_recurring};
-use crate::habit::{Expected, Occasion, Outlook, argument_slots, habits};
+use crate::habit::{Occasion, Outlook, argument_slots, habits};
 use crate::import::{Trace, TracedFile, read_trace};
 use crate::train::Ranker;
 
@@ -37,7 +37,7 @@ const SURE: f64 = 0.5;
 const AHEAD_JITTERS: f64 = 3.0;
 const AHEAD_LEAST_S: f64 = 10.0;
 /// What is expected less surely than this is not fetched.
-const LEAST_PROBABILITY: f64 = 0.3;
+const LEAST_PROBABILITY: f64 = 0.41;
 
 /// Plays the season of one job of a folder.
 ///
@@ -69,6 +69,7 @@ fn of_series(mut trace: Trace, series: &Series) -> Trace {
 /// What is expected of run `i`: before its start, if that was awaited, and at its start.
 fn of_run(series: &Series, i: usize, demand: &Demand<'_>, seed: u64) -> Vec<Expectation> {
     let run = &series.runs[i];
+    let touched = touched(&series.runs[..i], demand);
     let mut out = Vec::new();
     if let Some(from) = awaited(&series.runs[..i], run.at) {
         let known = PlayedRun {
@@ -79,10 +80,10 @@ fn of_run(series: &Series, i: usize, demand: &Demand<'_>, seed: u64) -> Vec<Expe
         };
         let outlook = outlook(&series.runs[..i], &known, seed);
         // Not the run's own name: its start then takes up what is told with its command line.
-        out.push(Expectation { run: String::new(), from_us: from.0, blocks: blocks(&outlook, demand) });
+        out.push(Expectation { run: String::new(), from_us: from.0, blocks: blocks(&outlook, demand, &touched) });
     }
     let outlook = outlook(&series.runs[..i], run, seed);
-    out.push(Expectation { run: run.run.clone(), from_us: i64::MAX, blocks: blocks(&outlook, demand) });
+    out.push(Expectation { run: run.run.clone(), from_us: i64::MAX, blocks: blocks(&outlook, demand, &touched) });
     out
 }
 
@@ -115,22 +116,37 @@ fn outlook(past: &[PlayedRun], run: &PlayedRun, seed: u64) -> Outlook {
     }
 }
 
-/// The blocks that are expected, in order of first use.
-fn blocks(outlook: &Outlook, demand: &Demand<'_>) -> Vec<u64> {
+/// When each block was first read, seconds after the first read of its file: in the latest of these runs that read it.
+fn touched(past: &[PlayedRun], demand: &Demand<'_>) -> HashMap<u64, f64> {
+    let mut out = HashMap::new();
+    for run in past {
+        let (mut first, mut of_run) = (HashMap::new(), HashMap::new());
+        for step in demand.steps.iter().filter(|s| demand.trace.streams[s.stream as usize].run == run.run) {
+            for block in demand.blocks(step) {
+                let begun = *first.entry(step.file).or_insert(step.at_us);
+                of_run.entry(block).or_insert((step.at_us - begun) as f64 / 1e6);
+            }
+        }
+        out.extend(of_run);
+    }
+    out
+}
+
+/// The blocks that are expected, in order of first use: of its file, and within it.
+fn blocks(outlook: &Outlook, demand: &Demand<'_>, touched: &HashMap<u64, f64>) -> Vec<u64> {
     let number: HashMap<&[u8], usize> =
         demand.trace.files.iter().enumerate().map(|(i, f)| (f.path.as_slice(), i)).collect();
-    let mut expected: Vec<&Expected> = outlook.expected.iter().filter(|e| e.probability >= LEAST_PROBABILITY).collect();
-    let first = |e: &Expected| e.first_s.unwrap_or(f64::MAX);
-    expected.sort_by(|a, b| first(a).total_cmp(&first(b)).then_with(|| a.key.cmp(&b.key)));
-    let mut out = Vec::new();
-    for e in expected {
+    let mut timed: Vec<(f64, u64)> = Vec::new();
+    for e in outlook.expected.iter().filter(|e| e.probability >= LEAST_PROBABILITY) {
         let Some(place) = number.get(e.key.path.as_bytes()).map(|i| demand.places[*i]) else { continue };
+        let first_s = e.first_s.unwrap_or(f64::MAX);
         for (from, to) in e.extents.as_slice() {
             let to = (place.base + to.min(&place.size)).div_ceil(demand.block_bytes);
-            out.extend((place.base + from) / demand.block_bytes..to);
+            let from = (place.base + from) / demand.block_bytes;
+            timed.extend((from..to).map(|block| (first_s + touched.get(&block).copied().unwrap_or(0.0), block)));
         }
     }
-    let mut seen = std::collections::HashSet::new();
-    out.retain(|block| seen.insert(*block));
-    out
+    timed.sort_by(|a, b| a.0.total_cmp(&b.0).then_with(|| a.1.cmp(&b.1)));
+    let mut seen = HashSet::new();
+    timed.into_iter().map(|(_, block)| block).filter(|block| seen.insert(*block)).collect()
 }

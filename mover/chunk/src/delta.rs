@@ -32,7 +32,7 @@ impl Signature {
     /// Of the older bytes. They are divided evenly, so that hardly any are left over at their end.
     pub fn of(key: &DomainKey, older: &[u8]) -> Self {
         let count = (older.len() / BLOCK_BYTES).min(MAX_BLOCKS);
-        let block_bytes = if count == 0 { BLOCK_BYTES } else { (older.len() / count).min(2 * BLOCK_BYTES) };
+        let block_bytes = older.len().checked_div(count).map_or(BLOCK_BYTES, |n| n.min(2 * BLOCK_BYTES));
         let blocks = older.chunks_exact(block_bytes).take(count);
         Self { block_bytes, blocks: blocks.map(|b| (Window::over(b).weak(), key.block_hash(b))).collect() }
     }

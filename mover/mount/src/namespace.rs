@@ -44,6 +44,9 @@ const AHEAD_LOOKS_MAX: usize = 8;
 /// asks itself. Beyond that the directory is being changed or forgotten faster than it can be told.
 const ROUNDS_MAX: usize = 3;
 
+/// A name in a directory and what it stands for now, if anything.
+type ToldName = (Box<[u8]>, Option<Entry>);
+
 type Flight = Shared<BoxFuture<'static, Result<(), Failure>>>;
 
 /// The tree, and how it comes to know. See the module.
@@ -313,7 +316,7 @@ impl Namespace {
         let now = Instant::now();
         let mut stale = Vec::new();
         let mut tree = self.tree_mut();
-        let mut names: HashMap<u64, Vec<(Box<[u8]>, Option<Entry>)>> = HashMap::new();
+        let mut names: HashMap<u64, Vec<ToldName>> = HashMap::new();
         for item in news {
             match item {
                 News::Changed(Change::Name { volume, path, entry }) => {

@@ -12,8 +12,8 @@ use crate::table::Table;
 
 /// Slots of a quarter of an hour; a round in each.
 const SLOTS: u16 = 96;
-/// Bytes of all files, so that links are loaded alike at every size.
-const DAY_BYTES: f64 = 1e15;
+/// Bytes of all files for each site, so that links are loaded alike at every size.
+const SITE_BYTES: f64 = 1e12;
 /// Files of a folder, which are wanted together; half as many to one and a half times as many.
 const FILES: u32 = 1_000;
 /// Part of the demands still to come that changes in a round.
@@ -71,7 +71,7 @@ fn simulate(sites: u32, files: u64) -> Day {
     let from = Instant::now();
     let mut rng = ChaCha8Rng::seed_from_u64(files);
     let base = house(&mut rng, sites, SLOTS);
-    let (mut instance, kind) = (base.instance, (base.lists, DAY_BYTES / files as f64));
+    let (mut instance, kind) = (base.instance, (base.lists, SITE_BYTES * f64::from(sites) / files as f64));
     let mut plan = Assignment::default();
     let mut rows = Vec::new();
     let mut day = Day { seconds: 0.0, slowest_round_s: 0.0, extents: 0, carried: 0.0, asked: 0.0 };

@@ -49,18 +49,24 @@ impl Instance {
     /// want how much, and a sample says that nearly as well.
     pub fn priced(&self, steps: u32) -> Assignment {
         let greedy = self.greedy();
+        self.descend(self.first_prices(&greedy), greedy, steps, true).1
+    }
+
+    /// The greedy assignment with a bound that is proved in the same way: cheaper than [`Instance::priced`] by the
+    /// assignments that are not made.
+    pub fn certified(&self, steps: u32) -> Assignment {
+        let greedy = self.greedy();
+        self.descend(self.first_prices(&greedy), greedy, steps, false).1
+    }
+
+    fn first_prices(&self, greedy: &Assignment) -> Prices {
         let every = self.demands.len() / SAMPLE_DEMANDS;
-        let mut first = Prices::first(self);
         if every > 1 {
             let sample = self.sample(every);
-            let mut marked = Prices::first(&sample);
             let greedy = sample.greedy();
-            sample.mark_scarce(&mut marked, &greedy);
-            first = sample.descend(marked, greedy, SAMPLE_STEPS).0;
-        } else {
-            self.mark_scarce(&mut first, &greedy);
+            return sample.descend(sample.marked(&greedy), greedy, SAMPLE_STEPS, false).0;
         }
-        self.descend(first, greedy, steps).1
+        self.marked(greedy)
     }
 
     /// One demand of so many, as chance would pick them, over as much less of everything.
@@ -75,8 +81,9 @@ impl Instance {
         }
     }
 
-    /// Better prices than these, the best assignment that was made of any, and the bound.
-    fn descend(&self, first: Prices, greedy: Assignment, steps: u32) -> (Prices, Assignment) {
+    /// Better prices than these, and the bound with the best assignment: the greedy one, or one that was made of prices
+    /// if any are to be `made`.
+    fn descend(&self, first: Prices, greedy: Assignment, steps: u32, made: bool) -> (Prices, Assignment) {
         let (mut center, mut best) = (first, greedy);
         let capacity = self.ledger.resources();
         let mut memory = Memory::new(self.demands.len());
@@ -102,7 +109,7 @@ impl Instance {
                     (length, in_vain) = (length * SHORTER, 0);
                 }
             }
-            if step + 1 == fill_after || step + 1 == steps {
+            if made && (step + 1 == fill_after || step + 1 == steps) {
                 fill_after *= 2;
                 let order = self.order(&center);
                 let (shared, priced) = two(

@@ -7,8 +7,9 @@ use super::{Assignment, Demand, Instance};
 use crate::ledger::Ledger;
 
 impl Instance {
-    /// Gives what is full its first price.
-    pub(super) fn mark_scarce(&self, prices: &mut Prices, greedy: &Assignment) {
+    /// First prices, as the module says.
+    pub(super) fn marked(&self, greedy: &Assignment) -> Prices {
+        let mut prices = Prices::first(self);
         let mut ledger = self.ledger.clone();
         let mut served = vec![0u64; self.demands.len()];
         for p in &greedy.parts {
@@ -27,11 +28,12 @@ impl Instance {
             for &lane in &self.ways[d.ways as usize] {
                 for tier in d.tiers() {
                     let density = self.density(d, lane, tier.part);
-                    self.mark(prices, &ledger, (d, lane, tier.first..=tier.deadline), density);
+                    self.mark(&mut prices, &ledger, (d, lane, tier.first..=tier.deadline), density);
                 }
             }
         }
         prices.settle();
+        prices
     }
 
     /// Marks what stands in the way of a demand on a lane: the link in each slot that is full, or the fullest moment of

@@ -17,8 +17,10 @@
 //! [`solve`]: crate::solve
 
 mod atlas;
+mod cache;
 mod draw;
 mod job;
+mod lane;
 mod run;
 mod site;
 mod world;

@@ -188,7 +188,7 @@ impl Round<'_> {
             };
         }
         let forecasts = foresee.foresee(now, &Future { world: self.world, next: &next, ready_us: &ready_us });
-        let wasted: u64 = sites.iter().map(|s| s.report.wasted_bytes).sum();
+        let wasted: u64 = sites.iter().map(SiteState::wasted_bytes).sum();
         let moved: u64 = sites.iter().map(|s| s.report.moved_bytes).sum();
         let mut brakes = Brakes { budgets: self.budget(moved).into_iter().collect(), ..Brakes::default() };
         if wasted >= self.world.waste_budget_bytes {

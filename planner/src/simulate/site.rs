@@ -1,16 +1,18 @@
 //! A site between two plans: its jobs, the links that lead to it, its cache.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use foretide_flow::{
-    Access, AccessBatch, AccessOp, Found, Link, Losses, Move, MoveId, NodeId, Plan, Ruleset, RunEnd, RunId, RunStart,
-    SiteId, Timestamp,
+    Access, AccessBatch, AccessOp, Found, Losses, MoveId, NodeId, Plan, Ruleset, RunEnd, RunId, RunStart, SiteId,
+    Timestamp,
 };
 
 use super::atlas::{Atlas, Block};
+use super::cache::Cache;
 use super::job::{Doing, Running};
+use super::lane::Lane;
 use super::run::Report;
-use super::world::{Faults, World};
+use super::world::World;
 use crate::RunningMove;
 
 /// Bytes that are counted as none: less than a byte is left of a flow by rounding.
@@ -23,67 +25,16 @@ const CHECKED_BLOCKS: usize = 4_096;
 /// Larger ones every so many rounds.
 const ROUNDS_PER_CHECK: u64 = 256;
 
-/// A block in the cache.
-#[derive(Clone, Copy, Debug)]
-struct Held {
-    bytes: u64,
-    touched_us: i64,
-    /// Brought by a move and not read yet; of use until then.
-    unread_until_us: Option<i64>,
-}
-
-/// A block that a move is to bring.
-#[derive(Clone, Debug)]
-struct Task {
-    of: MoveId,
-    start_us: i64,
-    keep_until_us: i64,
-    left_bytes: f64,
-}
-
-/// A link that leads here.
-struct Lane {
-    link: Link,
-    order: VecDeque<Block>,
-    tasks: HashMap<Block, Task>,
-    /// Moves as they were planned.
-    moves: BTreeMap<MoveId, Move>,
-    /// Bytes by minute.
-    usage: BTreeMap<i64, f64>,
-}
-
-impl Lane {
-    /// The next block, and when it may start. Plans stand in the order in which their moves start.
-    fn next(&mut self) -> Option<(Block, i64)> {
-        while let Some(block) = self.order.front() {
-            match self.tasks.get(block) {
-                Some(task) => return Some((*block, task.start_us)),
-                None => self.order.pop_front(),
-            };
-        }
-        None
-    }
-
-    /// The block that has the link when no reader has it.
-    fn first(&mut self, now_us: i64) -> Option<Block> {
-        self.next().filter(|(_, start_us)| *start_us <= now_us).map(|(block, _)| block)
-    }
-}
-
 /// See the module.
 pub(super) struct SiteState<'w> {
     world: &'w World,
     site: SiteId,
     node: Option<NodeId>,
-    capacity_bytes: u64,
     caches: bool,
     now_us: i64,
     pub(super) jobs: Vec<Running>,
     lanes: Vec<Lane>,
-    held: HashMap<Block, Held>,
-    /// Held blocks in the order in which they leave: unread ones by their end, then read ones by their last touch.
-    leaving: BTreeSet<(bool, i64, Block)>,
-    used_bytes: u64,
+    cache: Cache,
     lost: bool,
     accesses: Vec<Access>,
     begun: Vec<RunStart>,
@@ -94,13 +45,6 @@ pub(super) struct SiteState<'w> {
 
 impl<'w> SiteState<'w> {
     pub(super) fn new(world: &'w World, site: &SiteId, caches: bool) -> Self {
-        let lane = |link: &Link| Lane {
-            link: link.clone(),
-            order: VecDeque::new(),
-            tasks: HashMap::new(),
-            moves: BTreeMap::new(),
-            usage: BTreeMap::new(),
-        };
         let here = world.jobs.iter().enumerate().filter(|(_, job)| &job.site == site);
         let job = |(number, job): (usize, &super::world::Job)| {
             let first = job.reads.first().map_or(0, |r| r.compute_us);
@@ -112,14 +56,11 @@ impl<'w> SiteState<'w> {
             world,
             site: site.clone(),
             node: NodeId::new(site.as_str()).ok(),
-            capacity_bytes,
             caches: caches && capacity_bytes > 0,
             now_us: 0,
             jobs: here.map(job).collect(),
-            lanes: world.topology.links.iter().filter(|l| &l.to == site).map(lane).collect(),
-            held: HashMap::new(),
-            leaving: BTreeSet::new(),
-            used_bytes: 0,
+            lanes: world.topology.links.iter().filter(|l| &l.to == site).map(Lane::new).collect(),
+            cache: Cache::new(capacity_bytes),
             lost: false,
             accesses: Vec::new(),
             begun: Vec::new(),
@@ -147,8 +88,12 @@ impl<'w> SiteState<'w> {
     }
 
     pub(super) fn resident_bytes(&self, atlas: &Atlas, file: u32, offset: u64, length: u64) -> u64 {
-        let here = atlas.blocks(file, offset, length).filter(|b| self.held.contains_key(b));
-        here.map(|b| atlas.shared(b, offset, length)).sum()
+        self.cache.resident_bytes(atlas, file, offset, length)
+    }
+
+    /// Prefetched bytes that left unread so far.
+    pub(super) fn wasted_bytes(&self) -> u64 {
+        self.cache.wasted_bytes
     }
 
     /// Moves that have begun.
@@ -167,35 +112,23 @@ impl<'w> SiteState<'w> {
 
     /// Takes a plan: what is no longer in it is stopped, what has begun goes on.
     pub(super) fn assign(&mut self, plan: &Plan, atlas: &mut Atlas) {
-        for lane in &mut self.lanes {
-            let mut begun = std::mem::take(&mut lane.tasks);
-            lane.order.clear();
-            lane.moves.clear();
-            for m in plan.moves.iter().filter(|m| m.to == self.site && m.from == lane.link.from) {
-                let file = atlas.intern(&m.volume, &m.path, m.offset + m.length);
-                for block in atlas.blocks(file, m.offset, m.length) {
-                    if self.held.contains_key(&block) || lane.tasks.contains_key(&block) {
-                        continue;
-                    }
-                    let left_bytes = begun.remove(&block).map_or(atlas.bytes(block) as f64, |t| t.left_bytes);
-                    let (start_us, keep_until_us) = (m.start_at.0, m.keep_until.0);
-                    lane.tasks.insert(block, Task { of: m.id.clone(), start_us, keep_until_us, left_bytes });
-                    lane.order.push_back(block);
-                }
-                lane.moves.insert(m.id.clone(), m.clone());
-            }
-        }
+        let cache = &self.cache;
+        self.lanes.iter_mut().for_each(|lane| lane.assign(plan, atlas, |block| cache.holds(block)));
     }
 
     /// What may not be here leaves, and what brings it stops.
     pub(super) fn uphold(&mut self, rules: &Ruleset, atlas: &Atlas) {
-        let files: BTreeSet<u32> =
-            self.held.keys().map(|b| b.0).chain(self.lanes.iter().flat_map(|l| l.tasks.keys().map(|b| b.0))).collect();
+        let files: BTreeSet<u32> = self
+            .cache
+            .blocks()
+            .map(|b| b.0)
+            .chain(self.lanes.iter().flat_map(|l| l.tasks.keys().map(|b| b.0)))
+            .collect();
         let now = self.now_us;
         let may = |file: &u32| atlas.allowed(rules, &self.world.topology, *file, &self.site, now);
         let forbidden: HashSet<u32> = files.into_iter().filter(|f| !may(f)).collect();
-        let gone: Vec<Block> = self.held.keys().copied().filter(|b| forbidden.contains(&b.0)).collect();
-        gone.into_iter().for_each(|b| self.evict(b));
+        let gone: Vec<Block> = self.cache.blocks().filter(|b| forbidden.contains(&b.0)).collect();
+        gone.into_iter().for_each(|b| self.cache.evict(b));
         for lane in &mut self.lanes {
             lane.tasks.retain(|b, _| !forbidden.contains(&b.0));
         }
@@ -228,7 +161,7 @@ impl<'w> SiteState<'w> {
             if !self.lost && faults.agent_lost_s.is_some_and(|s| self.now_us as f64 >= s * 1e6) {
                 self.lose();
             }
-            let (share, steady_until) = health(&faults, self.now_us);
+            let (share, steady_until) = faults.health(self.now_us);
             let next = self.next_event(share).min(steady_until).min(until_us).max(self.now_us + 1);
             self.flow(share, next);
             self.now_us = next;
@@ -239,13 +172,8 @@ impl<'w> SiteState<'w> {
     /// The agent dies and comes back with an empty cache.
     fn lose(&mut self) {
         self.lost = true;
-        self.held.clear();
-        self.leaving.clear();
-        self.used_bytes = 0;
-        for lane in &mut self.lanes {
-            lane.tasks.clear();
-            lane.order.clear();
-        }
+        self.cache.lose();
+        self.lanes.iter_mut().for_each(Lane::lose);
     }
 
     /// Readers on a lane.
@@ -257,7 +185,7 @@ impl<'w> SiteState<'w> {
         let now = self.now_us;
         let mut next = self.jobs.iter().map(Running::wakes_us).min().unwrap_or(i64::MAX);
         for n in 0..self.lanes.len() {
-            let rate = self.rate(n) * share;
+            let rate = self.lanes[n].rate() * share;
             let at = |bytes: f64, rate: f64| {
                 if rate > 0.0 { now.saturating_add((bytes / rate).ceil() as i64) } else { i64::MAX }
             };
@@ -280,17 +208,12 @@ impl<'w> SiteState<'w> {
         next
     }
 
-    /// Bytes a microsecond of a link that is well.
-    fn rate(&self, lane: usize) -> f64 {
-        self.lanes[lane].link.rate.bytes_per_second() / 1e6
-    }
-
     fn flow(&mut self, share: f64, until_us: i64) {
         let span = (until_us - self.now_us) as f64;
         let waiting = self.jobs.iter().filter(|j| j.waits()).count();
         self.report.stall_s += span * waiting as f64 / 1e6;
         for n in 0..self.lanes.len() {
-            let mut left = self.rate(n) * share * span;
+            let mut left = self.lanes[n].rate() * share * span;
             let readers = self.readers(n);
             let mut came = 0.0;
             if readers > 0 {
@@ -362,8 +285,7 @@ impl<'w> SiteState<'w> {
         self.report.reads += 1;
         let file = atlas.file(read.file);
         let at_home = self.world.topology.volumes.get(&file.volume).is_some_and(|v| v.at == self.site);
-        let missing =
-            !at_home && atlas.blocks(read.file, read.offset, read.length).any(|b| !self.held.contains_key(&b));
+        let missing = !at_home && atlas.blocks(read.file, read.offset, read.length).any(|b| !self.cache.holds(&b));
         if !missing {
             self.report.hits += 1;
             return self.finish(n, now, Found::Hit, atlas);
@@ -388,7 +310,7 @@ impl<'w> SiteState<'w> {
     fn receive(&mut self, n: usize, since_us: i64, atlas: &Atlas) {
         let read = self.world.jobs[self.jobs[n].job].reads[self.jobs[n].next];
         let Some(lane) = self.lane_of(atlas, read.file) else { return };
-        let missing = atlas.blocks(read.file, read.offset, read.length).filter(|b| !self.held.contains_key(b));
+        let missing = atlas.blocks(read.file, read.offset, read.length).filter(|b| !self.cache.holds(b));
         let blocks: Vec<Block> = missing.collect();
         let mut left_bytes = 0.0;
         for block in &blocks {
@@ -411,10 +333,7 @@ impl<'w> SiteState<'w> {
             return;
         }
         for block in blocks {
-            let bytes = atlas.bytes(*block);
-            if !self.held.contains_key(block) && self.make_room(bytes, true) {
-                self.hold(*block, Held { bytes, touched_us: self.now_us, unread_until_us: None });
-            }
+            self.cache.fetched(*block, atlas.bytes(*block), self.now_us);
         }
     }
 
@@ -426,10 +345,7 @@ impl<'w> SiteState<'w> {
         let compute_us = job.reads.get(running.next).map_or(0, |r| r.compute_us);
         running.doing = Doing::Computes { until_us: self.now_us + compute_us };
         for block in atlas.blocks(read.file, read.offset, read.length) {
-            if let Some(held) = self.held.get(&block).copied() {
-                self.release(block);
-                self.hold(block, Held { touched_us: self.now_us, unread_until_us: None, ..held });
-            }
+            self.cache.touch(block, self.now_us);
         }
         let file = atlas.file(read.file);
         let access = |at_us: i64, op: AccessOp, (offset, length, blocked_us): (u64, u64, u32)| Access {
@@ -475,67 +391,24 @@ impl<'w> SiteState<'w> {
     }
 
     fn arrived(&mut self, block: Block, bytes: u64, keep_until_us: i64) {
-        if self.held.contains_key(&block) {
-            return;
-        }
-        self.report.moved_bytes += bytes;
-        if self.caches && self.make_room(bytes, false) {
-            self.hold(block, Held { bytes, touched_us: self.now_us, unread_until_us: Some(keep_until_us) });
-        } else {
-            self.report.wasted_bytes += bytes;
-        }
-    }
-
-    /// Prefetched bytes leave first, the most belated first; a reader also takes the room of what was read longest ago.
-    fn make_room(&mut self, bytes: u64, reader: bool) -> bool {
-        while self.used_bytes + bytes > self.capacity_bytes {
-            let may = |(read, until, _): &&(bool, i64, Block)| reader || (!read && *until < self.now_us);
-            match self.leaving.first().filter(may).copied() {
-                Some((_, _, block)) => self.evict(block),
-                None => return false,
-            }
-        }
-        true
-    }
-
-    fn hold(&mut self, block: Block, held: Held) {
-        self.leaving.insert(place(block, &held));
-        self.used_bytes += held.bytes;
-        self.held.insert(block, held);
-        self.report.peak_cache_bytes = self.report.peak_cache_bytes.max(self.used_bytes);
-    }
-
-    fn release(&mut self, block: Block) -> Option<Held> {
-        let held = self.held.remove(&block)?;
-        self.leaving.remove(&place(block, &held));
-        self.used_bytes -= held.bytes;
-        Some(held)
-    }
-
-    fn evict(&mut self, block: Block) {
-        if let Some(held) = self.release(block)
-            && held.unread_until_us.is_some()
-        {
-            self.report.wasted_bytes += held.bytes;
+        if !self.cache.holds(&block) {
+            self.report.moved_bytes += bytes;
+            self.cache.brought(block, bytes, keep_until_us, self.now_us);
         }
     }
 
     /// The invariants, at the end of a round; in a large cache now and then.
     pub(super) fn check(&mut self, atlas: &Atlas, rules: &Ruleset, round: u64) {
-        if self.held.len() > CHECKED_BLOCKS && !round.is_multiple_of(ROUNDS_PER_CHECK) {
+        if self.cache.len() > CHECKED_BLOCKS && !round.is_multiple_of(ROUNDS_PER_CHECK) {
             return;
         }
         let at = self.now_us;
-        let mut broken = Vec::new();
-        let used: u64 = self.held.values().map(|h| h.bytes).sum();
-        if used != self.used_bytes || used > self.capacity_bytes {
-            broken.push(format!("{used} bytes in a cache of {} at {at} us", self.capacity_bytes));
-        }
-        let carried: f64 = (0..self.lanes.len()).map(|n| self.rate(n) * at as f64).sum();
+        let mut broken: Vec<String> = self.cache.broken().map(|b| format!("{b} at {at} us")).into_iter().collect();
+        let carried: f64 = self.lanes.iter().map(|l| l.rate() * at as f64).sum();
         if self.report.link_bytes > carried + 1e6 {
             broken.push(format!("{} bytes crossed links that carry {carried} by {at} us", self.report.link_bytes));
         }
-        let here: BTreeSet<u32> = self.held.keys().map(|b| b.0).collect();
+        let here: BTreeSet<u32> = self.cache.blocks().map(|b| b.0).collect();
         let coming: BTreeSet<u32> = self.lanes.iter().flat_map(|l| l.tasks.keys().map(|b| b.0)).collect();
         for file in here.union(&coming) {
             if !atlas.allowed(rules, &self.world.topology, *file, &self.site, at) {
@@ -547,8 +420,8 @@ impl<'w> SiteState<'w> {
 
     /// What came of it; what was brought and never read is waste.
     pub(super) fn close(mut self) -> Report {
-        let unread: u64 = self.held.values().filter(|h| h.unread_until_us.is_some()).map(|h| h.bytes).sum();
-        self.report.wasted_bytes += unread;
+        self.report.wasted_bytes = self.cache.wasted_bytes + self.cache.unread_bytes();
+        self.report.peak_cache_bytes = self.cache.peak_bytes;
         self.report.finished = self.finished();
         self.report.ended_s = self.now_us as f64 / 1e6;
         self.report.stall_s_by_site.insert(self.site.clone(), self.report.stall_s);
@@ -561,23 +434,4 @@ impl<'w> SiteState<'w> {
         }
         self.report
     }
-}
-
-fn place(block: Block, held: &Held) -> (bool, i64, Block) {
-    match held.unread_until_us {
-        Some(until) => (false, until, block),
-        None => (true, held.touched_us, block),
-    }
-}
-
-/// Part of their rate that links have now, and until when that holds, microseconds.
-fn health(faults: &Faults, now_us: i64) -> (f64, i64) {
-    let edges = faults.cut_s.into_iter().flat_map(|(a, b)| [a, b]);
-    let edges = edges.chain(faults.slow.into_iter().flat_map(|(_, a, b)| [a, b])).chain(faults.agent_lost_s);
-    let next = edges.map(|s| (s * 1e6).ceil() as i64).filter(|e| *e > now_us).min();
-    let now_s = now_us as f64 / 1e6;
-    let within = |(a, b): (f64, f64)| a <= now_s && now_s < b;
-    let slow = faults.slow.filter(|(_, a, b)| within((*a, *b))).map_or(1.0, |s| s.0);
-    let share = if faults.cut_s.is_some_and(within) { 0.0 } else { slow };
-    (share, next.unwrap_or(i64::MAX))
 }

@@ -58,6 +58,20 @@ pub struct Faults {
     pub revoked_s: Option<f64>,
 }
 
+impl Faults {
+    /// Part of their rate that links have now, and until when that holds, microseconds.
+    pub(super) fn health(&self, now_us: i64) -> (f64, i64) {
+        let edges = self.cut_s.into_iter().flat_map(|(a, b)| [a, b]);
+        let edges = edges.chain(self.slow.into_iter().flat_map(|(_, a, b)| [a, b])).chain(self.agent_lost_s);
+        let next = edges.map(|s| (s * 1e6).ceil() as i64).filter(|e| *e > now_us).min();
+        let now_s = now_us as f64 / 1e6;
+        let within = |(a, b): (f64, f64)| a <= now_s && now_s < b;
+        let slow = self.slow.filter(|(_, a, b)| within((*a, *b))).map_or(1.0, |s| s.0);
+        let share = if self.cut_s.is_some_and(within) { 0.0 } else { slow };
+        (share, next.unwrap_or(i64::MAX))
+    }
+}
+
 /// See the module.
 #[derive(Clone, Debug)]
 pub struct World {

@@ -3,8 +3,8 @@
 //! Four passes over one [`Ledger`]:
 //! 1. what runs already keeps what it needs;
 //! 2. [`place`]: warm-ups, earliest deadline first; then forecasts, most net worth per byte first; each as late as
-//!    possible before the read is likely, so that what comes sooner finds the link and the cache free; where forecasts
-//!    compete, [`prices`] place them anew and prove how near the best that is;
+//!    possible before the read is likely, so that what comes sooner finds the link and the cache free; [`prices`] prove
+//!    how near the best that is;
 //! 3. [`Table::pull_forward`]: soonest first, everything moves into bandwidth and room that nobody took. No booking is
 //!    lost by it: the old place is free again for the one that leaves it;
 //! 4. what modes hold back is placed in what is left then, to be shown and not moved.

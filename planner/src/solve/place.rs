@@ -58,7 +58,7 @@ impl Table<'_, '_> {
         }
     }
 
-    /// Warm-ups by deadline, then forecasts by worth per byte, and by prices where they compete.
+    /// Warm-ups by deadline, then forecasts by worth per byte.
     pub(super) fn place(&mut self) {
         let (asked, forecasts) = self.order();
         for number in asked {
@@ -69,7 +69,7 @@ impl Table<'_, '_> {
             let decision = self.place_forecast(number);
             self.decide(number, decision);
         }
-        self.compete(&forecasts);
+        self.prove(&forecasts);
     }
 
     /// What modes hold back, in what is left.

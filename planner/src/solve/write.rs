@@ -77,10 +77,12 @@ fn still_holds(problem: &Problem<'_>, told: &Move, planned: &Move) -> bool {
         let apart_s = told.since(planned).max(planned.since(told)).as_secs_f64();
         apart_s <= problem.config.start_tolerance * planned.since(problem.now).as_secs_f64()
     };
+    // What was let go and is due no sooner than it was told is carried out no otherwise.
+    let hurries = |told: &Move, planned: &Move| told.start_at <= problem.now && told.due_at <= planned.due_at;
     told.start_at == planned.start_at
         && told.priority == planned.priority
         && (&told.from, asked_by(&told.cause)) == (&planned.from, asked_by(&planned.cause))
-        && (told.due_at == planned.due_at || tolerated(told.due_at, planned.due_at))
+        && (told.due_at == planned.due_at || hurries(told, planned) || tolerated(told.due_at, planned.due_at))
         && (told.keep_until == planned.keep_until || tolerated(told.keep_until, planned.keep_until))
 }
 

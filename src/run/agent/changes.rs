@@ -27,17 +27,24 @@ const DIRECTORIES_MAX: usize = 10_000;
 
 type Directory = (VolumeId, FilePath);
 
-/// Hears until the receiver of listings is gone. Blocks: give it a thread.
-pub fn hear(watched: &[WatchedVolume], sources: &HashMap<VolumeId, Arc<dyn Source>>, learned: &mpsc::Sender<Listing>) {
-    let mut changes = match Changes::start(watched) {
+/// Begins to hear what can be heard, and says what cannot. To be called before the agent gives up making queues.
+pub fn start(watched: &[WatchedVolume]) -> Option<Changes> {
+    match Changes::start(watched) {
         Ok((changes, deaf)) => {
             for (volume, why) in deaf {
                 tracing::warn!(%volume, why, "changes are not heard here; they are noticed when a lease ends");
             }
-            changes
+            Some(changes)
         }
-        Err(error) => return tracing::warn!("{error}"),
-    };
+        Err(error) => {
+            tracing::warn!("{error}");
+            None
+        }
+    }
+}
+
+/// Tells until the receiver of listings is gone. Blocks: give it a thread.
+pub fn tell(mut changes: Changes, sources: &HashMap<VolumeId, Arc<dyn Source>>, learned: &mpsc::Sender<Listing>) {
     let mut due = Due::default();
     while !learned.is_closed() {
         match changes.next(WAIT) {

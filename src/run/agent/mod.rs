@@ -143,9 +143,9 @@ impl Agent {
             None => None,
         };
         let mut watched = own_volumes(config);
-        if !watched.is_empty() {
-            let (own, sources, learned) = (watched.clone(), sources(config)?, learned.clone());
-            tasks.spawn_blocking(move || changes::hear(&own, &sources, &learned));
+        if let Some(changes) = Some(&watched).filter(|w| !w.is_empty()).and_then(|w| changes::start(w)) {
+            let (sources, learned) = (sources(config)?, learned.clone());
+            tasks.spawn_blocking(move || changes::tell(changes, &sources, &learned));
         }
         watched.extend(cache.iter().flat_map(|c| c.watched(&welcome)));
         let events = cache.as_mut().and_then(|c| c.events.take());

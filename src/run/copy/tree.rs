@@ -54,7 +54,7 @@ impl Tree {
                 asked.spawn(async move { mover.list(&volume, &directory).await });
             }
             let Some(listed) = asked.join_next().await else { break };
-            for entry in listed.map_err(|e| RunError::Told(e.to_string()))??.entries {
+            for entry in listed.map_err(|e| RunError::Told(e.to_string()))??.listing.entries {
                 if entry.kind == EntryKind::Directory {
                     waiting.push(entry.path.clone());
                 }

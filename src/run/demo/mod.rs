@@ -29,8 +29,9 @@ use crate::config::{parse_duration, parse_rate};
 
 /// Data sets: one that recurs, one read on demand, one asked for by warm-up.
 const VOLUMES: [&str; 3] = ["vision", "speech", "genome"];
-/// Between the end of the job and its next start there is time for this many crossings of the whole data set.
-const IDLE_CROSSINGS: f64 = 1.6;
+/// In an interval there is time for one pass of the job and this many crossings of the whole data set: once while the job
+/// reads it, and then before its next start.
+const INTERVAL_CROSSINGS: f64 = 3.2;
 /// And this much more, for the forecast, the plan and the first round trips.
 const IDLE_EXTRA: Duration = Duration::from_secs(3);
 
@@ -50,7 +51,7 @@ pub struct Options {
     #[arg(long, default_value_t = 3)]
     epochs: u32,
     /// Reader threads of the job.
-    #[arg(long, default_value_t = 16)]
+    #[arg(long, default_value_t = 32)]
     workers: usize,
     /// Milliseconds that the accelerator works on a batch of 32.
     #[arg(long, default_value_t = 66.0)]
@@ -160,7 +161,7 @@ async fn play(options: &Options) -> Result<(), DemoError> {
     let on_demand = progress.step("on_demand", stage.on_demand(folders.mounted("speech"))).await?;
     let warmup = stage.warmup("genome", folders.mounted("genome"), crossing * 2 + IDLE_EXTRA);
     let warmup = progress.step("warmup", warmup).await?;
-    let (cold, recurring) = play_recurring(&mut stage, &mut progress, &folders, crossing).await?;
+    let (cold, recurring) = play_recurring(&mut stage, &mut progress, &folders, dataset.files, crossing).await?;
     report.scenes = vec![local, on_demand, cold, recurring, warmup];
 
     progress.finish();
@@ -186,13 +187,15 @@ async fn play_recurring(
     stage: &mut Stage<'_>,
     progress: &mut Progress,
     folders: &Folders,
+    files: usize,
     crossing: Duration,
 ) -> Result<(Scene, Scene), DemoError> {
     let data = folders.mounted("vision");
     let first_start = Instant::now();
     let shape = stage.shape.clone();
     let cold = progress.step("cold", stage.scene("cold", data.clone(), &shape)).await?;
-    let interval = first_start.elapsed() + crossing.mul_f64(IDLE_CROSSINGS) + IDLE_EXTRA;
+    let one_pass = job::epoch_time(&shape, files) + crossing.mul_f64(INTERVAL_CROSSINGS);
+    let interval = first_start.elapsed().max(one_pass) + IDLE_EXTRA;
     let rehearsal = async {
         wait_until(first_start + interval).await;
         stage.rehearse(data.clone()).await?;

@@ -12,6 +12,8 @@ use super::report::Scene;
 
 /// Time for outcomes of a scene to arrive at the control plane before they are read.
 pub const OUTCOMES_SETTLE: Duration = Duration::from_secs(1);
+/// A run's start is known by the kernel's ticks since its boot, and may seem a little earlier than it was.
+const START_GRAIN: Duration = Duration::from_millis(500);
 /// How long a warm-up may take before the demo gives up: many times what the link needs.
 const WARMUP_PATIENCE: Duration = Duration::from_secs(120);
 
@@ -125,7 +127,7 @@ impl Stage<'_> {
         before: Counters,
         asked: Option<&WarmupId>,
     ) -> Result<Scene, DemoError> {
-        let started_at = Timestamp::now();
+        let started_at = Timestamp::now() - START_GRAIN;
         let log = self.logs.join(format!("job-{name}.log"));
         let job = job::run(&data, shape, self.house.gpu_namespace(), &log).await?;
         self.house.check_alive()?;

@@ -6,7 +6,7 @@
 //! What would be the same at every round (forecasts, files of warm-ups, residency, the moves' texts) is kept here and
 //! changed by news; the catalog is asked for it at the start only.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -14,11 +14,13 @@ use foretide_api::{Told, tell};
 use foretide_catalog::limits::PAGE_ITEMS;
 use foretide_catalog::{Catalog, CatalogError, ForecastFilter, ResidentFile, Topic, WarmupFilter, WarmupUpdate};
 use foretide_flow::{
-    AccessBatch, Forecast, ForecastId, LearnRequest, Listing, MoveId, OutcomeBatch, Plan, Ruleset, SiteId, Timestamp,
-    Topology, Warmup, WarmupId, WarmupState,
+    AccessBatch, Forecast, ForecastId, LearnRequest, Listing, Move, MoveId, OutcomeBatch, Plan, Ruleset, SiteId,
+    Timestamp, Topology, Warmup, WarmupId, WarmupState,
 };
 use foretide_model::Model;
-use foretide_planner::{Feedback, Problem, RunningMove, Solution, WarmupDemand, WarmupFile, solve_in_full};
+use foretide_planner::{
+    Feedback, Problem, Residency as _, RunningMove, Solution, WarmupDemand, WarmupFile, solve_in_full,
+};
 use tokio::sync::{mpsc, watch};
 
 use super::residency::Resident;
@@ -28,7 +30,7 @@ const SHORTEST_ROUND: Duration = Duration::from_millis(50);
 /// Longest time between two rounds: clocks move on though nothing else does.
 const LONGEST_ROUND: Duration = Duration::from_secs(1);
 /// Rest after a round, in times of its own length.
-const REST_PER_WORK: u32 = 1;
+const REST_PER_WORK: u32 = 2;
 /// The model is written down this often, so that little is learned again after a crash.
 const SNAPSHOT_EVERY: Duration = Duration::from_secs(30);
 /// Name of the model's snapshot in the catalog.
@@ -190,7 +192,7 @@ impl Ring {
         });
         let solved = began.elapsed();
         let moves = plan.moves.len();
-        if self.previous.as_ref().is_none_or(|previous| differs(previous, &plan)) {
+        if self.previous.as_ref().is_none_or(|in_force| differs(in_force, &plan, &self.resident)) {
             self.catalog.put_plan(&plan).await?;
             tell(self.catalog.as_ref(), &Told::of_plan(&plan), now).await?;
             self.tell_etas(&plan, &warmups, now).await?;
@@ -382,9 +384,16 @@ async fn restored(catalog: &dyn Catalog, config: foretide_model::Config) -> Resu
     Ok(Model::new(config)?)
 }
 
-/// Whether a plan says anything that the one before does not.
-fn differs(previous: &Plan, plan: &Plan) -> bool {
-    previous.moves != plan.moves || previous.refused.len() != plan.refused.len() || previous.left_out != plan.left_out
+/// Whether a plan says anything that the one in force does not. That moves are gone because their bytes are there is
+/// nothing new, and while much moves it is all that changes from round to round.
+fn differs(in_force: &Plan, plan: &Plan, resident: &Resident) -> bool {
+    let known: HashMap<&MoveId, &Move> = in_force.moves.iter().map(|m| (&m.id, m)).collect();
+    let wanted: HashSet<&MoveId> = plan.moves.iter().map(|m| &m.id).collect();
+    let carried = |m: &Move| resident.resident_bytes(&m.to, &m.volume, &m.path, m.offset, m.length) >= m.length;
+    plan.moves.iter().any(|m| known.get(&m.id) != Some(&m))
+        || in_force.moves.iter().any(|m| !wanted.contains(&m.id) && !carried(m))
+        || in_force.refused.len() != plan.refused.len()
+        || in_force.left_out != plan.left_out
 }
 
 /// Sites that keep copies.

@@ -3474,7 +3474,7 @@ export interface operations {
         parameters: {
             query?: {
                 /** @description This file, or below this directory; needs `volume`. */
-                below?: components["schemas"]["FilePath"];
+                below?: string;
                 /** @description Where the page before ended. */
                 cursor?: string;
                 /** @description Items of this page. */
@@ -4056,7 +4056,7 @@ export interface operations {
         parameters: {
             query?: {
                 /** @description A file, or a directory with all below; the whole plan if absent. */
-                path?: components["schemas"]["FilePath"];
+                path?: string;
             };
             header?: never;
             path: {
@@ -4280,7 +4280,7 @@ export interface operations {
         parameters: {
             query: {
                 /** @description Its path; it need not exist. */
-                path?: components["schemas"]["FilePath"];
+                path?: string;
                 /** @description Of which volume. */
                 volume: components["schemas"]["VolumeId"];
             };
@@ -5848,7 +5848,7 @@ export interface operations {
         parameters: {
             query: {
                 /** @description Its path. */
-                path: components["schemas"]["FilePath"];
+                path: string;
                 /** @description Of which volume. */
                 volume: components["schemas"]["VolumeId"];
             };

@@ -16,18 +16,6 @@ function extent(profile: Profile): string {
   return "";
 }
 
-/** A command as it is told apart: of each path in it the last two names. */
-export const short = (command: string): string =>
-  command
-    .split(" ")
-    .map((word, i) => {
-      const [, before = "", path = word] = /^([^/]*=)?(\/.*)$/.exec(word) ?? [];
-      const names = path.split("/").filter(Boolean);
-      if (!path.startsWith("/") || names.length < 3) return word;
-      return `${before}${i === 0 ? names.at(-1) : `…/${names.slice(-2).join("/")}`}`;
-    })
-    .join(" ");
-
 export const place = (volume: string | null | undefined, root: string): string => (volume ? `${volume}:${root || "/"}` : root || "/");
 
 const some = (n: number, what: string): string => {

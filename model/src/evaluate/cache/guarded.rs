@@ -43,6 +43,8 @@ pub struct Guarded {
     /// Requests between the ask and the arrival: nothing can be used before.
     lead: u32,
     block_bytes: u64,
+    /// Whether what was fetched ahead may wait for any time.
+    patient: bool,
 }
 
 impl Guarded {
@@ -57,7 +59,13 @@ impl Guarded {
             requests: 0,
             lead,
             block_bytes,
+            patient: false,
         }
+    }
+
+    /// The same for what is fetched long before its use, where time does not show that it was fetched in vain.
+    pub fn patient(capacity: u64, block_bytes: u64) -> Self {
+        Self { patient: true, ..Self::new(capacity, block_bytes, 0) }
     }
 
     fn share(&self, share: f64) -> u64 {
@@ -77,6 +85,9 @@ impl Guarded {
     }
 
     fn waited_too_long(&self) -> bool {
+        if self.patient {
+            return false;
+        }
         let patience = (PATIENCE_SHARE * (self.capacity / self.block_bytes) as f64) as u32;
         self.lists.oldest(QUEUE).is_some_and(|oldest| {
             self.requests.saturating_sub(self.queued_at[oldest as usize]) > patience.max(PATIENCE_LEAST) + self.lead

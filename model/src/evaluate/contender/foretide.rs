@@ -1,5 +1,7 @@
 //! Ours: the forecaster of blocks, and for files the habit of reading them whole once they are opened.
 
+use std::collections::HashMap;
+
 use super::Contender;
 use crate::blocks::{BlockForecaster, BlockRequest, BlockSettings, Proposal, Sources};
 use crate::evaluate::demand::{Demand, Step};
@@ -40,6 +42,8 @@ pub(super) struct Foretide<'a> {
     opened: Option<Opened>,
     proposals: Vec<Proposal>,
     wanted: Vec<u64>,
+    /// First block that was fetched of a proposal whose own first was here already, and that first.
+    stands_for: HashMap<u64, u64>,
 }
 
 impl<'a> Foretide<'a> {
@@ -53,11 +57,22 @@ impl<'a> Foretide<'a> {
         };
         let blocks = (parts.sources != SILENT).then(|| BlockForecaster::new(settings));
         let opened = (parts.opened && demand.places.len() > 1).then(|| Opened::new(demand.block_bytes));
-        Self { demand, blocks, opened, proposals: Vec::new(), wanted: Vec::new() }
+        Self { demand, blocks, opened, proposals: Vec::new(), wanted: Vec::new(), stands_for: HashMap::new() }
     }
 }
 
 impl Foretide<'_> {
+    /// Takes what came and went.
+    pub(super) fn hear(&mut self, events: Vec<Event>) {
+        let Some(blocks) = &mut self.blocks else { return };
+        for event in events {
+            match event {
+                Event::Arrived(block) => blocks.arrived(self.stands_for.get(&block).copied().unwrap_or(block)),
+                Event::Gone(block) => blocks.evicted(self.stands_for.remove(&block).unwrap_or(block)),
+            }
+        }
+    }
+
     /// Asks for the rest of an opened file. Whether files of this kind are trusted to be read on: then nothing else
     /// needs to be said of it.
     fn read_on(&mut self, step: &Step, hit: bool, site: &mut Site<'_>) -> bool {
@@ -83,14 +98,7 @@ impl Foretide<'_> {
 
 impl Contender for Foretide<'_> {
     fn served(&mut self, step: &Step, hit: bool, site: &mut Site<'_>) {
-        if let Some(blocks) = &mut self.blocks {
-            for event in site.events() {
-                match event {
-                    Event::Arrived(block) => blocks.arrived(block),
-                    Event::Gone(block) => blocks.evicted(block),
-                }
-            }
-        }
+        self.hear(site.events());
         let trusted = self.read_on(step, hit, site);
         let Some(blocks) = self.blocks.as_mut().filter(|_| step.length > 0 && !trusted) else { return };
         blocks.observe(BlockRequest { offset: step.offset, length: step.length, hit }, &mut self.proposals);
@@ -100,17 +108,21 @@ impl Contender for Foretide<'_> {
                 continue;
             }
             let many = if self.demand.first_only { 1 } else { u64::from(proposal.blocks) };
-            let mut asked = false;
-            for block in proposal.block..proposal.block + many {
-                asked |= site.fetch_ahead(block);
-            }
-            if !asked {
-                blocks.evicted(proposal.block);
+            let mut fetched = (proposal.block..proposal.block + many).filter(|block| site.fetch_ahead(*block));
+            let first = fetched.next();
+            fetched.for_each(drop);
+            match first {
+                None => blocks.was_here(proposal.block),
+                Some(first) if first != proposal.block => drop(self.stands_for.insert(first, proposal.block)),
+                Some(_) => {}
             }
         }
     }
 
     fn bytes(&self) -> usize {
-        self.blocks.as_ref().map_or(0, BlockForecaster::bytes) + self.opened.as_ref().map_or(0, Opened::bytes)
+        let stand_ins = self.stands_for.capacity() * size_of::<(u64, u64)>();
+        stand_ins
+            + self.blocks.as_ref().map_or(0, BlockForecaster::bytes)
+            + self.opened.as_ref().map_or(0, Opened::bytes)
     }
 }

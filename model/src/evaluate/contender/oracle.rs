@@ -61,7 +61,7 @@ impl<'a> Oracle<'a> {
 }
 
 impl Contender for Oracle<'_> {
-    fn served(&mut self, step: &Step, _hit: bool, site: &mut Site<'_>) {
+    fn served(&mut self, _step: &Step, _hit: bool, site: &mut Site<'_>) {
         self.request += 1;
         let from = self.ends[self.request - 1];
         if let Some(ahead) = self.ahead {
@@ -72,8 +72,8 @@ impl Contender for Oracle<'_> {
             return;
         }
         self.next = self.next.max(from);
-        let until_next = self.demand.steps.get(self.request).map_or(0, |next| next.at_us - step.at_us);
-        while site.idle_within(until_next) && self.next < self.touches.len() && self.next < from + WINDOW {
+        let Some(next) = self.demand.steps.get(self.request) else { return };
+        while site.idle_before(next) && self.next < self.touches.len() && self.next < from + WINDOW {
             if !self.fetch(self.next, site) {
                 return;
             }

@@ -176,7 +176,7 @@ async fn demand(mover: &Mover, server: &str, meanwhile: &[(String, u64)]) -> Res
 
 /// The files to read, as a mount knows them when somebody opens one: by name and version.
 async fn demanded(mover: &Mover) -> Result<Vec<FileKey>> {
-    let listing = mover.list(&volume(), &FilePath::parse("demand")?).await?;
+    let listing = mover.list(&volume(), &FilePath::parse("demand")?).await?.listing;
     let key = |e: Entry| FileKey { volume: volume(), path: e.path, version: e.version };
     Ok(listing.entries.into_iter().map(key).collect())
 }

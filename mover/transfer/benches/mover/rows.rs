@@ -25,6 +25,7 @@ const PAYLOAD_SHARE: f64 = 1448.0 / 1500.0;
 const PACE_SHARE: f64 = 0.99;
 
 type Files = Vec<(String, u64)>;
+type Group = fn(&Bench) -> Result<Vec<Row>>;
 
 /// The bench's own folder: the source tree and what receivers make.
 struct Bench {
@@ -41,7 +42,7 @@ pub fn all(rounds: usize, config: MoverConfig, wanted: &dyn Fn(&str) -> bool) ->
     let bench = Bench { folder, papers: Papers::issue()?, rounds, config, caches: std::cell::Cell::new(0) };
     std::fs::create_dir_all(bench.source())?;
     let mut rows = Vec::new();
-    let groups: [(&str, fn(&Bench) -> Result<Vec<Row>>); 9] = [
+    let groups: [(&str, Group); 9] = [
         ("cut", |b| cut::rows(b.folder.path())),
         ("small", small),
         ("large", large),

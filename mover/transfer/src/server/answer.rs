@@ -39,7 +39,7 @@ impl Urgency {
         Arc::new(Self { priority: AtomicU8::new(priority as u8), raised: Notify::new() })
     }
 
-    fn now(&self) -> Priority {
+    pub(super) fn now(&self) -> Priority {
         match self.priority.load(Ordering::Relaxed) {
             0 => Priority::Demand,
             1 => Priority::Deadline,
@@ -100,8 +100,7 @@ impl Answer {
     }
 
     fn send(&self, kind: Kind, argument: u32, payload: impl Into<Bytes>) {
-        let frame = Frame::new(kind, self.id, payload).with_argument(argument).with_priority(self.urgency.now());
-        self.queue.push(frame, None);
+        self.queue.push_of(&self.urgency, Frame::new(kind, self.id, payload).with_argument(argument), None);
     }
 
     /// Runs something that blocks; what can wait shares a bounded number of threads, a demand does not queue behind
@@ -133,8 +132,7 @@ impl Answer {
             if part.len() >= LISTING_PART_BYTES {
                 let room = self.queue.room(self.urgency.now(), part.len()).await;
                 let payload = std::mem::take(&mut part);
-                let frame = Frame::new(Kind::Listing, self.id, payload).with_priority(self.urgency.now());
-                self.queue.push(frame, Some(room));
+                self.queue.push_of(&self.urgency, Frame::new(Kind::Listing, self.id, payload), Some(room));
             }
         }
         self.send(Kind::Listing, 0, part);
@@ -155,7 +153,7 @@ impl Answer {
             let record = looked.map_err(|_| Failure::Other("the agent is stopping".into()))?;
             let room = self.queue.room(self.urgency.now(), record.len()).await;
             let frame = Frame::new(Kind::Changed, self.id, record).with_argument(subscription.id());
-            self.queue.push(frame.with_priority(self.urgency.now()), Some(room));
+            self.queue.push_of(&self.urgency, frame, Some(room));
             tokio::time::sleep(TELL_INTERVAL).await;
         }
         self.send(Kind::End, 0, Bytes::new());
@@ -239,7 +237,7 @@ impl Answer {
             self.shared.counts.add(&self.shared.counts.data_bytes, payload.len());
             let frame = Frame::new(Kind::Data, self.id, payload).with_argument(first);
             let frame = if link_is_busy { self.packed(frame, &mut packs).await? } else { frame };
-            self.queue.push(frame.with_priority(self.urgency.now()), room);
+            self.queue.push_of(&self.urgency, frame, room);
         }
         Ok(())
     }
@@ -289,7 +287,7 @@ impl Answer {
         self.shared.counts.add(&self.shared.counts.data_bytes, told.len());
         let frame = Frame::new(Kind::Delta, self.id, told).with_argument(chunks.start);
         let frame = self.packed(frame, &mut None).await?;
-        self.queue.push(frame.with_priority(self.urgency.now()), Some(room));
+        self.queue.push_of(&self.urgency, frame, Some(room));
         Ok(())
     }
 

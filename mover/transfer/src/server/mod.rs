@@ -261,7 +261,8 @@ impl Shared {
 
     /// What may be sent over the link to a site, if the topology has it.
     fn known_rate(&self, to: &SiteId) -> Option<BitsPerSecond> {
-        let rate = self.volumes.keys().find_map(|volume| self.borders.link_rate(volume, to))?;
+        let volumes = self.volumes.read().unwrap_or_else(PoisonError::into_inner);
+        let rate = volumes.keys().find_map(|volume| self.borders.link_rate(volume, to))?;
         Some(BitsPerSecond((rate.0 as f64 * PAYLOAD_SHARE) as u64))
     }
 }
@@ -339,9 +340,8 @@ async fn take_requests<R: AsyncRead + Unpin>(
                 }
             }
             Kind::Raise => {
-                if let Some((_, urgency)) = open.by_id.get(&frame.request) {
-                    urgency.raise();
-                }
+                // Its answer may be given already, and wait to be written.
+                queue.raise(frame.request, open.by_id.get(&frame.request).map(|(_, urgency)| &**urgency));
             }
             Kind::Ping => queue.push(Frame::new(Kind::Pong, frame.request, Vec::new()), None),
             other => return Err(FrameError::Kind(other as u8)),

@@ -6,7 +6,7 @@
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Buf;
@@ -14,6 +14,7 @@ use foretide_flow::{BitsPerSecond, Priority};
 use tokio::io::{AsyncWrite, AsyncWriteExt};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
+use super::answer::Urgency;
 use crate::frame::{DATA_BYTES, Frame};
 use crate::limit::Limiter;
 
@@ -64,7 +65,7 @@ impl Drop for Demand {
 #[derive(Debug)]
 struct Waiting {
     frame: Frame,
-    _room: Option<OwnedSemaphorePermit>,
+    room: Option<OwnedSemaphorePermit>,
     _demand: Option<Demand>,
 }
 
@@ -98,31 +99,73 @@ impl OutQueue {
         self.rooms[priority as usize].available_permits() < LANE_ROOM_KIB / 2
     }
 
-    pub(super) fn push(&self, frame: Frame, room: Option<OwnedSemaphorePermit>) {
+    fn lanes(&self) -> MutexGuard<'_, [VecDeque<Waiting>; 3]> {
+        self.lanes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn put(&self, lanes: &mut [VecDeque<Waiting>; 3], frame: Frame, room: Option<OwnedSemaphorePermit>) {
         let demand = (frame.priority == Priority::Demand).then(|| Demand::new(&self.link));
-        let lane = frame.priority as usize;
-        let waiting = Waiting { frame, _room: room, _demand: demand };
-        self.lanes.lock().unwrap_or_else(PoisonError::into_inner)[lane].push_back(waiting);
+        lanes[frame.priority as usize].push_back(Waiting { frame, room, _demand: demand });
         self.ready.notify_one();
     }
 
+    /// A frame in the lane of its own priority.
+    pub(super) fn push(&self, frame: Frame, room: Option<OwnedSemaphorePermit>) {
+        self.put(&mut self.lanes(), frame, room);
+    }
+
+    /// A frame of an answer, in the lane of its request's urgency. That is looked at under the lock under which
+    /// [`OutQueue::raise`] changes it, so the frames of one answer stay in their order.
+    pub(super) fn push_of(&self, urgency: &Urgency, frame: Frame, room: Option<OwnedSemaphorePermit>) {
+        let mut lanes = self.lanes();
+        self.put(&mut lanes, frame.with_priority(urgency.now()), room);
+    }
+
+    /// Somebody waits for this answer now: what of it waits here goes with the demands, and so does what is to come.
+    pub(super) fn raise(&self, request: u32, urgency: Option<&Urgency>) {
+        let mut lanes = self.lanes();
+        if let Some(urgency) = urgency {
+            urgency.raise();
+        }
+        for lane in 1..lanes.len() {
+            let (raised, others) =
+                std::mem::take(&mut lanes[lane]).into_iter().partition(|w| w.frame.request == request);
+            lanes[lane] = others;
+            let raised: VecDeque<Waiting> = raised;
+            for waiting in raised {
+                self.put(&mut lanes, waiting.frame.with_priority(Priority::Demand), waiting.room);
+            }
+        }
+    }
+
+    /// Priority and length of the frame that is next.
+    fn next(&self) -> Option<(Priority, usize)> {
+        let lanes = self.lanes();
+        lanes.iter().find_map(|l| l.front()).map(|w| (w.frame.priority, w.frame.length()))
+    }
+
     fn pop(&self, lanes: std::ops::Range<usize>) -> Option<Waiting> {
-        let mut queue = self.lanes.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut queue = self.lanes();
         lanes.into_iter().find_map(|l| queue[l].pop_front())
     }
 
     /// Writes until the connection fails.
     pub(super) async fn write_to<W: AsyncWrite + Unpin>(&self, mut stream: W) -> std::io::Result<()> {
         loop {
-            let Some(waiting) = self.pop(0..3) else {
+            let Some((priority, bytes)) = self.next() else {
                 stream.flush().await?;
                 self.ready.notified().await;
                 continue;
             };
-            if waiting.frame.priority == Priority::Demand {
-                self.write_demand(&mut stream, waiting).await?;
-            } else {
-                self.let_pass(&mut stream, waiting.frame.length()).await?;
+            if priority == Priority::Demand {
+                while let Some(demand) = self.pop(0..1) {
+                    self.write_demand(&mut stream, demand).await?;
+                }
+                continue;
+            }
+            // It stays in its lane meanwhile: it may be raised, and must not be overtaken by what comes after it.
+            self.let_pass(&mut stream, bytes).await?;
+            if let Some(waiting) = self.pop(1..3) {
                 write(&mut stream, &waiting.frame).await?;
             }
         }
@@ -195,6 +238,22 @@ mod tests {
             () = writer => unreachable!("it writes until it fails"),
             order = reader => assert_eq!(order, [1, 2, 3]),
         }
+    }
+
+    /// Found by the demo: the manifest waited behind prefetch while the chunks that came after it, raised meanwhile, went
+    /// ahead; and an answer's end went ahead of its chunks.
+    #[tokio::test]
+    async fn an_answer_that_is_raised_keeps_its_order_and_goes_first() {
+        let queue = OutQueue::new(Arc::new(Link::new(None)));
+        let urgency = Urgency::new(Priority::Background);
+        let part = |kind| Frame::new(kind, 7, vec![0; 1000]);
+        queue.push(frame(Priority::Background, 3), None);
+        queue.push_of(&urgency, part(Kind::Head), None);
+        queue.push_of(&urgency, part(Kind::Data), None);
+        queue.raise(7, Some(&urgency));
+        queue.push_of(&urgency, part(Kind::End), None);
+        let order: Vec<_> = std::iter::from_fn(|| queue.pop(0..3)).map(|w| (w.frame.request, w.frame.kind)).collect();
+        assert_eq!(order, [(7, Kind::Head), (7, Kind::Data), (7, Kind::End), (3, Kind::Data)]);
     }
 
     #[tokio::test]

@@ -1,0 +1,137 @@
+//! A site's cache: what was read against what may be read.
+//!
+//! Prefetched bytes take free room and the room of prefetched bytes whose time has passed, and leave first when a reader
+//! needs room; then leaves what was read longest ago.
+
+use std::collections::{BTreeSet, HashMap};
+
+use super::atlas::{Atlas, Block};
+
+/// A block in the cache.
+#[derive(Clone, Copy, Debug)]
+struct Held {
+    bytes: u64,
+    touched_us: i64,
+    /// Brought by a move and not read yet; of use until then.
+    unread_until_us: Option<i64>,
+}
+
+/// See the module.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Cache {
+    capacity_bytes: u64,
+    held: HashMap<Block, Held>,
+    /// Held blocks in the order in which they leave: unread ones by their end, then read ones by their last touch.
+    leaving: BTreeSet<(bool, i64, Block)>,
+    used_bytes: u64,
+    /// Most bytes that were in it.
+    pub(super) peak_bytes: u64,
+    /// Prefetched bytes that left unread.
+    pub(super) wasted_bytes: u64,
+}
+
+impl Cache {
+    pub(super) fn new(capacity_bytes: u64) -> Self {
+        Self { capacity_bytes, ..Self::default() }
+    }
+
+    pub(super) fn holds(&self, block: &Block) -> bool {
+        self.held.contains_key(block)
+    }
+
+    pub(super) fn blocks(&self) -> impl Iterator<Item = Block> + '_ {
+        self.held.keys().copied()
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.held.len()
+    }
+
+    /// All of it is lost, with its disk.
+    pub(super) fn lose(&mut self) {
+        self.held.clear();
+        self.leaving.clear();
+        self.used_bytes = 0;
+    }
+
+    /// Keeps a block that a reader fetched, if there is room for it.
+    pub(super) fn fetched(&mut self, block: Block, bytes: u64, now_us: i64) {
+        if !self.holds(&block) && self.make_room(bytes, true, now_us) {
+            self.hold(block, Held { bytes, touched_us: now_us, unread_until_us: None });
+        }
+    }
+
+    /// Keeps a block that a move brought; without room for it, it was brought in vain.
+    pub(super) fn brought(&mut self, block: Block, bytes: u64, keep_until_us: i64, now_us: i64) {
+        if self.make_room(bytes, false, now_us) {
+            self.hold(block, Held { bytes, touched_us: now_us, unread_until_us: Some(keep_until_us) });
+        } else {
+            self.wasted_bytes += bytes;
+        }
+    }
+
+    /// A block was read now.
+    pub(super) fn touch(&mut self, block: Block, now_us: i64) {
+        if let Some(held) = self.release(block) {
+            self.hold(block, Held { touched_us: now_us, unread_until_us: None, ..held });
+        }
+    }
+
+    pub(super) fn evict(&mut self, block: Block) {
+        if let Some(held) = self.release(block)
+            && held.unread_until_us.is_some()
+        {
+            self.wasted_bytes += held.bytes;
+        }
+    }
+
+    /// Bytes of an extent that are here.
+    pub(super) fn resident_bytes(&self, atlas: &Atlas, file: u32, offset: u64, length: u64) -> u64 {
+        let here = atlas.blocks(file, offset, length).filter(|b| self.holds(b));
+        here.map(|b| atlas.shared(b, offset, length)).sum()
+    }
+
+    /// Prefetched bytes that nobody has read so far.
+    pub(super) fn unread_bytes(&self) -> u64 {
+        self.held.values().filter(|h| h.unread_until_us.is_some()).map(|h| h.bytes).sum()
+    }
+
+    /// What is wrong with it, if anything is.
+    pub(super) fn broken(&self) -> Option<String> {
+        let used: u64 = self.held.values().map(|h| h.bytes).sum();
+        let wrong = used != self.used_bytes || used > self.capacity_bytes || self.held.len() != self.leaving.len();
+        wrong.then(|| format!("{used} bytes in a cache of {}, {} counted", self.capacity_bytes, self.used_bytes))
+    }
+
+    fn make_room(&mut self, bytes: u64, reader: bool, now_us: i64) -> bool {
+        while self.used_bytes + bytes > self.capacity_bytes {
+            let may = |(read, until, _): &&(bool, i64, Block)| reader || (!read && *until < now_us);
+            match self.leaving.first().filter(may).copied() {
+                Some((_, _, block)) => self.evict(block),
+                None => return false,
+            }
+        }
+        true
+    }
+
+    fn hold(&mut self, block: Block, held: Held) {
+        self.leaving.insert(place(block, &held));
+        self.used_bytes += held.bytes;
+        self.held.insert(block, held);
+        self.peak_bytes = self.peak_bytes.max(self.used_bytes);
+    }
+
+    fn release(&mut self, block: Block) -> Option<Held> {
+        let held = self.held.remove(&block)?;
+        self.leaving.remove(&place(block, &held));
+        self.used_bytes -= held.bytes;
+        Some(held)
+    }
+}
+
+fn place(block: Block, held: &Held) -> (bool, i64, Block) {
+    match held.unread_until_us {
+        Some(until) => (false, until, block),
+        None => (true, held.touched_us, block),
+    }
+}
