@@ -33,9 +33,10 @@ enum What {
     Add {
         /// Its name: the directory under which mounts show it.
         name: VolumeId,
-        /// The folder, an absolute path at that site, or `s3://…`, `gs://…` or `az://…`: below what an agent there offers
-        /// (`source.offer`).
-        source: String,
+        /// A folder, as an absolute path at that site, or `s3://…`, `gs://…` or `az://…`: below what an agent there offers
+        /// (`source.offer`). Several become one tree, in which the first ones win.
+        #[arg(required = true)]
+        sources: Vec<String>,
         /// The site.
         #[arg(long)]
         at: SiteId,
@@ -54,9 +55,9 @@ enum What {
 pub async fn run(options: Options) -> Result<(), RunError> {
     let control = options.control.client()?;
     let shown = match options.what {
-        What::Add { name, source, at, tags } => {
+        What::Add { name, sources, at, tags } => {
             let tags = tags.into_iter().collect();
-            let wanted = VolumeWanted { name: name.clone(), at: at.clone(), source: source.clone(), tags };
+            let wanted = VolumeWanted { name: name.clone(), at: at.clone(), sources: sources.clone(), tags };
             control.add_volume(&wanted).await?;
             let asked = Instant::now();
             loop {
@@ -66,8 +67,9 @@ pub async fn run(options: Options) -> Result<(), RunError> {
                 }
                 if asked.elapsed() > PATIENCE {
                     return Err(RunError::Told(format!(
-                        "volume {name} is added, and no agent at {at} serves it yet: does one run there, is {source} \
-                         a folder on its node, and does its source.offer name that folder or one above it?"
+                        "volume {name} is added, and no agent at {at} serves it yet: does one run there, is all of \
+                         {} on its node, and does its source.offer name that or something above it?",
+                        sources.join(", ")
                     )));
                 }
                 tokio::time::sleep(LOOK_EVERY).await;
@@ -88,6 +90,6 @@ fn line(v: &VolumeView) -> String {
     let served =
         if served.is_empty() { "served by nobody".to_owned() } else { format!("served by {}", served.join(", ")) };
     let tags: Vec<_> = v.tags.iter().map(|(k, value)| format!("{k}={value}")).collect();
-    let source = v.source.as_deref().unwrap_or("as configured");
-    format!("{:<16} at {:<12} {source}  {served}  {}", v.name, v.at, tags.join(" "))
+    let sources = if v.sources.is_empty() { "as configured".to_owned() } else { v.sources.join(" over ") };
+    format!("{:<16} at {:<12} {sources}  {served}  {}", v.name, v.at, tags.join(" "))
 }

@@ -77,7 +77,7 @@ pub struct Welcome {
     pub prefetch_off: bool,
     /// The other agents that serve chunks.
     pub peers: Vec<Peer>,
-    /// Folders at the agent's site that are volumes: it serves those that its own configuration lets out.
+    /// Volumes that were added at the agent's site: it serves those that its own configuration lets out.
     #[serde(default)]
     pub serve: Vec<ToServe>,
     /// Where to go on counting.
@@ -89,8 +89,8 @@ pub struct Welcome {
 pub struct ToServe {
     /// Its name.
     pub volume: VolumeId,
-    /// Its folder, an absolute path.
-    pub source: String,
+    /// Its folders, as absolute paths, and prefixes of object stores; of a name that several have the first one's counts.
+    pub sources: Vec<String>,
 }
 
 /// Another agent that serves chunks.
@@ -224,7 +224,7 @@ async fn welcome(api: &Api, node: &NodeId, site: &SiteId, now: Timestamp) -> Res
         mode: api.directory.mode(),
         prefetch_off: api.catalog.prefetch_off().await?,
         peers: others.filter_map(peer).collect(),
-        serve: added.map(|(volume, added)| ToServe { volume, source: added.source }).collect(),
+        serve: added.map(|(volume, added)| ToServe { volume, sources: added.sources }).collect(),
         next: NextNumbers { accesses: next.accesses, outcomes: next.outcomes },
     })
 }

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use axum::extract::State;
 use axum::{Extension, Json};
-use foretide_catalog::{AuditEntry, Catalog};
+use foretide_catalog::{AuditEntry, Catalog, CatalogError};
 use foretide_flow::{FilePath, NodeId, SiteId, Timestamp, VolumeId};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -25,16 +25,18 @@ const SETTING: &str = "volumes";
 /// Volumes that may be added, so bounded because each is a directory of every mount and a line of every welcome.
 const ADDED_MAX: usize = 1000;
 
+/// Sources of one volume: each is asked for every listing.
+const SOURCES_MAX: usize = 16;
 /// How the address of a source may begin.
-const SOURCES: [&str; 4] = ["/", "s3://", "gs://", "az://"];
+const ADDRESSES: [&str; 4] = ["/", "s3://", "gs://", "az://"];
 
 /// Where an added volume's truth lies.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct AddedVolume {
-    /// The site of its source.
+    /// The site of its sources.
     pub at: SiteId,
-    /// The folder there, an absolute path; or a prefix of an object store.
-    pub source: String,
+    /// Folders there, as absolute paths, and prefixes of object stores.
+    pub sources: Vec<String>,
     /// Tags that rules and searches may name.
     #[serde(default)]
     pub tags: BTreeMap<String, String>,
@@ -46,11 +48,12 @@ pub struct AddedVolume {
 pub struct VolumeWanted {
     /// Its name: the directory under which mounts show it.
     pub name: VolumeId,
-    /// The site of its source.
+    /// The site of its sources.
     pub at: SiteId,
-    /// The folder there, an absolute path, or a prefix of an object store (`s3://…`, `gs://…`, `az://…`): below what an
-    /// agent at that site is configured to let out (`source.offer`).
-    pub source: String,
+    /// Folders there, as absolute paths, and prefixes of object stores (`s3://…`, `gs://…`, `az://…`): below what an agent at
+    /// that site is configured to let out (`source.offer`). Several are one tree: a name that more than one has is the
+    /// first one's, directories of one name are merged.
+    pub sources: Vec<String>,
     /// Tags that rules and searches may name.
     #[serde(default)]
     pub tags: BTreeMap<String, String>,
@@ -61,10 +64,10 @@ pub struct VolumeWanted {
 pub struct VolumeView {
     /// Its name.
     pub name: VolumeId,
-    /// The site of its source.
+    /// The site of its sources.
     pub at: SiteId,
-    /// The folder there, if it was added; null if the configuration has it.
-    pub source: Option<String>,
+    /// Folders there and prefixes of object stores, if it was added; none if the configuration has it.
+    pub sources: Vec<String>,
     /// Tags that rules and searches may name.
     pub tags: BTreeMap<String, String>,
     /// Agents that serve it now.
@@ -81,11 +84,12 @@ pub struct VolumeList {
 /// The volumes that were added, as the catalog has them.
 ///
 /// # Errors
-/// The catalog's.
+/// The catalog's; [`CatalogError::Damaged`] if they were written by a newer version.
 pub async fn added_volumes(catalog: &dyn Catalog) -> foretide_catalog::Result<BTreeMap<VolumeId, AddedVolume>> {
-    let kept = catalog.setting(SETTING).await?;
-    // Written by nobody but `add`.
-    Ok(kept.and_then(|value| serde_json::from_value(value).ok()).unwrap_or_default())
+    let Some(kept) = catalog.setting(SETTING).await? else { return Ok(BTreeMap::new()) };
+    let damaged =
+        |why: serde_json::Error| CatalogError::Damaged { what: "setting", name: SETTING.into(), why: why.to_string() };
+    serde_json::from_value(kept).map_err(damaged)
 }
 
 /// Volumes, and who serves them.
@@ -98,7 +102,7 @@ pub(crate) async fn list(State(api): State<Api>) -> Result<Json<VolumeList>, Api
     let view = |(name, volume): (&VolumeId, &foretide_flow::Volume)| VolumeView {
         name: name.clone(),
         at: volume.at.clone(),
-        source: added.get(name).map(|a| a.source.clone()),
+        sources: added.get(name).map(|a| a.sources.clone()).unwrap_or_default(),
         tags: volume.tags.clone(),
         served_by: agents.iter().filter(|a| a.volumes.contains(name)).map(|a| a.node.clone()).collect(),
     };
@@ -133,20 +137,28 @@ pub(crate) async fn add(
     if added.len() >= ADDED_MAX {
         return Err(ApiError::Conflict(format!("{ADDED_MAX} volumes are added already: put several under one root")));
     }
-    if !SOURCES.iter().any(|prefix| wanted.source.starts_with(prefix)) {
-        return Err(ApiError::WrongShape(format!(
-            "source {:?} is none: give an absolute path at site {}, or an address with s3://, gs:// or az://",
-            wanted.source, wanted.at
-        )));
-    }
-    let VolumeWanted { name, at, source, tags } = wanted;
-    added.insert(name.clone(), AddedVolume { at: at.clone(), source: source.clone(), tags: tags.clone() });
+    check_sources(&wanted)?;
+    let VolumeWanted { name, at, sources, tags } = wanted;
+    added.insert(name.clone(), AddedVolume { at: at.clone(), sources: sources.clone(), tags: tags.clone() });
     catalog.put_tags(&name, &FilePath::root(), &tags).await?;
     // First what is handed out, then the setting, which wakes those who wait for it.
     api.directory.volumes_added(&added);
     catalog.put_setting(SETTING, &json!(added)).await?;
-    let view = VolumeView { name, at, source: Some(source), tags, served_by: Vec::new() };
+    let view = VolumeView { name, at, sources, tags, served_by: Vec::new() };
     let (now, who, what) = (Timestamp::now(), caller.name.clone(), "volume.add".into());
     catalog.append_audit(&AuditEntry { at: now, who, what, detail: json!(view) }).await?;
     Ok(Json(view))
+}
+
+fn check_sources(wanted: &VolumeWanted) -> Result<(), ApiError> {
+    let (sources, at) = (&wanted.sources, &wanted.at);
+    if !(1..=SOURCES_MAX).contains(&sources.len()) {
+        return Err(ApiError::WrongShape(format!("sources: give 1 to {SOURCES_MAX}, not {}", sources.len())));
+    }
+    match sources.iter().find(|source| !ADDRESSES.iter().any(|prefix| source.starts_with(prefix))) {
+        Some(strange) => Err(ApiError::WrongShape(format!(
+            "source {strange:?} is none: give an absolute path at site {at}, or an address with s3://, gs:// or az://"
+        ))),
+        None => Ok(()),
+    }
 }

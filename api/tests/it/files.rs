@@ -156,7 +156,7 @@ async fn an_added_volume_reaches_agents_at_once_and_is_served_by_who_says_so() {
     let waiting = served
         .ask(Scope::Agent, Method::GET, "/v1/agent/assignment?node=store-1&wait_s=50")
         .header("if-none-match", &etag);
-    let wanted = json!({ "name": "late", "at": "store", "source": "/data/late", "tags": { "class": "phi" } });
+    let wanted = json!({ "name": "late", "at": "store", "sources": ["/data/late", "s3://data/late"], "tags": { "class": "phi" } });
     let (woken, added) = tokio::join!(waiting.send(), async {
         tokio::time::sleep(Duration::from_millis(50)).await;
         served.posted(Scope::Admin, "/v1/volumes", &wanted).await
@@ -165,23 +165,24 @@ async fn an_added_volume_reaches_agents_at_once_and_is_served_by_who_says_so() {
     assert_ne!(woken.unwrap().json::<Value>().await.unwrap()["fleet"], fleet);
 
     let welcome = served.posted(Scope::Agent, "/v1/agent/hello", &hello("store-1", "store", &[])).await;
-    assert_eq!(welcome["serve"], json!([{ "volume": "late", "source": "/data/late" }]));
+    assert_eq!(welcome["serve"], json!([{ "volume": "late", "sources": ["/data/late", "s3://data/late"] }]));
     let elsewhere = served.posted(Scope::Agent, "/v1/agent/hello", &hello("gpu-1", "gpu-eu", &[])).await;
     assert_eq!(elsewhere["serve"], json!([]));
     assert!(elsewhere["topology"]["volume"]["late"].is_object(), "{elsewhere}");
     served.posted(Scope::Agent, "/v1/agent/hello", &hello("store-1", "store", &["late"])).await;
     let all = served.got(Scope::Read, "/v1/volumes").await;
     let late = all["items"].as_array().unwrap().iter().find(|v| v["name"] == "late").unwrap().clone();
-    assert_eq!((&late["served_by"], &late["source"]), (&json!(["store-1"]), &json!("/data/late")));
+    assert_eq!((&late["served_by"], &late["sources"]), (&json!(["store-1"]), &json!(["/data/late", "s3://data/late"])));
     let tags = served.got(Scope::Read, "/v1/where?volume=late").await["tags"].clone();
     assert_eq!(tags, json!({ "class": "phi" }));
 
     for (bad, status) in [
-        (json!({ "name": "late", "at": "store", "source": "/x" }), 409),
-        (json!({ "name": "images", "at": "store", "source": "/x" }), 409),
-        (json!({ "name": "new", "at": "mars", "source": "/x" }), 422),
-        (json!({ "name": "new", "at": "store", "source": "relative" }), 422),
-        (json!({ "name": "new/er", "at": "store", "source": "/x" }), 422),
+        (json!({ "name": "late", "at": "store", "sources": ["/x"] }), 409),
+        (json!({ "name": "images", "at": "store", "sources": ["/x"] }), 409),
+        (json!({ "name": "new", "at": "mars", "sources": ["/x"] }), 422),
+        (json!({ "name": "new", "at": "store", "sources": ["/x", "relative"] }), 422),
+        (json!({ "name": "new", "at": "store", "sources": [] }), 422),
+        (json!({ "name": "new/er", "at": "store", "sources": ["/x"] }), 422),
     ] {
         let refused = served.post(Scope::Admin, "/v1/volumes", &bad).await;
         assert_eq!(refused.status().as_u16(), status, "{bad}");
