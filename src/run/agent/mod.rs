@@ -12,6 +12,7 @@ mod install;
 pub mod local;
 mod observe;
 mod origin;
+mod pages;
 mod privilege;
 mod serve;
 mod ship;
@@ -33,6 +34,7 @@ use tokio::task::JoinSet;
 
 use self::attribution::Shared;
 use self::cache::Cache;
+use self::pages::Pages;
 use self::serve::Served;
 use self::talk::{Talk, hello_of, ruleset, welcomed};
 use super::RunError;
@@ -172,6 +174,8 @@ impl Agent {
             (mount, store, mover) = (cache.mount, Some(cache.store), Some(cache.mover));
             hydrator = cache.hydrator;
         }
+        let hints = mount.as_ref().map(MountHandle::hints);
+        let pages = hints.clone().map(|hints| Pages::start(hints, &mut tasks));
         tasks.spawn(serve_local(config.state.clone(), mover.clone(), collector));
         tasks.spawn(
             Talk {
@@ -181,7 +185,8 @@ impl Agent {
                 borders,
                 mover,
                 hydrator,
-                hints: mount.as_ref().map(MountHandle::hints),
+                hints,
+                pages,
                 seen: HashSet::new(),
                 served: Served::start(sources(config)?, config, server),
                 learned,

@@ -16,6 +16,7 @@ use futures::StreamExt;
 use tokio::sync::{mpsc, watch};
 
 use super::hydrate::Hydrator;
+use super::pages::Pages;
 use super::serve::Served;
 use crate::client::{ClientError, ControlClient};
 use crate::config::AgentConfig;
@@ -122,6 +123,8 @@ pub struct Talk {
     pub hydrator: Option<Hydrator>,
     /// The mount, which learns of names that will be wanted.
     pub hints: Option<Hints>,
+    /// What has the mount's files in memory when they are read.
+    pub pages: Option<Pages>,
     /// Volumes whose top the mount has looked at.
     pub seen: HashSet<VolumeId>,
     /// The own volumes.
@@ -160,6 +163,9 @@ impl Talk {
                     }
                     if let Some(hydrator) = &self.hydrator {
                         hydrator.expect(&assignment);
+                    }
+                    if let Some(pages) = &self.pages {
+                        pages.expect(&assignment);
                     }
                     if let Some(mover) = &self.mover {
                         mover.take(&assignment);
