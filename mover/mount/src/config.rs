@@ -14,9 +14,9 @@ pub enum Opens {
     /// by its open.
     #[default]
     Told,
-    /// No: an open costs no round trip to us, so warm small files open at almost native speed, but large ones are
-    /// copied through us instead of passed through, and what the kernel has in its page cache is read unseen. For
-    /// nodes where eBPF sees the reads and the files are small.
+    /// No: an open costs no round trip to us, so warm small files open several times as fast, at half of native speed
+    /// and more, but large ones are copied through us instead of passed through, and what the kernel has in its page
+    /// cache is read unseen. For nodes where eBPF sees the reads and the files are small.
     Silent,
 }
 
