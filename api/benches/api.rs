@@ -8,6 +8,7 @@
 //!
 //! `FORETIDE_BENCH_WARMUPS` sets the number of warm-ups; `target/bench/api.json` gets the rows.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -17,8 +18,8 @@ use async_trait::async_trait;
 use axum::Router;
 use axum::routing::get;
 use foretide_api::{
-    Accepted, AccessSink, Advice, Adviser, Api, Config, Courier, Directory, Listener, PlanChanges, Ports, Question,
-    Rejected, Scope, Told, mint, tell,
+    Accepted, AccessSink, AddedVolume, Advice, Adviser, Api, Config, Courier, Directory, Listener, PlanChanges, Ports,
+    Question, Rejected, Scope, Told, mint, tell,
 };
 use foretide_catalog::{Catalog, CatalogError, ResidentFile};
 use foretide_flow::{
@@ -68,6 +69,7 @@ impl Directory for Quiet {
     fn mode(&self) -> Mode {
         Mode::Enforce
     }
+    fn volumes_added(&self, _: &BTreeMap<VolumeId, AddedVolume>) {}
 }
 
 #[async_trait]
