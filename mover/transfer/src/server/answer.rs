@@ -73,7 +73,11 @@ impl From<ReadError> for Failure {
 
 impl From<io::Error> for Failure {
     fn from(e: io::Error) -> Self {
-        if e.kind() == io::ErrorKind::NotFound { Self::NotFound } else { Self::Other(e.to_string()) }
+        match e.kind() {
+            io::ErrorKind::NotFound => Self::NotFound,
+            io::ErrorKind::PermissionDenied => Self::Denied(e.to_string()),
+            _ => Self::Other(e.to_string()),
+        }
     }
 }
 
