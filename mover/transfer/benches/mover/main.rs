@@ -54,6 +54,7 @@ enum Order {
     RawSend,
     RawFetch {
         bytes: u64,
+        into: Option<PathBuf>,
     },
 }
 
@@ -79,7 +80,7 @@ fn obey(order: Order) -> Result<()> {
         Order::Fetch(fetch) => say(&ends::fetch(*fetch)?),
         Order::Http { folder } => peers::http(&folder),
         Order::RawSend => peers::raw_send(),
-        Order::RawFetch { bytes } => say(&peers::raw_fetch(bytes)?),
+        Order::RawFetch { bytes, into } => say(&peers::raw_fetch(bytes, into.as_deref())?),
     }
 }
 

@@ -151,26 +151,33 @@ pub fn raw_send() -> Result<()> {
     Ok(())
 }
 
-/// Brings so many bytes over plain connections that have carried as many before.
-pub fn raw_fetch(bytes: u64) -> Result<Fetched> {
+/// Brings so many bytes over plain connections that have carried as many before; into files of a folder, if one is given.
+pub fn raw_fetch(bytes: u64, into: Option<&Path>) -> Result<Fetched> {
     let share = bytes / RAW_CONNECTIONS as u64;
     let connect = |_| TcpStream::connect((SENDER, RAW_PORT));
     let mut streams: Vec<TcpStream> = (0..RAW_CONNECTIONS).map(connect).collect::<std::io::Result<_>>()?;
-    let take = |stream: &mut TcpStream| -> std::io::Result<()> {
+    let take = |stream: &mut TcpStream, mut file: Option<fs::File>| -> std::io::Result<()> {
         stream.write_all(&share.to_le_bytes())?;
         let mut block = vec![0; 1 << 20];
         let mut left = share as usize;
         while left > 0 {
             let n = left.min(block.len());
-            left -= stream.read(&mut block[..n])?;
+            let come = stream.read(&mut block[..n])?;
+            left -= come;
+            if let Some(file) = &mut file {
+                file.write_all(&block[..come])?;
+            }
         }
         Ok(())
     };
     let mut fetched = Fetched::default();
-    for _ in 0..2 {
+    for into in [None, into] {
         let (began, cpu) = (Instant::now(), cpu_s(std::process::id())?);
+        into.map_or(Ok(()), fs::create_dir_all)?;
+        let file = |n: usize| into.map(|into| fs::File::create(into.join(n.to_string()))).transpose();
+        let files: Vec<_> = (0..RAW_CONNECTIONS).map(file).collect::<std::io::Result<_>>()?;
         std::thread::scope(|scope| {
-            let all: Vec<_> = streams.iter_mut().map(|s| scope.spawn(|| take(s))).collect();
+            let all: Vec<_> = streams.iter_mut().zip(files).map(|(s, f)| scope.spawn(|| take(s, f))).collect();
             all.into_iter().try_for_each(|one| one.join().expect("it does not panic"))
         })?;
         let used = cpu_s(std::process::id())? - cpu;
