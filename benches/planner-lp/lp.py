@@ -1,6 +1,7 @@
 """Optimum of the planner's linear program by HiGHS: the reference of `make bench-planner`.
 
-Reads one instance a line as JSON on standard input, writes its optimum a line; a process for each core. Not a Rust crate on purpose: `highs`
+Reads one instance a line as JSON on standard input, writes its number (from 0) and its optimum a line as they are found;
+a process for each core. Not a Rust crate on purpose: `highs`
 takes seven minutes of compiling, the wheel of `highspy` none, and nothing but this bench wants it.
 
 Columns are (demand, lane, slot). A cache is an occupancy per slot, linked by what arrives and what leaves, so that a
@@ -91,11 +92,12 @@ def solve(case):
     return model.optimum()
 
 
-def solve_line(line):
-    return solve(json.loads(line))
+def solve_line(numbered):
+    number, line = numbered
+    return number, solve(json.loads(line))
 
 
 if __name__ == "__main__":
     with multiprocessing.Pool() as pool:
-        for optimum in pool.imap(solve_line, sys.stdin):
-            print(optimum, flush=True)
+        for number, optimum in pool.imap_unordered(solve_line, enumerate(sys.stdin)):
+            print(number, optimum, flush=True)
