@@ -1,21 +1,23 @@
-//! Tables out of the access history, in Polars: from memory, and from the Parquet files of the trace lake.
+//! Tables out of the trace lake, in Polars: what each run did with each file.
 //!
-//! The lake holds one file per access batch with the columns of [`foretide_flow::Access`]: `at_us` (i64), `run`,
-//! `process` (u32), `volume`, `path` (bytes), `op` and `found` (u32 codes), `offset`, `length` (u64),
-//! `blocked_us` (u32). All queries are lazy and grouped while they stream, so that memory follows the number of
-//! different files, not of accesses. This is the only place that knows Polars, and no signature shows it.
+//! The lake is read some thousand rows at a time; each part is grouped by run, file and process at once, and what is kept
+//! is grouped again whenever it has doubled. So memory follows the number of different files, not of accesses. This is
+//! the only place that knows Polars, and no signature shows it.
 
+use std::collections::HashMap;
 use std::path::PathBuf;
 
-use foretide_flow::{Access, AccessOp, FilePath, RunId, Timestamp, VolumeId};
+use arrow_array::RecordBatch;
+use foretide_flow::{AccessOp, FilePath, RunId, Timestamp, VolumeId};
 use polars::prelude::*;
 
 use crate::error::ModelError;
+use crate::lake::{Rows, batches, code};
 use crate::ranges::Ranges;
 use crate::run::FileKey;
 
 /// What one run did with one file.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, serde::Serialize)]
 pub struct FileRow {
     /// The run.
     pub run: RunId,
@@ -44,118 +46,23 @@ const FILE_RANGES: usize = 4096;
 /// A file's reads are one range if they return at least this share of the span that they reach over.
 const SOLID: f64 = 0.999;
 
-/// What each run did with each file, from accesses in memory: by run, then in order of first access.
-///
-/// # Errors
-/// [`ModelError::Table`] if a query fails.
-pub fn files_in_memory(accesses: &[Access]) -> Result<Vec<FileRow>, ModelError> {
-    let of = || accesses.iter();
-    let frame = df!(
-        "at_us" => of().map(|a| a.at.0).collect::<Vec<i64>>(),
-        "run" => of().map(|a| a.run.as_str()).collect::<Vec<_>>(),
-        "process" => of().map(|a| a.process).collect::<Vec<u32>>(),
-        "volume" => of().map(|a| a.volume.as_str()).collect::<Vec<_>>(),
-        "path" => of().map(|a| a.path.as_bytes()).collect::<Vec<&[u8]>>(),
-        "op" => of().map(|a| code(a.op)).collect::<Vec<u32>>(),
-        "offset" => of().map(|a| a.offset).collect::<Vec<u64>>(),
-        "length" => of().map(|a| a.length).collect::<Vec<u64>>(),
-        "blocked_us" => of().map(|a| a.blocked_us).collect::<Vec<u32>>(),
-    )
-    .map_err(failed)?;
-    rows(frame.lazy())
-}
+/// What is kept is grouped again when it has this many rows more than it had after the last time.
+const ROWS_LOOSE: usize = 1 << 20;
 
-/// The same from files of the trace lake.
+/// What each run did with each file, from files of the trace lake: by run, then in order of first access.
 ///
 /// # Errors
 /// [`ModelError::Trace`] for a file that is missing, [`ModelError::Table`] if one is no access batch.
 pub fn files_of_lake(lake: &[PathBuf]) -> Result<Vec<FileRow>, ModelError> {
-    if lake.is_empty() {
-        return Ok(Vec::new());
-    }
-    if let Some(path) = lake.iter().find(|p| !p.is_file()) {
-        return Err(ModelError::Trace { path: path.clone(), why: "there is no such file".into() });
-    }
-    let paths = lake.iter().map(|p| PlRefPath::try_from_path(p)).collect::<PolarsResult<Vec<_>>>().map_err(failed)?;
-    rows(LazyFrame::scan_parquet_files(paths.into(), ScanArgsParquet::default()).map_err(failed)?)
-}
-
-/// One access, as the lake keeps it.
-#[derive(Clone, Debug, PartialEq)]
-pub struct AccessRow {
-    /// When, microseconds since 1970.
-    pub at_us: i64,
-    /// The run.
-    pub run: String,
-    /// The process.
-    pub process: u32,
-    /// The volume.
-    pub volume: String,
-    /// The file in it, bytes.
-    pub path: Vec<u8>,
-    /// What was done.
-    pub op: AccessOp,
-    /// First byte.
-    pub offset: u64,
-    /// Bytes.
-    pub length: u64,
-}
-
-/// All accesses of one file of the lake, in order of time.
-///
-/// # Errors
-/// [`ModelError::Table`] if it is no access batch.
-pub fn accesses_of_lake(path: &std::path::Path) -> Result<Vec<AccessRow>, ModelError> {
-    let path = PlRefPath::try_from_path(path).map_err(failed)?;
-    let table = LazyFrame::scan_parquet(path, ScanArgsParquet::default())
-        .map_err(failed)?
-        .select([
-            col("at_us"),
-            col("run").cast(DataType::String),
-            col("process").cast(DataType::UInt32),
-            col("volume").cast(DataType::String),
-            col("path"),
-            col("op").cast(DataType::UInt32),
-            col("offset"),
-            col("length"),
-        ])
-        .sort(["at_us"], SortMultipleOptions::default().with_maintain_order(true))
-        .collect()
-        .map_err(failed)?;
-    let of = |name: &str| table.column(name).map_err(failed);
-    let (at, run, process) = (of("at_us")?.i64().map_err(failed)?, of("run")?, of("process")?.u32().map_err(failed)?);
-    let (run, volume) = (run.str().map_err(failed)?, of("volume")?.str().map_err(failed)?);
-    let (path, op) = (of("path")?.binary().map_err(failed)?, of("op")?.u32().map_err(failed)?);
-    let (offset, length) = (of("offset")?.u64().map_err(failed)?, of("length")?.u64().map_err(failed)?);
-    (0..table.height())
-        .map(|i| {
-            let number = op.get(i).unwrap_or_default();
-            let op = OPS.into_iter().find(|op| code(*op) == number);
-            Ok(AccessRow {
-                at_us: at.get(i).unwrap_or_default(),
-                run: run.get(i).unwrap_or_default().to_owned(),
-                process: process.get(i).unwrap_or_default(),
-                volume: volume.get(i).unwrap_or_default().to_owned(),
-                path: path.get(i).unwrap_or_default().to_owned(),
-                op: op.ok_or_else(|| ModelError::Table { why: format!("row {i}: no operation has code {number}") })?,
-                offset: offset.get(i).unwrap_or_default(),
-                length: length.get(i).unwrap_or_default(),
-            })
+    rows(|| {
+        lake.iter().flat_map(|path| {
+            let (batches, missing) = match batches(path) {
+                Ok(batches) => (Some(batches), None),
+                Err(e) => (None, Some(Err(e))),
+            };
+            batches.into_iter().flatten().chain(missing)
         })
-        .collect()
-}
-
-const OPS: [AccessOp; 5] = [AccessOp::Open, AccessOp::Create, AccessOp::Read, AccessOp::Fault, AccessOp::Close];
-
-/// The codes of the lake's `op` column: part of its format.
-fn code(op: AccessOp) -> u32 {
-    match op {
-        AccessOp::Open => 0,
-        AccessOp::Create => 1,
-        AccessOp::Read => 2,
-        AccessOp::Fault => 3,
-        AccessOp::Close => 4,
-    }
+    })
 }
 
 fn failed(e: PolarsError) -> ModelError {
@@ -167,36 +74,89 @@ fn is(op: AccessOp) -> Expr {
     col("op").eq(lit(code(op))).cast(DataType::UInt64)
 }
 
-fn key() -> [Expr; 3] {
-    [col("run"), col("volume"), col("path")]
-}
-
-fn rows(accesses: LazyFrame) -> Result<Vec<FileRow>, ModelError> {
-    let reads = col("op").eq(lit(code(AccessOp::Read))).or(col("op").eq(lit(code(AccessOp::Fault))));
-    let table = accesses
-        .clone()
-        .group_by(key())
-        .agg([
-            col("at_us").min().alias("first"),
-            col("at_us").max().alias("last"),
-            is(AccessOp::Open).sum().alias("opens"),
-            is(AccessOp::Create).sum().alias("creates"),
-            col("length").sum().alias("bytes"),
-            // u32 sums stay u32: cast first.
-            col("blocked_us").cast(DataType::UInt64).sum().alias("blocked"),
-            col("process").n_unique().cast(DataType::UInt64).alias("processes"),
-            col("offset").filter(reads.clone()).min().alias("from"),
-            (col("offset") + col("length")).filter(reads.clone()).max().alias("to"),
-        ])
+/// Goes through all accesses once; a second time if a file was read in parts.
+fn rows<I: Iterator<Item = Result<RecordBatch, ModelError>>>(
+    accesses: impl Fn() -> I,
+) -> Result<Vec<FileRow>, ModelError> {
+    let (mut kept, mut height) = (None::<DataFrame>, 0);
+    for batch in accesses() {
+        let part = by_process(&batch?)?;
+        let all = match kept.take() {
+            None => part,
+            Some(all) => all.vstack(&part).map_err(failed)?,
+        };
+        let loose = all.height() > 2 * height + ROWS_LOOSE;
+        kept = Some(if loose { joined(all)? } else { all });
+        if loose {
+            height = kept.as_ref().map_or(0, DataFrame::height);
+        }
+    }
+    let Some(all) = kept else { return Ok(Vec::new()) };
+    let table = joined(all)?
+        .lazy()
+        .group_by([col("run"), col("volume"), col("path")])
+        .agg(sums().into_iter().chain([len().cast(DataType::UInt64).alias("processes")]).collect::<Vec<_>>())
         .sort(["run", "first", "path"], SortMultipleOptions::default())
         .collect()
         .map_err(failed)?;
     let mut out = file_rows(&table)?;
-    let broken = accesses.filter(reads).select([col("run"), col("volume"), col("path"), col("offset"), col("length")]);
     if out.iter().any(|r| !solid(r)) {
-        fill_ranges(&mut out, &broken.collect().map_err(failed)?)?;
+        fill_ranges(&mut out, accesses())?;
     }
     Ok(out)
+}
+
+/// What each process of a run did with each file.
+fn by_process(batch: &RecordBatch) -> Result<DataFrame, ModelError> {
+    let r = Rows::of(batch)?;
+    let frame = df!(
+        "run" => r.run.iter().flatten().collect::<Vec<&str>>(),
+        "volume" => r.volume.iter().flatten().collect::<Vec<&str>>(),
+        "path" => r.path.iter().flatten().collect::<Vec<&[u8]>>(),
+        "process" => r.process,
+        "at_us" => r.at_us,
+        "op" => &r.op,
+        "offset" => r.offset,
+        "length" => r.length,
+        "blocked_us" => r.blocked_us,
+    )
+    .map_err(failed)?;
+    let read = || col("op").eq(lit(code(AccessOp::Read))).or(col("op").eq(lit(code(AccessOp::Fault))));
+    let table = frame.lazy().group_by(by()).agg([
+        col("at_us").min().alias("first"),
+        col("at_us").max().alias("last"),
+        is(AccessOp::Open).sum().alias("opens"),
+        is(AccessOp::Create).sum().alias("creates"),
+        col("length").sum().alias("bytes"),
+        // u32 sums stay u32: cast first.
+        col("blocked_us").cast(DataType::UInt64).sum().alias("blocked"),
+        col("offset").filter(read()).min().alias("from"),
+        (col("offset") + col("length")).filter(read()).max().alias("to"),
+    ]);
+    table.collect().map_err(failed)
+}
+
+fn by() -> [Expr; 4] {
+    [col("run"), col("volume"), col("path"), col("process")]
+}
+
+/// How parts of one group make up the whole.
+fn sums() -> [Expr; 8] {
+    [
+        col("first").min(),
+        col("last").max(),
+        col("opens").sum(),
+        col("creates").sum(),
+        col("bytes").sum(),
+        col("blocked").sum(),
+        col("from").min(),
+        col("to").max(),
+    ]
+}
+
+/// Groups anew what was grouped in parts.
+fn joined(parts: DataFrame) -> Result<DataFrame, ModelError> {
+    parts.lazy().group_by(by()).agg(sums()).collect().map_err(failed)
 }
 
 /// Whether the reads of a file make up one range: its span is what they returned.
@@ -240,20 +200,27 @@ fn key_at(table: &DataFrame, i: usize) -> Result<(RunId, FileKey), ModelError> {
 }
 
 /// The exact ranges of the files that were read in parts.
-fn fill_ranges(out: &mut [FileRow], reads: &DataFrame) -> Result<(), ModelError> {
-    let mut parts: std::collections::HashMap<(RunId, FileKey), usize> = std::collections::HashMap::new();
+fn fill_ranges(
+    out: &mut [FileRow],
+    accesses: impl Iterator<Item = Result<RecordBatch, ModelError>>,
+) -> Result<(), ModelError> {
+    let mut parts: HashMap<(String, String, Vec<u8>), usize> = HashMap::new();
     for (i, row) in out.iter_mut().enumerate() {
         if !solid(row) {
             row.extents = Ranges::default();
-            parts.insert((row.run.clone(), row.key.clone()), i);
+            let (volume, path) = (row.key.volume.as_str().to_owned(), row.key.path.as_bytes().to_owned());
+            parts.insert((row.run.as_str().to_owned(), volume, path), i);
         }
     }
-    let u64s = |name: &str| reads.column(name).and_then(|c| c.u64()).map_err(failed);
-    let (offset, length) = (u64s("offset")?, u64s("length")?);
-    for i in 0..reads.height() {
-        if let Some(row) = parts.get(&key_at(reads, i)?) {
-            let start = offset.get(i).unwrap_or_default();
-            out[*row].extents.add(start, start + length.get(i).unwrap_or_default(), FILE_RANGES);
+    let reads = [code(AccessOp::Read), code(AccessOp::Fault)];
+    for batch in accesses {
+        let batch = batch?;
+        let r = Rows::of(&batch)?;
+        for i in (0..r.op.len()).filter(|i| reads.contains(&r.op[*i])) {
+            let key = (r.run.value(i).to_owned(), r.volume.value(i).to_owned(), r.path.value(i).to_owned());
+            if let Some(row) = parts.get(&key) {
+                out[*row].extents.add(r.offset[i], r.offset[i] + r.length[i], FILE_RANGES);
+            }
         }
     }
     Ok(())
@@ -261,52 +228,91 @@ fn fill_ranges(out: &mut [FileRow], reads: &DataFrame) -> Result<(), ModelError>
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-    use foretide_flow::Found;
-    use std::collections::BTreeMap;
+    use std::collections::{BTreeMap, BTreeSet};
+    use std::sync::Arc;
 
-    fn accesses() -> Vec<Access> {
+    use arrow_array::{ArrayRef, BinaryArray, Int64Array, StringArray, UInt32Array, UInt64Array};
+
+    use super::*;
+
+    struct Row {
+        at_us: i64,
+        run: &'static str,
+        process: u32,
+        path: String,
+        op: AccessOp,
+        offset: u64,
+        length: u64,
+    }
+
+    fn accesses() -> Vec<Row> {
         let mut out = Vec::new();
         for i in 0..300i64 {
             for (op, length) in [(AccessOp::Open, 0), (AccessOp::Read, 100 + (i as u64 % 7)), (AccessOp::Close, 0)] {
-                out.push(Access {
-                    at: Timestamp(i * 10),
-                    run: if i % 3 == 0 { "a".into() } else { "b".into() },
+                out.push(Row {
+                    at_us: i * 10,
+                    run: if i % 3 == 0 { "a" } else { "b" },
                     process: (i % 4) as u32,
-                    volume: VolumeId::new("v").unwrap(),
-                    path: FilePath::parse(&format!("d/{}", i % 20)).unwrap(),
+                    path: format!("d/{}", i % 20),
                     op,
                     offset: if op == AccessOp::Read { (i as u64 / 20) * 150 } else { 0 },
                     length,
-                    blocked_us: 3,
-                    found: Found::Unknown,
                 });
             }
         }
         out
     }
 
+    fn batch(rows: &[Row]) -> RecordBatch {
+        let of = || rows.iter();
+        let columns: [(&str, ArrayRef); 9] = [
+            ("at_us", Arc::new(Int64Array::from_iter_values(of().map(|r| r.at_us)))),
+            ("run", Arc::new(StringArray::from_iter_values(of().map(|r| r.run)))),
+            ("process", Arc::new(UInt32Array::from_iter_values(of().map(|r| r.process)))),
+            ("volume", Arc::new(StringArray::from_iter_values(of().map(|_| "v")))),
+            ("path", Arc::new(BinaryArray::from_iter_values(of().map(|r| &r.path)))),
+            ("op", Arc::new(UInt32Array::from_iter_values(of().map(|r| code(r.op))))),
+            ("offset", Arc::new(UInt64Array::from_iter_values(of().map(|r| r.offset)))),
+            ("length", Arc::new(UInt64Array::from_iter_values(of().map(|r| r.length)))),
+            ("blocked_us", Arc::new(UInt32Array::from_iter_values(of().map(|_| 3)))),
+        ];
+        RecordBatch::try_from_iter(columns).unwrap()
+    }
+
+    #[derive(Default)]
+    struct Plain {
+        opens: u64,
+        bytes: u64,
+        blocked_us: u64,
+        processes: BTreeSet<u32>,
+        extents: Ranges,
+    }
+
     #[test]
-    fn tables_agree_with_a_plain_loop() {
+    fn tables_agree_with_a_plain_loop_however_the_rows_are_parted() {
         let accesses = accesses();
-        let mut plain: BTreeMap<(RunId, FilePath), (u64, u64, u64, Ranges)> = BTreeMap::new();
+        let mut plain: BTreeMap<(RunId, FilePath), Plain> = BTreeMap::new();
         for a in &accesses {
-            let row = plain.entry((a.run.clone(), a.path.clone())).or_default();
-            row.0 += u64::from(a.op == AccessOp::Open);
-            row.1 += a.length;
-            row.2 += u64::from(a.blocked_us);
+            let row = plain.entry((a.run.into(), FilePath::parse(&a.path).unwrap())).or_default();
+            row.opens += u64::from(a.op == AccessOp::Open);
+            row.bytes += a.length;
+            row.blocked_us += 3;
+            row.processes.insert(a.process);
             if a.op == AccessOp::Read {
-                row.3.add(a.offset, a.offset + a.length, 1000);
+                row.extents.add(a.offset, a.offset + a.length, 1000);
             }
         }
-        let rows = files_in_memory(&accesses).unwrap();
-        assert_eq!(rows.len(), plain.len());
-        for row in &rows {
-            let (opens, bytes, blocked, ranges) = &plain[&(row.run.clone(), row.key.path.clone())];
-            assert_eq!((row.opens, row.bytes, row.blocked_us), (*opens, *bytes, *blocked));
-            assert_eq!(&row.extents, ranges);
+        for rows_a_batch in [7, 100, 10_000] {
+            let rows = rows(|| accesses.chunks(rows_a_batch).map(|c| Ok(batch(c)))).unwrap();
+            assert_eq!(rows.len(), plain.len());
+            for row in &rows {
+                let known = &plain[&(row.run.clone(), row.key.path.clone())];
+                let (opens, processes) = (known.opens, known.processes.len() as u64);
+                assert_eq!((row.opens, row.bytes, row.processes), (opens, known.bytes, processes));
+                assert_eq!((row.blocked_us, &row.extents), (known.blocked_us, &known.extents));
+            }
+            assert!(rows.windows(2).all(|w| w[0].run < w[1].run || w[0].first_at <= w[1].first_at));
         }
-        assert!(rows.windows(2).all(|w| w[0].run < w[1].run || w[0].first_at <= w[1].first_at));
     }
 
     #[test]

@@ -4,7 +4,7 @@
 //! moves ([`Model::outcome`]), and says what will be read next, when, how surely and why ([`Model::advise`]).
 //!
 //! Inside: [`run`] follows running runs and tells their passes apart; [`history`] keeps finished ones and reckons
-//! profiles; [`features`] makes tables of whole traces; [`calendar`] says when a workload comes back; [`habit`] what it will read then; [`forecaster`] holds
+//! profiles; [`lake`] reads the trace lake and [`features`] makes tables of it; [`calendar`] says when a workload comes back; [`habit`] what it will read then; [`forecaster`] holds
 //! the experts behind one trait; [`select`] scores them in shadow and lets one speak, or none; [`train`] teaches
 //! the learned one; [`recurrence`] judges them on recorded jobs.
 //!
@@ -19,6 +19,7 @@ pub mod forecaster;
 pub mod habit;
 pub mod history;
 pub mod import;
+pub mod lake;
 pub mod namespace;
 pub mod opened;
 pub mod order;

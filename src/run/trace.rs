@@ -13,6 +13,7 @@ use foretide_collector::probe::Tier;
 use foretide_collector::trace::Summariser;
 use foretide_collector::{Collector, Config, WatchedVolume, parquet};
 use foretide_flow::{Access, AccessBatch, NodeId, SiteId, VolumeId};
+use foretide_model::features::files_of_lake;
 
 use super::{RunError, import};
 
@@ -80,6 +81,18 @@ enum What {
     },
     /// Turn traces that others recorded into a recording. The format is told by the content.
     Import(import::Options),
+    /// Print which files each run read, those first that it waited for most.
+    Files {
+        /// Files or folders of recordings.
+        #[arg(required = true)]
+        recordings: Vec<PathBuf>,
+        /// Files to print.
+        #[arg(long, default_value_t = 50)]
+        most: usize,
+        /// As JSON.
+        #[arg(long)]
+        json: bool,
+    },
     /// Print who read what and how much it waited.
     Stats {
         /// Files or folders of recordings.
@@ -107,6 +120,7 @@ pub async fn run(options: Options) -> Result<(), RunError> {
             Ok(())
         }
         What::Import(options) => import::run(&options),
+        What::Files { recordings, most, json } => files(&recordings, most, json),
         What::Stats { recordings, json } => {
             let mut summariser = Summariser::default();
             read_all(&recordings)?.iter().for_each(|batch| summariser.add(batch));
@@ -249,12 +263,38 @@ fn write_batches(collector: &Collector, out: &Path, ended: &AtomicBool) -> Resul
     }
 }
 
+/// The table of files, grouped while the recordings are read: they may be larger than the memory.
+fn files(recordings: &[PathBuf], most: usize, json: bool) -> Result<(), RunError> {
+    let mut rows = files_of_lake(&files_in(recordings)?).map_err(|e| RunError::Told(e.to_string()))?;
+    rows.sort_by(|a, b| b.blocked_us.cmp(&a.blocked_us).then(b.bytes.cmp(&a.bytes)));
+    rows.truncate(most);
+    if json {
+        return print_json(&rows);
+    }
+    println!("{:>9} {:>12} {:>6} {:>9}  {:<24} file", "waited s", "bytes", "opens", "processes", "run");
+    for r in &rows {
+        let waited_s = r.blocked_us as f64 / 1e6;
+        let (run, file) = (r.run.as_str(), format!("{}:{}", r.key.volume, r.key.path));
+        println!("{waited_s:>9.3} {:>12} {:>6} {:>9}  {run:<24} {file}", r.bytes, r.opens, r.processes);
+    }
+    Ok(())
+}
+
 /// All batches of files and folders, in order of name.
 ///
 /// # Errors
 /// A file that cannot be read, or is no recording.
 pub fn read_all(recordings: &[PathBuf]) -> Result<Vec<AccessBatch>, RunError> {
     let named = |path: &Path, e: &dyn std::fmt::Display| RunError::Told(format!("{}: {e}", path.display()));
+    let read = |path: &PathBuf| {
+        let bytes = fs::read(path).map_err(|e| named(path, &e))?;
+        parquet::decode(&bytes).map_err(|e| named(path, &e))
+    };
+    files_in(recordings)?.iter().map(read).collect()
+}
+
+/// The files of recordings, in order of name.
+fn files_in(recordings: &[PathBuf]) -> Result<Vec<PathBuf>, RunError> {
     let mut files = Vec::new();
     for path in recordings {
         if path.is_dir() {
@@ -265,11 +305,7 @@ pub fn read_all(recordings: &[PathBuf]) -> Result<Vec<AccessBatch>, RunError> {
         }
     }
     files.sort();
-    let read = |path: &PathBuf| {
-        let bytes = fs::read(path).map_err(|e| named(path, &e))?;
-        parquet::decode(&bytes).map_err(|e| named(path, &e))
-    };
-    files.iter().map(read).collect()
+    Ok(files)
 }
 
 fn show(batch: &AccessBatch, json: bool) -> Result<(), RunError> {

@@ -71,5 +71,9 @@ export function relative(at: number, now: number): string {
   return delta > 0 ? `in ${seconds(delta)}` : `${seconds(-delta)} ago`;
 }
 
+/** A job as people call it: its command, long paths cut to their ends. Where one is shown, its title is the whole. */
+export const jobName = (job: { command?: string; workload: string }): string =>
+  job.command ? job.command.replace(/(?:\/[^\s/]+)+(?=(?:\/[^\s/]+){2})/g, "…") : job.workload;
+
 export const kinds = { bytes, rate, count, share, seconds, money } as const;
 export type Kind = keyof typeof kinds;

@@ -22,6 +22,13 @@ export async function unitTests(test, expect) {
     expect(kinds.share(0.9999) === "> 99.9 %" && kinds.share(0.0001) === "< 0.1 %", "a share rounds to a certainty");
   });
 
+  await test("a job's name keeps the ends of long paths", async () => {
+    const { jobName } = await load("units.ts");
+    const named = (command) => jobName({ command, workload: "w" });
+    expect(named("/opt/train/bin/job --data /mnt/gpu/vision/a --epochs #") === "…/bin/job --data …/vision/a --epochs #", named("/opt/train/bin/job --data /mnt/gpu/vision/a --epochs #"));
+    expect(named("python train.py --data=/data/imagenet") === "python train.py --data=/data/imagenet" && named("") === "w", "short names stay");
+  });
+
   await test("events are the same however the network cuts them", async () => {
     const { EventParser } = await load("api/events.ts");
     const text = ": awake\n\nid: 7\nevent: plan\ndata: {\"a\":1}\n\nevent: lost\ndata: x\ndata: y\n\n";

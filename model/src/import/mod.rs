@@ -20,7 +20,7 @@ mod ours;
 mod parquet;
 mod source;
 mod strace;
-mod wfcommons;
+pub(crate) mod wfcommons;
 
 use std::fmt;
 use std::path::{Path, PathBuf};

@@ -8,7 +8,7 @@ use super::build::Build;
 use super::source::Source;
 use super::{Format, Numbers, Request, RequestOp, Trace};
 use crate::error::ModelError;
-use crate::features::accesses_of_lake;
+use crate::lake::accesses_of_lake;
 
 pub(super) fn is(head: &[u8]) -> bool {
     head.starts_with(b"PAR1")

@@ -8,54 +8,19 @@
 //! repeat), and the others tell series apart. Runs follow each other by that number: dates of these records come
 //! in several forms and often run against the sizes.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 
 use foretide_flow::{FilePath, Timestamp, VolumeId};
-use serde::Deserialize;
 
 use super::{PlayedRun, Series, read_text};
 use crate::error::ModelError;
 use crate::habit::Candidate;
 use crate::history::PastUse;
+use crate::import::wfcommons::{CIRCLE, Document, Specification};
 use crate::ranges::Ranges;
 use crate::run::FileKey;
 use crate::shape::shape;
-
-#[derive(Deserialize)]
-struct Instance {
-    workflow: Workflow,
-}
-
-#[derive(Deserialize)]
-struct Workflow {
-    specification: Specification,
-}
-
-#[derive(Deserialize)]
-struct Specification {
-    tasks: Vec<Task>,
-    files: Vec<File>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Task {
-    id: String,
-    #[serde(default)]
-    parents: Vec<String>,
-    #[serde(default)]
-    input_files: Vec<String>,
-    #[serde(default)]
-    output_files: Vec<String>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct File {
-    id: String,
-    size_in_bytes: u64,
-}
 
 /// Reads all series of a folder.
 pub fn read(directory: &Path) -> Result<Vec<Series>, ModelError> {
@@ -114,9 +79,9 @@ fn series(job: String, files: &[(String, PathBuf)]) -> Result<Series, ModelError
     for (i, (stem, path)) in files.iter().enumerate() {
         let at = Timestamp::from_secs_f64((i + 1) as f64 * 86_400.0);
         let text = read_text(path)?;
-        let instance: Instance = serde_json::from_str(&text)
+        let document: Document = serde_json::from_str(&text)
             .map_err(|e| ModelError::Trace { path: path.clone(), why: format!("no WfCommons instance: {e}") })?;
-        let uses = uses(&instance.workflow.specification, &volume, path)?;
+        let uses = uses(&document.workflow.specification, &volume, path)?;
         for used in uses.iter().filter(|u| !u.created) {
             shared.entry(used.key.clone()).or_insert((used.size, Timestamp(at.0 - 1_000_000)));
         }
@@ -138,13 +103,15 @@ fn uses(of: &Specification, volume: &VolumeId, path: &Path) -> Result<Vec<PastUs
     let sizes: HashMap<&str, u64> = of.files.iter().map(|f| (f.id.as_str(), f.size_in_bytes)).collect();
     let mut places: HashMap<&str, usize> = HashMap::new();
     let mut out: Vec<PastUse> = Vec::new();
-    for (turn, task) in in_order(&of.tasks).into_iter().enumerate() {
+    let bad = |why: String| ModelError::Trace { path: path.to_owned(), why };
+    let tasks = of.in_order().ok_or_else(|| bad(CIRCLE.into()))?;
+    for (turn, task) in tasks.into_iter().enumerate() {
         let reads = task.input_files.iter().map(|f| (f, false));
         let makes = task.output_files.iter().map(|f| (f, true));
         for (name, made) in reads.chain(makes) {
             let size = sizes.get(name.as_str()).copied().unwrap_or(0);
             let file = FilePath::new(name.trim_start_matches('/').as_bytes())
-                .map_err(|e| ModelError::Trace { path: path.to_owned(), why: format!("task {}: {e}", task.id) })?;
+                .map_err(|e| bad(format!("task {}: {e}", task.id)))?;
             let place = *places.entry(name).or_insert_with(|| {
                 let key = FileKey { volume: volume.clone(), path: file };
                 let first_s = turn as f64;
@@ -158,30 +125,4 @@ fn uses(of: &Specification, volume: &VolumeId, path: &Path) -> Result<Vec<PastUs
         }
     }
     Ok(out)
-}
-
-/// The tasks in an order in which they can run: each after its parents.
-fn in_order(tasks: &[Task]) -> Vec<&Task> {
-    let place: HashMap<&str, usize> = tasks.iter().enumerate().map(|(i, t)| (t.id.as_str(), i)).collect();
-    let mut waits: Vec<usize> = Vec::with_capacity(tasks.len());
-    let mut children: Vec<Vec<usize>> = vec![Vec::new(); tasks.len()];
-    for (i, task) in tasks.iter().enumerate() {
-        let parents: Vec<usize> = task.parents.iter().filter_map(|p| place.get(p.as_str()).copied()).collect();
-        waits.push(parents.len());
-        for p in parents {
-            children[p].push(i);
-        }
-    }
-    let mut ready: VecDeque<usize> = (0..tasks.len()).filter(|i| waits[*i] == 0).collect();
-    let mut out = Vec::with_capacity(tasks.len());
-    while let Some(i) = ready.pop_front() {
-        out.push(&tasks[i]);
-        for child in std::mem::take(&mut children[i]) {
-            waits[child] -= 1;
-            if waits[child] == 0 {
-                ready.push_back(child);
-            }
-        }
-    }
-    out
 }

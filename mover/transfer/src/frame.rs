@@ -4,12 +4,14 @@
 //! kind u8 | priority u8 | packed u8 | 0 u8 | request u32 | argument u32 | length u32 | crc32 u32 | payload
 //! ```
 //! The checksum covers the header and, except in [`Kind::Data`] and [`Kind::Delta`], the payload: data is checked by
-//! its chunks' digests on arrival anyway, and hashing it twice would cost both ends. A frame that does not check ends the connection;
-//! requests that were open on it are asked again on another.
+//! its chunks' digests on arrival anyway, and hashing it twice would cost both ends. It begins with the frame's number on
+//! its connection, which is not sent: a frame that was lost, repeated or overtaken on the way does not check either, and
+//! no answer is waited for that nobody will give. A frame that does not check ends the connection; requests that were
+//! open on it are asked again on another.
 
 use bytes::{Buf, Bytes, BytesMut};
 use foretide_flow::Priority;
-use tokio::io::{AsyncRead, AsyncReadExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use crate::socket::LowWater;
 
@@ -142,7 +144,8 @@ impl Frame {
         Self { priority, ..self }
     }
 
-    pub(crate) fn header(&self) -> [u8; HEADER_BYTES] {
+    /// The header of the frame with this number on its connection.
+    fn header(&self, number: u32) -> [u8; HEADER_BYTES] {
         let mut h = [0; HEADER_BYTES];
         h[0] = self.kind as u8;
         h[1] = self.priority as u8;
@@ -150,7 +153,7 @@ impl Frame {
         h[4..8].copy_from_slice(&self.request.to_le_bytes());
         h[8..12].copy_from_slice(&self.argument.to_le_bytes());
         h[12..16].copy_from_slice(&(self.payload.len() as u32).to_le_bytes());
-        let crc = checksum(self.kind, &h[..16], &self.payload);
+        let crc = checksum(number, self.kind, &h[..16], &self.payload);
         h[16..].copy_from_slice(&crc.to_le_bytes());
         h
     }
@@ -161,8 +164,8 @@ impl Frame {
     }
 }
 
-fn checksum(kind: Kind, head: &[u8], payload: &[u8]) -> u32 {
-    let mut crc = crc32fast::Hasher::new();
+fn checksum(number: u32, kind: Kind, head: &[u8], payload: &[u8]) -> u32 {
+    let mut crc = crc32fast::Hasher::new_with_initial(number);
     crc.update(head);
     if !kind.proves_itself() {
         crc.update(payload);
@@ -178,10 +181,54 @@ fn priority_from(byte: u8) -> Priority {
     }
 }
 
+/// Puts frames on a stream.
+#[derive(Debug)]
+pub(crate) struct FrameWriter<W> {
+    stream: W,
+    /// Frames written.
+    number: u32,
+}
+
+impl<W: AsyncWrite + Unpin> FrameWriter<W> {
+    pub(crate) fn new(stream: W) -> Self {
+        Self { stream, number: 0 }
+    }
+
+    fn next_header(&mut self, frame: &Frame) -> [u8; HEADER_BYTES] {
+        let header = frame.header(self.number);
+        self.number = self.number.wrapping_add(1);
+        header
+    }
+
+    /// Writes one frame, its payload without a copy; it may wait for [`FrameWriter::flush`].
+    pub(crate) async fn write(&mut self, frame: &Frame) -> std::io::Result<()> {
+        let header = self.next_header(frame);
+        self.stream.write_all_buf(&mut Buf::chain(header.as_slice(), frame.payload.clone())).await
+    }
+
+    /// Sends small frames in one write; how many bytes that was.
+    pub(crate) async fn send(&mut self, frames: &[Frame]) -> std::io::Result<usize> {
+        let mut bytes = Vec::with_capacity(frames.iter().map(Frame::length).sum());
+        for frame in frames {
+            bytes.extend_from_slice(&self.next_header(frame));
+            bytes.extend_from_slice(&frame.payload);
+        }
+        self.stream.write_all(&bytes).await?;
+        self.stream.flush().await?;
+        Ok(bytes.len())
+    }
+
+    pub(crate) async fn flush(&mut self) -> std::io::Result<()> {
+        self.stream.flush().await
+    }
+}
+
 /// Takes frames from a stream.
 #[derive(Debug)]
 pub(crate) struct FrameReader<R> {
     stream: R,
+    /// Frames taken.
+    number: u32,
     buffer: BytesMut,
     max_payload: usize,
     low_water: Option<LowWater>,
@@ -192,7 +239,7 @@ const READ_BYTES: usize = 256 << 10;
 
 impl<R: AsyncRead + Unpin> FrameReader<R> {
     pub(crate) fn new(stream: R) -> Self {
-        Self { stream, buffer: BytesMut::new(), max_payload: MAX_STRANGER_BYTES, low_water: None }
+        Self { stream, number: 0, buffer: BytesMut::new(), max_payload: MAX_STRANGER_BYTES, low_water: None }
     }
 
     /// The stream's socket, for a reader that is sent long frames.
@@ -216,15 +263,16 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
             return Err(FrameError::TooLong(length));
         }
         // The header alone decides how much is waited for, so it is checked before the payload is.
-        if kind.proves_itself() && checksum(kind, &head[..16], &[]) != word(16) {
+        if kind.proves_itself() && checksum(self.number, kind, &head[..16], &[]) != word(16) {
             return Err(FrameError::Damaged);
         }
         self.fill(HEADER_BYTES + length).await?;
         self.buffer.advance(HEADER_BYTES);
         let payload = self.buffer.split_to(length).freeze();
-        if checksum(kind, &head[..16], &payload) != word(16) {
+        if checksum(self.number, kind, &head[..16], &payload) != word(16) {
             return Err(FrameError::Damaged);
         }
+        self.number = self.number.wrapping_add(1);
         Ok(Frame {
             kind,
             priority: priority_from(head[1]),
@@ -270,7 +318,7 @@ mod tests {
     }
 
     fn wire(frames: &[Frame]) -> Vec<u8> {
-        frames.iter().flat_map(|f| [f.header().as_slice(), &f.payload].concat()).collect()
+        frames.iter().zip(0..).flat_map(|(f, n)| [f.header(n).as_slice(), &f.payload].concat()).collect()
     }
 
     fn any_frame() -> impl Strategy<Value = Frame> {
@@ -303,6 +351,27 @@ mod tests {
         #[test]
         fn any_bytes_end_in_an_error_not_in_harm(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
             frames_of(&bytes);
+        }
+
+        /// Found by a link that swallows: a request that vanished as a whole was waited for without end.
+        #[test]
+        fn a_frame_that_is_lost_repeated_or_overtaken_is_noticed(
+            frames in prop::collection::vec(any_frame(), 2..5), at: prop::sample::Index, how in 0..3,
+        ) {
+            let at = at.index(frames.len() - 1);
+            let lengths = frames.iter().map(Frame::length);
+            let starts: Vec<usize> = lengths.scan(0, |end, n| Some(std::mem::replace(end, *end + n))).collect();
+            let bytes = wire(&frames);
+            let piece = |i: usize| &bytes[starts[i]..starts[i] + frames[i].length()];
+            let rest = &bytes[starts[at + 1]..];
+            let middle = match how {
+                0 => rest.to_vec(),
+                1 => [piece(at), piece(at), rest].concat(),
+                _ => [piece(at + 1), piece(at), &rest[frames[at + 1].length()..]].concat(),
+            };
+            let (read, end) = frames_of(&[&bytes[..starts[at]], &middle].concat());
+            prop_assert!(matches!(end, FrameError::Damaged), "{:?}", end);
+            prop_assert_eq!(&read, &frames[..at + usize::from(how == 1)]);
         }
 
         /// What arrives is a prefix of what was sent, whatever is cut off or bent; only the payload of data may be

@@ -68,6 +68,11 @@ impl Want<'_> {
         }
     }
 
+    /// Expected stall that a byte of it spares its reader, seconds.
+    pub(crate) fn spared_per_byte(&self) -> f64 {
+        self.probability * self.stall_s / self.missing.max(1) as f64
+    }
+
     /// Net worth, money, if bringing it costs `cost` and it arrives when the read is still to come with probability
     /// `in_time`.
     pub(crate) fn worth(&self, in_time: f64, cost: f64) -> f64 {

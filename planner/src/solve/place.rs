@@ -297,6 +297,7 @@ impl Table<'_, '_> {
         let asked = |n: usize| matches!(self.wants[n].cause, Cause::Forecast(_));
         (due(a), asked(a))
             .cmp(&(due(b), asked(b)))
+            .then_with(|| self.wants[b].spared_per_byte().total_cmp(&self.wants[a].spared_per_byte()))
             .then_with(|| self.wants[a].path.cmp(self.wants[b].path))
             .then((self.wants[a].route, self.wants[a].offset).cmp(&(self.wants[b].route, self.wants[b].offset)))
     }

@@ -399,3 +399,55 @@ fn differs(in_force: &Plan, plan: &Plan, resident: &Resident) -> bool {
 pub fn cache_sites(topology: &Topology) -> impl Iterator<Item = &SiteId> {
     topology.sites.iter().filter(|(_, site)| site.cache.is_some()).map(|(name, _)| name)
 }
+
+#[cfg(test)]
+mod tests {
+    use foretide_catalog::ResidentFile;
+    use foretide_flow::{FilePath, ForecastId, MoveCause, PlanId, Priority, VolumeId, WorkloadId};
+
+    use super::*;
+
+    fn a_move(name: &str, due: i64) -> Move {
+        Move {
+            id: name.into(),
+            volume: VolumeId::new("v").unwrap(),
+            path: FilePath::parse(name).unwrap(),
+            offset: 0,
+            length: 100,
+            from: SiteId::new("store").unwrap(),
+            to: SiteId::new("gpu").unwrap(),
+            start_at: Timestamp(0),
+            due_at: Timestamp(due),
+            keep_until: Timestamp(due),
+            priority: Priority::Background,
+            probability: 1.0,
+            benefit_s: 0.1,
+            cost: 0.0,
+            cause: MoveCause::Forecast { forecast: ForecastId::from("f"), workload: WorkloadId::from("w") },
+            reason: String::new(),
+        }
+    }
+
+    fn plan(moves: &[Move]) -> Plan {
+        let (made_at, horizon) = (Timestamp(0), Timestamp(1));
+        let moves = moves.to_vec();
+        Plan { id: PlanId::from("p"), made_at, horizon, moves, refused: Vec::new(), left_out: Vec::new() }
+    }
+
+    #[test]
+    fn a_plan_is_news_if_it_wants_more_something_else_or_gives_something_up() {
+        let (a, b) = (a_move("a", 5), a_move("b", 5));
+        let in_force = plan(&[a.clone(), b.clone()]);
+        let mut resident = Resident::default();
+        let news = |moves: &[Move], resident: &Resident| differs(&in_force, &plan(moves), resident);
+        assert!(!news(&[b.clone(), a.clone()], &resident), "their order is not");
+        assert!(news(&[a.clone(), b.clone(), a_move("c", 5)], &resident), "one more is");
+        assert!(news(&[a.clone(), a_move("b", 6)], &resident), "another deadline is");
+        assert!(news(std::slice::from_ref(&a), &resident), "one given up is");
+        let arrived = |ranges| vec![ResidentFile { volume: b.volume.clone(), path: b.path.clone(), ranges }];
+        resident.change(&b.to, arrived(vec![(0, 99)]));
+        assert!(news(std::slice::from_ref(&a), &resident), "one that has not wholly arrived is given up");
+        resident.change(&b.to, arrived(vec![(0, 100)]));
+        assert!(!news(&[a], &resident), "one whose bytes are there is not news");
+    }
+}

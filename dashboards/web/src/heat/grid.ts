@@ -3,6 +3,7 @@
 
 import type { Profile, Run } from "../api/types";
 import type { Millis } from "../timeline/bars";
+import { jobName } from "../units";
 
 export interface Cell {
   hits: number;
@@ -45,7 +46,7 @@ export function gridOf(runs: readonly Run[], profiles: readonly Profile[], now: 
     let row = rows.get(run.workload);
     if (!row) {
       const cells = Array.from({ length: columns }, () => ({ hits: 0, late: 0, misses: 0, bytes: 0, runs: 0 }));
-      row = { workload: run.workload, name: names.get(run.workload) || run.command || run.workload, cells, reads: 0, bytes: 0 };
+      row = { workload: run.workload, name: jobName({ command: names.get(run.workload) || run.command, workload: run.workload }), cells, reads: 0, bytes: 0 };
       rows.set(run.workload, row);
     }
     row.reads += run.reads;

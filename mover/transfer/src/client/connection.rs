@@ -7,11 +7,11 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use foretide_flow::Priority;
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::mpsc;
 
 use crate::TransferError;
-use crate::frame::{Frame, FrameError, FrameReader, Kind};
+use crate::frame::{Frame, FrameError, FrameReader, FrameWriter, Kind};
 use crate::handshake::{Identity, PROTOCOL, Token, decode_challenge, encode_hello, fresh_nonce};
 use crate::message::{Failure, Request};
 
@@ -192,7 +192,7 @@ impl Connection {
 pub(super) struct Opened<R, W> {
     pub(super) connection: Arc<Connection>,
     reader: FrameReader<R>,
-    write: W,
+    write: FrameWriter<W>,
     frames: mpsc::UnboundedReceiver<Frame>,
 }
 
@@ -200,16 +200,16 @@ pub(super) struct Opened<R, W> {
 pub(super) async fn open<R: AsyncRead + Unpin, W: AsyncWrite + Unpin>(
     peer: &str,
     mut reader: FrameReader<R>,
-    mut write: W,
+    write: W,
     token: &Token,
     identity: &Identity,
     carried: Arc<Carried>,
 ) -> Result<Opened<R, W>, TransferError> {
     let broke = |why: String| TransferError::Disconnected { peer: peer.to_owned(), why };
+    let mut write = FrameWriter::new(write);
     let ours = fresh_nonce();
-    send(&mut write, &Frame::new(Kind::Hello, 0, encode_hello(&ours, identity)))
-        .await
-        .map_err(|e| broke(e.to_string()))?;
+    let hello = Frame::new(Kind::Hello, 0, encode_hello(&ours, identity));
+    write.send(&[hello]).await.map_err(|e| broke(e.to_string()))?;
     let challenge = reader.next().await.map_err(|e| broke(e.to_string()))?;
     let (protocol, theirs, mac) =
         decode_challenge(&challenge.payload).map_err(|e| broke(format!("it is no agent: {e}")))?;
@@ -220,7 +220,7 @@ pub(super) async fn open<R: AsyncRead + Unpin, W: AsyncWrite + Unpin>(
         return Err(TransferError::Token { peer: peer.to_owned() });
     }
     let proof = token.dialler_mac(&ours, &theirs, identity).as_bytes().to_vec();
-    send(&mut write, &Frame::new(Kind::Proof, 0, proof)).await.map_err(|e| broke(e.to_string()))?;
+    write.send(&[Frame::new(Kind::Proof, 0, proof)]).await.map_err(|e| broke(e.to_string()))?;
     reader.trust();
     let (out, frames) = mpsc::unbounded_channel();
     let connection = Arc::new(Connection {
@@ -233,11 +233,6 @@ pub(super) async fn open<R: AsyncRead + Unpin, W: AsyncWrite + Unpin>(
         carried,
     });
     Ok(Opened { connection, reader, write, frames })
-}
-
-async fn send<W: AsyncWrite + Unpin>(write: &mut W, frame: &Frame) -> std::io::Result<()> {
-    write.write_all(&[frame.header().as_slice(), &frame.payload].concat()).await?;
-    write.flush().await
 }
 
 impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Opened<R, W> {
@@ -269,33 +264,23 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Opened<R, W> {
 
 /// Many small requests go out in one write.
 async fn write_frames<W: AsyncWrite + Unpin>(
-    mut write: W,
+    mut write: FrameWriter<W>,
     mut frames: mpsc::UnboundedReceiver<Frame>,
     carried: &Carried,
 ) -> String {
     let mut batch = Vec::new();
-    while let Some(frame) = frames.recv().await {
-        let mut next = Some(frame);
-        while let Some(frame) = next {
-            batch.extend_from_slice(&frame.header());
-            batch.extend_from_slice(&frame.payload);
-            next = if batch.len() < MAX_BATCH_BYTES { frames.try_recv().ok() } else { None };
-        }
-        let written = async {
-            write.write_all(&batch).await?;
-            write.flush().await
+    while frames.recv_many(&mut batch, MAX_BATCH).await > 0 {
+        match write.send(&batch).await {
+            Ok(bytes) => carried.sent.fetch_add(bytes as u64, Ordering::Relaxed),
+            Err(e) => return e.to_string(),
         };
-        if let Err(e) = written.await {
-            return e.to_string();
-        }
-        carried.sent.fetch_add(batch.len() as u64, Ordering::Relaxed);
         batch.clear();
     }
     "closed".into()
 }
 
-/// Requests written at once, bytes.
-const MAX_BATCH_BYTES: usize = 64 << 10;
+/// Requests written at once, at most.
+const MAX_BATCH: usize = 256;
 
 async fn watch(connection: &Connection, last_heard: &Mutex<Instant>, silence_limit: Duration) -> String {
     loop {

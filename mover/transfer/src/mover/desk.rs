@@ -2,6 +2,7 @@
 //!
 //! Invariant: every move of `moves` is in exactly one of `waiting` (its start lies ahead) and `ready`.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeSet, HashMap};
 
 use foretide_flow::{Move, MoveCause, MoveId, Priority, Timestamp};
@@ -10,7 +11,16 @@ use foretide_flow::{Move, MoveCause, MoveId, Priority, Timestamp};
 pub(super) struct Desk {
     moves: HashMap<MoveId, Move>,
     waiting: BTreeSet<(Timestamp, MoveId)>,
-    ready: BTreeSet<(Priority, Timestamp, MoveId)>,
+    ready: BTreeSet<(Turn, MoveId)>,
+}
+
+/// What goes first: by priority, then by deadline, then what spares its reader most for its bytes. Many small files
+/// that are due together with a large one are all there before it would be.
+type Turn = (Priority, Timestamp, Reverse<u64>);
+
+fn turn(m: &Move) -> Turn {
+    let spared_us_per_mb = 1e12 * m.benefit_s / m.length.max(1) as f64;
+    (m.priority, m.due_at, Reverse(spared_us_per_mb as u64))
 }
 
 impl Desk {
@@ -24,7 +34,7 @@ impl Desk {
     pub(super) fn remove(&mut self, id: &MoveId) -> Option<Move> {
         let m = self.moves.remove(id)?;
         self.waiting.remove(&(m.start_at, id.clone()));
-        self.ready.remove(&(m.priority, m.due_at, id.clone()));
+        self.ready.remove(&(turn(&m), id.clone()));
         Some(m)
     }
 
@@ -35,17 +45,16 @@ impl Desk {
         ids.iter().for_each(|id| drop(self.remove(id)));
     }
 
-    /// The move that should run now: of those whose start has come, by priority, then by deadline.
+    /// The move that should run now, of those whose start has come.
     pub(super) fn next(&mut self, now: Timestamp) -> Option<Move> {
         while let Some((start_at, _)) = self.waiting.first() {
             if *start_at > now {
                 break;
             }
             let (_, id) = self.waiting.pop_first().expect("just seen");
-            let m = &self.moves[&id];
-            self.ready.insert((m.priority, m.due_at, id));
+            self.ready.insert((turn(&self.moves[&id]), id));
         }
-        let (_, _, id) = self.ready.pop_first()?;
+        let (_, id) = self.ready.pop_first()?;
         self.moves.remove(&id)
     }
 
@@ -86,11 +95,14 @@ mod tests {
     }
 
     #[test]
-    fn moves_start_in_time_by_priority_then_deadline() {
+    fn moves_start_in_time_by_priority_then_deadline_then_worth() {
         let mut desk = Desk::default();
+        let sized = |id, length| Move { benefit_s: 0.2, length, ..a_move(id, Priority::Background, 0, 5) };
         for m in [
+            sized("a large one", 100_000_000),
+            sized("many small", 100_000),
             a_move("late", Priority::Background, 0, 9),
-            a_move("soon", Priority::Background, 0, 5),
+            a_move("soon", Priority::Background, 0, 4),
             a_move("asked", Priority::Deadline, 0, 99),
             a_move("future", Priority::Demand, 50, 50),
         ] {
@@ -100,7 +112,7 @@ mod tests {
         while let Some(m) = desk.next(Timestamp(10)) {
             order.push(m.id.to_string());
         }
-        assert_eq!(order, ["asked", "soon", "late"]);
+        assert_eq!(order, ["asked", "soon", "many small", "a large one", "late"]);
         assert_eq!(desk.next_start(), Some(Timestamp(50)));
         assert_eq!(desk.next(Timestamp(50)).unwrap().id, "future".into());
     }

@@ -14,12 +14,12 @@ use std::time::Duration;
 use foretide_chunk::{CutConfig, Cutter, DomainKey};
 use foretide_flow::{BitsPerSecond, SiteId, VolumeId};
 use serde::{Deserialize, Serialize};
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::task::{AbortHandle, JoinSet};
 
-use crate::frame::{Frame, FrameError, FrameReader, Kind};
+use crate::frame::{Frame, FrameError, FrameReader, FrameWriter, Kind};
 use crate::handshake::{Identity, PROTOCOL, Token, decode_hello, encode_challenge, fresh_nonce};
 use crate::message::Request;
 use crate::source::Source;
@@ -224,8 +224,8 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>) {
 async fn connection(stream: TcpStream, shared: Arc<Shared>) -> Result<(), FrameError> {
     crate::socket::tune(&stream)?;
     let handshake = async {
-        let (read, mut write, shown) = tls::accept(stream, shared.credentials.tls.as_ref()).await?;
-        let mut reader = FrameReader::new(read);
+        let (read, write, shown) = tls::accept(stream, shared.credentials.tls.as_ref()).await?;
+        let (mut reader, mut write) = (FrameReader::new(read), FrameWriter::new(write));
         let identity = let_in(&mut reader, &mut write, &shared.credentials.token, &shown).await?;
         Ok::<_, FrameError>((reader, write, identity))
     };
@@ -269,7 +269,7 @@ impl Shared {
 
 async fn let_in<R: AsyncRead + Unpin, W: AsyncWrite + Unpin>(
     reader: &mut FrameReader<R>,
-    write: &mut W,
+    write: &mut FrameWriter<W>,
     token: &Token,
     shown: &Shown,
 ) -> Result<Identity, FrameError> {
@@ -277,17 +277,13 @@ async fn let_in<R: AsyncRead + Unpin, W: AsyncWrite + Unpin>(
     let (protocol, theirs, identity) = decode_hello(&hello.payload).map_err(|_| FrameError::Damaged)?;
     let ours = fresh_nonce();
     let challenge = encode_challenge(&ours, &token.listener_mac(&theirs, &ours));
-    let frame = Frame::new(Kind::Challenge, 0, challenge);
-    write.write_all(&[frame.header().as_slice(), &frame.payload].concat()).await?;
-    write.flush().await?;
+    write.send(&[Frame::new(Kind::Challenge, 0, challenge)]).await?;
     let proof = expect(reader.next().await?, Kind::Proof)?;
     let right = token.dialler_mac(&theirs, &ours, &identity);
     // Compared by blake3's own constant-time equality.
     let told: [u8; 32] = proof.payload.as_ref().try_into().map_err(|_| FrameError::Damaged)?;
     if protocol != PROTOCOL || right != told || !shown.may_be(&identity) {
-        let refused = Frame::new(Kind::Failed, 0, Vec::new());
-        write.write_all(&refused.header()).await?;
-        write.flush().await?;
+        write.send(&[Frame::new(Kind::Failed, 0, Vec::new())]).await?;
         return Err(FrameError::Closed);
     }
     Ok(identity)

@@ -9,13 +9,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use bytes::Buf;
 use foretide_flow::{BitsPerSecond, Priority};
-use tokio::io::{AsyncWrite, AsyncWriteExt};
+use tokio::io::AsyncWrite;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
 use super::answer::Urgency;
-use crate::frame::{DATA_BYTES, Frame};
+use crate::frame::{DATA_BYTES, Frame, FrameWriter};
 use crate::limit::Limiter;
 
 /// Room of a lane, KiB: answers read this far ahead of the socket; four data frames keep it busy.
@@ -150,7 +149,7 @@ impl OutQueue {
     }
 
     /// Writes until the connection fails.
-    pub(super) async fn write_to<W: AsyncWrite + Unpin>(&self, mut stream: W) -> std::io::Result<()> {
+    pub(super) async fn write_to<W: AsyncWrite + Unpin>(&self, mut stream: FrameWriter<W>) -> std::io::Result<()> {
         loop {
             let Some((priority, bytes)) = self.next() else {
                 stream.flush().await?;
@@ -166,18 +165,22 @@ impl OutQueue {
             // It stays in its lane meanwhile: it may be raised, and must not be overtaken by what comes after it.
             self.let_pass(&mut stream, bytes).await?;
             if let Some(waiting) = self.pop(1..3) {
-                write(&mut stream, &waiting.frame).await?;
+                stream.write(&waiting.frame).await?;
             }
         }
     }
 
-    async fn write_demand<W: AsyncWrite + Unpin>(&self, stream: &mut W, waiting: Waiting) -> std::io::Result<()> {
+    async fn write_demand<W: AsyncWrite + Unpin>(
+        &self,
+        stream: &mut FrameWriter<W>,
+        waiting: Waiting,
+    ) -> std::io::Result<()> {
         self.link.limiter.take(waiting.frame.length(), Instant::now());
-        write(stream, &waiting.frame).await
+        stream.write(&waiting.frame).await
     }
 
     /// Waits until a frame that can wait may go, writing demands that come meanwhile.
-    async fn let_pass<W: AsyncWrite + Unpin>(&self, stream: &mut W, bytes: usize) -> std::io::Result<()> {
+    async fn let_pass<W: AsyncWrite + Unpin>(&self, stream: &mut FrameWriter<W>, bytes: usize) -> std::io::Result<()> {
         let now = Instant::now();
         let not_before = self.link.limiter.take(bytes, now);
         let at_last = not_before.max(now + MAX_YIELD);
@@ -200,11 +203,6 @@ impl OutQueue {
     }
 }
 
-async fn write<W: AsyncWrite + Unpin>(stream: &mut W, frame: &Frame) -> std::io::Result<()> {
-    let header = frame.header();
-    stream.write_all_buf(&mut header.as_slice().chain(frame.payload.clone())).await
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -223,7 +221,7 @@ mod tests {
         }
         let (mut ours, theirs) = tokio::io::duplex(1 << 20);
         let writer = async move {
-            let _ = queue.write_to(theirs).await;
+            let _ = queue.write_to(FrameWriter::new(theirs)).await;
         };
         let reader = async move {
             let mut order = Vec::new();
