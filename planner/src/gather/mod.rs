@@ -11,7 +11,6 @@ use std::collections::{BTreeMap, HashMap};
 
 use foretide_flow::{FilePath, Forecast, Link, Mode, PredictedRead, Refusal, SiteId, TimeWindow, Timestamp, VolumeId};
 
-use self::routes::MAX_WAYS;
 pub(crate) use self::routes::{Route, Way};
 use crate::brakes::mode_of;
 use crate::left_out::{LeftOuts, Why};
@@ -87,8 +86,12 @@ impl Want<'_> {
 
     /// The ways of its route that the rules leave it.
     pub(crate) fn ways(&self) -> impl Iterator<Item = usize> + use<> {
-        let passable = self.passable;
-        (0..MAX_WAYS).filter(move |way| passable >> way & 1 == 1)
+        let mut left = self.passable;
+        std::iter::from_fn(move || {
+            let way = (left != 0).then_some(left.trailing_zeros() as usize)?;
+            left &= left - 1;
+            Some(way)
+        })
     }
 }
 

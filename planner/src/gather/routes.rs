@@ -8,7 +8,7 @@ use super::Gatherer;
 use crate::left_out::Why;
 
 /// Most ways of a route: they are bits of a word. Those of the volume's holders come first; of relays the first by name.
-pub(super) const MAX_WAYS: usize = 64;
+const MAX_WAYS: usize = 64;
 
 /// Somebody who gives, and the link from there.
 #[derive(Debug)]

@@ -5,8 +5,8 @@
 //! 2. [`place`]: warm-ups, earliest deadline first; then forecasts, most net worth per byte first; each as late as
 //!    possible before the read is likely, so that what comes sooner finds the link and the cache free; [`prices`] prove
 //!    how near the best that is;
-//! 3. [`Table::pull_forward`]: soonest first, of equals what spares most per byte, everything moves into bandwidth and room that nobody took. No booking is
-//!    lost by it: the old place is free again for the one that leaves it;
+//! 3. [`Table::pull_forward`]: soonest first, of equals what spares most per byte, everything moves into bandwidth and
+//!    room that nobody took. No booking is lost by it: the old place is free again for the one that leaves it;
 //! 4. what modes hold back is placed in what is left then, to be shown and not moved.
 //!
 //! By which way each travels is decided as it is placed ([`ways`]): from a holder of the volume, or behind a move that

@@ -305,12 +305,14 @@ impl Table<'_, '_> {
     /// Moves a want into what nobody took before it; what it follows goes first.
     fn pull_one(&mut self, number: usize) {
         let Some(Placed { booking, due, after, .. }) = self.placed(number).cloned() else { return };
+        // What is followed is due sooner than it is read.
+        let due = self.wants[number].window.map_or(due, |w| w.p10.max(due));
         match after {
             Some(Upstream::Want(up)) => self.pull_one(up),
             Some(Upstream::Stage(up)) => {
                 let stage = &self.stages[up];
                 let spared = self.spared(stage.of, stage.route);
-                let (booking, before, due) = (stage.booking.clone(), stage.before, stage.due);
+                let (booking, before) = (stage.booking.clone(), stage.before);
                 self.stages[up].booking = self.pulled(booking, (0, spared), before, due);
             }
             None => {}

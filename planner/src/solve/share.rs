@@ -11,6 +11,9 @@ impl<'a> Table<'_, 'a> {
     /// files or comes with them by then and can stay as long.
     pub(super) fn crossing(&mut self, number: usize, slot: usize) -> u64 {
         let want = &self.wants[number];
+        if self.problem.supply.shared.is_empty() {
+            return want.missing;
+        }
         let last_use = self.grid.slot_at(want.keep_until(self.problem)).max(slot);
         let (mut bytes, mut seen) = (want.missing, BTreeSet::new());
         for piece in self.own_pieces(number) {

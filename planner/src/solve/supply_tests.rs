@@ -202,7 +202,7 @@ fn j_warm_ups_follow_each_other_too() {
 fn f_a_plan_over_a_relay_is_stable() {
     let mut case = behind_a_hub();
     // With half of the link to spare: on a full one each byte that is carried lets others move up.
-    case.forecasts = (0..3).map(|n| wanted(&format!("f{n}"), &format!("gpu-{n}"), 40, 90.0)).collect();
+    case.forecasts = (0..3).map(|n| wanted(&format!("f{n}"), &format!("gpu-{n}"), 20, 60.0)).collect();
     let first = case.solve();
     let running = |m: &Move| crate::RunningMove { planned: m.clone(), left_bytes: 400_000 };
     case.running = first.moves.iter().filter(|m| m.to == site("hub")).take(1).map(running).collect();

@@ -65,10 +65,7 @@ impl<'s, 'a> Table<'s, 'a> {
     /// Ways that a want may take: what is only proposed makes no stage and follows nothing.
     pub(super) fn open_ways(&self, number: usize) -> impl Iterator<Item = usize> + use<'_, 's, 'a> {
         let want = &self.wants[number];
-        let count = self.routes[want.route].ways.len();
-        want.ways()
-            .take_while(move |way| *way < count)
-            .filter(move |way| self.way(number, *way).stage.is_none() || want.mode == Mode::Enforce)
+        want.ways().filter(move |way| self.way(number, *way).stage.is_none() || want.mode == Mode::Enforce)
     }
 
     /// Ways for what was asked for: by `Latest` the cheapest first, else the one by which it is there first. No stage is
