@@ -32,9 +32,10 @@ pictures:
 bench-api:
 	$(CARGO) bench -p foretide-api
 
-# BENCH="--only small" runs a part.
+# BENCH="--only small" runs a part of the first; the second is `foretide volume add`, with all processes.
 bench-mount:
 	$(CARGO) bench -p foretide-mount --bench mount -- $(BENCH)
+	$(CARGO) bench --bench volumes
 
 bench-catalog:
 	$(CARGO) bench -p foretide-catalog --bench catalog

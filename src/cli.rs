@@ -6,8 +6,8 @@ use tracing_subscriber::EnvFilter;
 
 use crate::client::{ClientError, ControlClient};
 use crate::run::{
-    RunError, advise, agent, cache, copy, demo, doctor, evaluate, link, mount, plan, policy, serve, simulate, slurm,
-    status, trace, warm,
+    RunError, advise, agent, cache, copy, demo, doctor, evaluate, find, link, mount, plan, policy, serve, simulate,
+    slurm, status, tag, trace, volume, warm, whereis,
 };
 
 /// Moves data toward GPUs ahead of the reads.
@@ -47,6 +47,14 @@ enum Command {
     Advise(advise::Options),
     /// Replay recorded accesses over a topology: without a cache, with one, with Foretide, with an oracle.
     Simulate(simulate::Options),
+    /// Add volumes, and see who serves them.
+    Volume(volume::Options),
+    /// Search the files of all volumes by name, size, age, tag or site.
+    Find(find::Options),
+    /// Say which sites hold how much of a file or folder, and why it is or is not there.
+    Where(whereis::Options),
+    /// Tag a volume, folder or file.
+    Tag(tag::Options),
     /// Look into or empty this node's cache.
     Cache(cache::Options),
     /// Bring a tree here once: only what differs crosses.
@@ -132,6 +140,10 @@ pub fn dispatch(cli: Cli) -> Result<(), RunError> {
             Command::Policy(options) => policy::run(options).await,
             Command::Advise(options) => advise::run(options).await,
             Command::Simulate(options) => simulate::run(options).await,
+            Command::Volume(options) => volume::run(options).await,
+            Command::Find(options) => find::run(options).await,
+            Command::Where(options) => whereis::run(options).await,
+            Command::Tag(options) => tag::run(options).await,
             Command::Cache(options) => cache::run(options).await,
             Command::Copy(options) => copy::run(options).await,
             Command::Slurm(options) => slurm::run(options).await,

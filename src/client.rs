@@ -4,10 +4,12 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use foretide_api::{
-    Advice, AdviceWanted, BatchTaken, Hello, List, Listings, Problem, Sites, WarmupView, WarmupWanted, Welcome,
+    Advice, AdviceWanted, BatchTaken, Files, Hello, List, Listings, Problem, Sites, Tagging, VolumeList, VolumeView,
+    VolumeWanted, WarmupView, WarmupWanted, Welcome, Whereabouts,
 };
 use foretide_flow::{
-    Assignment, Forecast, NodeId, OutcomeBatch, Plan, Profile, ReadSummary, Timestamp, Warmup, WarmupId, WarmupRequest,
+    Assignment, FilePath, Forecast, NodeId, OutcomeBatch, Plan, Profile, ReadSummary, Timestamp, VolumeId, Warmup,
+    WarmupId, WarmupRequest,
 };
 use reqwest::{Method, RequestBuilder, Response};
 use serde::de::DeserializeOwned;
@@ -181,6 +183,47 @@ impl ControlClient {
     pub async fn list<T: DeserializeOwned>(&self, route: &str) -> Result<Vec<T>, ClientError> {
         let list: List<T> = self.json(self.request(Method::GET, route)?).await?;
         Ok(list.items)
+    }
+
+    /// Adds a volume.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn add_volume(&self, wanted: &VolumeWanted) -> Result<VolumeView, ClientError> {
+        self.json(self.request(Method::POST, "/v1/volumes")?.json(wanted)).await
+    }
+
+    /// All volumes, and who serves them.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn volumes(&self) -> Result<VolumeList, ClientError> {
+        self.json(self.request(Method::GET, "/v1/volumes")?).await
+    }
+
+    /// A page of files that match.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn files(&self, query: &[(&str, String)]) -> Result<Files, ClientError> {
+        self.json(self.request(Method::GET, "/v1/files")?.query(query)).await
+    }
+
+    /// Which sites hold how much of something.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn whereabouts(&self, volume: &VolumeId, path: &FilePath) -> Result<Whereabouts, ClientError> {
+        let query = [("volume", volume.to_string()), ("path", path.to_string())];
+        self.json(self.request(Method::GET, "/v1/where")?.query(&query)).await
+    }
+
+    /// Tags a subtree.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn tag(&self, tagging: &Tagging) -> Result<Tagging, ClientError> {
+        self.json(self.request(Method::PUT, "/v1/tags")?.json(tagging)).await
     }
 
     /// Sums of the reads of all runs that began at or after `from`.

@@ -219,6 +219,10 @@ pub struct SourceConfig {
     /// Prefixes of object stores by volume name.
     #[serde(default)]
     pub buckets: BTreeMap<VolumeId, BucketConfig>,
+    /// Folders, and prefixes of object stores, that may become volumes, they and what is below them, when `foretide
+    /// volume add` names them; none by default.
+    #[serde(default)]
+    pub offer: Vec<PathBuf>,
     /// The server's own.
     #[serde(default)]
     pub server: foretide_transfer::ServerConfig,
@@ -254,6 +258,10 @@ pub struct CacheConfig {
     /// Where the namespace is mounted; nowhere if absent.
     #[serde(default)]
     pub mount: Option<PathBuf>,
+    /// A folder in which files that moves have brought lie as plain files, for sites that want no mount; none if
+    /// absent. Needs as much room again as the store.
+    #[serde(default)]
+    pub hydrate: Option<PathBuf>,
     /// The mount's own.
     #[serde(default)]
     pub mounting: foretide_mount::Config,

@@ -24,9 +24,10 @@ const BEARER: &str = "bearer";
     components(schemas(Problem, EventView, Timestamp)),
     tags(
         (name = "warm-ups", description = "Have this there by then."),
-        (name = "placement", description = "Where data is, where it could be, what a job says that it will read."),
+        (name = "placement", description = "Where data could be, what a job says that it will read."),
         (name = "plans", description = "What is moved, why, and what was decided against."),
         (name = "learned", description = "What was read, and what is expected."),
+        (name = "namespace", description = "Which files there are, and where; volumes and tags."),
         (name = "fleet", description = "Sites, and the one switch."),
         (name = "agents", description = "What agents report and take."),
         (name = "house", description = "Events, metrics, tokens, audit.")

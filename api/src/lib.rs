@@ -51,13 +51,15 @@ pub use ports::{
     Rejected, SiteAdvice,
 };
 pub use problem::{PROBLEM_JSON, Problem};
-pub use routes::agent::{BatchTaken, Hello, Listings, ListingsTaken, NextNumbers, Peer, Welcome};
+pub use routes::agent::{BatchTaken, Hello, Listings, ListingsTaken, NextNumbers, Peer, ToServe, Welcome};
+pub use routes::files::{FileView, Files, HeldAt, SiteCopy, Tagging, Whereabouts};
 pub use routes::fleet::{AgentView, RefusalView, SiteView, Sites, Switch};
 pub use routes::house::{AuditView, Health, TokenMade, TokenView, TokenWanted, Tokens};
 pub use routes::learned::RunView;
 pub use routes::placement::{AdviceWanted, Announced, OrderWanted};
 pub use routes::plans::{MoveView, PlanLine};
 pub use routes::policy::{Policy, SiteVerdict};
+pub use routes::volumes::{AddedVolume, VolumeList, VolumeView, VolumeWanted, added_volumes};
 pub use routes::{List, router};
 pub use wanted::{WarmupChange, WarmupWanted};
 
@@ -77,6 +79,8 @@ pub struct Api {
     events: Arc<events::Tail>,
     census: Arc<routes::agent::CensusLists>,
     pace: Arc<pace::Pace>,
+    /// One volume is added at a time: the setting is read, changed and written.
+    adding: Arc<tokio::sync::Mutex<()>>,
     stop: watch::Receiver<bool>,
 }
 
@@ -91,6 +95,7 @@ impl Api {
             events: Arc::new(events::Tail::new(Arc::clone(&catalog), &config)),
             census: Arc::default(),
             pace: Arc::new(pace::Pace::new(&config)),
+            adding: Arc::default(),
             metrics: Arc::new(Metrics::new()),
             config: Arc::new(config),
             catalog,

@@ -12,6 +12,8 @@ use foretide_flow::{
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use crate::routes::volumes::AddedVolume;
+
 /// What every site may know: topology and rules as they hold now.
 pub trait Directory: Send + Sync {
     /// Sites, links, volumes.
@@ -22,6 +24,9 @@ pub trait Directory: Send + Sync {
 
     /// How far Foretide acts on its own forecasts.
     fn mode(&self) -> Mode;
+
+    /// These volumes are added to those of the configuration, all of them: the topology has them from now on.
+    fn volumes_added(&self, added: &BTreeMap<VolumeId, AddedVolume>);
 }
 
 /// An access batch that was taken.

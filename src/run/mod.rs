@@ -7,17 +7,22 @@ pub mod copy;
 pub mod demo;
 pub mod doctor;
 pub mod evaluate;
+pub mod find;
 pub mod import;
 pub mod link;
 pub mod mount;
+mod notify;
 pub mod plan;
 pub mod policy;
 pub mod serve;
 pub mod simulate;
 pub mod slurm;
 pub mod status;
+pub mod tag;
 pub mod trace;
+pub mod volume;
 pub mod warm;
+pub mod whereis;
 
 use tokio::signal::unix::{SignalKind, signal};
 

@@ -23,13 +23,14 @@ use utoipa::openapi::schema::{ObjectBuilder, Type};
 use utoipa::openapi::{RefOr, Schema};
 use utoipa::{IntoParams, PartialSchema, ToSchema};
 
+use super::volumes::added_volumes;
 use crate::Api;
 use crate::error::ApiError;
 use crate::events::{Told, tell};
 use crate::extract::{Query, Report, must_be, read, record_number};
 use crate::ports::{Accepted, Rejected};
 use crate::wait::{self, Seen};
-use crate::wanted::{unknown_site, unknown_volume};
+use crate::wanted::{names, unknown_site, unknown_volume};
 
 /// The media type of an access batch.
 const PARQUET: &str = "application/vnd.apache.parquet";
@@ -76,8 +77,20 @@ pub struct Welcome {
     pub prefetch_off: bool,
     /// The other agents that serve chunks.
     pub peers: Vec<Peer>,
+    /// Volumes that were added at the agent's site: it serves those that its own configuration lets out.
+    #[serde(default)]
+    pub serve: Vec<ToServe>,
     /// Where to go on counting.
     pub next: NextNumbers,
+}
+
+/// A volume that was added at an agent's site.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ToServe {
+    /// Its name.
+    pub volume: VolumeId,
+    /// Its folders, as absolute paths, and prefixes of object stores; of a name that several have the first one's counts.
+    pub sources: Vec<String>,
 }
 
 /// Another agent that serves chunks.
@@ -154,7 +167,7 @@ pub(crate) async fn hello(State(api): State<Api>, Report(hello): Report<Hello>) 
     let agent = Agent { node, site, chunk_address, volumes, probes, seen_at: now };
     api.catalog.put_agent(&agent).await?;
     tell(api.catalog.as_ref(), &Told::Agent { node: agent.node.clone(), site: agent.site.clone() }, now).await?;
-    welcome(&api, &agent.node, now).await.map(Json)
+    welcome(&api, &agent.node, &agent.site, now).await.map(Json)
 }
 
 fn check_hello(hello: &Hello, topology: &Topology) -> Result<(), ApiError> {
@@ -188,7 +201,7 @@ fn known_volume<'t>(volume: &VolumeId, topology: &'t Topology) -> Result<&'t for
     topology.volumes.get(volume).ok_or_else(|| unknown_volume(volume, topology))
 }
 
-async fn welcome(api: &Api, node: &NodeId, now: Timestamp) -> Result<Welcome, ApiError> {
+async fn welcome(api: &Api, node: &NodeId, site: &SiteId, now: Timestamp) -> Result<Welcome, ApiError> {
     let gone_before = now - Duration::from_secs(api.config.agent_gone_after_s);
     let rules = api.directory.rules();
     let next = api.catalog.next_sequences(node).await?;
@@ -202,6 +215,7 @@ async fn welcome(api: &Api, node: &NodeId, now: Timestamp) -> Result<Welcome, Ap
             alive,
         })
     };
+    let added = added_volumes(api.catalog.as_ref()).await?.into_iter().filter(|(_, volume)| volume.at == *site);
     let others = api.catalog.agents().await?.into_iter().filter(|a| &a.node != node);
     Ok(Welcome {
         topology: api.directory.topology().as_ref().clone(),
@@ -210,6 +224,7 @@ async fn welcome(api: &Api, node: &NodeId, now: Timestamp) -> Result<Welcome, Ap
         mode: api.directory.mode(),
         prefetch_off: api.catalog.prefetch_off().await?,
         peers: others.filter_map(peer).collect(),
+        serve: added.map(|(volume, added)| ToServe { volume, sources: added.sources }).collect(),
         next: NextNumbers { accesses: next.accesses, outcomes: next.outcomes },
     })
 }
@@ -398,7 +413,8 @@ async fn assigned(api: &Api, agent: &Agent, cursor: u64) -> Result<(Assignment, 
     let census = api.census.of(api, &agent.site).await?;
     let prefetch_off = catalog.prefetch_off().await?;
     let moves = catalog.assignment_since(&agent.site, cursor).await?;
-    let etag = wait::etag_of(format!("{}{prefetch_off}", census.digest).as_bytes());
+    let fleet = fleet_digest(api).await?;
+    let etag = wait::etag_of(format!("{}{prefetch_off}{fleet}", census.digest).as_bytes());
     let assignment = Assignment {
         cursor: moves.cursor,
         run: moves.run,
@@ -406,8 +422,25 @@ async fn assigned(api: &Api, agent: &Agent, cursor: u64) -> Result<(Assignment, 
         learn,
         census: census.requests.clone(),
         prefetch_off,
+        fleet: Some(fleet.to_hex()[..FLEET_DIGITS].to_owned()),
     };
     Ok((assignment, etag))
+}
+
+/// Digits of the fleet's digest that an agent is told: enough to tell one fleet from the next.
+const FLEET_DIGITS: usize = 16;
+
+/// Another value when volumes are added, or are served by other agents: then an agent says hello again.
+async fn fleet_digest(api: &Api) -> Result<blake3::Hash, ApiError> {
+    let mut hasher = blake3::Hasher::new();
+    for volume in api.directory.topology().volumes.keys() {
+        hasher.update(volume.as_str().as_bytes()).update(b"/");
+    }
+    for agent in api.catalog.agents().await? {
+        let volumes = names(agent.volumes.iter());
+        hasher.update(format!("{} {:?} {volumes};", agent.node, agent.chunk_address).as_bytes());
+    }
+    Ok(hasher.finalize())
 }
 
 /// The warm-ups that one site's stores count.

@@ -1,12 +1,14 @@
 //! Every route, each behind the guard of its scope.
 
 pub(crate) mod agent;
+pub(crate) mod files;
 pub(crate) mod fleet;
 pub(crate) mod house;
 pub(crate) mod learned;
 pub(crate) mod placement;
 pub(crate) mod plans;
 pub(crate) mod policy;
+pub(crate) mod volumes;
 mod warmups;
 pub(crate) mod webhooks;
 
@@ -78,8 +80,9 @@ fn groups() -> Vec<(Option<Scope>, OpenApiRouter<Api>)> {
         .routes(routes!(policy::policy))
         .routes(routes!(policy::verdicts))
         .routes(routes!(placement::advise))
-        .routes(routes!(placement::files))
-        .routes(routes!(placement::whereabouts))
+        .routes(routes!(files::find))
+        .routes(routes!(files::whereabouts))
+        .routes(routes!(volumes::list))
         .routes(routes!(house::events))
         .routes(routes!(house::metrics));
     let warm = OpenApiRouter::default()
@@ -88,6 +91,8 @@ fn groups() -> Vec<(Option<Scope>, OpenApiRouter<Api>)> {
         .routes(routes!(warmups::cancel))
         .routes(routes!(placement::announce));
     let admin = OpenApiRouter::default()
+        .routes(routes!(files::tag))
+        .routes(routes!(volumes::add))
         .routes(routes!(fleet::throw_switch))
         .routes(routes!(house::tokens))
         .routes(routes!(house::make_token))

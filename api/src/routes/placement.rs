@@ -1,4 +1,4 @@
-//! Where data is, where it could be, and what a job says that it will read.
+//! Where data could be, and what a job says that it will read.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -6,22 +6,21 @@ use std::time::Duration;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::{Extension, Json};
-use foretide_catalog::{AuditEntry, FileQuery};
+use foretide_catalog::AuditEntry;
 use foretide_flow::{
-    Entry, FilePath, Forecast, ForecastId, LearnRequest, PredictedRead, RunId, SiteId, TimeWindow, Timestamp, VolumeId,
+    FilePath, Forecast, ForecastId, LearnRequest, PredictedRead, RunId, SiteId, TimeWindow, Timestamp, VolumeId,
     WorkloadId,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::json;
-use utoipa::{IntoParams, ToSchema};
+use utoipa::ToSchema;
 use uuid::Uuid;
 
-use super::page_size;
 use crate::Api;
 use crate::auth::Caller;
 use crate::error::ApiError;
 use crate::events::{Told, tell};
-use crate::extract::{Body, Query};
+use crate::extract::Body;
 use crate::ports::{Advice, Question};
 use crate::wanted::{select, unknown_site, unknown_volume};
 
@@ -209,142 +208,6 @@ fn forecast_of(order: &OrderWanted, sizes: &[Option<u64>], now: Timestamp) -> Fo
         reason: format!("{name} told that it will read these {} files in this order", order.paths.len()),
         reads: order.paths.iter().zip(sizes).enumerate().filter_map(read).collect(),
     }
-}
-
-/// A file of a volume.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
-pub struct FileView {
-    /// Its volume.
-    pub volume: VolumeId,
-    /// The file.
-    #[serde(flatten)]
-    pub entry: Entry,
-}
-
-/// Files that a search found.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
-pub struct Files {
-    /// The files.
-    pub items: Vec<FileView>,
-    /// Give this as `cursor` to search on; null at the end. A page may be short, or empty, and not be the last.
-    pub next: Option<String>,
-}
-
-/// Which files. All conditions that are given must hold.
-#[derive(Debug, Default, Deserialize, IntoParams)]
-#[serde(deny_unknown_fields, default)]
-#[into_params(parameter_in = Query)]
-pub(crate) struct FilesQuery {
-    /// In this volume.
-    volume: Option<VolumeId>,
-    /// This file, or below this directory; needs `volume`.
-    #[param(value_type = Option<String>, max_length = 4096)]
-    below: Option<FilePath>,
-    /// The name (last component) holds this text, ASCII letters in either case.
-    name_part: Option<String>,
-    /// The name ends in this text, ASCII letters in either case.
-    suffix: Option<String>,
-    /// At least that many bytes.
-    #[param(maximum = 9223372036854775807_i64)]
-    min_bytes: Option<u64>,
-    /// At most that many bytes.
-    #[param(maximum = 9223372036854775807_i64)]
-    max_bytes: Option<u64>,
-    /// Changed at or after this.
-    modified_from: Option<Timestamp>,
-    /// Changed before this.
-    modified_before: Option<Timestamp>,
-    /// Some of it resident at this site.
-    resident_at: Option<SiteId>,
-    /// Where the page before ended.
-    cursor: Option<String>,
-    /// Items of this page.
-    #[param(minimum = 1, maximum = 1000, default = 100)]
-    limit: Option<u16>,
-}
-
-/// Find files by name, place, size, age or residency.
-#[utoipa::path(get, path = "/v1/files", tag = "placement", params(FilesQuery),
-    responses(
-        (status = 200, description = "A page of files.", body = Files),
-        (status = 409, description = "The cursor is of another search, or `below` came without `volume`.",
-         body = crate::Problem, content_type = "application/problem+json"),
-    ))]
-pub(crate) async fn files(State(api): State<Api>, Query(query): Query<FilesQuery>) -> Result<Json<Files>, ApiError> {
-    let limit = page_size(query.limit)?;
-    let search = FileQuery {
-        volume: query.volume,
-        below: query.below,
-        name_part: query.name_part,
-        suffix: query.suffix,
-        min_bytes: bounded("min_bytes", query.min_bytes)?,
-        max_bytes: bounded("max_bytes", query.max_bytes)?,
-        modified_from: query.modified_from,
-        modified_before: query.modified_before,
-        tags: BTreeMap::new(),
-        resident_at: query.resident_at,
-    };
-    let page = api.catalog.find_files(&search, query.cursor.as_deref(), limit).await?;
-    let items = page.items.into_iter().map(|f| FileView { volume: f.volume, entry: f.entry }).collect();
-    Ok(Json(Files { items, next: page.next }))
-}
-
-/// The catalog counts in 63 bits.
-fn bounded(name: &str, bytes: Option<u64>) -> Result<Option<u64>, ApiError> {
-    bytes.map(|b| crate::extract::within(name, b, 0, i64::MAX as u64)).transpose()
-}
-
-/// Where some of a file is.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct Whereabouts {
-    /// The site of its source.
-    pub source: SiteId,
-    /// Bytes of the file; null if it is not known (its directory may not have been learned).
-    pub bytes: Option<u64>,
-    /// Sites that keep some of it.
-    pub copies: Vec<SiteCopy>,
-}
-
-/// Some of a file at one site.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct SiteCopy {
-    /// The site.
-    pub site: SiteId,
-    /// Bytes of it that are resident and verified there.
-    pub resident_bytes: u64,
-}
-
-/// Which file.
-#[derive(Debug, Deserialize, IntoParams)]
-#[serde(deny_unknown_fields)]
-#[into_params(parameter_in = Query)]
-pub(crate) struct WhereQuery {
-    /// Of which volume.
-    volume: VolumeId,
-    /// Its path.
-    #[param(value_type = String, max_length = 4096)]
-    path: FilePath,
-}
-
-/// Where is it cached?
-#[utoipa::path(get, path = "/v1/where", tag = "placement", params(WhereQuery),
-    responses(
-        (status = 200, description = "Its source, and the sites that keep some of it.", body = Whereabouts),
-        (status = 422, description = "There is no such volume.",
-         body = crate::Problem, content_type = "application/problem+json"),
-    ))]
-pub(crate) async fn whereabouts(
-    State(api): State<Api>,
-    Query(query): Query<WhereQuery>,
-) -> Result<Json<Whereabouts>, ApiError> {
-    let topology = api.directory.topology();
-    let volume = topology.volumes.get(&query.volume).ok_or_else(|| unknown_volume(&query.volume, &topology))?;
-    let copies = api.catalog.resident_sites(&query.volume, &query.path).await?;
-    Ok(Json(Whereabouts {
-        source: volume.at.clone(),
-        bytes: api.catalog.entry(&query.volume, &query.path).await?.map(|e| e.size),
-        copies: copies.into_iter().map(|(site, file)| SiteCopy { site, resident_bytes: file.bytes() }).collect(),
-    }))
 }
 
 #[cfg(test)]

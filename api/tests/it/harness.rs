@@ -8,8 +8,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use foretide_api::{
-    Accepted, AccessSink, Advice, Adviser, Api, Config, Courier, Directory, Listener, PlanChanges, Ports, Question,
-    Rejected, Scope, SiteAdvice, keep_house, mint,
+    Accepted, AccessSink, AddedVolume, Advice, Adviser, Api, Config, Courier, Directory, Listener, PlanChanges, Ports,
+    Question, Rejected, Scope, SiteAdvice, keep_house, mint,
 };
 use foretide_catalog::{Catalog, CatalogError, ResidentFile, in_memory};
 use foretide_flow::{
@@ -92,19 +92,25 @@ pub fn rules() -> Ruleset {
 }
 
 struct Known {
-    topology: Arc<Topology>,
+    topology: Mutex<Arc<Topology>>,
     rules: Arc<Ruleset>,
 }
 
 impl Directory for Known {
     fn topology(&self) -> Arc<Topology> {
-        Arc::clone(&self.topology)
+        Arc::clone(&self.topology.lock().unwrap())
     }
     fn rules(&self) -> Arc<Ruleset> {
         Arc::clone(&self.rules)
     }
     fn mode(&self) -> Mode {
         Mode::Enforce
+    }
+    fn volumes_added(&self, added: &BTreeMap<VolumeId, AddedVolume>) {
+        let mut all = topology();
+        let volumes = added.iter().map(|(name, v)| (name.clone(), Volume { at: v.at.clone(), tags: v.tags.clone() }));
+        all.volumes.extend(volumes);
+        *self.topology.lock().unwrap() = Arc::new(all);
     }
 }
 
@@ -233,7 +239,7 @@ pub async fn serve_with(config: Config, catalog: Arc<dyn Catalog>) -> Served {
         let secret = mint(catalog.as_ref(), scope.as_str(), &[scope], None, Timestamp::now()).await.unwrap();
         secrets.insert(scope, secret);
     }
-    let directory = Known { topology: Arc::new(topology()), rules: Arc::new(rules()) };
+    let directory = Known { topology: Mutex::new(Arc::new(topology())), rules: Arc::new(rules()) };
     let lake = Arc::new(Lake::default());
     let ear = Arc::new(Ear::default());
     let post = Arc::new(Post::default());

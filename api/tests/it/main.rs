@@ -3,6 +3,7 @@
 mod agents;
 mod document;
 mod events;
+mod files;
 mod fuzz;
 mod harness;
 mod placement;

@@ -20,6 +20,16 @@ pub enum Opens {
     Silent,
 }
 
+/// Numbers of users, or of groups, at the source and here.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Numbers {
+    /// Pairs: the number there, and the number here.
+    pub named: Vec<(u32, u32)>,
+    /// What all others are here; their own numbers if absent.
+    pub others: Option<u32>,
+}
+
 /// How the namespace is mounted. Where and what is for the composition to say, not for the file; everything else has
 /// a default that serves.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -57,6 +67,10 @@ pub struct Config {
     /// Whether other users may look in. Off unless root mounts; as a user it needs `user_allow_other` in
     /// `/etc/fuse.conf`.
     pub allow_other: Option<bool>,
+    /// As whom the source's users are shown, where the same person has another number here.
+    pub users: Numbers,
+    /// As which the source's groups are shown.
+    pub groups: Numbers,
     /// Whether the kernel tells us of every open.
     pub opens: Opens,
     /// Whether whole files may be opened by passthrough. Off for comparison and for kernels where it misbehaves.
@@ -78,6 +92,8 @@ impl Default for Config {
             max_window_bytes: 64 << 20,
             threads: std::thread::available_parallelism().map_or(2, |cores| cores.get().clamp(2, 4)),
             allow_other: None,
+            users: Numbers::default(),
+            groups: Numbers::default(),
             opens: Opens::Told,
             passthrough: true,
         }
@@ -116,6 +132,8 @@ mod tests {
         let config: Config = serde_json::from_str(r#"{"lease_s": 5, "opens": "silent"}"#).unwrap();
         assert_eq!((config.lease_s, config.opens), (5.0, Opens::Silent));
         assert!((2..=4).contains(&config.threads));
+        let config: Config = serde_json::from_str(r#"{"users": {"named": [[1000, 5001]], "others": 65534}}"#).unwrap();
+        assert_eq!(config.users, Numbers { named: vec![(1000, 5001)], others: Some(65534) });
         let told = serde_json::from_str::<Config>(r#"{"leese_s": 5}"#).unwrap_err().to_string();
         assert!(told.contains("leese_s") && told.contains("lease_s"), "{told}");
     }

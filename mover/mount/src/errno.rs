@@ -4,7 +4,7 @@
 //! |---|---|---|
 //! | no such name at the source | ENOENT | as local |
 //! | another version by now | ESTALE | on `open` the kernel looks the name up again by itself and opens the new version |
-//! | a residency rule or the source's token forbids it | EACCES | asking again does not help |
+//! | a residency rule, the source's token or the source itself forbids it | EACCES | asking again does not help |
 //! | the source cannot be reached | EHOSTUNREACH | tells a dead link from a dead disk |
 //! | the source does not answer in time | ETIMEDOUT | likewise |
 //! | anything else | EIO | the last resort |
@@ -50,7 +50,9 @@ impl Failure {
         match self {
             Self::Transfer(TransferError::NotFound { .. }) => libc::ENOENT,
             Self::Transfer(TransferError::Changed { .. }) | Self::Stale => libc::ESTALE,
-            Self::Transfer(TransferError::Refused(_) | TransferError::Token { .. }) => libc::EACCES,
+            Self::Transfer(TransferError::Refused(_) | TransferError::Token { .. } | TransferError::Denied { .. }) => {
+                libc::EACCES
+            }
             Self::Transfer(
                 TransferError::Unreachable { .. } | TransferError::Disconnected { .. } | TransferError::NoSource(_),
             ) => libc::EHOSTUNREACH,
@@ -72,7 +74,7 @@ impl Failure {
                 "check that the agent at the source runs and that the link is up; what is cached here stays readable"
             }
             libc::ESTALE => "open the file again to read its new version",
-            libc::EACCES => "ask who owns the rule or the token, or run the job at a site where the data may be",
+            libc::EACCES => "ask who owns the rule, the token or the file, or run the job where the data may be",
             _ => "see the log of the agent at the source",
         }
     }
@@ -124,6 +126,7 @@ mod tests {
             (TransferError::Disconnected { peer: peer(), why: String::new() }, libc::EHOSTUNREACH, true),
             (TransferError::NoSource(volume), libc::EHOSTUNREACH, true),
             (TransferError::Token { peer: peer() }, libc::EACCES, false),
+            (TransferError::Denied { peer: peer(), path: path.clone(), why: String::new() }, libc::EACCES, false),
             (TransferError::WrongBytes { peer: peer(), path, chunk: 0 }, libc::EIO, true),
         ];
         for (error, errno, outage) in cases {

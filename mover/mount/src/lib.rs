@@ -40,7 +40,7 @@ use nix::unistd::{getegid, geteuid};
 use tokio::runtime::Handle as Runtime;
 use tokio::task::JoinSet;
 
-pub use config::{Config, Opens};
+pub use config::{Config, Numbers, Opens};
 pub use hints::Hints;
 pub use mountpoint::{MountError, unmount_stale};
 pub use observe::{MountEvent, Sinks};
@@ -173,6 +173,13 @@ fn check(config: &Config) -> Result<(), MountError> {
     }
     if config.known_names < 1000 {
         return bad("mount: known_names must be 1000 or more");
+    }
+    for (what, numbers) in [("users", &config.users), ("groups", &config.groups)] {
+        let mut there: Vec<u32> = numbers.named.iter().map(|(there, _)| *there).collect();
+        there.sort_unstable();
+        if let Some(twice) = there.windows(2).find(|pair| pair[0] == pair[1]) {
+            return bad(&format!("mount: {what}.named names {} twice: leave one of them out", twice[0]));
+        }
     }
     Ok(())
 }

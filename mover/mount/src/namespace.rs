@@ -25,7 +25,7 @@ use tokio::sync::Semaphore;
 use crate::config::Config;
 use crate::errno::{Complaints, Failure};
 use crate::origin::Origin;
-use crate::tree::{Attributes, Found, Place, ROOT_INO, Snapshot, Tree};
+use crate::tree::{Attributes, Found, Owners, Place, ROOT_INO, Snapshot, Tree};
 
 /// Directories learned again at the same time, in the background.
 const REFRESHES_MAX: usize = 8;
@@ -71,7 +71,7 @@ impl Namespace {
     /// Knows nothing but the volumes' names. What it asks in the background, it asks on `runtime`.
     pub fn new(config: &Config, origin: Arc<dyn Origin>, owner: (u32, u32), runtime: Handle) -> Arc<Self> {
         Arc::new(Self {
-            tree: RwLock::new(Tree::new(&config.volumes, owner, Instant::now())),
+            tree: RwLock::new(Tree::new(&config.volumes, owner, Instant::now()).with_owners(Owners::new(config))),
             origin,
             flights: Mutex::default(),
             roots: Mutex::default(),

@@ -1,14 +1,18 @@
 //! How far ahead of a reader to fetch: a pure decision, one [`Window`] per open file.
 //!
 //! A link of rate r and round trip t is full only while r * t bytes are on their way, and one process reading through
-//! the kernel asks for 128 KiB at a time. So a sequential reader gets a window: at first small (a reader that looks at
-//! a header costs little), four times as large each time it has read on through what was there, up to a bound. A
-//! reader that jumps gets what it asks for and starts again small; one that jumps twice gets nothing ahead.
+//! the kernel asks for 128 KiB at a time. So a sequential reader gets a window: at first small, since a reader that looks
+//! at a header should cost little, and the whole bound once it has read on for a while: with steps between the two the
+//! link would fall idle for a round trip at each of them. A reader that jumps gets what it asks for and starts again
+//! small; one that jumps twice gets nothing ahead.
 
 use std::ops::Range;
 
 /// A read may skip so much and still count as going on: the kernel's own read-ahead comes slightly out of order.
 const SLACK_BYTES: u64 = 1 << 20;
+
+/// Who has read so much in sequence will most likely read on.
+const TRUSTED_BYTES: u64 = 2 << 20;
 
 /// Reads out of sequence after which nothing is fetched ahead any more, until the reader goes on in sequence again.
 const JUMPS_MAX: u32 = 2;
@@ -19,11 +23,12 @@ pub struct Window {
     size_bytes: u64,
     first_bytes: u64,
     max_bytes: u64,
+    /// Where the sequence began.
+    began_at: u64,
     /// End of what was read.
     read_to: u64,
     /// End of what was asked for.
     asked_to: u64,
-    ahead_bytes: u64,
     jumps: u32,
 }
 
@@ -31,7 +36,7 @@ impl Window {
     /// For a file of `size_bytes`.
     pub fn new(size_bytes: u64, first_bytes: u64, max_bytes: u64) -> Self {
         let max_bytes = max_bytes.max(first_bytes);
-        Self { size_bytes, first_bytes, max_bytes, read_to: 0, asked_to: 0, ahead_bytes: first_bytes, jumps: 0 }
+        Self { size_bytes, first_bytes, max_bytes, began_at: 0, read_to: 0, asked_to: 0, jumps: 0 }
     }
 
     /// Takes note of a read and says what to ask for now, beyond the read itself.
@@ -43,22 +48,20 @@ impl Window {
             self.jumps = self.jumps.saturating_sub(u32::from(offset > 0));
         } else {
             self.jumps += 1;
-            (self.read_to, self.asked_to, self.ahead_bytes) = (end, end, self.first_bytes);
+            (self.began_at, self.read_to, self.asked_to) = (offset, end, end);
         }
         if self.jumps >= JUMPS_MAX {
             return None;
         }
-        // Half of the window is the mark: ask rarely, and long before the reader is through.
-        let target = (self.read_to + self.ahead_bytes).min(self.size_bytes);
+        let trusted = self.read_to.saturating_sub(self.began_at) >= TRUSTED_BYTES;
+        let ahead_bytes = if trusted { self.max_bytes } else { self.first_bytes };
+        let target = (self.read_to + ahead_bytes).min(self.size_bytes);
         let from = self.asked_to.max(self.read_to);
+        // Half of the window is the mark: ask rarely, and long before the reader is through.
         let left = self.asked_to.saturating_sub(self.read_to);
-        if from >= target || (left > self.ahead_bytes / 2 && target < self.size_bytes) {
+        if from >= target || (left > ahead_bytes / 2 && target < self.size_bytes) {
             return None;
         }
-        if goes_on && offset > 0 {
-            self.ahead_bytes = (self.ahead_bytes * 4).min(self.max_bytes);
-        }
-        let target = (self.read_to + self.ahead_bytes).min(self.size_bytes);
         self.asked_to = target;
         Some(from..target)
     }

@@ -65,6 +65,16 @@ pub enum TransferError {
     /// A residency rule forbids it.
     #[error("rule {:?} forbids {} of volume {} at site {} (refused by the {})", .0.rule, .0.path, .0.volume, .0.to, .0.by)]
     Refused(Box<Refusal>),
+    /// The agent at the source may not read it.
+    #[error("{peer} may not read {path} at the source: {why}; let its agent read it, or give it keys that can")]
+    Denied {
+        /// The peer.
+        peer: String,
+        /// File or directory.
+        path: FilePath,
+        /// The source's word.
+        why: String,
+    },
     /// The source could not read it.
     #[error("{peer} cannot give {path}: {why}")]
     Source {
@@ -113,5 +123,10 @@ impl TransferError {
     /// Whether the same request may succeed if tried again.
     pub fn is_transient(&self) -> bool {
         matches!(self, Self::Disconnected { .. } | Self::Unreachable { .. })
+    }
+
+    /// Whether no request to this peer can succeed until somebody changes a token or updates an agent.
+    pub(crate) fn is_hopeless(&self) -> bool {
+        matches!(self, Self::Token { .. } | Self::Version { .. })
     }
 }

@@ -9,10 +9,14 @@
 //! no answer is waited for that nobody will give. A frame that does not check ends the connection; requests that were
 //! open on it are asked again on another.
 
+use std::collections::VecDeque;
+use std::io::IoSlice;
+
 use bytes::{Buf, Bytes, BytesMut};
 use foretide_flow::Priority;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
+use crate::buffer::Buffer;
 use crate::socket::LowWater;
 
 /// What a frame is.
@@ -181,45 +185,86 @@ fn priority_from(byte: u8) -> Priority {
     }
 }
 
-/// Puts frames on a stream.
+/// Puts frames on a stream, gathered into writes of a good size.
 #[derive(Debug)]
 pub(crate) struct FrameWriter<W> {
     stream: W,
-    /// Frames written.
+    /// Frames taken.
     number: u32,
+    /// Headers and short payloads that go next to each other.
+    short: BytesMut,
+    /// What is to be written, before `short`.
+    gathered: VecDeque<Bytes>,
+    gathered_bytes: usize,
 }
+
+/// So much is gathered before it is written, bytes: TLS makes records of 16 KiB and gives four at a time to the kernel.
+const GATHER_BYTES: usize = 64 << 10;
+/// Payloads up to this size are copied beside their headers, bytes.
+const SHORT_BYTES: usize = 4 << 10;
+/// Pieces handed over in one write.
+const PIECES: usize = 16;
 
 impl<W: AsyncWrite + Unpin> FrameWriter<W> {
     pub(crate) fn new(stream: W) -> Self {
-        Self { stream, number: 0 }
+        Self { stream, number: 0, short: BytesMut::new(), gathered: VecDeque::new(), gathered_bytes: 0 }
     }
 
-    fn next_header(&mut self, frame: &Frame) -> [u8; HEADER_BYTES] {
-        let header = frame.header(self.number);
-        self.number = self.number.wrapping_add(1);
-        header
-    }
-
-    /// Writes one frame, its payload without a copy; it may wait for [`FrameWriter::flush`].
+    /// Takes a frame, a long payload without a copy; it may wait for more or for [`FrameWriter::flush`]. Not to be
+    /// cancelled half-way, except to give the connection up.
     pub(crate) async fn write(&mut self, frame: &Frame) -> std::io::Result<()> {
-        let header = self.next_header(frame);
-        self.stream.write_all_buf(&mut Buf::chain(header.as_slice(), frame.payload.clone())).await
-    }
-
-    /// Sends small frames in one write; how many bytes that was.
-    pub(crate) async fn send(&mut self, frames: &[Frame]) -> std::io::Result<usize> {
-        let mut bytes = Vec::with_capacity(frames.iter().map(Frame::length).sum());
-        for frame in frames {
-            bytes.extend_from_slice(&self.next_header(frame));
-            bytes.extend_from_slice(&frame.payload);
+        self.short.extend_from_slice(&frame.header(self.number));
+        self.number = self.number.wrapping_add(1);
+        if frame.payload.len() <= SHORT_BYTES {
+            self.short.extend_from_slice(&frame.payload);
+        } else {
+            self.gathered.push_back(self.short.split().freeze());
+            self.gathered.push_back(frame.payload.clone());
         }
-        self.stream.write_all(&bytes).await?;
-        self.stream.flush().await?;
-        Ok(bytes.len())
+        self.gathered_bytes += frame.length();
+        if self.gathered_bytes >= GATHER_BYTES { self.drain().await } else { Ok(()) }
     }
 
+    /// Takes these and sends all that was taken.
+    pub(crate) async fn send(&mut self, frames: &[Frame]) -> std::io::Result<()> {
+        for frame in frames {
+            self.write(frame).await?;
+        }
+        self.flush().await
+    }
+
+    /// Sends what was taken.
     pub(crate) async fn flush(&mut self) -> std::io::Result<()> {
+        self.drain().await?;
         self.stream.flush().await
+    }
+
+    async fn drain(&mut self) -> std::io::Result<()> {
+        if !self.short.is_empty() {
+            self.gathered.push_back(self.short.split().freeze());
+        }
+        while !self.gathered.is_empty() {
+            let mut pieces = [IoSlice::new(&[]); PIECES];
+            let filled = pieces.iter_mut().zip(&self.gathered).map(|(to, piece)| *to = IoSlice::new(piece)).count();
+            match self.stream.write_vectored(&pieces[..filled]).await? {
+                0 => return Err(std::io::ErrorKind::WriteZero.into()),
+                written => advance(&mut self.gathered, written),
+            }
+        }
+        self.gathered_bytes = 0;
+        Ok(())
+    }
+}
+
+/// Takes so many bytes away from the front.
+fn advance(pieces: &mut VecDeque<Bytes>, mut bytes: usize) {
+    while let Some(first) = pieces.front_mut() {
+        if bytes < first.len() {
+            first.advance(bytes);
+            return;
+        }
+        bytes -= first.len();
+        pieces.pop_front();
     }
 }
 
@@ -229,17 +274,14 @@ pub(crate) struct FrameReader<R> {
     stream: R,
     /// Frames taken.
     number: u32,
-    buffer: BytesMut,
     max_payload: usize,
     low_water: Option<LowWater>,
 }
 
-/// Room asked of each read, bytes.
-const READ_BYTES: usize = 256 << 10;
-
 impl<R: AsyncRead + Unpin> FrameReader<R> {
+    /// Of a stream that buffers: short frames are read piece by piece.
     pub(crate) fn new(stream: R) -> Self {
-        Self { stream, number: 0, buffer: BytesMut::new(), max_payload: MAX_STRANGER_BYTES, low_water: None }
+        Self { stream, number: 0, max_payload: MAX_STRANGER_BYTES, low_water: None }
     }
 
     /// The stream's socket, for a reader that is sent long frames.
@@ -254,8 +296,8 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
 
     /// The next frame. Not to be cancelled half-way, except to give the connection up.
     pub(crate) async fn next(&mut self) -> Result<Frame, FrameError> {
-        self.fill(HEADER_BYTES).await?;
-        let head: [u8; HEADER_BYTES] = self.buffer[..HEADER_BYTES].try_into().expect("as many bytes");
+        let mut head = [0; HEADER_BYTES];
+        self.fill(&mut head).await?;
         let word = |i: usize| u32::from_le_bytes([head[i], head[i + 1], head[i + 2], head[i + 3]]);
         let kind = Kind::from_byte(head[0]).ok_or(FrameError::Kind(head[0]))?;
         let length = word(12) as usize;
@@ -266,9 +308,7 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
         if kind.proves_itself() && checksum(self.number, kind, &head[..16], &[]) != word(16) {
             return Err(FrameError::Damaged);
         }
-        self.fill(HEADER_BYTES + length).await?;
-        self.buffer.advance(HEADER_BYTES);
-        let payload = self.buffer.split_to(length).freeze();
+        let payload = self.payload(length).await?;
         if checksum(self.number, kind, &head[..16], &payload) != word(16) {
             return Err(FrameError::Damaged);
         }
@@ -283,15 +323,31 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
         })
     }
 
-    async fn fill(&mut self, wanted: usize) -> Result<(), FrameError> {
-        while self.buffer.len() < wanted {
-            let missing = wanted - self.buffer.len();
+    /// What is claimed to be long gets its room as it comes: a header alone must not cost memory.
+    async fn payload(&mut self, length: usize) -> Result<Bytes, FrameError> {
+        if length <= DATA_BYTES {
+            let mut buffer = Buffer::new(length);
+            self.fill(&mut buffer).await?;
+            return Ok(buffer.freeze());
+        }
+        let mut bytes = Vec::new();
+        while bytes.len() < length {
+            let come = bytes.len();
+            bytes.resize(length.min(come + come.max(DATA_BYTES)), 0);
+            self.fill(&mut bytes[come..]).await?;
+        }
+        Ok(bytes.into())
+    }
+
+    async fn fill(&mut self, bytes: &mut [u8]) -> Result<(), FrameError> {
+        let mut come = 0;
+        while come < bytes.len() {
             if let Some(low_water) = &mut self.low_water {
-                low_water.expect(missing);
+                low_water.expect(bytes.len() - come);
             }
-            self.buffer.reserve(missing.clamp(READ_BYTES / 4, READ_BYTES));
-            if self.stream.read_buf(&mut self.buffer).await? == 0 {
-                return Err(FrameError::Closed);
+            match self.stream.read(&mut bytes[come..]).await? {
+                0 => return Err(FrameError::Closed),
+                n => come += n,
             }
         }
         Ok(())
@@ -300,6 +356,10 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
 
 #[cfg(test)]
 mod tests {
+    use std::io;
+    use std::pin::Pin;
+    use std::task::{Context, Poll};
+
     use super::*;
     use proptest::prelude::*;
 
@@ -319,6 +379,38 @@ mod tests {
 
     fn wire(frames: &[Frame]) -> Vec<u8> {
         frames.iter().zip(0..).flat_map(|(f, n)| [f.header(n).as_slice(), &f.payload].concat()).collect()
+    }
+
+    /// Takes a few bytes at a time, as a socket under load does.
+    struct Slow(Vec<u8>);
+
+    impl AsyncWrite for Slow {
+        fn poll_write(mut self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+            let taken = bytes.len().min(7000);
+            self.0.extend_from_slice(&bytes[..taken]);
+            Poll::Ready(Ok(taken))
+        }
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_gathered_goes_out_whole_and_in_order() {
+        let lengths = [0, 20, SHORT_BYTES, SHORT_BYTES + 1, 100_000, 3, DATA_BYTES, 1, 1_000_000, 5];
+        let frames: Vec<Frame> =
+            lengths.iter().zip(1u8..).map(|(n, i)| Frame::new(Kind::Data, u32::from(i), vec![i; *n])).collect();
+        let mut writer = FrameWriter::new(Slow(Vec::new()));
+        writer.send(&frames).await.unwrap();
+        assert!(writer.stream.0 == wire(&frames));
+        let mut reader = FrameReader::new(writer.stream.0.as_slice());
+        reader.trust();
+        for frame in &frames {
+            assert!(reader.next().await.unwrap() == *frame);
+        }
     }
 
     fn any_frame() -> impl Strategy<Value = Frame> {

@@ -6,7 +6,9 @@
 //! dialler  -> Proof      mac("dialler", both nonces, site, node)
 //! listener -> Welcome
 //! ```
-//! The dialler may send requests right behind its proof: a new connection answers after two round trips.
+//! The dialler may send requests right behind its proof: a new connection answers after two round trips. Under TLS both ends
+//! know a secret of that very connection (RFC 5705), which stands in both macs for the listener's nonce: then the dialler
+//! waits for no challenge, and is answered after one. It believes no answer before the challenge has come and fits.
 
 use foretide_chunk::encoding::{EncodingError, Reader, put_bytes};
 use foretide_flow::{NodeId, SiteId};

@@ -6,6 +6,7 @@
 //! (`lookup`, `open_whole`, `read`, `note_read`) for what is here.
 
 mod borders;
+mod buffer;
 mod client;
 mod error;
 mod frame;
@@ -26,5 +27,5 @@ pub use handshake::{Identity, Token};
 pub use message::Change;
 pub use mover::{Answer, Mover, MoverConfig, News, Repaired};
 pub use server::{Server, ServerConfig, ServerStats};
-pub use source::{Bucket, LocalDirectory, Source, SourceFile, Stamp};
+pub use source::{Bucket, LocalDirectory, Merged, Source, SourceFile, Stamp};
 pub use tls::{AGENT_NAME, Authority, Credentials, Issued, Tls, certificate_name};

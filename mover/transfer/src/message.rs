@@ -89,6 +89,8 @@ pub(crate) enum Failure {
     Changed,
     Refused(Box<Refusal>),
     NoVolume,
+    /// The agent at the source may not read it.
+    Denied(String),
     Other(String),
 }
 
@@ -232,6 +234,10 @@ impl Failure {
                 out.push(5);
                 put_bytes(&mut out, why.as_bytes());
             }
+            Self::Denied(why) => {
+                out.push(6);
+                put_bytes(&mut out, why.as_bytes());
+            }
         }
         out
     }
@@ -250,6 +256,7 @@ impl Failure {
             }
             4 => Self::NoVolume,
             5 => Self::Other(r.text("reason")?.to_owned()),
+            6 => Self::Denied(r.text("reason")?.to_owned()),
             _ => return Err(EncodingError::Impossible("failure")),
         };
         r.end()?;

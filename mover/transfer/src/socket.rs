@@ -3,15 +3,22 @@
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 
 /// Unsent bytes that the kernel may queue behind what is in flight: enough to keep the link busy while the
 /// writer sleeps (1 ms at 1 Gbit/s), short enough that a demand is not stuck behind a backlog.
 const NOT_SENT_LOWAT_BYTES: libc::c_int = 128 << 10;
 
-/// Buffers for a connection's share of 150 ms at 10 Gbit/s, eight of them: bytes. Set only where the process may go
-/// beyond the system's limit; otherwise the kernel's own tuning is better than a fixed smaller size.
+/// Buffers for a connection that fills 1 Gbit/s at 150 ms alone, or shares 10 Gbit/s with seven others: bytes. Set only
+/// where the process may go beyond the system's limit; otherwise the kernel's own tuning is better than a fixed smaller
+/// size.
 const FORCED_BUFFER_BYTES: libc::c_int = 32 << 20;
+
+/// Whether it may.
+pub(crate) fn may_force_buffers() -> bool {
+    let size = FORCED_BUFFER_BYTES.to_ne_bytes();
+    TcpSocket::new_v4().is_ok_and(|s| set(&s, libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, &size).is_ok())
+}
 
 fn set(stream: &impl AsRawFd, level: libc::c_int, name: libc::c_int, value: &[u8]) -> io::Result<()> {
     // SAFETY: the descriptor is open as long as `stream` is borrowed, and `value` outlives the call.

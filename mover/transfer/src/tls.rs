@@ -18,7 +18,7 @@ use tokio::io::{AsyncRead, AsyncWrite, BufReader};
 use tokio::net::TcpStream;
 
 use crate::TransferError;
-use crate::handshake::{Identity, Token};
+use crate::handshake::{Identity, Nonce, Token};
 use crate::socket::RECEIVE_BYTES;
 
 /// The name that every agent's certificate bears: a dialler checks that it talks to an agent, whatever its address.
@@ -175,14 +175,18 @@ impl From<Token> for Credentials {
 pub(crate) type ReadHalf = Box<dyn AsyncRead + Send + Unpin>;
 pub(crate) type WriteHalf = Box<dyn AsyncWrite + Send + Unpin>;
 
-/// What the peer's certificate says of it; nothing without TLS.
+/// What TLS says of the peer and of the connection; nothing without it.
 #[derive(Debug, Default)]
-pub(crate) struct Shown(Option<CertificateDer<'static>>);
+pub(crate) struct Shown {
+    certificate: Option<CertificateDer<'static>>,
+    /// What these two ends know and nobody else does, fresh for each connection.
+    pub(crate) session: Option<Nonce>,
+}
 
 impl Shown {
     /// Whether the peer may call itself so.
     pub(crate) fn may_be(&self, identity: &Identity) -> bool {
-        let Some(certificate) = &self.0 else { return true };
+        let Some(certificate) = &self.certificate else { return true };
         let Ok(parsed) = ParsedCertificate::try_from(certificate) else { return false };
         let Ok(name) = ServerName::try_from(certificate_name(identity)) else { return false };
         rustls::client::verify_server_name(&parsed, &name).is_ok()
@@ -192,28 +196,40 @@ impl Shown {
 /// The listener's side of a fresh connection.
 pub(crate) async fn accept(stream: TcpStream, tls: Option<&Tls>) -> std::io::Result<(ReadHalf, WriteHalf, Shown)> {
     let Some(tls) = tls else {
-        let (read, write) = stream.into_split();
-        return Ok((Box::new(read), Box::new(write), Shown::default()));
+        let (read, write) = plain(stream);
+        return Ok((read, write, Shown::default()));
     };
     let stream = tokio_rustls::TlsAcceptor::from(tls.server.clone()).accept(buffered(stream)).await?;
-    let shown = stream.get_ref().1.peer_certificates().and_then(|c| c.first()).map(|c| c.clone().into_owned());
+    let shown = shown(stream.get_ref().1)?;
     let (read, write) = tokio::io::split(stream);
-    Ok((Box::new(read), Box::new(write), Shown(shown)))
+    Ok((Box::new(read), Box::new(write), shown))
 }
 
-/// Rustls asks for 4 KiB at a time: a call of the kernel each, 250,000 for a GB.
-fn buffered(stream: TcpStream) -> BufReader<TcpStream> {
+fn shown<T>(connection: &rustls::ConnectionCommon<T>) -> std::io::Result<Shown> {
+    let certificate = connection.peer_certificates().and_then(|c| c.first()).map(|c| c.clone().into_owned());
+    let session = connection.export_keying_material([0; 32], b"EXPORTER foretide session", None);
+    Ok(Shown { certificate, session: Some(session.map_err(std::io::Error::other)?) })
+}
+
+/// Rustls asks for 4 KiB at a time, and frames begin with 20 bytes: a call of the kernel each otherwise.
+fn buffered<S: AsyncRead>(stream: S) -> BufReader<S> {
     BufReader::with_capacity(RECEIVE_BYTES, stream)
 }
 
+fn plain(stream: TcpStream) -> (ReadHalf, WriteHalf) {
+    let (read, write) = stream.into_split();
+    (Box::new(buffered(read)), Box::new(write))
+}
+
 /// The dialler's side.
-pub(crate) async fn connect(stream: TcpStream, tls: Option<&Tls>) -> std::io::Result<(ReadHalf, WriteHalf)> {
+pub(crate) async fn connect(stream: TcpStream, tls: Option<&Tls>) -> std::io::Result<(ReadHalf, WriteHalf, Shown)> {
     let Some(tls) = tls else {
-        let (read, write) = stream.into_split();
-        return Ok((Box::new(read), Box::new(write)));
+        let (read, write) = plain(stream);
+        return Ok((read, write, Shown::default()));
     };
     let name = ServerName::try_from(AGENT_NAME).map_err(std::io::Error::other)?;
     let stream = tokio_rustls::TlsConnector::from(tls.client.clone()).connect(name, buffered(stream)).await?;
+    let shown = shown(stream.get_ref().1)?;
     let (read, write) = tokio::io::split(stream);
-    Ok((Box::new(read), Box::new(write)))
+    Ok((Box::new(read), Box::new(write), shown))
 }

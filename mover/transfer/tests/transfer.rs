@@ -553,6 +553,9 @@ async fn over_tls_both_ends_show_a_certificate_of_the_same_authority_and_their_o
     assert!(ask(shown(&stranger, &identity())).await.is_err(), "another authority");
     assert!(ask(shown(&authority, &at_store)).await.is_err(), "a name that is not its own");
     assert!(ask(Token::new(TOKEN).into()).await.is_err(), "no TLS at all");
+    let own = authority.issue(&identity()).unwrap();
+    let other = Credentials::with_tls(Token::new("other"), Tls::new(&authority.kept().certificate_pem, &own).unwrap());
+    assert!(matches!(ask(other).await, Err(TransferError::Token { .. })), "another token");
 }
 
 /// A plan that changes its mind ten times a second must not leave a reader with nothing.

@@ -9,7 +9,9 @@ use foretide_flow::{Listing, Outcome};
 use foretide_mount::{MountEvent, MountHandle, Sinks};
 use foretide_transfer::{Borders, Identity, Mover, Token};
 use tokio::sync::mpsc;
+use tokio::task::JoinSet;
 
+use super::hydrate::Hydrator;
 use super::origin::Telling;
 use super::talk::set_sources;
 use crate::config::{AgentConfig, CacheConfig};
@@ -28,6 +30,8 @@ pub struct Cache {
     pub mover: Arc<Mover>,
     /// Where it is seen.
     pub mount: Option<MountHandle>,
+    /// What lays it down as plain files, if that is configured.
+    pub hydrator: Option<Hydrator>,
     /// What happened.
     pub happened: mpsc::Receiver<Outcome>,
     /// The mount as collector.
@@ -46,6 +50,7 @@ impl Cache {
         borders: &Arc<Borders>,
         token: &str,
         learned: mpsc::Sender<Listing>,
+        tasks: &mut JoinSet<()>,
     ) -> Result<Self, RunError> {
         let store_config = foretide_chunk::Config { capacity_bytes: cache.capacity, ..cache.store.clone() };
         let store = Store::open(&cache.path, store_config, DomainKey::default())?;
@@ -59,8 +64,17 @@ impl Cache {
             outcomes.clone(),
         );
         set_sources(&mover, welcome);
+        let (happened, hydrator) = match &cache.hydrate {
+            Some(folder) => {
+                let hydrator = Hydrator::start(folder, Arc::clone(&mover))?;
+                let (onward, passed_on) = mpsc::channel(OUTCOMES_WAITING);
+                tasks.spawn(hydrator.clone().follow(happened, onward));
+                (passed_on, Some(hydrator))
+            }
+            None => (happened, None),
+        };
         let Some(mount_point) = &cache.mount else {
-            return Ok(Self { store, mover, mount: None, happened, events: None });
+            return Ok(Self { store, mover, mount: None, hydrator, happened, events: None });
         };
         let volumes = welcome.topology.volumes.keys().cloned().collect();
         let mounting = foretide_mount::Config { mount_point: mount_point.clone(), volumes, ..cache.mounting.clone() };
@@ -68,7 +82,7 @@ impl Cache {
         let sinks = Sinks { outcomes, events: Some(events) };
         let origin = Arc::new(Telling { mover: Arc::clone(&mover), learned });
         let mount = foretide_mount::mount(mounting, origin, sinks)?;
-        Ok(Self { store, mover, mount: Some(mount), happened, events: Some(seen) })
+        Ok(Self { store, mover, mount: Some(mount), hydrator, happened, events: Some(seen) })
     }
 
     /// The volumes as the mount shows them.

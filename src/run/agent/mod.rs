@@ -7,11 +7,14 @@
 mod attribution;
 mod cache;
 mod changes;
+mod hydrate;
 mod install;
 pub mod local;
 mod observe;
 mod origin;
+mod pages;
 mod privilege;
+mod serve;
 mod ship;
 mod talk;
 
@@ -31,6 +34,8 @@ use tokio::task::JoinSet;
 
 use self::attribution::Shared;
 use self::cache::Cache;
+use self::pages::Pages;
+use self::serve::Served;
 use self::talk::{Talk, hello_of, ruleset, welcomed};
 use super::RunError;
 use crate::client::ControlClient;
@@ -103,6 +108,7 @@ pub async fn run_parts(mut config: AgentConfig, parts: Parts) -> Result<(), RunE
     config.trace.enabled &= parts.trace;
     let agent = Agent::start(&config).await?;
     privilege::lock(!nix::unistd::geteuid().is_root())?;
+    super::notify::ready();
     super::until_signal().await;
     agent.stop();
     Ok(())
@@ -114,7 +120,6 @@ fn named(path: &Path, e: std::io::Error) -> RunError {
 
 /// The running parts.
 struct Agent {
-    _server: Option<Server>,
     mount: Option<MountHandle>,
     store: Option<Arc<Store>>,
     tasks: JoinSet<()>,
@@ -134,7 +139,9 @@ impl Agent {
 
         let server = start_server(config, token.trim(), &borders).await?;
         let mut cache = match &config.cache {
-            Some(cache) => Some(Cache::start(config, cache, &welcome, &borders, token.trim(), learned.clone())?),
+            Some(cache) => {
+                Some(Cache::start(config, cache, &welcome, &borders, token.trim(), learned.clone(), &mut tasks)?)
+            }
             None => None,
         };
         let mut watched = own_volumes(config);
@@ -149,7 +156,7 @@ impl Agent {
             false => None,
         };
         tasks.spawn(ship::listings(control.clone(), config.node.clone(), to_tell));
-        let (mut mount, mut store, mut mover) = (None, None, None);
+        let (mut mount, mut store, mut mover, mut hydrator) = (None, None, None, None);
         if let Some(cache) = cache {
             tasks.spawn(
                 ship::Outcomes {
@@ -165,7 +172,10 @@ impl Agent {
                 .run(),
             );
             (mount, store, mover) = (cache.mount, Some(cache.store), Some(cache.mover));
+            hydrator = cache.hydrator;
         }
+        let hints = mount.as_ref().map(MountHandle::hints);
+        let pages = hints.clone().map(|hints| Pages::start(hints, &mut tasks));
         tasks.spawn(serve_local(config.state.clone(), mover.clone(), collector));
         tasks.spawn(
             Talk {
@@ -174,16 +184,18 @@ impl Agent {
                 state: config.state.clone(),
                 borders,
                 mover,
-                hints: mount.as_ref().map(MountHandle::hints),
+                hydrator,
+                hints,
+                pages,
                 seen: HashSet::new(),
-                sources: sources(config)?,
+                served: Served::start(sources(config)?, config, server),
                 learned,
                 census,
             }
             .run(),
         );
         tracing::info!(node = %config.node, site = %config.site, "the agent is up");
-        Ok(Self { _server: server, mount, store, tasks })
+        Ok(Self { mount, store, tasks })
     }
 
     /// The tasks first, the mount next, the store last: what stands on another ends before it.

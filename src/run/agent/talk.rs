@@ -1,6 +1,6 @@
 //! The agent's side of the talk with the control plane: hello now and again, and one long poll for its work.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -15,6 +15,9 @@ use foretide_transfer::{Borders, Mover, Source};
 use futures::StreamExt;
 use tokio::sync::{mpsc, watch};
 
+use super::hydrate::Hydrator;
+use super::pages::Pages;
+use super::serve::Served;
 use crate::client::{ClientError, ControlClient};
 use crate::config::AgentConfig;
 use crate::run::RunError;
@@ -24,7 +27,7 @@ const POLL: Duration = Duration::from_secs(30);
 /// Hello is said again this often: peers and rules may have changed.
 const HELLO_EVERY: Duration = Duration::from_secs(30);
 /// The same while some source is not known yet: at a start all agents come up together.
-const HELLO_WHILE_ALONE: Duration = Duration::from_millis(500);
+const HELLO_WHILE_ALONE: Duration = Duration::from_millis(200);
 /// Wait after a call that failed.
 const AFTER_FAILURE: Duration = Duration::from_secs(1);
 /// What the control plane said last, in the state folder.
@@ -116,12 +119,16 @@ pub struct Talk {
     pub borders: Arc<Borders>,
     /// What carries moves out.
     pub mover: Option<Arc<Mover>>,
+    /// What lays moved files down as plain files.
+    pub hydrator: Option<Hydrator>,
     /// The mount, which learns of names that will be wanted.
     pub hints: Option<Hints>,
+    /// What has the mount's files in memory when they are read.
+    pub pages: Option<Pages>,
     /// Volumes whose top the mount has looked at.
     pub seen: HashSet<VolumeId>,
-    /// What knows the own volumes.
-    pub sources: HashMap<VolumeId, Arc<dyn Source>>,
+    /// The own volumes.
+    pub served: Served,
     /// Where listings go.
     pub learned: mpsc::Sender<Listing>,
     /// Where warm-ups to count go.
@@ -131,7 +138,7 @@ pub struct Talk {
 impl Talk {
     /// Runs until dropped.
     pub async fn run(mut self) {
-        let (mut cursor, mut etag) = (0, None);
+        let (mut cursor, mut etag, mut fleet) = (0, None, None);
         let mut hello_due = Instant::now();
         loop {
             if Instant::now() >= hello_due {
@@ -142,6 +149,10 @@ impl Talk {
             match self.control.assignment(&self.hello.node, cursor, wait, etag.as_deref()).await {
                 Ok((assignment, new_etag)) => {
                     (cursor, etag) = (assignment.cursor, new_etag);
+                    if fleet != assignment.fleet {
+                        fleet.clone_from(&assignment.fleet);
+                        hello_due = Instant::now();
+                    }
                     self.census.send_if_modified(|known| {
                         let differs = *known != assignment.census;
                         known.clone_from(&assignment.census);
@@ -149,6 +160,12 @@ impl Talk {
                     });
                     for wish in &assignment.learn {
                         self.fulfil(wish).await;
+                    }
+                    if let Some(hydrator) = &self.hydrator {
+                        hydrator.expect(&assignment);
+                    }
+                    if let Some(pages) = &self.pages {
+                        pages.expect(&assignment);
                     }
                     if let Some(mover) = &self.mover {
                         mover.take(&assignment);
@@ -167,6 +184,15 @@ impl Talk {
     fn foresee(&self, assignment: &Assignment) {
         let folder = |m: &Move| Some((m.volume.clone(), m.path.parent()?));
         self.look_at(assignment.run.iter().filter_map(folder).collect());
+    }
+
+    /// The mount shows every volume there is. The kernel is told, which may wait for a look that is under way.
+    async fn show(&self, volumes: Vec<VolumeId>) {
+        let Some(hints) = self.hints.clone() else { return };
+        let shown = tokio::task::spawn_blocking(move || volumes.iter().for_each(|volume| hints.show(volume))).await;
+        if shown.is_err() {
+            tracing::error!("new volumes are not shown: the mount has failed");
+        }
     }
 
     /// The top of each volume is looked at once, as soon as its source is known.
@@ -192,19 +218,25 @@ impl Talk {
                 return true;
             }
         };
+        if self.served.serve_added(&welcome.serve) {
+            // Said at once, so that others come for it.
+            self.hello.volumes = self.served.volumes();
+            return Box::pin(self.say_hello()).await;
+        }
         keep(&self.state.join(LAST_WELCOME), &welcome);
         match ruleset(&welcome) {
             Ok(rules) => self.borders.replace(rules, welcome.topology.clone()),
             Err(error) => tracing::error!(%error, "the new rules cannot be meant; the old ones hold"),
         }
         let complete = self.mover.as_ref().is_none_or(|mover| set_sources(mover, &welcome));
+        self.show(welcome.topology.volumes.into_keys().collect()).await;
         self.look_at_tops(welcome.peers.into_iter().flat_map(|peer| peer.volumes));
         complete
     }
 
     /// Tells about a directory, and with a recursive wish about all below it.
     async fn fulfil(&self, wish: &LearnRequest) {
-        let Some(source) = self.sources.get(&wish.volume) else { return };
+        let Some(source) = self.served.source(&wish.volume) else { return };
         let mut waiting: Vec<FilePath> = vec![wish.directory.clone()];
         let mut told = 0;
         while let Some(directory) = waiting.pop() {

@@ -51,7 +51,7 @@ impl Residency for Copies {
 /// The planner's answers. What is where is read again when outcomes changed it.
 pub struct Planner {
     catalog: Arc<dyn Catalog>,
-    topology: Arc<Topology>,
+    topology: watch::Receiver<Arc<Topology>>,
     rules: Arc<Ruleset>,
     config: foretide_planner::Config,
     copies: Mutex<(Option<Arc<Copies>>, watch::Receiver<u64>)>,
@@ -61,12 +61,17 @@ impl Planner {
     /// Over this catalog.
     pub fn new(
         catalog: Arc<dyn Catalog>,
-        topology: Arc<Topology>,
+        topology: watch::Receiver<Arc<Topology>>,
         rules: Arc<Ruleset>,
         config: foretide_planner::Config,
     ) -> Self {
         let outcomes = catalog.changes(Topic::Outcomes);
         Self { catalog, topology, rules, config, copies: Mutex::new((None, outcomes)) }
+    }
+
+    /// As it holds now.
+    fn topology(&self) -> Arc<Topology> {
+        Arc::clone(&self.topology.borrow())
     }
 
     async fn copies(&self) -> Result<Arc<Copies>, CatalogError> {
@@ -77,7 +82,8 @@ impl Planner {
             return Ok(Arc::clone(copies));
         }
         outcomes.mark_unchanged();
-        let copies = Arc::new(Copies::read(self.catalog.as_ref(), &self.topology).await?);
+        let topology = self.topology();
+        let copies = Arc::new(Copies::read(self.catalog.as_ref(), &topology).await?);
         *kept = Some(Arc::clone(&copies));
         Ok(copies)
     }
@@ -129,10 +135,11 @@ impl Adviser for Planner {
         let judged: Vec<WarmupFile> = if known { files } else { asked() };
         let previous = self.catalog.latest_plan().await?;
         let copies = self.copies().await?;
+        let topology = self.topology();
         let problem = Problem {
             forecasts: &[],
             warmups: &[],
-            topology: &self.topology,
+            topology: &topology,
             rules: &self.rules,
             supply: &Supply::default(),
             resident: copies.as_ref(),

@@ -6,6 +6,7 @@ mod lake;
 mod residency;
 mod ring;
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::net::SocketAddr;
@@ -15,9 +16,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
-use foretide_api::{Api, Directory, Listener, Ports};
-use foretide_catalog::{Catalog, ResidentFile};
-use foretide_flow::{Forecast, Listing, Mode, OutcomeBatch, Ruleset, Timestamp, Topology};
+use foretide_api::{AddedVolume, Api, Directory, Listener, Ports};
+use foretide_catalog::{Catalog, ResidentFile, Topic};
+use foretide_flow::{Forecast, Listing, Mode, OutcomeBatch, Ruleset, Timestamp, Topology, Volume, VolumeId};
 use tokio::sync::{mpsc, watch};
 
 use self::advise::Planner;
@@ -43,23 +44,40 @@ pub struct Options {
     listen: Option<SocketAddr>,
 }
 
-/// Topology and rules as configured.
+/// Topology and rules as configured, and the volumes that were added since.
 struct Configured {
-    topology: Arc<Topology>,
+    configured: Arc<Topology>,
+    /// What holds now; the ring listens to it.
+    topology: watch::Sender<Arc<Topology>>,
     rules: Arc<Ruleset>,
     mode: Mode,
 }
 
 impl Directory for Configured {
     fn topology(&self) -> Arc<Topology> {
-        Arc::clone(&self.topology)
+        Arc::clone(&self.topology.borrow())
     }
+
+    fn volumes_added(&self, added: &BTreeMap<VolumeId, AddedVolume>) {
+        self.topology.send_replace(Arc::new(with_volumes(&self.configured, added)));
+    }
+
     fn rules(&self) -> Arc<Ruleset> {
         Arc::clone(&self.rules)
     }
     fn mode(&self) -> Mode {
         self.mode
     }
+}
+
+/// The configuration goes first: a volume of the same name was configured after it was added.
+fn with_volumes(configured: &Topology, added: &BTreeMap<VolumeId, AddedVolume>) -> Topology {
+    let mut topology = configured.clone();
+    for (name, AddedVolume { at, tags, .. }) in added.iter().filter(|(_, v)| configured.sites.contains_key(&v.at)) {
+        let volume = || Volume { at: at.clone(), tags: tags.clone() };
+        topology.volumes.entry(name.clone()).or_insert_with(volume);
+    }
+    topology
 }
 
 /// Passes on to the ring what agents reported.
@@ -107,9 +125,11 @@ pub async fn run(options: Options) -> Result<(), RunError> {
 
     let (news, heard) = mpsc::channel(NEWS_WAITING);
     let lake = Lake::open(config.state.join("lake"), Arc::clone(&catalog), news.clone())?;
+    let added = foretide_api::added_volumes(catalog.as_ref()).await?;
+    let (now_holds, listens) = watch::channel(Arc::new(with_volumes(&topology, &added)));
     let ring = Ring::new(
         Arc::clone(&catalog),
-        Arc::clone(&topology),
+        listens.clone(),
         Arc::clone(&rules),
         foretide_planner::Config { mode: config.mode, ..config.planner.clone() },
         config.model.clone(),
@@ -117,9 +137,11 @@ pub async fn run(options: Options) -> Result<(), RunError> {
     )
     .await?;
     let (stop, stopped) = watch::channel(false);
-    let adviser = Planner::new(Arc::clone(&catalog), Arc::clone(&topology), Arc::clone(&rules), config.planner.clone());
+    let adviser = Planner::new(Arc::clone(&catalog), listens, Arc::clone(&rules), config.planner.clone());
+    let directory = Arc::new(Configured { configured: topology, topology: now_holds, rules, mode: config.mode });
+    let heeding = tokio::spawn(heed_settings(Arc::clone(&catalog), Arc::clone(&directory)));
     let ports = Ports {
-        directory: Arc::new(Configured { topology, rules, mode: config.mode }),
+        directory: directory.clone(),
         accesses: Arc::new(lake),
         listener: Arc::new(ToRing(news)),
         adviser: Arc::new(adviser),
@@ -147,12 +169,24 @@ pub async fn run(options: Options) -> Result<(), RunError> {
         }
     }
     stop.send_replace(true);
+    heeding.abort();
     // The API holds the senders of news: once it has ended, the ring writes the model down and ends too.
     let _ = tokio::time::timeout(PATIENCE_AT_END, async { tokio::join!(serving, chores) }).await;
     match tokio::time::timeout(PATIENCE_AT_END, turning).await {
         Ok(Ok(ended)) => Ok(ended?),
         _ => {
             Err(RunError::Told("the planning loop did not end in time; the model's last snapshot is older".to_owned()))
+        }
+    }
+}
+
+/// Volumes that another control plane over the same catalog has added.
+async fn heed_settings(catalog: Arc<dyn Catalog>, directory: Arc<Configured>) {
+    let mut changes = catalog.changes(Topic::Settings);
+    while changes.changed().await.is_ok() {
+        match foretide_api::added_volumes(catalog.as_ref()).await {
+            Ok(added) => directory.volumes_added(&added),
+            Err(error) => tracing::warn!(%error, "added volumes are not read again"),
         }
     }
 }

@@ -21,7 +21,7 @@ use foretide_model::Model;
 use foretide_planner::{
     Feedback, Problem, Residency as _, RunningMove, Solution, Supply, WarmupDemand, WarmupFile, solve_in_full,
 };
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 use super::residency::Resident;
 
@@ -67,7 +67,9 @@ pub enum RingError {
 /// The model, the planner and what passes between them.
 pub struct Ring {
     catalog: Arc<dyn Catalog>,
+    /// As it held when the round began.
     topology: Arc<Topology>,
+    topologies: watch::Receiver<Arc<Topology>>,
     rules: Arc<Ruleset>,
     planner: foretide_planner::Config,
     model: Model,
@@ -89,7 +91,7 @@ impl Ring {
     /// The catalog's.
     pub async fn new(
         catalog: Arc<dyn Catalog>,
-        topology: Arc<Topology>,
+        topologies: watch::Receiver<Arc<Topology>>,
         rules: Arc<Ruleset>,
         planner: foretide_planner::Config,
         model: foretide_model::Config,
@@ -98,6 +100,7 @@ impl Ring {
         let previous = catalog.latest_plan().await?;
         let model = restored(catalog.as_ref(), model).await?;
         let forecasts = standing(catalog.as_ref(), Timestamp::now()).await?;
+        let topology = Arc::clone(&topologies.borrow());
         Ok(Self {
             supply: Supply::default(),
             resident: Resident::default(),
@@ -108,6 +111,7 @@ impl Ring {
             previous,
             catalog,
             topology,
+            topologies,
             rules,
             planner,
             model,
@@ -165,6 +169,7 @@ impl Ring {
 
     async fn round(&mut self, now: Timestamp) -> Result<(), CatalogError> {
         let began = Instant::now();
+        self.topology = Arc::clone(&self.topologies.borrow_and_update());
         self.ask_model(now).await?;
         let asked = began.elapsed();
         let warmups = self.demands_of_warmups(now).await?;

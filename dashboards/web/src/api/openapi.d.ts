@@ -207,8 +207,8 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        /** Find files by name, place, size, age or residency. */
-        get: operations["files"];
+        /** Files that match, of those that are known. */
+        get: operations["find"];
         put?: never;
         post?: never;
         delete?: never;
@@ -507,6 +507,23 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/v1/tags": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        /** Tags a subtree. What lies below carries them too, unless something nearer says otherwise. */
+        put: operations["tag"];
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/v1/tokens": {
         parameters: {
             query?: never;
@@ -537,6 +554,27 @@ export interface paths {
         post?: never;
         /** Revoke a token, at once. */
         delete: operations["revoke_token"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/volumes": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Volumes, and who serves them. */
+        get: operations["list_volumes"];
+        put?: never;
+        /**
+         * Add a volume. It can be read through every mount as soon as an agent at its site serves it: `served_by` of
+         *     `GET /v1/volumes` says so.
+         */
+        post: operations["add_volume"];
+        delete?: never;
         options?: never;
         head?: never;
         patch?: never;
@@ -629,7 +667,7 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        /** Where is it cached? */
+        /** Which sites hold how much of a file or directory, and why it is or is not there. */
         get: operations["whereabouts"];
         put?: never;
         post?: never;
@@ -757,6 +795,8 @@ export interface components {
              * @description Ask for changes after this number next time.
              */
             cursor: number;
+            /** @description Another value when volumes or those who serve them are others than before: then hello is due again. */
+            fleet?: string | null;
             /** @description Directories to tell the control plane about. */
             learn: components["schemas"]["LearnRequest"][];
             /** @description Whether all prefetch is switched off: demand reads and warm-ups alone go on. */
@@ -931,16 +971,19 @@ export interface components {
         };
         /** @description A path relative to its volume's root: no leading '/', no empty, '.' or '..' component; empty is the root. A byte that is no printable UTF-8, and '%', is written %XX. */
         FilePath: string;
-        /** @description Files that a search found. */
+        /** @description What was found so far. */
         Files: {
-            /** @description The files. */
+            /** @description Files that match. */
             items: components["schemas"]["FileView"][];
-            /** @description Give this as `cursor` to search on; null at the end. A page may be short, or empty, and not be the last. */
+            /**
+             * @description Give this as `cursor` to search on; null at the end. A page can hold fewer files than asked for, or none, and
+             *     not be the last: an answer looks at a bounded number of files.
+             */
             next?: string | null;
         };
         /** @description What the source says of a file's version; equal means the same bytes. */
         FileVersion: string;
-        /** @description A file of a volume. */
+        /** @description A file that was found. */
         FileView: components["schemas"]["Entry"] & {
             /** @description Its volume. */
             volume: components["schemas"]["VolumeId"];
@@ -983,6 +1026,20 @@ export interface components {
             status: string;
             /** @description Foretide's version. */
             version: string;
+        };
+        /** @description What one site holds of it, and why. */
+        HeldAt: {
+            /** @description Whether more files are resident than were counted. */
+            more: boolean;
+            /**
+             * Format: int64
+             * @description Files of it that are resident, whole or in part.
+             */
+            resident_files: number;
+            /** @description The site. */
+            site: components["schemas"]["SiteId"];
+            /** @description Why it is, will be or is not there. */
+            why: string[];
         };
         /** @description What an agent says of itself. */
         Hello: {
@@ -2087,6 +2144,17 @@ export interface components {
             /** @description Whether all prefetching is off. Reads and warm-ups go on. */
             prefetch_off: boolean;
         };
+        /** @description Tags of a subtree. */
+        Tagging: {
+            /** @description A file or directory, known or not; the whole volume if absent. */
+            path?: components["schemas"]["FilePath"];
+            /** @description In place of those that it carried itself; none takes them away. */
+            tags: {
+                [key: string]: string;
+            };
+            /** @description Its volume. */
+            volume: components["schemas"]["VolumeId"];
+        };
         /**
          * Format: int64
          * @description A moment, microseconds since 1970-01-01 UTC.
@@ -2258,6 +2326,13 @@ export interface components {
                 [key: string]: components["schemas"]["Volume"];
             };
         };
+        /** @description A volume that was added at an agent's site. */
+        ToServe: {
+            /** @description Its folders, as absolute paths, and prefixes of object stores; of a name that several have the first one's counts. */
+            sources: string[];
+            /** @description Its name. */
+            volume: components["schemas"]["VolumeId"];
+        };
         /** @description What the rules say of a file, site by site. */
         Verdicts: {
             /** @description By name of site. */
@@ -2274,6 +2349,43 @@ export interface components {
         };
         /** @description A tree of files with one source of truth. */
         VolumeId: string;
+        /** @description All volumes, by name. */
+        VolumeList: {
+            /** @description The volumes. */
+            items: components["schemas"]["VolumeView"][];
+        };
+        /** @description A volume. */
+        VolumeView: {
+            /** @description The site of its sources. */
+            at: components["schemas"]["SiteId"];
+            /** @description Its name. */
+            name: components["schemas"]["VolumeId"];
+            /** @description Agents that serve it now. */
+            served_by: components["schemas"]["NodeId"][];
+            /** @description Folders there and prefixes of object stores, if it was added; none if the configuration has it. */
+            sources: string[];
+            /** @description Tags that rules and searches may name. */
+            tags: {
+                [key: string]: string;
+            };
+        };
+        /** @description A volume to be added. */
+        VolumeWanted: {
+            /** @description The site of its sources. */
+            at: components["schemas"]["SiteId"];
+            /** @description Its name: the directory under which mounts show it. */
+            name: components["schemas"]["VolumeId"];
+            /**
+             * @description Folders there, as absolute paths, and prefixes of object stores (`s3://…`, `gs://…`, `az://…`): below what an agent at
+             *     that site is configured to let out (`source.offer`). Several are one tree: a name that more than one has is the
+             *     first one's, directories of one name are merged.
+             */
+            sources: string[];
+            /** @description Tags that rules and searches may name. */
+            tags?: {
+                [key: string]: string;
+            };
+        };
         /** @description A warm-up and how far it is. */
         Warmup: {
             /** @description When it was asked. */
@@ -2514,20 +2626,35 @@ export interface components {
             prefetch_off: boolean;
             /** @description Residency rules in order: the agent upholds them itself (promise I). */
             rules: components["schemas"]["Rule"][];
+            /** @description Volumes that were added at the agent's site: it serves those that its own configuration lets out. */
+            serve?: components["schemas"]["ToServe"][];
             /** @description Sites, links, volumes. */
             topology: components["schemas"]["Topology"];
         };
-        /** @description Where some of a file is. */
+        /** @description Where something is. */
         Whereabouts: {
             /**
              * Format: int64
-             * @description Bytes of the file; null if it is not known (its directory may not have been learned).
+             * @description Bytes of it, as far as is known; null if nothing is (its directory may not have been learned).
              */
             bytes?: number | null;
-            /** @description Sites that keep some of it. */
+            /** @description Whether everything below it is known. */
+            complete: boolean;
+            /** @description Sites that keep some of it, if it is a file. */
             copies: components["schemas"]["SiteCopy"][];
+            /**
+             * Format: int64
+             * @description Files that it is, as far as is known.
+             */
+            files: number;
+            /** @description All sites, by name. */
+            sites: components["schemas"]["HeldAt"][];
             /** @description The site of its source. */
             source: components["schemas"]["SiteId"];
+            /** @description Its tags, those of the directories above it included. */
+            tags: {
+                [key: string]: string;
+            };
         };
         /** @description A workload: what comes back. */
         WorkloadId: string;
@@ -3470,14 +3597,14 @@ export interface operations {
             };
         };
     };
-    files: {
+    find: {
         parameters: {
             query?: {
                 /** @description This file, or below this directory; needs `volume`. */
                 below?: string;
                 /** @description Where the page before ended. */
                 cursor?: string;
-                /** @description Items of this page. */
+                /** @description Files of this page. */
                 limit?: number;
                 /** @description At most that many bytes. */
                 max_bytes?: number;
@@ -3493,6 +3620,8 @@ export interface operations {
                 resident_at?: components["schemas"]["SiteId"];
                 /** @description The name ends in this text, ASCII letters in either case. */
                 suffix?: string;
+                /** @description In a subtree with all these tags: `key=value`, with commas between. */
+                tags?: string;
                 /** @description In this volume. */
                 volume?: components["schemas"]["VolumeId"];
             };
@@ -3538,7 +3667,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description The cursor is of another search, or `below` came without `volume`. */
+            /** @description `below` is given without `volume`, or the cursor is none of this search's. */
             409: {
                 headers: {
                     [name: string]: unknown;
@@ -4859,6 +4988,111 @@ export interface operations {
             };
         };
     };
+    tag: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["Tagging"];
+            };
+        };
+        responses: {
+            /** @description The subtree carries these tags. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Tagging"];
+                };
+            };
+            /** @description The body is not JSON, or ended early; or a parameter cannot be meant. */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description No token, or one that is not known, has expired or was revoked. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The token lacks the scope `admin`. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body is larger than this route takes. */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body is of another media type. */
+            415: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body has another shape, or asks for what cannot be. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description This token asks too often; `Retry-After` says when to go on. */
+            429: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The control plane cannot read or write its records. */
+            500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Too many subtrees carry tags. */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
     tokens: {
         parameters: {
             query?: never;
@@ -5094,6 +5328,176 @@ export interface operations {
             };
             /** @description The control plane cannot read or write its records. */
             500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    list_volumes: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description All volumes, by name. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["VolumeList"];
+                };
+            };
+            /** @description No token, or one that is not known, has expired or was revoked. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The token lacks the scope `read`. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description This token asks too often; `Retry-After` says when to go on. */
+            429: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The control plane cannot read or write its records. */
+            500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    add_volume: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["VolumeWanted"];
+            };
+        };
+        responses: {
+            /** @description It is added. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["VolumeView"];
+                };
+            };
+            /** @description The body is not JSON, or ended early; or a parameter cannot be meant. */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description No token, or one that is not known, has expired or was revoked. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The token lacks the scope `admin`. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description There is a volume of that name, or there are too many. */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body is larger than this route takes. */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body is of another media type. */
+            415: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body has another shape, or asks for what cannot be. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description This token asks too often; `Retry-After` says when to go on. */
+            429: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The control plane cannot read or write its records. */
+            500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Too many subtrees carry tags. */
+            503: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -5847,9 +6251,9 @@ export interface operations {
     whereabouts: {
         parameters: {
             query: {
-                /** @description Its path. */
-                path: string;
-                /** @description Of which volume. */
+                /** @description A file or directory; the whole volume if absent. */
+                path?: string;
+                /** @description Its volume. */
                 volume: components["schemas"]["VolumeId"];
             };
             header?: never;
@@ -5858,7 +6262,7 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description Its source, and the sites that keep some of it. */
+            /** @description Its source, and what each site holds of it. */
             200: {
                 headers: {
                     [name: string]: unknown;

@@ -113,7 +113,7 @@ impl Store {
         let failed = |what, e| StoreError::Io { what, path: root.to_owned(), source: e };
         std::fs::create_dir_all(root).map_err(|e| failed("make", e))?;
         let lock = take_lock(root)?;
-        let data = DataFiles::new(root.join("data"), config.open_files).map_err(|e| failed("make", e))?;
+        let data = DataFiles::new(root, config.open_files).map_err(|e| failed("make", e))?;
         let index = Index::open(&root.join("index.redb"))?;
         let (journal, told) = Journal::open(root, disk.clone()).map_err(|e| failed("read the journal of", e))?;
         let store = Arc::new(Self {

@@ -4,9 +4,13 @@
 use std::collections::HashMap;
 use std::fs::{File, OpenOptions};
 use std::io;
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use nix::errno::Errno;
+use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
 
 /// What the store asks of a disk besides creating and removing files.
 pub trait Disk: Send + Sync + std::fmt::Debug {
@@ -81,11 +85,17 @@ pub(super) fn read_exact_at(disk: &dyn Disk, file: &File, mut bytes: &mut [u8], 
 }
 
 /// Data files by number, at most `limit` of them held open.
+///
+/// A file that leaves is emptied and laid by, and the next new one is made of it: a file system that has just lost
+/// thousands of files looks through all of them before it makes a new one (ext4 does for five minutes), and a full cache
+/// loses a file for each one that comes.
 #[derive(Debug)]
 pub(super) struct DataFiles {
     folder: PathBuf,
+    spare_folder: PathBuf,
     limit: usize,
     open: Mutex<OpenFiles>,
+    spares: Mutex<Vec<u64>>,
 }
 
 #[derive(Debug, Default)]
@@ -98,9 +108,19 @@ impl DataFiles {
     /// Folders that share the files, so that no directory grows beyond what its file system likes.
     const FOLDERS: u64 = 256;
 
-    pub(super) fn new(folder: PathBuf, limit: usize) -> io::Result<Self> {
+    /// Empty files laid by at most: with their names, about 5 MB of the file system's own.
+    const SPARES_MAX: usize = 16_384;
+
+    pub(super) fn new(root: &Path, limit: usize) -> io::Result<Self> {
+        let (folder, spare_folder) = (root.join("data"), root.join("spare"));
         std::fs::create_dir_all(&folder)?;
-        Ok(Self { folder, limit: limit.max(1), open: Mutex::default() })
+        std::fs::create_dir_all(&spare_folder)?;
+        let (open, spares) = (Mutex::default(), Mutex::default());
+        let files = Self { folder, spare_folder, limit: limit.max(1), open, spares };
+        for no in numbers_in(&files.spare_folder)? {
+            files.keep_spare(no)?;
+        }
+        Ok(files)
     }
 
     pub(super) fn path(&self, no: u64) -> PathBuf {
@@ -134,31 +154,68 @@ impl DataFiles {
 
     fn open_or_make(&self, no: u64) -> io::Result<File> {
         let path = self.path(no);
+        match open_rw(&path, false) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+            opened => return opened,
+        }
+        self.place_spare(&path);
         match open_rw(&path, true) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => {
                 std::fs::create_dir_all(self.folder.join(format!("{:02x}", no % Self::FOLDERS)))?;
+                self.place_spare(&path);
                 open_rw(&path, true)
             }
             opened => opened,
         }
     }
 
+    /// Makes a new file of a spare, if there is one: where nothing is yet, for two may want to make the same file.
+    fn place_spare(&self, path: &Path) {
+        let Some(no) = self.spares().pop() else { return };
+        match renameat2(AT_FDCWD, &self.spare(no), AT_FDCWD, path, RenameFlags::RENAME_NOREPLACE) {
+            Ok(()) => {}
+            // It has vanished.
+            Err(Errno::ENOENT) if path.parent().is_some_and(Path::exists) => {}
+            Err(_) => self.spares().push(no),
+        }
+    }
+
     pub(super) fn remove(&self, no: u64) -> io::Result<()> {
         self.lock().files.remove(&no);
-        match std::fs::remove_file(self.path(no)) {
-            Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
-            _ => Ok(()),
+        // Renamed before it is emptied: should power fail in between, it is missing, not short.
+        match std::fs::rename(self.path(no), self.spare(no)) {
+            Ok(()) => self.keep_spare(no),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(e) => Err(e),
         }
+    }
+
+    fn spare(&self, no: u64) -> PathBuf {
+        self.spare_folder.join(format!("{no:016x}"))
+    }
+
+    fn spares(&self) -> MutexGuard<'_, Vec<u64>> {
+        self.spares.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Empties a file among the spares, unless there are enough or somebody still reads it: a job goes on reading through
+    /// the kernel what an agent that was killed opened for it.
+    fn keep_spare(&self, no: u64) -> io::Result<()> {
+        let path = self.spare(no);
+        let file = open_rw(&path, false)?;
+        if self.spares().len() < Self::SPARES_MAX && is_ours_alone(&file) {
+            file.set_len(0)?;
+            self.spares().push(no);
+            return Ok(());
+        }
+        std::fs::remove_file(path)
     }
 
     /// The numbers of all files that are there.
     pub(super) fn present(&self) -> io::Result<Vec<u64>> {
         let mut found = Vec::new();
         for folder in std::fs::read_dir(&self.folder)? {
-            for entry in std::fs::read_dir(folder?.path())? {
-                let name = entry?.file_name();
-                found.extend(name.to_str().and_then(|n| u64::from_str_radix(n, 16).ok()));
-            }
+            found.extend(numbers_in(&folder?.path())?);
         }
         Ok(found)
     }
@@ -168,9 +225,24 @@ impl DataFiles {
         self.lock().files.len()
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, OpenFiles> {
-        self.open.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, OpenFiles> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn numbers_in(folder: &Path) -> io::Result<Vec<u64>> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(folder)? {
+        let name = entry?.file_name();
+        found.extend(name.to_str().and_then(|n| u64::from_str_radix(n, 16).ok()));
+    }
+    Ok(found)
+}
+
+/// Whether nobody else has the file open: only then the kernel gives a lease for writing. It ends with the descriptor.
+fn is_ours_alone(file: &File) -> bool {
+    // SAFETY: the descriptor is open as long as `file` is borrowed.
+    unsafe { libc::fcntl(file.as_raw_fd(), libc::F_SETLEASE, libc::F_WRLCK) == 0 }
 }
 
 fn open_rw(path: &Path, create: bool) -> io::Result<File> {

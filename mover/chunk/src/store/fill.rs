@@ -55,19 +55,44 @@ impl Fill {
         &self.map
     }
 
-    /// Takes one chunk: verified against its id first (promise D), then written, then visible. A chunk that is here
-    /// already is no error.
+    /// Takes whole chunks, from chunk `first` on one after the other: each verified against its id first (promise D),
+    /// then all written at once, then visible. Chunks that are here already are left as they are.
     ///
     /// # Errors
-    /// [`StoreError::Corrupt`] if these are not the chunk's bytes, [`StoreError::DiskFull`] if the disk has less
-    /// room than was promised; nothing is stored then.
-    pub fn put(&self, index: u32, bytes: &[u8]) -> Result<(), StoreError> {
-        let manifest = self.map.manifest();
-        let chunk = manifest.chunks.get(index as usize).ok_or_else(|| self.corrupt(index))?;
-        if chunk.length as usize != bytes.len() || self.store.key.chunk_id(bytes) != chunk.id {
-            return Err(self.corrupt(index));
+    /// [`StoreError::Corrupt`] at the first bytes that are not their chunk's: what came before them is kept.
+    /// [`StoreError::DiskFull`] if the disk has less room than was promised: nothing is stored then.
+    pub fn put(&self, first: u32, bytes: &[u8]) -> Result<(), StoreError> {
+        let (mut next, mut rest) = (first, bytes);
+        while let Some(after) = self.verified(next, rest) {
+            (next, rest) = (next + 1, after);
         }
-        self.store_verified(index, bytes)
+        for run in self.absent(first..next) {
+            let at = |offset: u64| (offset - self.map.range(first).start) as usize;
+            let part = at(self.map.range(run.start).start)..at(self.map.range(run.end - 1).end);
+            self.store_verified(run, &bytes[part])?;
+        }
+        if rest.is_empty() && next > first { Ok(()) } else { Err(self.corrupt(next)) }
+    }
+
+    /// What follows the chunk with which `bytes` begin; none if they do not begin with it.
+    fn verified<'a>(&self, index: u32, bytes: &'a [u8]) -> Option<&'a [u8]> {
+        let chunk = self.map.manifest().chunks.get(index as usize)?;
+        let (bytes, after) = bytes.split_at_checked(chunk.length as usize)?;
+        (self.store.key.chunk_id(bytes) == chunk.id).then_some(after)
+    }
+
+    /// Of these chunks those that are not here, in runs.
+    fn absent(&self, chunks: Range<u32>) -> Vec<Range<u32>> {
+        let state = self.store.lock();
+        let Some(held) = state.files.get(&self.no) else { return Vec::new() };
+        let mut runs: Vec<Range<u32>> = Vec::new();
+        for i in chunks.filter(|i| !held.record.have.has(*i)) {
+            match runs.last_mut() {
+                Some(last) if last.end == i => last.end = i + 1,
+                _ => runs.push(i..i + 1),
+            }
+        }
+        runs
     }
 
     fn corrupt(&self, index: u32) -> StoreError {
@@ -76,17 +101,17 @@ impl Fill {
         StoreError::Corrupt { path, index }
     }
 
-    fn store_verified(&self, index: u32, bytes: &[u8]) -> Result<(), StoreError> {
-        let offset = self.map.range(index).start;
+    fn store_verified(&self, chunks: Range<u32>, bytes: &[u8]) -> Result<(), StoreError> {
+        let offset = self.map.range(chunks.start).start;
         let store = &self.store;
         store.with_room(self.claim(), self.arrival.at, || write_all_at(&*store.disk, &self.file, bytes, offset))?;
         let by_move = self.arrival.by.is_some();
-        let event = Event::Arrived { no: self.no, chunk: index, by_move };
+        let arrived: Vec<_> = chunks.clone().map(|chunk| Event::Arrived { no: self.no, chunk, by_move }).collect();
         // Journal and table change under one lock, so that a checkpoint sees both or neither.
         let due = store.with_room(self.claim(), self.arrival.at, || {
             let mut state = store.lock();
-            store.journal().append(&event)?;
-            let added = state.arrived(self.no, &self.map, index, by_move);
+            store.journal().append(&arrived)?;
+            let added: u64 = chunks.clone().map(|i| state.arrived(self.no, &self.map, i, by_move)).sum();
             let mut reserved = self.reserved_bytes.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
             let from_reserve = added.min(*reserved);
             *reserved -= from_reserve;
@@ -110,7 +135,7 @@ impl Fill {
             let chunk = self.map.manifest().chunks[index as usize];
             buffer.resize(chunk.length as usize, 0);
             if self.store.read_chunk(place, chunk.id, &mut buffer) {
-                self.store_verified(index, &buffer)?;
+                self.store_verified(index..index + 1, &buffer)?;
                 self.copied_bytes += u64::from(chunk.length);
             } else {
                 self.missing.push(index);
@@ -206,7 +231,7 @@ impl Store {
         };
         let encoded = encode_manifest(manifest);
         let event = Event::Admitted { no, record: &record, manifest: &encoded };
-        self.journal().append(&event).map_err(|e| self.io_error("write", self.root.join("journal"), e))?;
+        self.journal().append(&[event]).map_err(|e| self.io_error("write", self.root.join("journal"), e))?;
         state.insert(no, record, Some(Arc::new(ChunkMap::new(manifest.clone()))));
         state.new_manifests.insert(no);
         state.dirty.insert(no);

@@ -1,6 +1,6 @@
 //! What happened since the last checkpoint, so that a killed process loses nothing that it verified (promise E).
 //!
-//! Records are appended with one plain write each and are not synced: after kill -9 the kernel still has them.
+//! Records are appended with one plain write for what arrived together and are not synced: after kill -9 the kernel still has them.
 //! After power loss they may be torn or ahead of the data they tell of; a torn tail ends the replay, and whatever
 //! a journal claims is hashed before it is believed (promise D). A checkpoint opens the next journal, makes the
 //! index durable and only then removes the older ones; replaying one twice changes nothing.
@@ -43,14 +43,15 @@ const ARRIVED: u8 = 2;
 const GONE: u8 = 3;
 
 impl Event<'_> {
-    fn encode(&self) -> Vec<u8> {
-        let mut out = vec![0u8; 8];
+    fn encode(&self, out: &mut Vec<u8>) {
+        let start = out.len();
+        out.extend_from_slice(&[0; 8]);
         match self {
             Self::Admitted { no, record, manifest } => {
                 out.push(ADMITTED);
                 out.extend_from_slice(&no.to_le_bytes());
-                put_bytes(&mut out, &record.encode());
-                put_bytes(&mut out, manifest);
+                put_bytes(out, &record.encode());
+                put_bytes(out, manifest);
             }
             Self::Arrived { no, chunk, by_move } => {
                 out.push(ARRIVED);
@@ -63,11 +64,9 @@ impl Event<'_> {
                 out.extend_from_slice(&no.to_le_bytes());
             }
         }
-        let length = (out.len() - 8) as u32;
-        let crc = crc32fast::hash(&out[8..]);
-        out[..4].copy_from_slice(&length.to_le_bytes());
-        out[4..8].copy_from_slice(&crc.to_le_bytes());
-        out
+        let (head, payload) = out[start..].split_at_mut(8);
+        head[..4].copy_from_slice(&(payload.len() as u32).to_le_bytes());
+        head[4..].copy_from_slice(&crc32fast::hash(payload).to_le_bytes());
     }
 }
 
@@ -128,12 +127,13 @@ impl Journal {
         Ok((Self { folder: folder.to_owned(), disk, generation, file, length: 0 }, told))
     }
 
-    /// Writes one event down.
-    pub(super) fn append(&mut self, event: &Event<'_>) -> io::Result<()> {
-        let record = event.encode();
+    /// Writes events down, with one write.
+    pub(super) fn append(&mut self, events: &[Event<'_>]) -> io::Result<()> {
+        let mut records = Vec::new();
+        events.iter().for_each(|e| e.encode(&mut records));
         // A failed or short append is overwritten by the next: the length grows only when all is written.
-        write_all_at(&*self.disk, &self.file, &record, self.length)?;
-        self.length += record.len() as u64;
+        write_all_at(&*self.disk, &self.file, &records, self.length)?;
+        self.length += records.len() as u64;
         Ok(())
     }
 
@@ -191,7 +191,7 @@ mod tests {
         let (mut journal, told) = Journal::open(folder.path(), Arc::new(RealDisk)).unwrap();
         assert!(told.is_empty());
         for no in 0..3 {
-            journal.append(&Event::Gone { no }).unwrap();
+            journal.append(&[Event::Gone { no }]).unwrap();
         }
         let kept = std::fs::read(path(folder.path(), 1)).unwrap();
         std::fs::write(path(folder.path(), 1), &kept[..kept.len() - 1]).unwrap();
@@ -207,7 +207,8 @@ mod tests {
 
         #[test]
         fn a_bent_record_is_not_believed(at in 0usize..22, bit in 0u8..8) {
-            let mut bytes = Event::Arrived { no: 7, chunk: 3, by_move: true }.encode();
+            let mut bytes = Vec::new();
+            Event::Arrived { no: 7, chunk: 3, by_move: true }.encode(&mut bytes);
             let at = at % bytes.len();
             bytes[at] ^= 1 << bit;
             prop_assert!(replay(&bytes).is_empty());

@@ -14,6 +14,8 @@
 //! At start, whatever only the journal claims is hashed before it counts (promise D); what the checkpoint knows
 //! was synced before it was written down, is hashed again at its first read, and by [`Store::check`].
 //!
+//! A file that leaves is emptied and used again for the next that comes ([`disk`]).
+//!
 //! Room is reserved before a byte is written, so `capacity_bytes` holds at all times; which file leaves is a pure
 //! order ([`evict`]). The index and the journal lie beside the content and are not counted: about 0.2 % of it.
 
@@ -342,7 +344,7 @@ impl Store {
         for no in gone {
             let map = self.map_of(state, *no).ok();
             // Best effort: a data file without its record is swept at the next start, one that is missing is noticed.
-            if let Err(e) = self.journal().append(&Event::Gone { no: *no }) {
+            if let Err(e) = self.journal().append(&[Event::Gone { no: *no }]) {
                 tracing::warn!(error = %e, "the journal could not be written");
             }
             state.remove(*no, map.as_deref(), now);

@@ -1,6 +1,7 @@
 //! Every part real: files on a disk, an agent that serves them over TCP, a link, the mover, its store, the mount. The native
 //! files beside which ours are measured are the source's own.
 
+use std::cell::RefCell;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -23,6 +24,7 @@ pub struct House {
     pub volume: VolumeId,
     mover: Arc<Mover>,
     _server: Server,
+    mounts: RefCell<Vec<PathBuf>>,
     _outcomes: mpsc::Receiver<Outcome>,
     outcomes: mpsc::Sender<Outcome>,
     folder: TempDir,
@@ -40,12 +42,12 @@ fn topology(volume: &VolumeId) -> Topology {
 }
 
 impl House {
-    /// Builds the source with `fill`, then serves it.
-    pub fn start(target: &Path, fill: impl FnOnce(&Path)) -> Self {
+    /// Serves what `fill` makes, given a fresh folder and the one for what is kept between runs.
+    pub fn start(target: &Path, fill: impl FnOnce(&Path, &Path) -> PathBuf) -> Self {
         let folder = TempDir::with_prefix_in("mount-bench-", target).expect("a folder under target");
-        let [source, store] = ["source", "store"].map(|name| folder.path().join(name));
-        fs::create_dir(&source).expect("a fresh folder");
-        fill(&source);
+        let [fresh, store] = ["source", "store"].map(|name| folder.path().join(name));
+        fs::create_dir(&fresh).expect("a fresh folder");
+        let source = fill(&fresh, target);
         // Written back now, not while something is measured.
         nix::unistd::sync();
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
@@ -65,7 +67,18 @@ impl House {
         let mover = Mover::new(MoverConfig::default(), identity, Token::new("bench"), store, borders, outcomes.clone());
         mover.set_source(&volume, &address.to_string());
         drop(guard);
-        let house = Self { source, link, runtime, volume, mover, _server: server, _outcomes: kept, outcomes, folder };
+        let house = Self {
+            source,
+            link,
+            runtime,
+            volume,
+            mover,
+            _server: server,
+            mounts: RefCell::default(),
+            _outcomes: kept,
+            outcomes,
+            folder,
+        };
         house.wait_for_connections();
         house
     }
@@ -80,10 +93,30 @@ impl House {
         std::thread::sleep(Duration::from_millis(500));
     }
 
+    /// The kernel drops what it keeps of the files of source and store: they are read from the disk next.
+    pub fn forget_pages(&self) {
+        nix::unistd::sync();
+        let mut folders = vec![self.folder.path().to_owned()];
+        while let Some(folder) = folders.pop() {
+            // A mount point is no file of ours.
+            for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+                let kind = entry.file_type().expect("a kind");
+                if kind.is_dir() && !self.mounts.borrow().contains(&entry.path()) {
+                    folders.push(entry.path());
+                } else if kind.is_file() {
+                    let file = fs::File::open(entry.path()).expect("it is there");
+                    let advice = nix::fcntl::PosixFadviseAdvice::POSIX_FADV_DONTNEED;
+                    nix::fcntl::posix_fadvise(&file, 0, 0, advice).expect("advice is taken");
+                }
+            }
+        }
+    }
+
     /// A fresh mount over the same store.
     pub fn mount(&self, name: &str, change: impl FnOnce(&mut Config)) -> MountHandle {
         let point = self.folder.path().join(name);
         fs::create_dir(&point).expect("a fresh folder");
+        self.mounts.borrow_mut().push(point.clone());
         let mut config = Config::at(point, vec![self.volume.clone()]);
         change(&mut config);
         let _guard = self.runtime.enter();

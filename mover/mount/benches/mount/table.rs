@@ -47,8 +47,8 @@ pub fn median(mut of: Vec<f64>) -> f64 {
     of[of.len() / 2]
 }
 
-/// Prints the table, and writes `bench/mount.json` below `target` if it is given; whether every row holds.
-pub fn show(rows: &[Row], target: Option<&Path>) -> bool {
+/// Prints the table, and writes it as JSON if a file is named; whether every row holds.
+pub fn show(rows: &[Row], json: Option<&Path>) -> bool {
     println!("{:<76} {:>12} {:>12}  {:<30} {:>6} {:>9}", "work", "ours", "reference", "", "ratio", "bar");
     for row in rows {
         let bar = format!("{} {}", if row.at_least { ">=" } else { "<=" }, row.bar);
@@ -62,13 +62,13 @@ pub fn show(rows: &[Row], target: Option<&Path>) -> bool {
             row.ratio,
         );
     }
-    if let Some(target) = target {
-        write(rows, target);
+    if let Some(at) = json {
+        write(rows, at);
     }
     rows.iter().all(Row::holds)
 }
 
-fn write(rows: &[Row], target: &Path) {
+fn write(rows: &[Row], at: &Path) {
     let json: Vec<_> = rows
         .iter()
         .map(|r| {
@@ -76,8 +76,7 @@ fn write(rows: &[Row], target: &Path) {
                    "reference_name": r.reference_name, "ratio": r.ratio, "bar": r.bar, "holds": r.holds()})
         })
         .collect();
-    let folder = target.join("bench");
-    std::fs::create_dir_all(&folder).expect("target/bench can be made");
+    std::fs::create_dir_all(at.parent().expect("a folder")).expect("target/bench can be made");
     let text = serde_json::to_string_pretty(&json!({ "rows": json })).expect("numbers and text");
-    std::fs::write(folder.join("mount.json"), text).expect("target/bench/mount.json can be written");
+    std::fs::write(at, text).expect("target/bench can be written");
 }

@@ -173,11 +173,12 @@ impl Tree {
 
     /// Takes over a directory's own attributes.
     pub fn learn_attributes(&mut self, ino: u64, entry: &Entry) {
+        let owner = self.owners.of(entry);
         if let Some(&slot) = self.by_ino.get(&ino)
             && let Some(node) = self.slots[slot as usize].as_mut()
             && node.is_still(entry)
         {
-            node.refresh(entry);
+            node.refresh(entry, owner);
         }
     }
 
@@ -240,8 +241,9 @@ impl Tree {
     }
 
     pub(super) fn refreshed(&mut self, child: Child, entry: &Entry) -> Child {
+        let owner = self.owners.of(entry);
         if let Some(node) = self.slots[child.slot as usize].as_mut() {
-            node.refresh(entry);
+            node.refresh(entry, owner);
         }
         child
     }

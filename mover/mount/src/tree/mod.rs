@@ -17,6 +17,7 @@
 mod ahead;
 mod learn;
 mod node;
+mod owners;
 mod slots;
 #[cfg(test)]
 mod tests;
@@ -31,6 +32,7 @@ use foretide_flow::{Entry, EntryKind, FilePath, FileVersion, Timestamp, VolumeId
 
 pub use node::Attributes;
 use node::Node;
+pub use owners::Owners;
 
 /// The number of the mount's root, as the kernel wants it.
 pub const ROOT_INO: u64 = 1;
@@ -119,6 +121,7 @@ pub struct Tree {
     /// Directories of which something is known that can be forgotten.
     known: BTreeSet<u32>,
     next_generation: u32,
+    owners: Owners,
     started: Instant,
 }
 
@@ -132,13 +135,20 @@ impl Tree {
             aliases: HashMap::new(),
             known: BTreeSet::new(),
             next_generation: 0,
+            owners: Owners::default(),
             started: now,
         };
-        tree.place_node(Node::new(&untold_directory(owner), b"", ROOT_INO, 0, 0));
+        tree.place_node(Node::new(&untold_directory(owner), owner, b"", ROOT_INO, 0, 0));
         for volume in volumes {
             tree.show(volume, owner);
         }
         tree
+    }
+
+    /// Shows what it learns from now on as these owners'.
+    pub fn with_owners(mut self, owners: Owners) -> Self {
+        self.owners = owners;
+        self
     }
 
     /// Shows one more volume, of which nothing is known yet. Answers whether it is new.

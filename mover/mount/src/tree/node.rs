@@ -73,7 +73,8 @@ pub(super) struct Node {
 }
 
 impl Node {
-    pub(super) fn new(entry: &Entry, name: &[u8], ino: u64, parent: u32, generation: u32) -> Self {
+    /// `owner` is user and group as they are here.
+    pub(super) fn new(entry: &Entry, owner: (u32, u32), name: &[u8], ino: u64, parent: u32, generation: u32) -> Self {
         let target = link_target(&entry.kind);
         let version = entry.version.0.as_bytes();
         let version = &version[..version.len().min(usize::from(u16::MAX))];
@@ -86,8 +87,8 @@ impl Node {
             lookups: AtomicU64::new(0),
             parent,
             generation,
-            uid: entry.uid,
-            gid: entry.gid,
+            uid: owner.0,
+            gid: owner.1,
             links: entry.links,
             mode: mode_of(entry),
             name_bytes: name.len() as u16,
@@ -133,10 +134,10 @@ impl Node {
     }
 
     /// Takes over what may change without making another inode of it.
-    pub(super) fn refresh(&mut self, entry: &Entry) {
+    pub(super) fn refresh(&mut self, entry: &Entry, owner: (u32, u32)) {
         self.modified_at = entry.modified_at;
         self.mode = mode_of(entry);
-        (self.uid, self.gid, self.links) = (entry.uid, entry.gid, entry.links);
+        (self.uid, self.gid, self.links) = (owner.0, owner.1, entry.links);
         (self.attached, self.outdated) = (true, false);
     }
 

@@ -31,7 +31,7 @@ impl Tree {
         if let Some(directory) = self.directory_mut(parent) {
             directory.pins += 1;
         }
-        let slot = self.place_node(Node::new(entry, name, ino, parent, generation));
+        let slot = self.place_node(Node::new(entry, self.owners.of(entry), name, ino, parent, generation));
         Child { slot, generation }
     }
 

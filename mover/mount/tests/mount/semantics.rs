@@ -9,6 +9,8 @@ use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use foretide_mount::{Config, Numbers, Sinks};
+
 use crate::rig::{bytes, cannot_mount, errno, eventually, on, rig, with};
 use crate::source::Source;
 
@@ -243,6 +245,31 @@ fn permissions_are_the_sources_and_the_kernel_enforces_them() {
         let said = String::from_utf8_lossy(&told.stderr).into_owned();
         assert!(!told.status.success() && said.contains("Permission denied"), "{hidden}: {said}");
     }
+}
+
+#[test]
+fn owners_are_shown_as_who_they_are_here_where_a_map_says_so() {
+    if cannot_mount() {
+        return;
+    }
+    let rig = with(|config| {
+        config.users = Numbers { named: vec![(1000, 5001)], others: Some(65534) };
+        config.groups = Numbers { named: vec![(1000, 5002)], others: None };
+    });
+    for (name, owner) in [("hers", (1000, 1000)), ("his", (7, 7))] {
+        rig.source.put_owned(name, "x", owner);
+    }
+    let owner = |name: &str| fs::metadata(rig.at(name)).map(|m| (m.uid(), m.gid())).unwrap();
+    assert_eq!((owner("hers"), owner("his")), ((5001, 5002), (65534, 7)));
+    let (source, point) = (Source::new("data"), tempfile::TempDir::new().unwrap());
+    let config = Config {
+        users: Numbers { named: vec![(1, 2), (1, 3)], others: None },
+        ..Config::at(point.path(), vec![source.volume.clone()])
+    };
+    let _inside = rig.runtime.enter();
+    let sinks = Sinks { outcomes: tokio::sync::mpsc::channel(1).0, events: None };
+    let told = foretide_mount::mount(config, source, sinks).err().map(|e| e.to_string()).unwrap_or_default();
+    assert!(told.contains("users.named") && told.contains("1 twice"), "{told}");
 }
 
 #[test]

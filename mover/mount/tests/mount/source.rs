@@ -24,6 +24,8 @@ pub struct Item {
     pub mode: u32,
     pub links: u32,
     pub version: FileVersion,
+    /// User and group; who runs the test if none.
+    pub owner: Option<(u32, u32)>,
 }
 
 #[derive(Default)]
@@ -99,12 +101,13 @@ impl Source {
 
     fn put_item(&self, at: FilePath, kind: EntryKind, content: Vec<u8>, mode: u32) {
         let version = FileVersion(format!("v{}", self.fresh()).into());
-        let item = Item { kind, content: Arc::new(content), mode, links: 1, version };
+        let item = Item { kind, content: Arc::new(content), mode, links: 1, version, owner: None };
         let mut state = self.state.lock().unwrap();
         let mut above = at.parent();
         while let Some(directory) = above.filter(|d| !d.is_root()) {
             let version = FileVersion("d".into());
-            let made = Item { kind: EntryKind::Directory, content: Arc::default(), mode: 0o755, links: 2, version };
+            let (kind, content) = (EntryKind::Directory, Arc::default());
+            let made = Item { kind, content, mode: 0o755, links: 2, version, owner: None };
             state.items.entry(directory.clone()).or_insert(made);
             above = directory.parent();
         }
@@ -121,6 +124,11 @@ impl Source {
 
     pub fn put_mode(&self, at: &str, content: impl Into<Vec<u8>>, mode: u32) {
         self.put_item(path(at), EntryKind::File, content.into(), mode);
+    }
+
+    pub fn put_owned(&self, at: &str, content: impl Into<Vec<u8>>, owner: (u32, u32)) {
+        self.put(at, content);
+        self.state.lock().unwrap().items.get_mut(&path(at)).unwrap().owner = Some(owner);
     }
 
     pub fn make_directory(&self, at: &str, mode: u32) {
@@ -234,7 +242,7 @@ impl Source {
 
     fn entry(&self, at: &FilePath, item: &Item) -> Entry {
         // SAFETY: neither call takes anything nor can fail.
-        let (uid, gid) = unsafe { (libc::geteuid(), libc::getegid()) };
+        let (uid, gid) = item.owner.unwrap_or_else(|| unsafe { (libc::geteuid(), libc::getegid()) });
         Entry {
             path: at.clone(),
             kind: item.kind.clone(),
@@ -279,7 +287,14 @@ impl Origin for Source {
         self.answer().await?;
         if place.path.is_root() {
             let version = FileVersion("root".into());
-            let root = Item { kind: EntryKind::Directory, content: Arc::default(), mode: 0o755, links: 2, version };
+            let root = Item {
+                kind: EntryKind::Directory,
+                content: Arc::default(),
+                mode: 0o755,
+                links: 2,
+                version,
+                owner: None,
+            };
             return Ok(self.entry(&place.path, &root));
         }
         let item = self.item(&place.path).ok_or_else(|| self.not_found(&place.path))?;

@@ -1,15 +1,17 @@
 //! The whole way, every part real: files on a disk, an agent that serves them over TCP, the mover, its store, the mount.
 
 use std::fs::{self, File};
+use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use foretide_chunk::{DomainKey, Store};
-use foretide_flow::{NodeId, Ruleset, Site, SiteId, Topology, Volume, VolumeId};
+use foretide_flow::{Entry, FilePath, NodeId, Ruleset, Site, SiteId, Topology, Volume, VolumeId};
 use foretide_mount::{Config, MountHandle, Sinks, mount};
 use foretide_transfer::{
-    Borders, ClientConfig, Identity, LocalDirectory, Mover, MoverConfig, Server, ServerConfig, Token,
+    Borders, ClientConfig, Identity, LocalDirectory, Mover, MoverConfig, Server, ServerConfig, Source, SourceFile,
+    Token,
 };
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
@@ -42,6 +44,10 @@ fn way() -> Way {
 }
 
 fn way_with(lease_s: f64) -> Way {
+    way_over(lease_s, |folder| Box::new(LocalDirectory::open(folder).unwrap()))
+}
+
+fn way_over(lease_s: f64, open: impl FnOnce(&Path) -> Box<dyn Source>) -> Way {
     let folder = TempDir::new().unwrap();
     let [source, store, point] = ["source", "store", "mount"].map(|name| folder.path().join(name));
     [&source, &point].iter().for_each(|at| fs::create_dir(at).unwrap());
@@ -50,8 +56,7 @@ fn way_with(lease_s: f64) -> Way {
     let volume = VolumeId::new("data").unwrap();
     let borders = Borders::new(Ruleset::default(), topology(&volume));
     let listen = ServerConfig { listen: "127.0.0.1:0".parse().unwrap(), ..ServerConfig::default() };
-    let served: Vec<(VolumeId, Box<dyn foretide_transfer::Source>)> =
-        vec![(volume.clone(), Box::new(LocalDirectory::open(&source).unwrap()))];
+    let served = vec![(volume.clone(), open(&source))];
     let start = Server::start(listen, DomainKey::default(), Token::new("t"), served, Arc::clone(&borders));
     let server = runtime.block_on(start).unwrap();
     let store = Store::open(&store, foretide_chunk::Config::default(), DomainKey::default()).unwrap();
@@ -163,4 +168,36 @@ fn a_change_at_a_real_source_is_told_and_seen_though_no_lease_ends() {
     eventually("the new name", || fs::read(way.at("d/moved")).is_ok_and(|c| c == b"old"));
     eventually("the old name's end", || !names().contains(&"moves".to_owned()));
     eventually("the new folder", || fs::read(way.at("d/folder/inside")).is_ok_and(|c| c == b"x"));
+}
+
+/// A source whose agent may neither list `closed` nor read `closed/secret`, as in a bucket without list permission.
+struct Closed(LocalDirectory);
+
+fn unless(denied: bool) -> io::Result<()> {
+    if denied { Err(io::ErrorKind::PermissionDenied.into()) } else { Ok(()) }
+}
+
+impl Source for Closed {
+    fn list(&self, directory: &FilePath) -> io::Result<Vec<Entry>> {
+        unless(directory.as_bytes() == b"closed").and_then(|()| self.0.list(directory))
+    }
+    fn stat(&self, path: &FilePath) -> io::Result<Entry> {
+        self.0.stat(path)
+    }
+    fn open(&self, path: &FilePath) -> io::Result<Box<dyn SourceFile>> {
+        unless(path.as_bytes() == b"closed/secret").and_then(|()| self.0.open(path))
+    }
+}
+
+#[test]
+fn what_the_source_may_not_list_or_read_is_eacces_and_the_rest_is_opened_by_name() {
+    if cannot_mount() {
+        return;
+    }
+    let way = way_over(1.0, |folder| Box::new(Closed(LocalDirectory::open(folder).unwrap())));
+    fs::create_dir(way.source("closed")).unwrap();
+    ["secret", "known"].iter().for_each(|name| fs::write(way.source("closed").join(name), *name).unwrap());
+    assert_eq!(errno(fs::read_dir(way.at("closed"))), libc::EACCES);
+    assert_eq!(fs::read(way.at("closed/known")).unwrap(), b"known");
+    assert_eq!(errno(fs::read(way.at("closed/secret"))), libc::EACCES);
 }

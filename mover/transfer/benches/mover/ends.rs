@@ -19,8 +19,10 @@ use tokio::sync::mpsc;
 
 use crate::{Result, cpu_s};
 
-/// How long new connections get to open their windows before a row that is about warm ones.
-const WARM_UP: Duration = Duration::from_secs(4);
+/// How old connections are in a row that is about warm ones: an agent's are older. They have opened their windows by then,
+/// and BBR does not look for the shortest round trip in the middle of the transfer: it does after ten seconds, by sending
+/// nothing for a third of one.
+const WARM_UP: Duration = Duration::from_secs(12);
 /// A prefetch gets so long to fill the link before demands are measured.
 const FILL_UP: Duration = Duration::from_millis(1500);
 
@@ -162,8 +164,8 @@ async fn demand(mover: &Mover, server: &str, meanwhile: &[(String, u64)]) -> Res
     mover.set_source(&volume(), server);
     mover.stat(&volume(), &FilePath::root()).await?;
     tokio::time::sleep(WARM_UP).await;
-    let keys = demanded(mover).await?;
-    let (first, second) = keys.split_at(keys.len() / 2);
+    let files = demanded(mover).await?;
+    let (first, second) = files.split_at(files.len() / 2);
     let idle_ms = demands(mover, first).await?;
     mover.take(&assignment(meanwhile)?);
     tokio::time::sleep(FILL_UP).await;
@@ -174,19 +176,19 @@ async fn demand(mover: &Mover, server: &str, meanwhile: &[(String, u64)]) -> Res
     Ok(Fetched { idle_ms, loaded_ms, ..Fetched::default() })
 }
 
-/// The files to read, as a mount knows them when somebody opens one: by name and version.
-async fn demanded(mover: &Mover) -> Result<Vec<FileKey>> {
+/// The files to read, as a mount knows them when somebody opens one: by name, version and size.
+async fn demanded(mover: &Mover) -> Result<Vec<(FileKey, u64)>> {
     let listing = mover.list(&volume(), &FilePath::parse("demand")?).await?.listing;
-    let key = |e: Entry| FileKey { volume: volume(), path: e.path, version: e.version };
-    Ok(listing.entries.into_iter().map(key).collect())
+    let file = |e: Entry| (FileKey { volume: volume(), path: e.path, version: e.version }, e.size);
+    Ok(listing.entries.into_iter().map(file).collect())
 }
 
 /// Milliseconds of each read of a whole file, one after the other.
-async fn demands(mover: &Mover, keys: &[FileKey]) -> Result<Vec<f64>> {
+async fn demands(mover: &Mover, files: &[(FileKey, u64)]) -> Result<Vec<f64>> {
     let mut took = Vec::new();
-    for key in keys {
+    for (key, bytes) in files {
         let began = Instant::now();
-        mover.read(key, 0..u64::MAX).await?;
+        mover.read(key, 0..*bytes).await?;
         took.push(began.elapsed().as_secs_f64() * 1e3);
     }
     Ok(took)

@@ -60,6 +60,11 @@ impl Link {
         Ok(Self { child, name })
     }
 
+    /// The emulating process.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// The sender's namespace.
     pub fn sender(&self) -> PathBuf {
         format!("/run/netns/{}a", self.name).into()

@@ -1,11 +1,12 @@
 //! `make bench-mover`: how near the wide-area link's floor chunks travel, and what it costs, with the peers beside.
 //!
 //! ```text
-//! cargo bench -p foretide-transfer --bench mover -- [--rounds N] [--only GROUP,…] [--config JSON]
+//! cargo bench -p foretide-transfer --bench mover -- [--rounds N] [--only GROUP,…] [--alone] [--config JSON]
 //! ```
 //! Groups: cut, small, large, loss, fast, demand, rate, delta, text. Sender and receiver are processes of their own in
 //! two network namespaces joined by an emulated link of 150 ms (so it needs root), with TLS between them. Each group
-//! runs several rounds, ours and the peers in turn; medians count. `--config` replaces parts of the receiver's own. Prints a table and writes `target/bench/mover.json`.
+//! runs several rounds, ours and the peers in turn; medians count. `--alone` leaves the peers out of small and large,
+//! `--config` replaces parts of the receiver's own. Prints a table and writes `target/bench/mover.json`.
 
 mod cut;
 mod ends;
@@ -65,7 +66,8 @@ fn main() -> Result<()> {
     let rounds = value("--rounds").map_or(Ok(3), |n| n.parse())?;
     let only: Vec<&str> = value("--only").map_or_else(Vec::new, |o| o.split(',').collect());
     let config = value("--config").map_or(Ok(MoverConfig::default()), |text| serde_json::from_str(text))?;
-    rows::all(rounds, config, &|group| only.is_empty() || only.contains(&group))
+    let alone = args.iter().any(|a| a == "--alone");
+    rows::all(rounds, alone, config, &|group| only.is_empty() || only.contains(&group))
 }
 
 fn obey(order: Order) -> Result<()> {

@@ -32,14 +32,16 @@ struct Bench {
     folder: tempfile::TempDir,
     papers: [Papers; 2],
     rounds: usize,
+    /// Without the peers, to see quickly what a change does.
+    alone: bool,
     config: MoverConfig,
     caches: std::cell::Cell<u64>,
 }
 
 /// Runs the groups that are wanted and reports.
-pub fn all(rounds: usize, config: MoverConfig, wanted: &dyn Fn(&str) -> bool) -> Result<()> {
+pub fn all(rounds: usize, alone: bool, config: MoverConfig, wanted: &dyn Fn(&str) -> bool) -> Result<()> {
     let folder = tempfile::tempdir_in(std::env::var_os("BENCH_DIR").unwrap_or_else(|| std::env::temp_dir().into()))?;
-    let bench = Bench { folder, papers: Papers::issue()?, rounds, config, caches: std::cell::Cell::new(0) };
+    let bench = Bench { folder, papers: Papers::issue()?, rounds, alone, config, caches: std::cell::Cell::new(0) };
     std::fs::create_dir_all(bench.source())?;
     let mut rows = Vec::new();
     let groups: [(&str, Group); 9] = [
@@ -107,18 +109,16 @@ impl Bench {
 
     /// One receiver's run; `between` is done at the source before each further group of files.
     fn fetch(&self, link: &Link, warm: bool, work: Work, between: &mut dyn FnMut() -> Result<()>) -> Result<Fetched> {
-        let cache = self.fresh();
         let fetch = Fetch {
             server: format!("{SENDER}:{PORT}"),
             papers: self.papers[1].clone(),
-            cache: cache.clone(),
+            cache: self.fresh(),
             warm,
             work,
             config: self.config.clone(),
         };
-        let fetched = self.receive(link, &Order::Fetch(Box::new(fetch)), between);
-        std::fs::remove_dir_all(cache)?;
-        fetched
+        // The cache stays until the end: a file system that has just lost thousands of files is slow to make new ones.
+        self.receive(link, &Order::Fetch(Box::new(fetch)), between)
     }
 
     fn receive(&self, link: &Link, order: &Order, between: &mut dyn FnMut() -> Result<()>) -> Result<Fetched> {
@@ -153,48 +153,83 @@ fn bytes_of(files: &Files) -> u64 {
     files.iter().map(|(_, bytes)| bytes).sum()
 }
 
-/// Median seconds of cold and warm moves, curl and rsync, in turn.
+/// Medians of several rounds of cold and warm moves, and of the peers, in turn.
 struct Beside {
     cold: f64,
     warm: f64,
-    curl: f64,
-    rsync: f64,
     /// Seconds of both ends' CPU per GB of the warm moves.
     cpu_s_per_gb: f64,
-    /// And of plain TCP.
+    peers: Option<PeersBeside>,
+}
+
+struct PeersBeside {
+    curl: f64,
+    rsync: f64,
+    /// Of plain TCP, seconds per GB.
     raw_cpu_s_per_gb: f64,
 }
 
 fn beside(bench: &Bench, files: &Files, folder: &str, connections: usize) -> Result<Beside> {
     let link = Link::start(WAN)?;
     let server = bench.serve(&link, WAN)?;
-    let _http = Peer::start(&link, &Order::Http { folder: bench.source() })?;
-    let _rsync = peers::rsync_daemon(&link, &bench.source(), bench.folder.path())?;
-    let raw = Peer::start(&link, &Order::RawSend)?;
-    let bytes = bytes_of(files);
-    let per_gb = |cpu_s: f64| cpu_s / (bytes as f64 / 1e9);
-    let (mut cold, mut warm, mut curl, mut rsync) = (vec![], vec![], vec![], vec![]);
-    let (mut cpu, mut raw_cpu) = (vec![], vec![]);
+    let (mut cold, mut warm, mut cpu) = (vec![], vec![], vec![]);
+    let mut peers = (!bench.alone).then(|| PeersRunning::start(bench, &link)).transpose()?;
     for _ in 0..bench.rounds {
         cold.push(bench.moved(&link, false, files)?.seconds);
-        let before = cpu_s(server.id())?;
+        let before = (cpu_s(server.id())?, cpu_s(link.id())?);
         let told = bench.moved(&link, true, files)?;
-        cpu.push(per_gb(told.cpu_s + cpu_s(server.id())? - before));
+        let per_gb = |cpu_s: f64| cpu_s / (bytes_of(files) as f64 / 1e9);
+        let (sender, emulator) = (per_gb(cpu_s(server.id())? - before.0), per_gb(cpu_s(link.id())? - before.1));
+        let receiver = per_gb(told.cpu_s);
+        cpu.push(sender + receiver);
         warm.push(told.seconds);
-        let before = cpu_s(raw.id())?;
-        let told = bench.receive(&link, &Order::RawFetch { bytes }, &mut || Ok(()))?;
-        // It sends everything twice, and the second time counts.
-        raw_cpu.push(per_gb(told.cpu_s + (cpu_s(raw.id())? - before) / 2.0));
-        let into = bench.fresh();
-        curl.push(peers::curl(&link, files, connections, &into.join("curl"))?);
-        rsync.push(peers::rsync(&link, folder, &into.join("rsync"))?.0);
-        std::fs::remove_dir_all(into)?;
-        eprintln!(
-            "  cold {cold:.2?} warm {warm:.2?} curl {curl:.2?} rsync {rsync:.2?} cpu {cpu:.2?} raw {raw_cpu:.2?}"
-        );
+        eprintln!("  cold {cold:.2?} warm {warm:.2?} s; CPU {sender:.2} + {receiver:.2}, the link {emulator:.2} s/GB");
+        if let Some(peers) = &mut peers {
+            peers.round(bench, files, folder, connections)?;
+        }
     }
-    let (cold, warm, curl, rsync) = (median(cold), median(warm), median(curl), median(rsync));
-    Ok(Beside { cold, warm, curl, rsync, cpu_s_per_gb: median(cpu), raw_cpu_s_per_gb: median(raw_cpu) })
+    let peers = peers.map(PeersRunning::told);
+    Ok(Beside { cold: median(cold), warm: median(warm), cpu_s_per_gb: median(cpu), peers })
+}
+
+/// The peers on a link, and what they took so far.
+struct PeersRunning<'a> {
+    link: &'a Link,
+    _http: Peer,
+    _rsync: Peer,
+    raw: Peer,
+    curl_s: Vec<f64>,
+    rsync_s: Vec<f64>,
+    raw_cpu: Vec<f64>,
+}
+
+impl<'a> PeersRunning<'a> {
+    fn start(bench: &Bench, link: &'a Link) -> Result<Self> {
+        let _http = Peer::start(link, &Order::Http { folder: bench.source() })?;
+        let _rsync = peers::rsync_daemon(link, &bench.source(), bench.folder.path())?;
+        let raw = Peer::start(link, &Order::RawSend)?;
+        Ok(Self { link, _http, _rsync, raw, curl_s: vec![], rsync_s: vec![], raw_cpu: vec![] })
+    }
+
+    fn round(&mut self, bench: &Bench, files: &Files, folder: &str, connections: usize) -> Result<()> {
+        let (link, bytes) = (self.link, bytes_of(files));
+        let before = cpu_s(self.raw.id())?;
+        let told = bench.receive(link, &Order::RawFetch { bytes }, &mut || Ok(()))?;
+        // It sends everything twice, and the second time counts.
+        let cpu = told.cpu_s + (cpu_s(self.raw.id())? - before) / 2.0;
+        self.raw_cpu.push(cpu / (bytes as f64 / 1e9));
+        let into = bench.fresh();
+        self.curl_s.push(peers::curl(link, files, connections, &into.join("curl"))?);
+        self.rsync_s.push(peers::rsync(link, folder, &into.join("rsync"))?.0);
+        let Self { curl_s, rsync_s, raw_cpu, .. } = self;
+        eprintln!("  curl {curl_s:.2?} rsync {rsync_s:.2?} s; CPU of plain TCP {raw_cpu:.2?} s/GB");
+        Ok(())
+    }
+
+    fn told(self) -> PeersBeside {
+        let Self { curl_s, rsync_s, raw_cpu, .. } = self;
+        PeersBeside { curl: median(curl_s), rsync: median(rsync_s), raw_cpu_s_per_gb: median(raw_cpu) }
+    }
 }
 
 const FLOOR: &str = "bytes / link rate";
@@ -204,12 +239,15 @@ fn small(bench: &Bench) -> Result<Vec<Row>> {
     let floor = WAN.floor_s(bytes_of(&files));
     let told = beside(bench, &files, "small", 256)?;
     let what = |how: &str| format!("{SMALL_FILES} x 100 KB, {how}");
-    Ok(vec![
+    let mut rows = vec![
         row(what("cold connections"), told.cold, floor, FLOOR, 1.6),
         row(what("warm connections"), told.warm, floor, FLOOR, 1.15),
-        row(what("cold, beside curl"), told.cold, told.curl, "curl -Z, 256 connections", 1.0),
-        row(what("cold, beside rsync"), told.cold, told.rsync, "rsync daemon", 1.0),
-    ])
+    ];
+    if let Some(peers) = told.peers {
+        rows.push(row(what("cold, beside curl"), told.cold, peers.curl, "curl -Z, 256 connections", 1.0));
+        rows.push(row(what("cold, beside rsync"), told.cold, peers.rsync, "rsync daemon", 1.0));
+    }
+    Ok(rows)
 }
 
 fn large(bench: &Bench) -> Result<Vec<Row>> {
@@ -222,16 +260,19 @@ fn large(bench: &Bench) -> Result<Vec<Row>> {
         unit: "s/GB",
         ..row("CPU of both ends, TLS on".into(), told.cpu_s_per_gb, reference, name, bar)
     };
-    Ok(vec![
+    let mut rows = vec![
         row(what("cold connections"), told.cold, floor, FLOOR, 1.3),
         row(what("warm connections"), told.warm, floor, FLOOR, 1.04),
         row(what("warm, beside what is possible"), told.warm, possible, "headers and one round trip counted", 1.04),
-        row(what("cold, beside curl"), told.cold, told.curl, "curl -Z, 4 connections", 1.0),
-        row(what("cold, beside rsync"), told.cold, told.rsync, "rsync daemon", 1.0),
         cpu(1.0, "1 s/GB", 0.9),
+    ];
+    if let Some(peers) = told.peers {
+        rows.push(row(what("cold, beside curl"), told.cold, peers.curl, "curl -Z, 4 connections", 1.0));
+        rows.push(row(what("cold, beside rsync"), told.cold, peers.rsync, "rsync daemon", 1.0));
         // A busy or virtual machine needs more for everything: the bar as it stands to plain TCP on a quiet one.
-        cpu(told.raw_cpu_s_per_gb, "plain TCP, 8 connections, no TLS", 0.9 / 0.54),
-    ])
+        rows.push(cpu(peers.raw_cpu_s_per_gb, "plain TCP, 8 connections, no TLS", 0.9 / 0.54));
+    }
+    Ok(rows)
 }
 
 /// Seconds of warm moves over another link.

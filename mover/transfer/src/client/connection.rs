@@ -12,7 +12,7 @@ use tokio::sync::mpsc;
 
 use crate::TransferError;
 use crate::frame::{Frame, FrameError, FrameReader, FrameWriter, Kind};
-use crate::handshake::{Identity, PROTOCOL, Token, decode_challenge, encode_hello, fresh_nonce};
+use crate::handshake::{Identity, Nonce, PROTOCOL, Token, decode_challenge, encode_hello, fresh_nonce};
 use crate::message::{Failure, Request};
 
 /// A part of an answer.
@@ -35,7 +35,7 @@ pub(crate) enum Event {
     /// The peer says no.
     Failed(Failure),
     /// The connection broke.
-    Lost(String),
+    Lost(TransferError),
 }
 
 /// Asks whether the peer is there, so many times before it is given up.
@@ -98,7 +98,7 @@ impl Handle {
 impl Incoming {
     /// The next part; `End`, `Failed` or `Lost` is the last.
     pub(crate) async fn next(&mut self) -> Event {
-        let event = self.events.recv().await.unwrap_or_else(|| Event::Lost("closed".into()));
+        let event = self.events.recv().await.unwrap_or_else(|| Event::Lost(self.handle.connection.closed()));
         self.ended = matches!(event, Event::End { .. } | Event::Failed(_) | Event::Lost(_));
         event
     }
@@ -145,16 +145,20 @@ impl Connection {
         self.outstanding_bytes.fetch_add(expected_bytes, Ordering::Relaxed);
         let frame = Frame::new(Kind::Request, id, request.encode()).with_priority(priority);
         if self.out.send(frame).is_err() || self.is_broken() {
-            self.break_all("closed");
+            self.break_all(&self.closed());
         }
         let handle = Handle { connection: self.clone(), id };
         Incoming { events: receiver, handle, expected_bytes, ended: false }
     }
 
-    fn break_all(&self, why: &str) {
+    fn closed(&self) -> TransferError {
+        TransferError::Disconnected { peer: self.peer.clone(), why: "closed".into() }
+    }
+
+    fn break_all(&self, why: &TransferError) {
         self.broken.store(true, Ordering::Release);
         for (_, pending) in self.lock().drain() {
-            let _ = pending.events.send(Event::Lost(why.to_owned()));
+            let _ = pending.events.send(Event::Lost(why.clone()));
         }
     }
 
@@ -188,19 +192,45 @@ impl Connection {
     }
 }
 
-/// A connection that is let in, and what keeps it going.
+/// A connection over which requests may go, and what keeps it going.
 pub(super) struct Opened<R, W> {
     pub(super) connection: Arc<Connection>,
     reader: FrameReader<R>,
     write: FrameWriter<W>,
     frames: mpsc::UnboundedReceiver<Frame>,
+    /// The peer's proof, if it is not here yet: nothing is believed before.
+    awaited: Option<Awaited>,
 }
 
-/// Proves who we are and sees that the peer knows the token, too.
+/// What the peer's proof is checked with.
+struct Awaited {
+    token: Token,
+    ours: Nonce,
+    session: Option<Nonce>,
+}
+
+impl Awaited {
+    /// The peer's nonce, if it knows the token.
+    fn check(&self, peer: &str, challenge: &Frame) -> Result<Nonce, TransferError> {
+        let (protocol, told, mac) = decode_challenge(&challenge.payload)
+            .map_err(|e| TransferError::Disconnected { peer: peer.to_owned(), why: format!("it is no agent: {e}") })?;
+        if protocol != PROTOCOL {
+            return Err(TransferError::Version { peer: peer.to_owned(), theirs: protocol, ours: PROTOCOL });
+        }
+        let theirs = self.session.unwrap_or(told);
+        if mac != self.token.listener_mac(&self.ours, &theirs) {
+            return Err(TransferError::Token { peer: peer.to_owned() });
+        }
+        Ok(theirs)
+    }
+}
+
+/// Proves who we are and sees that the peer knows the token, too: before anything is asked, or, where TLS says who the
+/// peer is, before any of its answers is believed.
 pub(super) async fn open<R: AsyncRead + Unpin, W: AsyncWrite + Unpin>(
     peer: &str,
-    mut reader: FrameReader<R>,
-    write: W,
+    (mut reader, write): (FrameReader<R>, W),
+    session: Option<Nonce>,
     token: &Token,
     identity: &Identity,
     carried: Arc<Carried>,
@@ -208,17 +238,16 @@ pub(super) async fn open<R: AsyncRead + Unpin, W: AsyncWrite + Unpin>(
     let broke = |why: String| TransferError::Disconnected { peer: peer.to_owned(), why };
     let mut write = FrameWriter::new(write);
     let ours = fresh_nonce();
-    let hello = Frame::new(Kind::Hello, 0, encode_hello(&ours, identity));
-    write.send(&[hello]).await.map_err(|e| broke(e.to_string()))?;
-    let challenge = reader.next().await.map_err(|e| broke(e.to_string()))?;
-    let (protocol, theirs, mac) =
-        decode_challenge(&challenge.payload).map_err(|e| broke(format!("it is no agent: {e}")))?;
-    if protocol != PROTOCOL {
-        return Err(TransferError::Version { peer: peer.to_owned(), theirs: protocol, ours: PROTOCOL });
-    }
-    if mac != token.listener_mac(&ours, &theirs) {
-        return Err(TransferError::Token { peer: peer.to_owned() });
-    }
+    let awaited = Awaited { token: token.clone(), ours, session };
+    write.write(&Frame::new(Kind::Hello, 0, encode_hello(&ours, identity))).await.map_err(|e| broke(e.to_string()))?;
+    let (theirs, awaited) = match session {
+        Some(session) => (session, Some(awaited)),
+        None => {
+            write.flush().await.map_err(|e| broke(e.to_string()))?;
+            let challenge = reader.next().await.map_err(|e| broke(e.to_string()))?;
+            (awaited.check(peer, &challenge)?, None)
+        }
+    };
     let proof = token.dialler_mac(&ours, &theirs, identity).as_bytes().to_vec();
     write.send(&[Frame::new(Kind::Proof, 0, proof)]).await.map_err(|e| broke(e.to_string()))?;
     reader.trust();
@@ -232,30 +261,40 @@ pub(super) async fn open<R: AsyncRead + Unpin, W: AsyncWrite + Unpin>(
         broken: AtomicBool::new(false),
         carried,
     });
-    Ok(Opened { connection, reader, write, frames })
+    Ok(Opened { connection, reader, write, frames, awaited })
 }
 
 impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Opened<R, W> {
     /// Runs until the connection breaks, which it has, too, when nothing was heard for `silence_limit`; why.
-    pub(super) async fn run(self, silence_limit: Duration) -> String {
-        let Self { connection, mut reader, write, frames } = self;
+    pub(super) async fn run(self, silence_limit: Duration) -> TransferError {
+        let Self { connection, mut reader, write, frames, awaited } = self;
+        let broke = |why: String| TransferError::Disconnected { peer: connection.peer.clone(), why };
         let last_heard = Mutex::new(Instant::now());
         let reading = async {
+            if let Some(awaited) = awaited {
+                let checked = match reader.next().await {
+                    Ok(challenge) => awaited.check(&connection.peer, &challenge),
+                    Err(e) => Err(broke(e.to_string())),
+                };
+                if let Err(e) = checked {
+                    return e;
+                }
+            }
             loop {
                 let frame = match reader.next().await {
                     Ok(frame) => frame,
-                    Err(e) => return e.to_string(),
+                    Err(e) => return broke(e.to_string()),
                 };
                 *last_heard.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
                 if let Err(e) = connection.take(frame) {
-                    return e.to_string();
+                    return broke(e.to_string());
                 }
             }
         };
         let why = tokio::select! {
             why = reading => why,
-            why = write_frames(write, frames, &connection.carried) => why,
-            why = watch(&connection, &last_heard, silence_limit) => why,
+            why = write_frames(write, frames, &connection.carried) => broke(why),
+            why = watch(&connection, &last_heard, silence_limit) => broke(why),
         };
         connection.break_all(&why);
         why
@@ -270,11 +309,11 @@ async fn write_frames<W: AsyncWrite + Unpin>(
 ) -> String {
     let mut batch = Vec::new();
     while frames.recv_many(&mut batch, MAX_BATCH).await > 0 {
-        match write.send(&batch).await {
-            Ok(bytes) => carried.sent.fetch_add(bytes as u64, Ordering::Relaxed),
-            Err(e) => return e.to_string(),
-        };
-        batch.clear();
+        if let Err(e) = write.send(&batch).await {
+            return e.to_string();
+        }
+        let bytes: usize = batch.drain(..).map(|frame| frame.length()).sum();
+        carried.sent.fetch_add(bytes as u64, Ordering::Relaxed);
     }
     "closed".into()
 }

@@ -23,7 +23,7 @@ use crate::TransferError;
 use crate::frame::FrameReader;
 use crate::handshake::Identity;
 use crate::message::{Failure, ReadRequest, Request, entries};
-use crate::socket::LowWater;
+use crate::socket::{LowWater, may_force_buffers};
 use crate::tls::{self, Credentials, ReadHalf, WriteHalf};
 use connection::{Carried, Connection, open};
 pub(crate) use connection::{Event, Handle, Incoming};
@@ -35,10 +35,12 @@ pub use watching::{Listed, Liveness};
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct ClientConfig {
-    /// Connections to each peer. One cannot fill 1 Gbit/s at 150 ms with the kernel's usual buffers; eight can.
+    /// Connections to each peer, one of them kept free for demands. Each further one makes packets shorter and costs the
+    /// processor more, so there are three where this process may give them buffers for 150 ms at 1 Gbit/s, and eight
+    /// where it may not: with the kernel's usual buffers fewer cannot fill such a link. 10 Gbit/s want eight.
     pub connections: usize,
-    /// Bytes without meaning that a new connection asks for, to open its window: one in eight of 1 Gbit/s at 150 ms needs
-    /// 2.3 MB in flight, and twice that is sent on the way there.
+    /// Bytes without meaning that a new connection asks for, to open its window where nothing else does: half of 1 Gbit/s
+    /// at 150 ms needs 9.4 MB in flight, and as much again is sent on the way there.
     pub warm_bytes: u32,
     /// A peer that answers no dial for this long is unreachable, seconds: two retransmissions of a lost SYN.
     pub dial_timeout_s: u64,
@@ -54,8 +56,8 @@ pub struct ClientConfig {
 impl Default for ClientConfig {
     fn default() -> Self {
         Self {
-            connections: 8,
-            warm_bytes: 4 << 20,
+            connections: if may_force_buffers() { 3 } else { 8 },
+            warm_bytes: 16 << 20,
             dial_timeout_s: 8,
             patience_s: 10,
             attempts: 4,
@@ -234,8 +236,9 @@ impl Client {
             Event::Failed(Failure::Changed) => TransferError::Changed { path: path.clone() },
             Event::Failed(Failure::Refused(refusal)) => TransferError::Refused(Box::new(told(*refusal, volume, path))),
             Event::Failed(Failure::NoVolume) => TransferError::NoSource(volume.clone()),
+            Event::Failed(Failure::Denied(why)) => TransferError::Denied { peer, path: path.clone(), why },
             Event::Failed(Failure::Other(why)) => TransferError::Source { peer, path: path.clone(), why },
-            Event::Lost(why) => TransferError::Disconnected { peer, why },
+            Event::Lost(why) => why,
             other => TransferError::Protocol { peer, why: format!("an answer of the wrong kind: {other:?}") },
         }
     }
@@ -292,7 +295,7 @@ impl Pool {
                 return Ok(connection);
             }
             let last = self.last_error.lock().unwrap_or_else(PoisonError::into_inner).clone();
-            if let Some(hopeless @ (TransferError::Token { .. } | TransferError::Version { .. })) = last {
+            if let Some(hopeless) = last.clone().filter(TransferError::is_hopeless) {
                 return Err(hopeless);
             }
             let look_again = gathering.map_or(until, |g| until.min(g.into()));
@@ -318,7 +321,6 @@ async fn keep_connected(pool: Arc<Pool>, slot: usize) {
         }
         let why = match dialled {
             Ok(opened) => {
-                backoff = FIRST_BACKOFF;
                 *pool.last_error.lock().unwrap_or_else(PoisonError::into_inner) = None;
                 let connection = opened.connection.clone();
                 let warming = Request::Warm { bytes: pool.config.warm_bytes };
@@ -326,7 +328,10 @@ async fn keep_connected(pool: Arc<Pool>, slot: usize) {
                 pool.set(slot, Some(connection));
                 let why = opened.run(Duration::from_secs(pool.config.silence_limit_s.max(1))).await;
                 drop(warming);
-                TransferError::Disconnected { peer: pool.address.clone(), why }
+                if !why.is_hopeless() {
+                    backoff = FIRST_BACKOFF;
+                }
+                why
             }
             Err(e) => e,
         };
@@ -346,9 +351,9 @@ async fn dial(pool: &Pool) -> Result<connection::Opened<ReadHalf, WriteHalf>, Tr
         crate::socket::tune(&stream).map_err(|e| unreachable(e.to_string()))?;
         let low_water = LowWater::of(&stream).map_err(|e| unreachable(e.to_string()))?;
         let Credentials { token, tls } = &pool.credentials;
-        let (read, write) = tls::connect(stream, tls.as_ref()).await.map_err(|e| unreachable(e.to_string()))?;
+        let (read, write, shown) = tls::connect(stream, tls.as_ref()).await.map_err(|e| unreachable(e.to_string()))?;
         let reader = FrameReader::new(read).with_low_water(low_water);
-        open(&pool.address, reader, write, token, &pool.identity, pool.carried.clone()).await
+        open(&pool.address, (reader, write), shown.session, token, &pool.identity, pool.carried.clone()).await
     };
     tokio::time::timeout(limit, dialled).await.map_err(|_| unreachable("no answer".into()))?
 }

@@ -121,7 +121,7 @@ impl Pool {
                     tokio::time::sleep(ASK_AGAIN).await;
                     return Err(broken(format!("{why:?}")));
                 }
-                Event::Lost(why) => return Err(TransferError::Disconnected { peer: self.address.clone(), why }),
+                Event::Lost(why) => return Err(why),
                 other => return Err(broken(format!("an answer of the wrong kind: {other:?}"))),
             }
         }

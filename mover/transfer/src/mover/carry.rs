@@ -17,8 +17,9 @@ use crate::TransferError;
 const ROUNDS: usize = 3;
 /// What one pass over a large file asks for, bytes: bounds the segments that wait for the window side by side.
 const PASS_BYTES: u64 = 1 << 30;
-/// What is asked for of a large file before its chunks are known, bytes: four such files fill 1 Gbit/s for 150 ms.
-const FIRST_PART_BYTES: u64 = 4 << 20;
+/// What is asked for of a large file before its chunks are known, bytes: three such files fill 1 Gbit/s for the 150 ms
+/// that it takes to ask for the rest.
+const FIRST_PART_BYTES: u64 = 8 << 20;
 /// A move's first request takes at least this much of the window, KiB.
 const MIN_SHARE_KIB: usize = 4;
 

@@ -6,17 +6,15 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use foretide_chunk::{
-    Arrival, ChunkMap, FileKey, Fill, Signature, Store, StoreError, apply, decode_difference, decode_manifest,
-};
+use foretide_chunk::{ChunkMap, FileKey, Signature, Store, decode_difference, decode_manifest};
 use foretide_flow::{FilePath, FileVersion, Manifest, MoveId, Priority, Timestamp, VolumeId};
 
+use super::SEGMENT_BYTES;
 use super::flight::Flight;
+use super::land::{Base, Landed, Landing, Parcel};
 use crate::TransferError;
 use crate::client::{Client, Event, Incoming, jitter};
-use crate::frame::DATA_BYTES;
 use crate::message::{ReadRequest, Want};
-use crate::pack;
 
 /// What a fetch is for.
 #[derive(Clone, Debug)]
@@ -72,12 +70,6 @@ pub(super) struct Fetcher {
     pub(super) duplicates: Arc<Duplicates>,
 }
 
-/// Where verified chunks go: the store, or, if it cannot take them and somebody waits, the flight itself.
-enum Sink {
-    Store(Arc<Fill>),
-    Hold,
-}
-
 /// What came of one try.
 struct Try {
     wire_bytes: u64,
@@ -119,15 +111,12 @@ impl Fetcher {
         wary: bool,
         wire_bytes: &mut u64,
     ) -> Result<(), TransferError> {
-        let (mut sink, mut base) = (None, None);
+        let (mut landing, mut base) = (None, None);
         let mut request = self.request(Want::Bytes(flight.range.clone()));
         let mut expected = flight.range.end.saturating_sub(flight.range.start);
         if let Some(map) = flight.map.get().cloned() {
-            let begun = self.begin(&map, flight.range.clone(), purpose).await?;
-            let missing = match &begun {
-                Sink::Store(fill) => span(&map, fill.missing()),
-                Sink::Hold => Some(flight.range.clone()),
-            };
+            let mut begun = Landing::new(self, map.clone(), flight, purpose);
+            let (begun, missing) = blocking(move || begun.missing().map(|missing| (begun, missing))).await??;
             let Some(missing) = missing else { return Ok(()) };
             let (manifest, chunks) = (map.manifest().id, map.covering(&missing));
             if !wary {
@@ -139,42 +128,52 @@ impl Fetcher {
                 None => Want::Chunks { manifest, chunks },
             };
             expected = missing.end - missing.start;
-            sink = Some((map, begun));
+            landing = Some(begun);
         }
         request.recut = wary;
         *wire_bytes += request.signature_bytes();
         let mut incoming = self.client.read(request, purpose.priority, expected).await?;
         flight.served_by(incoming.handle());
         loop {
-            let (first, parcel) = match incoming.next().await {
+            let parcel = match incoming.next().await {
                 Event::Head(record) => {
                     *wire_bytes += record.len() as u64;
                     let map = Arc::new(ChunkMap::new(Arc::new(self.manifest(&incoming, &record)?)));
                     flight.set_version(map.manifest().version.clone());
                     let map = flight.map.get_or_init(|| map).clone();
-                    let begun = self.begin(&map, flight.range.clone(), purpose).await?;
-                    if let Sink::Store(fill) = &begun
-                        && fill.missing().is_empty()
-                    {
-                        self.duplicates.count(0, fill.copied_bytes());
-                        return Ok(());
+                    let mut begun = Landing::new(self, map, flight, purpose);
+                    // A small file's chunks are right behind; of a long part it is worth knowing that nothing need come.
+                    if expected > SEGMENT_BYTES {
+                        let looked = blocking(move || begun.all_was_here().map(|all| (begun, all))).await??;
+                        if looked.1 {
+                            return Ok(());
+                        }
+                        begun = looked.0;
                     }
-                    sink = Some((map, begun));
+                    landing = Some(begun);
                     // Wakes who waits for the manifest.
                     flight.came(flight.range.start);
                     continue;
                 }
-                Event::Data { first, bytes, packed } => (first, Parcel { payload: bytes, packed, base: None }),
+                Event::Data { first, bytes, packed } => Parcel { first, payload: bytes, packed, base: None },
                 Event::Delta { first, delta, packed } => {
                     let base = Some(base.take().ok_or_else(|| self.broke("a delta that was not asked for"))?);
-                    (first, Parcel { payload: delta, packed, base })
+                    Parcel { first, payload: delta, packed, base }
                 }
-                Event::End { .. } if sink.is_some() => return Ok(()),
+                Event::End { .. } => match landing {
+                    Some(mut landing) => return blocking(move || landing.end()).await?,
+                    None => return Err(self.broke("an answer to nothing")),
+                },
                 other => return Err(self.client.failure(other, &self.volume, &self.path)),
             };
-            let Some((map, sink)) = &sink else { return Err(self.broke("chunks before their manifest")) };
+            let Some(mut to) = landing.take() else { return Err(self.broke("chunks before their manifest")) };
             *wire_bytes += parcel.payload.len() as u64;
-            self.land(flight, map, sink, first, parcel, purpose).await?;
+            let (to, landed) = blocking(move || to.take(parcel).map(|landed| (to, landed))).await??;
+            match landed {
+                Landed::Upto(upto) => flight.came(upto),
+                Landed::AllWasHere => return Ok(()),
+            }
+            landing = Some(to);
         }
     }
 
@@ -197,7 +196,7 @@ impl Fetcher {
         .await
     }
 
-    fn broke(&self, why: &str) -> TransferError {
+    pub(super) fn broke(&self, why: &str) -> TransferError {
         TransferError::Protocol { peer: self.client.address().to_owned(), why: why.to_owned() }
     }
 
@@ -252,153 +251,14 @@ impl Fetcher {
         }
     }
 
-    /// Makes room; for a reader a store that has none is no reason to fail.
-    async fn begin(&self, map: &Arc<ChunkMap>, range: Range<u64>, purpose: &Purpose) -> Result<Sink, TransferError> {
-        let key = self.key(map);
-        let (store, manifest) = (self.store.clone(), map.manifest().clone());
-        let arrival = Arrival { by: purpose.by.clone(), keep_until: purpose.keep_until, at: Timestamp::now() };
-        let filled = blocking(move || store.fill(&key, &manifest, range, &arrival)).await?;
-        match filled {
-            Ok(fill) => Ok(Sink::Store(Arc::new(fill))),
-            Err(e) if purpose.by.is_none() => {
-                tracing::debug!(path = %self.path, error = %e, "read past the store");
-                Ok(Sink::Hold)
-            }
-            Err(e) => Err(TransferError::Store(e.to_string())),
-        }
-    }
-
-    fn key(&self, map: &ChunkMap) -> FileKey {
+    pub(super) fn key(&self, map: &ChunkMap) -> FileKey {
         let version = map.manifest().version.clone();
         FileKey { volume: self.volume.clone(), path: self.path.clone(), version }
     }
-
-    /// Takes whole chunks: each verified, stored (or held), and only then told to who waits.
-    async fn land(
-        &self,
-        flight: &Arc<Flight>,
-        map: &Arc<ChunkMap>,
-        sink: &Sink,
-        first: u32,
-        parcel: Parcel,
-        purpose: &Purpose,
-    ) -> Result<(), TransferError> {
-        let (store, map, flight2) = (self.store.clone(), map.clone(), flight.clone());
-        let fill = match sink {
-            Sink::Store(fill) => Some(fill.clone()),
-            Sink::Hold => None,
-        };
-        let (may_hold, duplicates) = (purpose.by.is_none(), self.duplicates.clone());
-        let landed = blocking(move || {
-            let bytes = parcel.open(&map, first)?;
-            let chunks = chunks_in(&map, first, bytes.len()).ok_or(Landing::Broken("chunks of the wrong length"))?;
-            let start = map.range(first).start;
-            for i in chunks.clone() {
-                let r = map.range(i);
-                let chunk = bytes.slice((r.start - start) as usize..(r.end - start) as usize);
-                let stored = fill.as_ref().map(|fill| put(fill, &duplicates, i, &chunk));
-                match stored {
-                    Some(Ok(())) => continue,
-                    Some(Err(StoreError::Corrupt { .. })) => return Err(Landing::Wrong(i)),
-                    Some(Err(e)) if !may_hold => return Err(Landing::Store(e.to_string())),
-                    Some(Err(_)) | None => {}
-                }
-                if store.key().chunk_id(&chunk) != map.manifest().chunks[i as usize].id {
-                    return Err(Landing::Wrong(i));
-                }
-                flight2.hold(r.start, chunk);
-            }
-            Ok(map.range(chunks.end - 1).end)
-        });
-        match landed.await? {
-            Ok(upto) => flight.came(upto),
-            Err(Landing::Wrong(chunk)) => {
-                let (peer, path) = (self.client.address().to_owned(), self.path.clone());
-                return Err(TransferError::WrongBytes { peer, path, chunk });
-            }
-            Err(Landing::Broken(why)) => return Err(self.broke(why)),
-            Err(Landing::Store(why)) => return Err(TransferError::Store(why)),
-        }
-        Ok(())
-    }
-}
-
-/// Older bytes that a delta is asked against.
-#[derive(Debug)]
-struct Base {
-    older: Vec<u8>,
-    signature: Signature,
-    /// Bytes that the delta must make.
-    length: usize,
-}
-
-/// Chunks as they came.
-#[derive(Debug)]
-struct Parcel {
-    payload: Bytes,
-    packed: bool,
-    /// What the payload is a delta against, if it is one.
-    base: Option<Base>,
-}
-
-impl Parcel {
-    /// The chunks' bytes; whether they are right is another question.
-    fn open(self, map: &ChunkMap, first: u32) -> Result<Bytes, Landing> {
-        let limit = match &self.base {
-            Some(base) => base.length + DELTA_OVERHEAD_BYTES,
-            None if first < map.count() => DATA_BYTES.max(span_of(map, &(first..first + 1))),
-            None => return Err(Landing::Broken("chunks beyond the file's end")),
-        };
-        let payload = if self.packed {
-            pack::unpack(&self.payload, limit).map_err(|_| Landing::Broken("a packed frame that cannot be unpacked"))?
-        } else {
-            self.payload
-        };
-        let Some(base) = self.base else { return Ok(payload) };
-        // Not a broken protocol: a delta against a block that only seemed the same looks like this, too.
-        let newer = apply(&base.older, &base.signature, &payload, base.length).map_err(|_| Landing::Wrong(first))?;
-        Ok(newer.into())
-    }
-}
-
-/// A delta is at most as long as what it makes, and is not sent otherwise; this much more is allowed all the same.
-const DELTA_OVERHEAD_BYTES: usize = 64;
-
-enum Landing {
-    Wrong(u32),
-    Broken(&'static str),
-    Store(String),
-}
-
-fn put(fill: &Fill, duplicates: &Duplicates, i: u32, chunk: &Bytes) -> Result<(), StoreError> {
-    let was_missing = fill.missing().binary_search(&i).is_ok();
-    fill.put(i, chunk)?;
-    let length = chunk.len() as u64;
-    if was_missing {
-        duplicates.count(length, 0)
-    } else {
-        duplicates.count(0, length)
-    }
-    Ok(())
-}
-
-/// The chunks that these bytes are, if their lengths add up.
-fn chunks_in(map: &ChunkMap, first: u32, length: usize) -> Option<Range<u32>> {
-    if first >= map.count() || length == 0 {
-        return None;
-    }
-    let end = map.range(first).start + length as u64;
-    let chunks = map.covering(&(map.range(first).start..end));
-    (map.range(chunks.end - 1).end == end && chunks.start == first).then_some(chunks)
-}
-
-/// From the first to the last of these chunks.
-fn span(map: &ChunkMap, chunks: &[u32]) -> Option<Range<u64>> {
-    Some(map.range(*chunks.first()?).start..map.range(*chunks.last()?).end)
 }
 
 /// Bytes of these chunks, of which there is at least one.
-fn span_of(map: &ChunkMap, chunks: &Range<u32>) -> usize {
+pub(super) fn span_of(map: &ChunkMap, chunks: &Range<u32>) -> usize {
     (map.range(chunks.end - 1).end - map.range(chunks.start).start) as usize
 }
 

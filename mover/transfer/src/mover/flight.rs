@@ -74,6 +74,16 @@ impl Flight {
         }
     }
 
+    /// Bytes that come with it: chunks travel whole, so once they are known it reaches to the borders of the outermost.
+    fn covers(&self) -> Range<u64> {
+        let Some(map) = self.map.get() else { return self.range.clone() };
+        let chunks = map.covering(&self.range);
+        if chunks.is_empty() {
+            return self.range.clone();
+        }
+        map.range(chunks.start).start..map.range(chunks.end - 1).end.max(self.range.end)
+    }
+
     pub(super) fn hold(&self, offset: u64, bytes: Bytes) {
         self.held().insert(offset, bytes);
     }
@@ -205,8 +215,9 @@ impl Flights {
         for gap in gaps {
             let mut rest = vec![gap.clone()];
             for flight in list.iter().filter(|f| !alone && f.fits(version)) {
+                let covers = flight.covers();
                 let before = rest.len() as u64 + rest.iter().map(|r| r.end - r.start).sum::<u64>();
-                rest = rest.iter().flat_map(|r| without(r, &flight.range)).collect();
+                rest = rest.iter().flat_map(|r| without(r, &covers)).collect();
                 let after = rest.len() as u64 + rest.iter().map(|r| r.end - r.start).sum::<u64>();
                 if before != after && !split.joined.iter().any(|f| Arc::ptr_eq(f, flight)) {
                     split.joined.push(flight.clone());
@@ -234,6 +245,8 @@ fn without(a: &Range<u64>, b: &Range<u64>) -> Vec<Range<u64>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use foretide_chunk::{DomainKey, manifest_of};
+    use foretide_flow::{ChunkId, ChunkRef};
     use proptest::prelude::*;
 
     fn split(flights: &Arc<Flights>, gaps: &[Range<u64>], version: &str) -> Split {
@@ -253,6 +266,18 @@ mod tests {
         assert_eq!(split(&flights, std::slice::from_ref(&(0..150)), "2").joined.len(), 0);
         drop((first, second));
         assert_eq!(split(&flights, std::slice::from_ref(&(0..150)), "1").joined.len(), 0);
+    }
+
+    /// Found by counting bytes: the chunk at the end of a large file's first part was fetched twice.
+    #[test]
+    fn a_chunk_that_a_flight_ends_in_comes_with_it() {
+        let flights = Arc::new(Flights::default());
+        let first = split(&flights, std::slice::from_ref(&(0..15)), "1").own.pop().unwrap();
+        let chunks = [10, 10, 10].map(|length| ChunkRef { id: ChunkId([0; 32]), length }).to_vec();
+        let manifest = manifest_of(&DomainKey::default(), FileVersion("1".into()), chunks);
+        let _ = first.flight.map.set(Arc::new(ChunkMap::new(Arc::new(manifest))));
+        let rest = split(&flights, std::slice::from_ref(&(0..30)), "1");
+        assert_eq!((rest.own.len(), rest.own[0].flight.range.clone(), rest.joined.len()), (1, 20..30, 1));
     }
 
     #[tokio::test]

@@ -16,6 +16,7 @@ mod carry;
 mod desk;
 mod fetch;
 mod flight;
+mod land;
 mod news;
 mod read;
 mod repair;

@@ -73,7 +73,11 @@ impl From<ReadError> for Failure {
 
 impl From<io::Error> for Failure {
     fn from(e: io::Error) -> Self {
-        if e.kind() == io::ErrorKind::NotFound { Self::NotFound } else { Self::Other(e.to_string()) }
+        match e.kind() {
+            io::ErrorKind::NotFound => Self::NotFound,
+            io::ErrorKind::PermissionDenied => Self::Denied(e.to_string()),
+            _ => Self::Other(e.to_string()),
+        }
     }
 }
 
@@ -178,12 +182,13 @@ impl Answer {
         })?;
         let volume = self.volume(&read.volume)?;
         let (v, path, recut) = (volume.clone(), read.path.clone(), read.recut);
-        let mut cut: Cut = self.blocking(move || v.cut(&path, recut)).await??;
+        let with_bytes = matches!(read.want, Want::Bytes(_));
+        let mut cut: Cut = self.blocking(move || v.cut(&path, recut, with_bytes)).await??;
         let named = read.want.names().filter(|_| read.version.as_ref() == Some(&cut.map.manifest().version));
         if named.is_some_and(|id| id != cut.map.manifest().id) && !recut {
             // The same version and another manifest: the bytes that it was cut from were not the file's.
             let (v, path) = (volume.clone(), read.path.clone());
-            cut = self.blocking(move || v.cut(&path, true)).await??;
+            cut = self.blocking(move || v.cut(&path, true, false)).await??;
         }
         let manifest = cut.map.manifest().clone();
         let is_news = matches!(read.want, Want::Manifest | Want::Bytes(_));
@@ -295,7 +300,7 @@ impl Answer {
         let mut left = bytes.min(MAX_PAD_BYTES);
         while left > 0 {
             let n = left.min(PAD_BYTES);
-            let room = self.queue.room(Priority::Background, n).await;
+            let room = self.queue.room_for_pad(n).await;
             let frame = Frame::new(Kind::Pad, self.id, Bytes::from_static(&[0; PAD_BYTES]).slice(..n));
             self.queue.push(frame.with_priority(Priority::Background), Some(room));
             left -= n;

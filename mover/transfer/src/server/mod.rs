@@ -275,8 +275,9 @@ async fn let_in<R: AsyncRead + Unpin, W: AsyncWrite + Unpin>(
 ) -> Result<Identity, FrameError> {
     let hello = expect(reader.next().await?, Kind::Hello)?;
     let (protocol, theirs, identity) = decode_hello(&hello.payload).map_err(|_| FrameError::Damaged)?;
-    let ours = fresh_nonce();
-    let challenge = encode_challenge(&ours, &token.listener_mac(&theirs, &ours));
+    let nonce = fresh_nonce();
+    let ours = shown.session.unwrap_or(nonce);
+    let challenge = encode_challenge(&nonce, &token.listener_mac(&theirs, &ours));
     write.send(&[Frame::new(Kind::Challenge, 0, challenge)]).await?;
     let proof = expect(reader.next().await?, Kind::Proof)?;
     let right = token.dialler_mac(&theirs, &ours, &identity);

@@ -1,10 +1,12 @@
 //! What waits to be written on one connection, and in which order it goes.
 //!
-//! Three lanes, one for each priority: the writer always takes from the first that is not empty, and asks again
-//! between any two frames, so a demand waits for one frame at most. Each lane has its own room in bytes: an answer
-//! takes room before it reads from disk, so memory is bounded and background answers cannot take a demand's.
+//! Three lanes, one for each priority, and a last one for bytes without meaning: the writer always takes from the first
+//! that is not empty, and asks again after at most 256 KiB, so that is what a demand waits for. Each lane has its own room
+//! in bytes: an answer takes room before it reads from disk, so memory is bounded and background answers cannot take a
+//! demand's.
 
 use std::collections::VecDeque;
+use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -14,7 +16,7 @@ use tokio::io::AsyncWrite;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
 use super::answer::Urgency;
-use crate::frame::{DATA_BYTES, Frame, FrameWriter};
+use crate::frame::{DATA_BYTES, Frame, FrameWriter, Kind};
 use crate::limit::Limiter;
 
 /// Room of a lane, KiB: answers read this far ahead of the socket; four data frames keep it busy.
@@ -68,10 +70,19 @@ struct Waiting {
     _demand: Option<Demand>,
 }
 
+type Lanes = [VecDeque<Waiting>; 4];
+
+/// Bytes without meaning open a new connection's window only where nothing else would.
+const PAD_LANE: usize = 3;
+
+fn lane_of(frame: &Frame) -> usize {
+    if frame.kind == Kind::Pad { PAD_LANE } else { frame.priority as usize }
+}
+
 #[derive(Debug)]
 pub(super) struct OutQueue {
-    lanes: Mutex<[VecDeque<Waiting>; 3]>,
-    rooms: [Arc<Semaphore>; 3],
+    lanes: Mutex<Lanes>,
+    rooms: [Arc<Semaphore>; 4],
     ready: Notify,
     link: Arc<Link>,
 }
@@ -88,9 +99,17 @@ impl OutQueue {
 
     /// Waits for room for so many bytes in a lane. A frame longer than the lane waits until it is empty.
     pub(super) async fn room(&self, priority: Priority, bytes: usize) -> OwnedSemaphorePermit {
+        self.room_in(priority as usize, bytes).await
+    }
+
+    /// The same for bytes without meaning.
+    pub(super) async fn room_for_pad(&self, bytes: usize) -> OwnedSemaphorePermit {
+        self.room_in(PAD_LANE, bytes).await
+    }
+
+    async fn room_in(&self, lane: usize, bytes: usize) -> OwnedSemaphorePermit {
         let kib = bytes.div_ceil(1024).clamp(1, LANE_ROOM_KIB) as u32;
-        let room = self.rooms[priority as usize].clone();
-        room.acquire_many_owned(kib).await.expect("rooms are never closed")
+        self.rooms[lane].clone().acquire_many_owned(kib).await.expect("rooms are never closed")
     }
 
     /// Whether half of a lane's room is taken: the link takes less than could be sent.
@@ -98,13 +117,13 @@ impl OutQueue {
         self.rooms[priority as usize].available_permits() < LANE_ROOM_KIB / 2
     }
 
-    fn lanes(&self) -> MutexGuard<'_, [VecDeque<Waiting>; 3]> {
+    fn lanes(&self) -> MutexGuard<'_, Lanes> {
         self.lanes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn put(&self, lanes: &mut [VecDeque<Waiting>; 3], frame: Frame, room: Option<OwnedSemaphorePermit>) {
+    fn put(&self, lanes: &mut Lanes, frame: Frame, room: Option<OwnedSemaphorePermit>) {
         let demand = (frame.priority == Priority::Demand).then(|| Demand::new(&self.link));
-        lanes[frame.priority as usize].push_back(Waiting { frame, room, _demand: demand });
+        lanes[lane_of(&frame)].push_back(Waiting { frame, room, _demand: demand });
         self.ready.notify_one();
     }
 
@@ -126,7 +145,7 @@ impl OutQueue {
         if let Some(urgency) = urgency {
             urgency.raise();
         }
-        for lane in 1..lanes.len() {
+        for lane in 1..PAD_LANE {
             let (raised, others) =
                 std::mem::take(&mut lanes[lane]).into_iter().partition(|w| w.frame.request == request);
             lanes[lane] = others;
@@ -137,62 +156,81 @@ impl OutQueue {
         }
     }
 
-    /// Priority and length of the frame that is next.
+    /// Priority and length of what goes next: a frame and those behind it that are short enough to go with it.
     fn next(&self) -> Option<(Priority, usize)> {
         let lanes = self.lanes();
-        lanes.iter().find_map(|l| l.front()).map(|w| (w.frame.priority, w.frame.length()))
+        let lane = lanes.iter().find(|l| !l.is_empty())?;
+        let upto = |sum: &mut usize, w: &Waiting| {
+            *sum += w.frame.length();
+            Some(*sum)
+        };
+        let bytes = lane.iter().scan(0, upto).take_while(|sum| *sum <= DATA_BYTES).last();
+        lane.front().map(|w| (w.frame.priority, bytes.unwrap_or(w.frame.length())))
     }
 
-    fn pop(&self, lanes: std::ops::Range<usize>) -> Option<Waiting> {
+    fn pop(&self, lanes: Range<usize>) -> Option<Waiting> {
         let mut queue = self.lanes();
         lanes.into_iter().find_map(|l| queue[l].pop_front())
+    }
+
+    /// At least one frame that can wait, if there is one, and more of its lane up to so many bytes.
+    fn pop_up_to(&self, bytes: usize) -> Vec<Waiting> {
+        let mut lanes = self.lanes();
+        let Some(lane) = lanes[1..].iter_mut().find(|l| !l.is_empty()) else { return Vec::new() };
+        let mut left = bytes;
+        let mut popped = Vec::new();
+        while let Some(next) = lane.pop_front_if(|w| popped.is_empty() || w.frame.length() <= left) {
+            left = left.saturating_sub(next.frame.length());
+            popped.push(next);
+        }
+        popped
     }
 
     /// Writes until the connection fails.
     pub(super) async fn write_to<W: AsyncWrite + Unpin>(&self, mut stream: FrameWriter<W>) -> std::io::Result<()> {
         loop {
-            let Some((priority, bytes)) = self.next() else {
-                stream.flush().await?;
-                self.ready.notified().await;
-                continue;
-            };
-            if priority == Priority::Demand {
-                while let Some(demand) = self.pop(0..1) {
-                    self.write_demand(&mut stream, demand).await?;
+            match self.next() {
+                None => {
+                    stream.flush().await?;
+                    self.ready.notified().await;
                 }
-                continue;
-            }
-            // It stays in its lane meanwhile: it may be raised, and must not be overtaken by what comes after it.
-            self.let_pass(&mut stream, bytes).await?;
-            if let Some(waiting) = self.pop(1..3) {
-                stream.write(&waiting.frame).await?;
+                Some((Priority::Demand, _)) => self.write_demands(&mut stream).await?,
+                Some((_, bytes)) => {
+                    // It stays in its lane meanwhile: it may be raised, and must not be overtaken by what comes after it.
+                    self.let_pass(&mut stream, bytes).await?;
+                    for waiting in self.pop_up_to(bytes) {
+                        stream.write(&waiting.frame).await?;
+                    }
+                }
             }
         }
     }
 
-    async fn write_demand<W: AsyncWrite + Unpin>(
-        &self,
-        stream: &mut FrameWriter<W>,
-        waiting: Waiting,
-    ) -> std::io::Result<()> {
-        self.link.limiter.take(waiting.frame.length(), Instant::now());
-        stream.write(&waiting.frame).await
+    /// What somebody waits for does not wait for more to be written with it.
+    async fn write_demands<W: AsyncWrite + Unpin>(&self, stream: &mut FrameWriter<W>) -> std::io::Result<()> {
+        while let Some(demand) = self.pop(0..1) {
+            self.link.limiter.take(demand.frame.length(), Instant::now());
+            stream.write(&demand.frame).await?;
+            if self.lanes()[0].is_empty() {
+                stream.flush().await?;
+            }
+        }
+        Ok(())
     }
 
-    /// Waits until a frame that can wait may go, writing demands that come meanwhile.
+    /// Waits until frames that can wait may go, writing demands that come meanwhile.
     async fn let_pass<W: AsyncWrite + Unpin>(&self, stream: &mut FrameWriter<W>, bytes: usize) -> std::io::Result<()> {
         let now = Instant::now();
         let not_before = self.link.limiter.take(bytes, now);
         let at_last = not_before.max(now + MAX_YIELD);
         loop {
-            while let Some(demand) = self.pop(0..1) {
-                self.write_demand(stream, demand).await?;
-            }
+            self.write_demands(stream).await?;
             let now = Instant::now();
             let calm = self.link.calm.notified();
             if now >= at_last || (now >= not_before && self.link.may_background_go()) {
                 return Ok(());
             }
+            stream.flush().await?;
             let until = if now < not_before { not_before } else { at_last };
             tokio::select! {
                 () = tokio::time::sleep_until(until.into()) => {}
@@ -236,6 +274,22 @@ mod tests {
             () = writer => unreachable!("it writes until it fails"),
             order = reader => assert_eq!(order, [1, 2, 3]),
         }
+    }
+
+    #[tokio::test]
+    async fn bytes_without_meaning_go_last_and_short_frames_together() {
+        let queue = OutQueue::new(Arc::new(Link::new(None)));
+        queue.push(Frame { kind: Kind::Pad, ..frame(Priority::Background, 1) }, None);
+        (2..5).for_each(|n| queue.push(frame(Priority::Background, n), None));
+        queue.push(Frame::new(Kind::Data, 5, vec![0; DATA_BYTES]).with_priority(Priority::Background), None);
+        let requests = |batch: Vec<Waiting>| batch.iter().map(|w| w.frame.request).collect::<Vec<_>>();
+        let (_, bytes) = queue.next().unwrap();
+        assert_eq!(bytes, 3 * 1020);
+        assert_eq!(requests(queue.pop_up_to(bytes)), [2, 3, 4]);
+        let (_, bytes) = queue.next().unwrap();
+        assert_eq!(requests(queue.pop_up_to(bytes)), [5]);
+        assert_eq!(requests(queue.pop_up_to(0)), [1], "one at least");
+        assert!(queue.next().is_none());
     }
 
     /// Found by the demo: the manifest waited behind prefetch while the chunks that came after it, raised meanwhile, went

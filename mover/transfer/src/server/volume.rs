@@ -12,8 +12,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use foretide_chunk::{ChunkMap, Cutter, DomainKey, manifest_of};
-use foretide_flow::{FilePath, ManifestId, Timestamp};
+use foretide_flow::{ChunkRef, FilePath, FileVersion, ManifestId, Timestamp};
 
+use crate::buffer::Buffer;
 use crate::source::{Source, SourceFile, Stamp};
 
 /// Kernels stamp files with a clock that ticks at least every 10 ms; twice that, in microseconds.
@@ -139,14 +140,15 @@ impl Volume {
         self.cutter.key()
     }
 
-    /// The file's manifest as it is now: remembered, or cut. Small files come with their bytes if they were read.
-    pub(crate) fn cut(&self, path: &FilePath, recut: bool) -> Result<Cut, ReadError> {
+    /// The file's manifest as it is now: remembered, or cut, unless `recut` says that what is remembered is wrong.
+    /// Small files come with their bytes if those were read, or if they are wanted.
+    pub(crate) fn cut(&self, path: &FilePath, recut: bool, with_bytes: bool) -> Result<Cut, ReadError> {
         let one = {
             let mut cutting = self.cutting.lock().unwrap_or_else(PoisonError::into_inner);
             cutting.entry(path.clone()).or_default().clone()
         };
         let guard = one.lock().unwrap_or_else(PoisonError::into_inner);
-        let cut = self.cut_alone(path, recut);
+        let cut = self.cut_alone(path, recut, with_bytes);
         drop(guard);
         let mut cutting = self.cutting.lock().unwrap_or_else(PoisonError::into_inner);
         if Arc::strong_count(&one) == 2 {
@@ -155,38 +157,46 @@ impl Volume {
         cut
     }
 
-    fn cut_alone(&self, path: &FilePath, recut: bool) -> Result<Cut, ReadError> {
+    fn cut_alone(&self, path: &FilePath, recut: bool, with_bytes: bool) -> Result<Cut, ReadError> {
         for _ in 0..ATTEMPTS {
             let file = self.source.open(path)?;
             let before = settled(&*file)?;
-            if let Some(map) = self.known(path).filter(|m| !recut && m.manifest().version == before.version) {
-                return Ok(Cut { map, bytes: None });
+            let known = self.known(path).filter(|m| !recut && m.manifest().version == before.version);
+            if let Some(map) = known.as_ref().filter(|_| !(with_bytes && before.size <= IN_MEMORY_BYTES)) {
+                return Ok(Cut { map: map.clone(), bytes: None });
             }
-            let (chunks, bytes) = match self.read_and_cut(&*file, &before) {
+            let (bytes, chunks) = match self.read_and_cut(&*file, &before, known.is_none()) {
                 Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => continue, // shorter than it was: changed
-                cut => cut?,
+                read => read?,
             };
             if file.stamp()? == before {
-                let manifest = manifest_of(self.cutter.key(), before.version, chunks);
-                let map = Arc::new(ChunkMap::new(Arc::new(manifest)));
-                self.manifests().keep(path, &map);
+                let map = known.unwrap_or_else(|| self.keep(path, before.version, chunks));
                 return Ok(Cut { map, bytes });
             }
         }
         Err(ReadError::Io(io::Error::new(io::ErrorKind::ResourceBusy, "it changes faster than it can be read")))
     }
 
+    fn keep(&self, path: &FilePath, version: FileVersion, chunks: Vec<ChunkRef>) -> Arc<ChunkMap> {
+        let map = Arc::new(ChunkMap::new(Arc::new(manifest_of(self.cutter.key(), version, chunks))));
+        self.manifests().keep(path, &map);
+        map
+    }
+
+    /// The bytes of a small file; its chunks, if they are wanted.
     fn read_and_cut(
         &self,
         file: &dyn SourceFile,
         stamp: &Stamp,
-    ) -> io::Result<(Vec<foretide_flow::ChunkRef>, Option<Bytes>)> {
+        cut: bool,
+    ) -> io::Result<(Option<Bytes>, Vec<ChunkRef>)> {
         if stamp.size > IN_MEMORY_BYTES {
-            return Ok((self.cutter.cut_with(stamp.size, |bytes, at| file.read_exact_at(bytes, at))?, None));
+            return Ok((None, self.cutter.cut_with(stamp.size, |bytes, at| file.read_exact_at(bytes, at))?));
         }
-        let mut bytes = vec![0; stamp.size as usize];
+        let mut bytes = Buffer::new(stamp.size as usize);
         file.read_exact_at(&mut bytes, 0)?;
-        Ok((self.cutter.cut(&bytes), Some(bytes.into())))
+        let chunks = if cut { self.cutter.cut(&bytes) } else { Vec::new() };
+        Ok((Some(bytes.freeze()), chunks))
     }
 
     /// Bytes of one version, as they are in the file.
@@ -195,7 +205,7 @@ impl Volume {
         if file.stamp()?.version != map.manifest().version {
             return Err(ReadError::Changed);
         }
-        let mut bytes = vec![0; (range.end - range.start) as usize];
+        let mut bytes = Buffer::new((range.end - range.start) as usize);
         match file.read_exact_at(&mut bytes, range.start) {
             Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => return Err(ReadError::Changed),
             read => read?,
@@ -203,7 +213,7 @@ impl Volume {
         if file.stamp()?.version != map.manifest().version {
             return Err(ReadError::Changed);
         }
-        Ok(bytes.into())
+        Ok(bytes.freeze())
     }
 }
 
@@ -223,7 +233,7 @@ fn settled(file: &dyn SourceFile) -> io::Result<Stamp> {
 mod tests {
     use super::*;
     use foretide_chunk::{CutConfig, DomainKey};
-    use foretide_flow::{Entry, FileVersion};
+    use foretide_flow::Entry;
     use std::sync::atomic::{AtomicU64, Ordering};
 
     /// A file whose content and version change during the first reads.
@@ -271,7 +281,7 @@ mod tests {
     #[test]
     fn promise_d_a_file_that_changes_while_it_is_cut_is_cut_again_and_never_torn() {
         let (volume, _) = volume(4);
-        let map = volume.cut(&FilePath::root(), false).unwrap().map;
+        let map = volume.cut(&FilePath::root(), false, false).unwrap().map;
         assert_eq!(map.manifest().version.0.as_ref(), "4");
         let key = DomainKey::default();
         for (i, chunk) in map.manifest().chunks.iter().enumerate() {
@@ -282,18 +292,18 @@ mod tests {
     #[test]
     fn a_file_that_never_rests_is_an_error_not_a_loop() {
         let (volume, _) = volume(u64::MAX);
-        let Err(ReadError::Io(e)) = volume.cut(&FilePath::root(), false) else { panic!("torn file served") };
+        let Err(ReadError::Io(e)) = volume.cut(&FilePath::root(), false, false) else { panic!("torn file served") };
         assert!(e.to_string().contains("changes faster"), "{e}");
     }
 
     #[test]
     fn bytes_are_hashed_once_and_a_changed_file_is_not_read_as_the_old_one() {
         let (volume, reads) = volume(4);
-        let map = volume.cut(&FilePath::root(), false).unwrap().map;
+        let map = volume.cut(&FilePath::root(), false, false).unwrap().map;
         let after = reads.load(Ordering::SeqCst);
-        volume.cut(&FilePath::root(), false).unwrap();
+        volume.cut(&FilePath::root(), false, false).unwrap();
         assert_eq!(reads.load(Ordering::SeqCst), after);
-        volume.cut(&FilePath::root(), true).unwrap();
+        volume.cut(&FilePath::root(), true, false).unwrap();
         assert!(reads.load(Ordering::SeqCst) > after);
         reads.store(0, Ordering::SeqCst);
         assert!(matches!(volume.read(&FilePath::root(), &map, 0..9), Err(ReadError::Changed)));

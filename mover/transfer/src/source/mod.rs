@@ -2,6 +2,7 @@
 
 mod http;
 mod local;
+mod merged;
 mod object;
 
 use std::io;
@@ -10,6 +11,7 @@ use std::os::fd::OwnedFd;
 use foretide_flow::{Entry, FilePath, FileVersion, Timestamp};
 
 pub use local::LocalDirectory;
+pub use merged::Merged;
 pub use object::Bucket;
 
 /// What a source says of a file's content at one moment.

@@ -130,7 +130,6 @@ async fn one_run(seed: u64, counts: Counts) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "takes more than five minutes: each byte that is swallowed costs a silence limit before the connection is given up"]
 async fn promise_d_a_bad_link_gives_right_bytes_or_an_error() {
     let counts = Counts::default();
     for first in (0..SEEDS).step_by(AT_A_TIME as usize) {

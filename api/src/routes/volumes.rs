@@ -1,0 +1,164 @@
+//! Volumes: those of the configuration, and those that were added since.
+//!
+//! An added volume is a setting of the catalog, so that every control plane that shares it, and the next start, has it.
+//! Agents see it with their next assignment, which comes at once: one at its site serves the folder, those with a
+//! mount show it. Nothing is walked; a directory is learned when somebody looks.
+
+use std::collections::BTreeMap;
+
+use axum::extract::State;
+use axum::{Extension, Json};
+use foretide_catalog::{AuditEntry, Catalog, CatalogError};
+use foretide_flow::{FilePath, NodeId, SiteId, Timestamp, VolumeId};
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use utoipa::ToSchema;
+
+use crate::Api;
+use crate::auth::Caller;
+use crate::error::ApiError;
+use crate::extract::Body;
+use crate::wanted::unknown_site;
+
+/// The setting that holds them.
+const SETTING: &str = "volumes";
+/// Volumes that may be added, so bounded because each is a directory of every mount and a line of every welcome.
+const ADDED_MAX: usize = 1000;
+
+/// Sources of one volume: each is asked for every listing.
+const SOURCES_MAX: usize = 16;
+/// How the address of a source may begin.
+const ADDRESSES: [&str; 4] = ["/", "s3://", "gs://", "az://"];
+
+/// Where an added volume's truth lies.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct AddedVolume {
+    /// The site of its sources.
+    pub at: SiteId,
+    /// Folders there, as absolute paths, and prefixes of object stores.
+    pub sources: Vec<String>,
+    /// Tags that rules and searches may name.
+    #[serde(default)]
+    pub tags: BTreeMap<String, String>,
+}
+
+/// A volume to be added.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct VolumeWanted {
+    /// Its name: the directory under which mounts show it.
+    pub name: VolumeId,
+    /// The site of its sources.
+    pub at: SiteId,
+    /// Folders there, as absolute paths, and prefixes of object stores (`s3://…`, `gs://…`, `az://…`): below what an agent at
+    /// that site is configured to let out (`source.offer`). Several are one tree: a name that more than one has is the
+    /// first one's, directories of one name are merged.
+    pub sources: Vec<String>,
+    /// Tags that rules and searches may name.
+    #[serde(default)]
+    pub tags: BTreeMap<String, String>,
+}
+
+/// A volume.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct VolumeView {
+    /// Its name.
+    pub name: VolumeId,
+    /// The site of its sources.
+    pub at: SiteId,
+    /// Folders there and prefixes of object stores, if it was added; none if the configuration has it.
+    pub sources: Vec<String>,
+    /// Tags that rules and searches may name.
+    pub tags: BTreeMap<String, String>,
+    /// Agents that serve it now.
+    pub served_by: Vec<NodeId>,
+}
+
+/// All volumes, by name.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct VolumeList {
+    /// The volumes.
+    pub items: Vec<VolumeView>,
+}
+
+/// The volumes that were added, as the catalog has them.
+///
+/// # Errors
+/// The catalog's; [`CatalogError::Damaged`] if they were written by a newer version.
+pub async fn added_volumes(catalog: &dyn Catalog) -> foretide_catalog::Result<BTreeMap<VolumeId, AddedVolume>> {
+    let Some(kept) = catalog.setting(SETTING).await? else { return Ok(BTreeMap::new()) };
+    let damaged =
+        |why: serde_json::Error| CatalogError::Damaged { what: "setting", name: SETTING.into(), why: why.to_string() };
+    serde_json::from_value(kept).map_err(damaged)
+}
+
+/// Volumes, and who serves them.
+#[utoipa::path(get, path = "/v1/volumes", tag = "namespace", operation_id = "list_volumes",
+    responses((status = 200, description = "All volumes, by name.", body = VolumeList)))]
+pub(crate) async fn list(State(api): State<Api>) -> Result<Json<VolumeList>, ApiError> {
+    let added = added_volumes(api.catalog.as_ref()).await?;
+    let agents = api.catalog.agents().await?;
+    let topology = api.directory.topology();
+    let view = |(name, volume): (&VolumeId, &foretide_flow::Volume)| VolumeView {
+        name: name.clone(),
+        at: volume.at.clone(),
+        sources: added.get(name).map(|a| a.sources.clone()).unwrap_or_default(),
+        tags: volume.tags.clone(),
+        served_by: agents.iter().filter(|a| a.volumes.contains(name)).map(|a| a.node.clone()).collect(),
+    };
+    Ok(Json(VolumeList { items: topology.volumes.iter().map(view).collect() }))
+}
+
+/// Add a volume. It can be read through every mount as soon as an agent at its site serves it: `served_by` of
+/// `GET /v1/volumes` says so.
+#[utoipa::path(post, path = "/v1/volumes", tag = "namespace", operation_id = "add_volume", request_body = VolumeWanted,
+    responses(
+        (status = 200, description = "It is added.", body = VolumeView),
+        (status = 409, description = "There is a volume of that name, or there are too many.",
+         body = crate::Problem, content_type = "application/problem+json"),
+        (status = 503, description = "Too many subtrees carry tags.",
+         body = crate::Problem, content_type = "application/problem+json"),
+    ))]
+pub(crate) async fn add(
+    State(api): State<Api>,
+    Extension(caller): Extension<Caller>,
+    Body(wanted): Body<VolumeWanted>,
+) -> Result<Json<VolumeView>, ApiError> {
+    let _alone = api.adding.lock().await;
+    let topology = api.directory.topology();
+    let catalog = api.catalog.as_ref();
+    let mut added = added_volumes(catalog).await?;
+    if !topology.sites.contains_key(&wanted.at) {
+        return Err(unknown_site(&wanted.at, &topology));
+    }
+    if topology.volumes.contains_key(&wanted.name) {
+        return Err(ApiError::Conflict(format!("there is a volume {} already: choose another name", wanted.name)));
+    }
+    if added.len() >= ADDED_MAX {
+        return Err(ApiError::Conflict(format!("{ADDED_MAX} volumes are added already: put several under one root")));
+    }
+    check_sources(&wanted)?;
+    let VolumeWanted { name, at, sources, tags } = wanted;
+    added.insert(name.clone(), AddedVolume { at: at.clone(), sources: sources.clone(), tags: tags.clone() });
+    catalog.put_tags(&name, &FilePath::root(), &tags).await?;
+    // First what is handed out, then the setting, which wakes those who wait for it.
+    api.directory.volumes_added(&added);
+    catalog.put_setting(SETTING, &json!(added)).await?;
+    let view = VolumeView { name, at, sources, tags, served_by: Vec::new() };
+    let (now, who, what) = (Timestamp::now(), caller.name.clone(), "volume.add".into());
+    catalog.append_audit(&AuditEntry { at: now, who, what, detail: json!(view) }).await?;
+    Ok(Json(view))
+}
+
+fn check_sources(wanted: &VolumeWanted) -> Result<(), ApiError> {
+    let (sources, at) = (&wanted.sources, &wanted.at);
+    if !(1..=SOURCES_MAX).contains(&sources.len()) {
+        return Err(ApiError::WrongShape(format!("sources: give 1 to {SOURCES_MAX}, not {}", sources.len())));
+    }
+    match sources.iter().find(|source| !ADDRESSES.iter().any(|prefix| source.starts_with(prefix))) {
+        Some(strange) => Err(ApiError::WrongShape(format!(
+            "source {strange:?} is none: give an absolute path at site {at}, or an address with s3://, gs:// or az://"
+        ))),
+        None => Ok(()),
+    }
+}
