@@ -63,9 +63,9 @@ bench-mover:
 	$(CARGO) bench -p foretide-transfer --bench mover --no-run
 	$(AS_ROOT) $$(ls -t $(TARGET)/release/deps/mover-* | grep -v '\.d$$' | head -1) $(BENCH)
 
-# The planner's reference, HiGHS, is a Python wheel: its crate would compile for minutes.
+# The planner's reference, HiGHS, is a Python wheel: its crate would compile for minutes. BENCH="--only rows" runs a part.
 bench-planner: $(TARGET)/planner-lp/ready
-	FORETIDE_LP_PYTHON=$(abspath $(TARGET))/planner-lp/bin/python $(CARGO) bench -p foretide-planner
+	FORETIDE_LP_PYTHON=$(abspath $(TARGET))/planner-lp/bin/python $(CARGO) bench -p foretide-planner --bench planner -- $(BENCH)
 
 $(TARGET)/planner-lp/ready: benches/planner-lp/requirements.txt
 	python3 -m venv $(TARGET)/planner-lp

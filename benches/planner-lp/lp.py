@@ -1,7 +1,8 @@
 """Optimum of the planner's linear program by HiGHS: the reference of `make bench-planner`.
 
-Reads one instance a line as JSON on standard input, writes its optimum a line; a process for each core. Not a Rust crate on purpose: `highs`
-takes seven minutes of compiling, the wheel of `highspy` none, and nothing but this bench wants it.
+Reads one instance a line as JSON on standard input, writes its number (from 0) and its optimum a line as they are found; a
+process for each core. Not a Rust crate on purpose: `highs` takes seven minutes of compiling, the wheel of `highspy` none, and
+nothing but this bench wants it.
 
 Columns are (demand, lane, slot). A cache is an occupancy per slot, linked by what arrives and what leaves, so that a
 column has at most six entries whatever its bytes stay for.
@@ -9,6 +10,7 @@ column has at most six entries whatever its bytes stay for.
 
 import json
 import multiprocessing
+import os
 import sys
 
 import highspy
@@ -48,7 +50,7 @@ class Model:
         lp.a_matrix_.index_ = np.array(self.index, dtype=np.int32)
         lp.a_matrix_.value_ = np.array(self.value)
         solver = highspy.Highs()
-        for option, value in (("output_flag", False), ("solver", "ipm"), ("run_crossover", "off"), ("threads", 1)):
+        for option, value in (("output_flag", False), ("log_to_console", False), ("solver", "ipm"), ("run_crossover", "off"), ("threads", 1)):
             solver.setOptionValue(option, value)
         solver.passModel(lp)
         solver.run()
@@ -91,11 +93,15 @@ def solve(case):
     return model.optimum()
 
 
-def solve_line(line):
-    return solve(json.loads(line))
+def solve_line(numbered):
+    number, line = numbered
+    return number, solve(json.loads(line))
 
 
 if __name__ == "__main__":
+    # HiGHS prints a line of its own whatever it is told: standard output is for the answers.
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
     with multiprocessing.Pool() as pool:
-        for optimum in pool.imap(solve_line, sys.stdin):
-            print(optimum, flush=True)
+        for number, optimum in pool.imap_unordered(solve_line, enumerate(sys.stdin)):
+            print(number, optimum, file=answers, flush=True)

@@ -27,9 +27,11 @@ pub enum Mode {
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Effect {
-    /// May be there.
+    /// May rest there, and pass.
     Allow,
-    /// May not.
+    /// May pass on its way to another site, and not rest there.
+    Transit,
+    /// May do neither.
     Deny,
 }
 
@@ -69,16 +71,21 @@ pub struct Rule {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Verdict {
-    /// Whether the bytes may be there.
+    /// What the bytes may do there.
     pub effect: Effect,
     /// The rule that decided; none if the volume's default did.
     pub rule: Option<String>,
 }
 
 impl Verdict {
-    /// Whether the bytes may be there.
+    /// Whether the bytes may rest there.
     pub fn allows(&self) -> bool {
         self.effect == Effect::Allow
+    }
+
+    /// Whether the bytes may be there on their way to another site.
+    pub fn lets_pass(&self) -> bool {
+        self.effect != Effect::Deny
     }
 }
 
@@ -88,8 +95,10 @@ pub enum RulesetError {
     /// Two rules share a name, so a refusal could not say which.
     #[error("two rules are named {0:?}: give each its own name")]
     SameName(String),
-    /// Two rules match the same and say the opposite, so the second can never decide.
-    #[error("rules {0:?} and {1:?} match the same, but one allows and the other denies: remove one of them")]
+    /// All that a rule matches is decided otherwise by one before it, so it can never decide.
+    #[error(
+        "rule {1:?} can never decide: {0:?}, which stands before it, matches all of the same and says otherwise: remove one of them, or put {1:?} first"
+    )]
     Contradiction(String, String),
     /// A glob that does not parse.
     #[error("rule {rule:?}: paths {glob:?} is no glob: {why}")]
@@ -146,8 +155,7 @@ impl Ruleset {
             if let Some(s) = rule.sites.iter().find(|s| !topology.sites.contains_key(s)) {
                 return Err(unknown("site", s.as_str()));
             }
-            if let Some((other, _)) = compiled.iter().find(|(r, _)| r.effect != rule.effect && matches_alike(r, &rule))
-            {
+            if let Some((other, _)) = compiled.iter().find(|(r, _)| r.effect != rule.effect && covers(r, &rule)) {
                 return Err(RulesetError::Contradiction(other.name.clone(), rule.name));
             }
             let matcher = rule.paths.as_deref().map(|g| compile(&rule.name, g)).transpose()?;
@@ -196,9 +204,28 @@ impl Ruleset {
     }
 }
 
-/// Whether two rules match the same, now and for ever.
-fn matches_alike(a: &Rule, b: &Rule) -> bool {
-    a.until.is_none() && Rule { name: b.name.clone(), effect: b.effect, ..a.clone() } == *b
+/// Whether a rule matches all that another does, for as long as that one holds. What this denies may yet be so: globs are
+/// compared by their words.
+fn covers(a: &Rule, b: &Rule) -> bool {
+    let lasts = a.until.is_none_or(|a| b.until.is_some_and(|b| b <= a));
+    let within = |a: &[String], b: &[String]| a.is_empty() || (!b.is_empty() && b.iter().all(|j| a.contains(j)));
+    let outside = a.outside_jurisdictions.iter().all(|j| {
+        let never_there = !b.jurisdictions.is_empty() && !b.jurisdictions.contains(j);
+        never_there || b.outside_jurisdictions.contains(j)
+    });
+    lasts
+        && a.volume.as_ref().is_none_or(|v| b.volume.as_ref() == Some(v))
+        && a.tags.iter().all(|(k, v)| b.tags.get(k) == Some(v))
+        && a.paths.as_ref().is_none_or(|a| b.paths.as_ref().is_some_and(|b| covers_glob(a, b)))
+        && (a.sites.is_empty() || (!b.sites.is_empty() && b.sites.iter().all(|s| a.sites.contains(s))))
+        && within(&a.jurisdictions, &b.jurisdictions)
+        && outside
+}
+
+/// Whether one glob is the other, or a folder (`x/**`) with the other below it.
+fn covers_glob(a: &str, b: &str) -> bool {
+    let below = |folder: &str| !folder.contains(['*', '?', '[', '{']) && b.starts_with(&format!("{folder}/"));
+    a == b || a == "**" || a.strip_suffix("/**").is_some_and(below)
 }
 
 fn names_site(rule: &Rule, site: &SiteId, destination: Option<&Site>) -> bool {
@@ -281,6 +308,57 @@ mod tests {
         assert!(ask("a/1.dcm", "store").allows());
     }
 
+    /// Whatever a rule covers, it decides: asked of every place and path, the covered rule is never named.
+    #[test]
+    fn a_covered_rule_never_decides_and_one_that_is_not_does() {
+        let t = topology();
+        let sites = || vec![vec![], vec![SiteId::new("gpu-eu").unwrap()], vec![SiteId::new("gpu-us").unwrap()]];
+        let words = || vec![vec![], vec!["eu".to_owned()], vec!["us".to_owned()], vec!["eu".to_owned(), "us".into()]];
+        let mut kinds = Vec::new();
+        for paths in [None, Some("**"), Some("a/**"), Some("a/b/*"), Some("c")] {
+            for (sites, jurisdictions) in
+                sites().into_iter().flat_map(|s| words().into_iter().map(move |j| (s.clone(), j)))
+            {
+                for outside_jurisdictions in words() {
+                    let (paths, jurisdictions, sites) =
+                        (paths.map(str::to_owned), jurisdictions.clone(), sites.clone());
+                    let plain = rule("plain", Effect::Allow);
+                    kinds.push(Rule { paths, sites, jurisdictions, outside_jurisdictions, ..plain });
+                }
+            }
+        }
+        let volume = VolumeId::new("scans").unwrap();
+        let matches = |rules: &Ruleset, path: &str, site: &SiteId| {
+            rules.verdict(&t, &volume, &FilePath::parse(path).unwrap(), site, Timestamp(0)).rule.is_some()
+        };
+        let alone = |rule: &Rule| Ruleset::new(vec![rule.clone()], Effect::Allow, &t).unwrap();
+        let sets: Vec<Ruleset> = kinds.iter().map(alone).collect();
+        let asked: Vec<(&str, &SiteId)> =
+            ["a/b/x", "a/y", "c", "d"].iter().flat_map(|p| t.sites.keys().map(move |s| (*p, s))).collect();
+        for (a, of_a) in kinds.iter().zip(&sets) {
+            for (b, of_b) in kinds.iter().zip(&sets).filter(|(b, _)| covers(a, b)) {
+                for (path, site) in &asked {
+                    assert!(!matches(of_b, path, site) || matches(of_a, path, site), "{a:?} does not cover {b:?}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn what_may_pass_may_not_rest() {
+        let t = topology();
+        let through = Rule { jurisdictions: vec!["us".into()], ..rule("through", Effect::Transit) };
+        let rules = Ruleset::new(vec![through], Effect::Allow, &t).unwrap();
+        let ask = |site: &str| {
+            let (volume, site) = (VolumeId::new("scans").unwrap(), SiteId::new(site).unwrap());
+            rules.verdict(&t, &volume, &FilePath::root(), &site, Timestamp(0))
+        };
+        assert!(!ask("gpu-us").allows() && ask("gpu-us").lets_pass());
+        assert!(ask("gpu-eu").allows() && ask("gpu-eu").lets_pass());
+        let text = serde_json::to_string(&Effect::Transit).unwrap();
+        assert_eq!((text.as_str(), serde_json::from_str::<Effect>(&text).unwrap()), ("\"transit\"", Effect::Transit));
+    }
+
     #[test]
     fn an_expired_rule_is_void() {
         let t = topology();
@@ -311,6 +389,11 @@ mod tests {
         assert_eq!(told, RulesetError::Contradiction("a".into(), "b".into()));
         let embargo = Rule { until: Some(Timestamp(10)), ..rule("a", Effect::Deny) };
         assert!(Ruleset::new(vec![embargo, rule("b", Effect::Allow)], Effect::Allow, &t).is_ok());
+        let secret = Rule { paths: Some("patients/secret/*".into()), ..rule("b", Effect::Deny) };
+        let all = Rule { paths: Some("patients/**".into()), ..rule("a", Effect::Allow) };
+        let told = Ruleset::new(vec![all.clone(), secret.clone()], Effect::Allow, &t).unwrap_err();
+        assert_eq!(told, RulesetError::Contradiction("a".into(), "b".into()), "the denial would never decide");
+        assert!(Ruleset::new(vec![secret, all], Effect::Allow, &t).is_ok(), "the exception first, then the rule");
         let glob = Rule { paths: Some("a[".into()), ..rule("g", Effect::Deny) };
         assert!(matches!(Ruleset::new(vec![glob], Effect::Allow, &t), Err(RulesetError::BadGlob { .. })));
         let site = Rule { sites: vec![SiteId::new("mars").unwrap()], ..rule("s", Effect::Deny) };

@@ -103,7 +103,7 @@ fn one(problem: &Problem<'_>, request: &AdviceRequest<'_>, site: &SiteId) -> Adv
 }
 
 fn missing(problem: &Problem<'_>, request: &AdviceRequest<'_>, site: &SiteId) -> u64 {
-    if problem.topology.volumes.get(request.volume).is_some_and(|v| &v.at == site) {
+    if holders(problem, request.volume).any(|at| at == site) {
         return 0;
     }
     let of = |f: &WarmupFile| {
@@ -112,11 +112,18 @@ fn missing(problem: &Problem<'_>, request: &AdviceRequest<'_>, site: &SiteId) ->
     request.files.iter().map(of).sum()
 }
 
+/// Sites that have all of a volume, its own first.
+fn holders<'a>(problem: &Problem<'a>, volume: &VolumeId) -> impl Iterator<Item = &'a SiteId> + use<'a> {
+    let own = problem.topology.volumes.get(volume).map(|v| &v.at);
+    let copies = own.and_then(|_| problem.supply.copies.get(volume)).into_iter().flatten();
+    own.into_iter().chain(copies)
+}
+
 fn judge(problem: &Problem<'_>, request: &AdviceRequest<'_>, site: &SiteId, advice: &mut Advice) -> Result<(), String> {
     let topology = problem.topology;
     let place = topology.sites.get(site).ok_or("the site is not in the topology: add it under [site]")?;
-    let from = &topology.volumes.get(request.volume).ok_or("the volume is not in the topology: add it")?.at;
-    if from == site {
+    let own = &topology.volumes.get(request.volume).ok_or("the volume is not in the topology: add it")?.at;
+    if holders(problem, request.volume).any(|at| at == site) {
         advice.reason = "the data is here: move the job, not the data".into();
         return Ok(());
     }
@@ -130,7 +137,11 @@ fn judge(problem: &Problem<'_>, request: &AdviceRequest<'_>, site: &SiteId, advi
         advice.reason = "all of it is here".into();
         return Ok(());
     }
-    let link = topology.link(from, site).ok_or_else(|| format!("no link from {from}, where the volume is: add one"))?;
+    // Of several holders the first with the fastest link.
+    let links = holders(problem, request.volume).filter_map(|from| topology.link(from, site));
+    let link = links.reduce(|best, l| if l.rate.0 > best.rate.0 { l } else { best });
+    let link = link.ok_or_else(|| format!("no link from {own}, where the volume is: add one"))?;
+    let from = &link.from;
     let total: u64 = request.files.iter().map(|f| f.bytes).sum();
     let room = place.cache.map_or(0, |c| c.capacity_bytes).saturating_sub(problem.resident.unevictable_bytes(site));
     if room < total {

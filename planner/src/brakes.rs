@@ -15,6 +15,9 @@ pub struct Brakes {
     pub muted: BTreeMap<WorkloadId, String>,
     /// What is left to spend; each budget holds by itself.
     pub budgets: Vec<BudgetLeft>,
+    /// Sites whose clock is wrong, and by how many seconds it is ahead of ours: what is told there of times is not
+    /// believed, and what moves there starts at once.
+    pub clocks: BTreeMap<SiteId, f64>,
 }
 
 /// How far forecasts of some workloads at some sites are acted on. Absent conditions match everything.

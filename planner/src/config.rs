@@ -63,6 +63,22 @@ pub struct Config {
     pub mode: Mode,
     /// When links carry less than their rate.
     pub link_hours: Vec<LinkHours>,
+    /// What may leave and enter sites over all their links together.
+    pub site_limits: Vec<SiteLimit>,
+}
+
+/// What may leave and enter a site, over all its links together: an uplink that they share.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SiteLimit {
+    /// Which.
+    pub site: SiteId,
+    /// What may leave, bits a second; no limit if absent.
+    #[serde(default)]
+    pub egress_bits_per_s: Option<u64>,
+    /// What may enter, bits a second; no limit if absent.
+    #[serde(default)]
+    pub ingress_bits_per_s: Option<u64>,
 }
 
 /// Hours of the week in which a link carries only a part of its rate for us.
@@ -139,6 +155,7 @@ impl Default for Config {
             modes: Vec::new(),
             mode: Mode::Enforce,
             link_hours: Vec::new(),
+            site_limits: Vec::new(),
         }
     }
 }
@@ -195,6 +212,12 @@ impl Config {
             let days = hours.days.iter().map(|d| (key("days"), f64::from(*d), 1.0, 7.0, "between 1 (Monday) and 7"));
             all.extend(days);
         }
+        for limit in &self.site_limits {
+            let key = |name| format!("site_limits.{}.{name}", limit.site);
+            let rate = |bits: Option<u64>| bits.map_or(1.0, |b| b as f64);
+            all.push((key("egress_bits_per_s"), rate(limit.egress_bits_per_s), 1.0, 1e18, "above 0"));
+            all.push((key("ingress_bits_per_s"), rate(limit.ingress_bits_per_s), 1.0, 1e18, "above 0"));
+        }
         let mut names = BTreeSet::new();
         for budget in &self.budgets {
             if !names.insert(&budget.name) {
@@ -228,6 +251,9 @@ mod tests {
         let hours = r#"{"link_hours":[{"from_hour":8,"to_hour":18,"share":-0.5}]}"#;
         let told = serde_json::from_str::<Config>(hours).unwrap().check().unwrap_err().to_string();
         assert!(told.contains("planner.link_hours.share is -0.5"), "{told}");
+        let limit = r#"{"site_limits":[{"site":"store","egress_bits_per_s":0}]}"#;
+        let told = serde_json::from_str::<Config>(limit).unwrap().check().unwrap_err().to_string();
+        assert!(told.contains("planner.site_limits.store.egress_bits_per_s is 0"), "{told}");
     }
 
     #[test]

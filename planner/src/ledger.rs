@@ -1,11 +1,13 @@
 //! What is still free: link rate per slot, egress and ingress per site and slot, cache bytes per site and slot.
 //!
-//! Invariant: nothing is ever negative that was not handed in negative. Only [`Ledger::book`] takes, only
-//! [`Ledger::cancel`] gives back, and `book` takes a [`Booking`], which only [`Ledger::latest`] and
-//! [`Ledger::earliest`] make.
+//! Invariant: nothing is ever negative that was not handed in negative. [`Ledger::book`] takes,
+//! [`Ledger::cancel`] gives back, and both take a [`Booking`], which only [`Ledger::latest`] and
+//! [`Ledger::earliest`] make and only [`Ledger::keep`] lengthens.
 //!
 //! A booking may spread over slots. It fills cache as it arrives: in slot `t` it holds the bytes that arrive in
 //! slots up to `t`, and from the last arrival to the last use all of them.
+
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Free bytes of a resource without limit: far above any sum, far below overflow.
 pub(crate) const UNLIMITED_BYTES: i64 = i64::MAX / 8;
@@ -81,15 +83,13 @@ impl Ledger {
     }
 
     /// Bytes that may leave a site in each slot over all its lanes.
-    pub(crate) fn limit_egress(&mut self, site: u32, bytes_per_slot: i64) {
-        let at = site as usize * self.slots;
-        self.egress[at..at + self.slots].fill(bytes_per_slot);
+    pub(crate) fn limit_egress(&mut self, site: u32, bytes_per_slot: impl Iterator<Item = i64>) {
+        limit(&mut self.egress[site as usize * self.slots..][..self.slots], bytes_per_slot);
     }
 
     /// Bytes that may enter a site in each slot over all its lanes.
-    pub(crate) fn limit_ingress(&mut self, site: u32, bytes_per_slot: i64) {
-        let at = site as usize * self.slots;
-        self.ingress[at..at + self.slots].fill(bytes_per_slot);
+    pub(crate) fn limit_ingress(&mut self, site: u32, bytes_per_slot: impl Iterator<Item = i64>) {
+        limit(&mut self.ingress[site as usize * self.slots..][..self.slots], bytes_per_slot);
     }
 
     pub(crate) fn set_cache(&mut self, site: u32, bytes: i64) {
@@ -156,6 +156,23 @@ impl Ledger {
         (need.deadline..=need.last_use).all(|slot| cache[slot] - need.leave_free >= need.bytes)
     }
 
+    /// Keeps what a booking brings to the end of `last_use` too, if there is room for it.
+    pub(crate) fn keep(&mut self, booking: &mut Booking, last_use: usize) -> bool {
+        let until = booking.last_use as usize;
+        if last_use <= until {
+            return true;
+        }
+        let bytes: i64 = booking.pieces.iter().map(|p| p.1).sum();
+        let at = self.lanes[booking.lane as usize].to as usize * self.slots;
+        let longer = &mut self.cache[at + until + 1..=at + last_use];
+        if longer.iter().any(|free| *free < bytes) {
+            return false;
+        }
+        longer.iter_mut().for_each(|free| *free -= bytes);
+        booking.last_use = last_use as u16;
+        true
+    }
+
     /// Takes what the booking names.
     pub(crate) fn book(&mut self, booking: &Booking) {
         self.apply(booking, -1);
@@ -189,17 +206,29 @@ impl Ledger {
         self.cache[to + slot..=to + last_use].iter_mut().for_each(|free| *free -= bytes);
     }
 
-    /// What is free on the way to a site and in its cache, less `leave_free`, and the number that each of its lanes has
-    /// here. What leaves the sources is not limited in it.
-    pub(crate) fn toward(&self, site: u32, leave_free: i64) -> (Ledger, Vec<u32>) {
-        let lanes: Vec<u32> = (0..self.lanes.len() as u32).filter(|l| self.lanes[*l as usize].to == site).collect();
-        let mut own = Ledger::new(self.slots, 2);
-        for &lane in &lanes {
-            own.add_lane(Lane { from: 0, to: 1 }, (0..self.slots).map(|slot| self.free(lane, slot)));
+    /// What is free on the lanes that lead to some sites, and at both ends of them; caches less what is left free in
+    /// them. With it the lanes, in the order of the numbers that they have there.
+    pub(crate) fn toward(&self, sites: &BTreeSet<u32>, leave_free: impl Fn(u32) -> i64) -> (Ledger, Vec<u32>) {
+        let leads = |lane: &u32| sites.contains(&self.lanes[*lane as usize].to);
+        let lanes: Vec<u32> = (0..self.lanes.len() as u32).filter(leads).collect();
+        let ends = lanes.iter().flat_map(|l| [self.lanes[*l as usize].from, self.lanes[*l as usize].to]);
+        let ends: BTreeSet<u32> = ends.chain(sites.iter().copied()).collect();
+        let number: BTreeMap<u32, u32> = ends.iter().copied().zip(0..).collect();
+        let mut own = Ledger::new(self.slots, ends.len());
+        for lane in &lanes {
+            let Lane { from, to } = self.lanes[*lane as usize];
+            let rate = self.rate[*lane as usize * self.slots..][..self.slots].iter().copied();
+            own.add_lane(Lane { from: number[&from], to: number[&to] }, rate);
         }
-        let here = site as usize * self.slots;
-        for (own, free) in own.cache[self.slots..].iter_mut().zip(&self.cache[here..here + self.slots]) {
-            *own = free - leave_free;
+        for (site, own_number) in &number {
+            let here = |of: &[i64]| of[*site as usize * self.slots..][..self.slots].to_vec();
+            own.limit_egress(*own_number, here(&self.egress).into_iter());
+            own.limit_ingress(*own_number, here(&self.ingress).into_iter());
+            let spared = leave_free(*site);
+            limit(
+                &mut own.cache[*own_number as usize * self.slots..][..self.slots],
+                here(&self.cache).into_iter().map(|free| free - spared),
+            );
         }
         (own, lanes)
     }
@@ -255,6 +284,10 @@ impl Ledger {
     }
 }
 
+fn limit(row: &mut [i64], bytes_per_slot: impl Iterator<Item = i64>) {
+    row.iter_mut().zip(bytes_per_slot).for_each(|(free, bytes)| *free = bytes);
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -303,10 +336,11 @@ mod tests {
                 s.sort_unstable();
                 let n = Need { bytes, release: s[0], deadline: s[1], last_use: s[2], leave_free: 3 };
                 let found = if late { l.latest(0, &n) } else { l.earliest(0, &n) };
-                if let Some(b) = found {
+                if let Some(mut b) = found {
                     prop_assert_eq!(b.pieces.iter().map(|p| p.1).sum::<i64>(), bytes);
                     prop_assert!(b.first_slot() >= s[0] && b.last_slot() <= s[1]);
                     l.book(&b);
+                    l.keep(&mut b, c);
                     booked.push(b);
                 }
                 prop_assert!(l.rate.iter().chain(&l.cache).all(|free| *free >= 0));

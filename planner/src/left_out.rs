@@ -7,6 +7,10 @@ use foretide_flow::{FilePath, LeftOut, Plan, SiteId, VolumeId};
 
 use crate::Config;
 
+/// Most files at the top of a volume that are proposed by name: more than anybody approves one by one. What is beyond is
+/// one entry of the volume's root, which nobody can approve without approving all of the volume.
+const MAX_NAMED_AT_ROOT: usize = 1_000;
+
 /// What a mode alone keeps from being moved.
 const ADVISED: &str = "the mode is advise: it would be moved";
 const SHADOWED: &str = "the mode is shadow: it would be moved";
@@ -22,9 +26,13 @@ pub(crate) enum Why {
     UnknownVolume,
     UnknownSite,
     NoCache,
-    NoLink { from: SiteId },
+    NoLink {
+        from: SiteId,
+    },
     Off,
     Muted(Arc<str>),
+    /// The site's clock is ahead of ours, whole seconds.
+    Clock(i64),
     Advised,
     Shadowed,
     NoBudget(Arc<str>),
@@ -44,6 +52,17 @@ impl Why {
             Self::NoLink { from } => format!("no link from {from}, where the volume is, to the site: add one"),
             Self::Off => "prefetch is switched off".into(),
             Self::Muted(why) => format!("prefetch of this workload is muted: {why}"),
+            Self::Clock(ahead_s) if *ahead_s < 0 => {
+                format!(
+                    "the clock of the site is {} s behind: set it, for times that are told there mean nothing",
+                    -ahead_s
+                )
+            }
+            Self::Clock(ahead_s) => {
+                format!(
+                    "the clock of the site is {ahead_s} s ahead: set it, for times that are told there mean nothing"
+                )
+            }
             Self::Advised => ADVISED.into(),
             Self::Shadowed => SHADOWED.into(),
             Self::NoBudget(name) => format!("the budget {name} is spent"),
@@ -60,7 +79,10 @@ impl Why {
 
 /// See the module.
 #[derive(Debug, Default)]
-pub(crate) struct LeftOuts(BTreeMap<(VolumeId, FilePath, SiteId, Why), Folder>);
+pub(crate) struct LeftOuts {
+    folders: BTreeMap<(VolumeId, FilePath, SiteId, Why), Folder>,
+    named_at_root: usize,
+}
 
 #[derive(Debug)]
 struct Folder {
@@ -72,8 +94,13 @@ struct Folder {
 impl LeftOuts {
     /// Counts one file's extent.
     pub(crate) fn add(&mut self, volume: &VolumeId, path: &FilePath, to: &SiteId, bytes: u64, why: &Why) {
-        let folder = path.parent().unwrap_or_default();
-        let entry = self.0.entry((volume.clone(), folder, to.clone(), why.clone()));
+        let mut folder = path.parent().unwrap_or_default();
+        // A proposal becomes a warm-up of what it names: the root must not stand for a few files in it.
+        if folder.is_root() && matches!(why, Why::Advised | Why::Shadowed) && self.named_at_root < MAX_NAMED_AT_ROOT {
+            self.named_at_root += 1;
+            folder = path.clone();
+        }
+        let entry = self.folders.entry((volume.clone(), folder, to.clone(), why.clone()));
         let entry = entry.or_insert_with(|| Folder { only: path.clone(), files: 1, bytes: 0 });
         entry.bytes = entry.bytes.saturating_add(bytes);
         if entry.only != *path {
@@ -92,6 +119,31 @@ impl LeftOuts {
             bytes: told.bytes,
             why: why.words(config),
         };
-        self.0.into_iter().map(tell).collect()
+        self.folders.into_iter().map(tell).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Approving what is proposed asks for what is named: never for a whole volume because of a few files at its top.
+    #[test]
+    fn files_at_the_top_of_a_volume_are_proposed_by_name() {
+        let (volume, site) = (VolumeId::new("data").unwrap(), SiteId::new("gpu").unwrap());
+        let mut left_out = LeftOuts::default();
+        for path in ["a", "b", "c/1", "c/2"] {
+            left_out.add(&volume, &FilePath::parse(path).unwrap(), &site, 10, &Why::Advised);
+        }
+        let told = |left_out: LeftOuts| left_out.told(&Config::default());
+        let paths: Vec<_> = told(left_out).into_iter().map(|l| (l.path.to_string(), l.files)).collect();
+        assert_eq!(paths, [("a".into(), 1), ("b".into(), 1), ("c".into(), 2)]);
+        let mut many = LeftOuts::default();
+        for n in 0..MAX_NAMED_AT_ROOT + 5 {
+            many.add(&volume, &FilePath::parse(&format!("{n}")).unwrap(), &site, 10, &Why::Shadowed);
+        }
+        let told = told(many);
+        assert_eq!(told.len(), MAX_NAMED_AT_ROOT + 1);
+        assert_eq!(told.iter().filter(|l| l.path.is_root()).map(|l| l.files).sum::<u64>(), 5);
     }
 }

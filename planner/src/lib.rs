@@ -20,12 +20,14 @@ mod left_out;
 mod problem;
 pub mod simulate;
 mod solve;
+mod supply;
 
 pub use advise::{Advice, AdviceRequest, advise};
 pub use brakes::{Brakes, Budget, BudgetLeft, ModeRule};
-pub use config::{Config, ConfigError, LinkHours};
+pub use config::{Config, ConfigError, LinkHours, SiteLimit};
 pub use explain::{PlanDiff, diff, explain, show};
 pub use feedback::Feedback;
 pub use left_out::proposals;
 pub use problem::{DemandLoad, NothingResident, Problem, Residency, RunningMove, WarmupDemand, WarmupFile};
 pub use solve::{Proof, Solution, solve, solve_in_full};
+pub use supply::{SharedChunks, SharedPiece, Supply};

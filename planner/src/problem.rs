@@ -4,7 +4,7 @@ use foretide_flow::{
     FilePath, Forecast, Move, Plan, Ruleset, SiteId, Timestamp, Topology, VolumeId, WarmupId, WarmupRequest,
 };
 
-use crate::{Brakes, Config};
+use crate::{Brakes, Config, Supply};
 
 /// What the stores hold, as far as the control plane knows.
 pub trait Residency {
@@ -80,6 +80,8 @@ pub struct Problem<'a> {
     pub topology: &'a Topology,
     /// Borders.
     pub rules: &'a Ruleset,
+    /// Who gives bytes beside the sites of the volumes, and which bytes are the same.
+    pub supply: &'a Supply,
     /// What is where.
     pub resident: &'a dyn Residency,
     /// What moves now.

@@ -7,7 +7,7 @@ use std::str::FromStr;
 use clap::Args;
 use foretide_api::{Advice, AdviceWanted, SiteAdvice};
 use foretide_flow::{FilePath, SiteId, Timestamp, VolumeId};
-use foretide_planner::{AdviceRequest, Brakes, NothingResident, Problem, WarmupFile, advise};
+use foretide_planner::{AdviceRequest, Brakes, NothingResident, Problem, Supply, WarmupFile, advise};
 
 use super::RunError;
 use super::policy::configured;
@@ -108,6 +108,7 @@ fn of_totals(options: &Options, bytes: u64, path: &std::path::Path) -> Result<Ad
         warmups: &[],
         topology: &topology,
         rules: &rules,
+        supply: &Supply::default(),
         resident: &NothingResident,
         running: &[],
         demand: &[],

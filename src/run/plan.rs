@@ -121,7 +121,7 @@ async fn approve(
     site: Option<&SiteId>,
 ) -> Result<(), RunError> {
     let plan = control.plan(None).await?;
-    let requests = requests(&plan, path, site);
+    let requests = requests(&plan, path, site)?;
     if requests.is_empty() {
         let why =
             "the plan proposes nothing there: what is not held back by the modes advise and shadow moves by itself";
@@ -136,10 +136,21 @@ async fn approve(
 }
 
 /// One warm-up for each volume and site, of what the plan proposes.
-fn requests(plan: &Plan, path: Option<&FilePath>, site: Option<&SiteId>) -> Vec<WarmupRequest> {
+///
+/// # Errors
+/// If so many files at the top of a volume are proposed that the plan does not name them all: to ask for its root would be to
+/// ask for everything in it.
+fn requests(plan: &Plan, path: Option<&FilePath>, site: Option<&SiteId>) -> Result<Vec<WarmupRequest>, RunError> {
     let mut by: std::collections::BTreeMap<(&VolumeId, &SiteId), Vec<FilePath>> = std::collections::BTreeMap::new();
     for proposal in proposals(plan) {
         if site.is_none_or(|s| s == &proposal.to) && path.is_none_or(|p| proposal.path.is_within(p)) {
+            if proposal.path.is_root() {
+                return Err(RunError::Told(format!(
+                    "{} more files at the top of volume {} are proposed to {} than the plan names: approve files or folders \
+                     by name, or ask for all of the volume with foretide warm",
+                    proposal.files, proposal.volume, proposal.to
+                )));
+            }
             by.entry((&proposal.volume, &proposal.to)).or_default().push(proposal.path.clone());
         }
     }
@@ -147,5 +158,40 @@ fn requests(plan: &Plan, path: Option<&FilePath>, site: Option<&SiteId>) -> Vec<
         label: format!("approved of plan {}", plan.id),
         ..WarmupRequest::new(volume.clone(), paths, site.clone())
     };
-    by.into_iter().map(request).collect()
+    Ok(by.into_iter().map(request).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use foretide_flow::{LeftOut, Timestamp};
+
+    use super::*;
+
+    #[test]
+    fn the_root_of_a_volume_is_never_approved_for_files_in_it() {
+        let (volume, to) = (VolumeId::new("data").unwrap(), SiteId::new("gpu").unwrap());
+        let proposed = |path: &str, files| LeftOut {
+            volume: volume.clone(),
+            path: FilePath::parse(path).unwrap(),
+            to: to.clone(),
+            files,
+            bytes: 10,
+            why: "the mode is advise: it would be moved".into(),
+        };
+        let plan = |left_out| Plan {
+            id: "p".into(),
+            made_at: Timestamp(0),
+            horizon: Timestamp(1),
+            moves: vec![],
+            refused: vec![],
+            left_out,
+        };
+        let asked = requests(&plan(vec![proposed("a", 1), proposed("c", 4)]), None, None).unwrap();
+        let paths: Vec<_> = asked[0].paths.iter().map(ToString::to_string).collect();
+        assert_eq!((asked.len(), paths), (1, vec!["a".to_owned(), "c".to_owned()]));
+        let many = plan(vec![proposed("a", 1), proposed("", 5)]);
+        let told = requests(&many, None, None).unwrap_err().to_string();
+        assert!(told.contains("5 more files at the top of volume data"), "{told}");
+        assert_eq!(requests(&many, Some(&FilePath::parse("a").unwrap()), None).unwrap().len(), 1);
+    }
 }

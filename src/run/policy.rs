@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
-use foretide_flow::{FilePath, Rule, Ruleset, SiteId, Timestamp, Topology, VolumeId};
+use foretide_flow::{Effect, FilePath, Rule, Ruleset, SiteId, Timestamp, Topology, VolumeId};
 
 use super::RunError;
 use crate::config::{self, ConfigError, ServeConfig};
@@ -57,9 +57,8 @@ pub async fn run(options: Options) -> Result<(), RunError> {
     let (topology, rules) = configured(&options.config)?;
     match options.what {
         What::Rules => {
-            rules.rules().for_each(|rule| println!("{} {}: {}", word(rule), rule.name, conditions(rule)));
-            let default = if rules.default_effect() == foretide_flow::Effect::Allow { "allow" } else { "deny " };
-            println!("{default} whatever no rule matches");
+            rules.rules().for_each(|rule| println!("{} {}: {}", word(rule.effect), rule.name, conditions(rule)));
+            println!("{} whatever no rule matches", word(rules.default_effect()));
             Ok(())
         }
         What::Check { path, volume, site } => {
@@ -68,7 +67,7 @@ pub async fn run(options: Options) -> Result<(), RunError> {
             if options.json {
                 println!("{}", serde_json::to_string_pretty(&answers).map_err(std::io::Error::other)?);
             } else {
-                answers.iter().for_each(|a| println!("{:<16} {:<5} {}", a.site.as_str(), effect(a), a.why));
+                answers.iter().for_each(|a| println!("{:<16} {} {}", a.site.as_str(), word(a.verdict.effect), a.why));
             }
             let forbidden = answers.iter().filter(|a| !a.verdict.allows()).count();
             let told =
@@ -141,14 +140,12 @@ fn check(
     all.into_iter().map(one).collect()
 }
 
-fn effect(answer: &Answer) -> &'static str {
-    if answer.verdict.allows() { "allow" } else { "deny" }
-}
-
-fn word(rule: &Rule) -> &'static str {
-    match rule.effect {
-        foretide_flow::Effect::Allow => "allow",
-        foretide_flow::Effect::Deny => "deny ",
+/// As wide as the longest.
+fn word(effect: Effect) -> &'static str {
+    match effect {
+        Effect::Allow => "allow  ",
+        Effect::Transit => "transit",
+        Effect::Deny => "deny   ",
     }
 }
 

@@ -1,6 +1,9 @@
 //! Value against the optimum of the linear program, as HiGHS finds it.
+//!
+//! HiGHS takes seconds to a minute for an instance, so an optimum that was found is kept beside it, by the digest of the
+//! instance and of the script: a run that is cut off goes on where it was.
 
-use std::io::Write as _;
+use std::io::{BufRead as _, BufReader, Write as _};
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
@@ -23,25 +26,52 @@ fn draw_one(seed: u64) -> Drawn {
     draw(seed, sites, 24, extents, rng.random_range(0.7..3.0))
 }
 
+const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../benches/planner-lp/lp.py");
+const KEPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../target/planner-lp/optima");
+
 /// Optima of the instances, or why there are none.
 fn optima(cases: &[Drawn]) -> Result<Vec<f64>, String> {
+    let script = std::fs::read(SCRIPT).map_err(|e| format!("{SCRIPT}: {e}"))?;
+    std::fs::create_dir_all(KEPT).map_err(|e| format!("{KEPT}: {e}"))?;
+    let kept = |case: &Drawn| {
+        let digest = blake3::Hasher::new().update(&script).update(case.told.to_string().as_bytes()).finalize();
+        std::path::Path::new(KEPT).join(digest.to_hex().as_str())
+    };
+    let known = |case: &Drawn| std::fs::read_to_string(kept(case)).ok()?.trim().parse::<f64>().ok();
+    let unknown: Vec<&Drawn> = cases.iter().filter(|c| known(c).is_none()).collect();
+    if !unknown.is_empty() {
+        ask(&unknown, |line| {
+            let (number, optimum) =
+                line.split_once(' ').ok_or_else(|| format!("no number before the optimum: {line}"))?;
+            let case = number.parse().ok().and_then(|n: usize| unknown.get(n)).ok_or_else(|| line.to_owned())?;
+            std::fs::write(kept(case), optimum).map_err(|e| e.to_string())
+        })?;
+    }
+    cases.iter().map(|c| known(c).ok_or_else(|| "the reference left instances out".to_owned())).collect()
+}
+
+/// Asks the reference, and hands on each line of its answer as it comes.
+fn ask(cases: &[&Drawn], mut answer: impl FnMut(&str) -> Result<(), String>) -> Result<(), String> {
     let python = std::env::var("FORETIDE_LP_PYTHON").unwrap_or_else(|_| "python3".into());
-    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../benches/planner-lp/lp.py");
     let mut child = Command::new(&python)
-        .arg(script)
+        .arg(SCRIPT)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()
         .map_err(|e| format!("{python}: {e}"))?;
     let mut input = child.stdin.take().ok_or("no pipe to the reference")?;
+    let output = child.stdout.take().ok_or("no pipe from the reference")?;
     let lines: Vec<String> = cases.iter().map(|c| c.told.to_string()).collect();
     let feed = std::thread::spawn(move || lines.iter().try_for_each(|l| writeln!(input, "{l}")));
-    let out = child.wait_with_output().map_err(|e| e.to_string())?;
+    for line in BufReader::new(output).lines() {
+        answer(&line.map_err(|e| e.to_string())?)?;
+    }
+    let ended = child.wait().map_err(|e| e.to_string())?;
     let fed = feed.join().map_err(|_| "the feeding thread died")?;
-    if !out.status.success() || fed.is_err() {
+    if !ended.success() || fed.is_err() {
         return Err(format!("{python} failed: it needs highspy and numpy, see benches/planner-lp/requirements.txt"));
     }
-    String::from_utf8_lossy(&out.stdout).lines().map(|l| l.parse().map_err(|e| format!("{l}: {e}"))).collect()
+    Ok(())
 }
 
 fn mean(of: &[f64]) -> f64 {

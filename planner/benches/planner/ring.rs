@@ -8,7 +8,7 @@ use foretide_flow::{
     Topology, Volume, VolumeId,
 };
 use foretide_planner::simulate::{Caching, Faults, Foresight, Report, Seer, World, simulate};
-use foretide_planner::{AdviceRequest, Brakes, Config, NothingResident, Problem, WarmupFile, advise, solve};
+use foretide_planner::{AdviceRequest, Brakes, Config, NothingResident, Problem, Supply, WarmupFile, advise, solve};
 
 use crate::table::Table;
 
@@ -101,6 +101,7 @@ fn next_plan_ms(rate: u64) -> Result<f64, foretide_flow::IdError> {
             warmups: &[],
             topology: &topology,
             rules: &rules,
+            supply: &Supply::default(),
             resident: &NothingResident,
             running: &[],
             demand: &[],
@@ -137,6 +138,7 @@ fn advice_ms() -> Result<f64, foretide_flow::IdError> {
         warmups: &[],
         topology: &topology,
         rules: &rules,
+        supply: &Supply::default(),
         resident: &NothingResident,
         running: &[],
         demand: &[],

@@ -134,9 +134,8 @@ impl Instance {
         Self { ledger, cost: Vec::new(), ways: Vec::new(), grain_bytes: grain_bytes.max(1), demands: Vec::new() }
     }
 
-    /// Over what is free in a ledger, its lanes free of charge; parts of any size.
-    pub(crate) fn over(ledger: Ledger) -> Self {
-        let cost = vec![0.0; ledger.lanes().len()];
+    /// Over what is free in a ledger, with the money per byte of its lanes; parts of any size.
+    pub(crate) fn over(ledger: Ledger, cost: Vec<f64>) -> Self {
         Self { ledger, cost, ways: Vec::new(), grain_bytes: 1, demands: Vec::new() }
     }
 
@@ -154,8 +153,9 @@ impl Instance {
 
     /// Bytes that may leave and enter a site in each slot, over all its links.
     pub fn limit_site(&mut self, site: u32, egress_bytes: u64, ingress_bytes: u64) {
-        self.ledger.limit_egress(site, egress_bytes as i64);
-        self.ledger.limit_ingress(site, ingress_bytes as i64);
+        let each = |bytes: u64| std::iter::repeat(i64::try_from(bytes).unwrap_or(i64::MAX));
+        self.ledger.limit_egress(site, each(egress_bytes));
+        self.ledger.limit_ingress(site, each(ingress_bytes));
     }
 
     /// Lanes that demands may choose from; all lead to the same site. Gives the list's number.

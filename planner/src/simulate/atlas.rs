@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use foretide_flow::{FilePath, Ruleset, SiteId, Timestamp, Topology, VolumeId};
+use foretide_flow::{FilePath, Ruleset, SiteId, Timestamp, Topology, Verdict, VolumeId};
 
 use super::world::File;
 
@@ -66,8 +66,15 @@ impl Atlas {
         end.saturating_sub(from.max(offset))
     }
 
-    pub(super) fn allowed(&self, rules: &Ruleset, topology: &Topology, file: u32, site: &SiteId, now_us: i64) -> bool {
+    /// What the rules say of a file at a site.
+    pub(super) fn verdict(
+        &self,
+        rules: &Ruleset,
+        topology: &Topology,
+        file: u32,
+        (site, now_us): (&SiteId, i64),
+    ) -> Verdict {
         let file = self.file(file);
-        rules.verdict(topology, &file.volume, &file.path, site, Timestamp(now_us)).allows()
+        rules.verdict(topology, &file.volume, &file.path, site, Timestamp(now_us))
     }
 }

@@ -14,6 +14,8 @@ struct Held {
     touched_us: i64,
     /// Brought by a move and not read yet; of use until then.
     unread_until_us: Option<i64>,
+    /// Passed on to another site.
+    passed_on: bool,
 }
 
 /// See the module.
@@ -43,6 +45,18 @@ impl Cache {
         self.held.keys().copied()
     }
 
+    /// A block was passed on: it was not brought in vain.
+    pub(super) fn passed_on(&mut self, block: &Block) {
+        if let Some(held) = self.held.get_mut(block) {
+            held.passed_on = true;
+        }
+    }
+
+    /// Whether a block is here only for as long as it takes to pass it on.
+    pub(super) fn passes(&self, block: &Block, now_us: i64) -> bool {
+        self.held.get(block).is_some_and(|h| h.unread_until_us.is_some_and(|until| now_us <= until))
+    }
+
     pub(super) fn len(&self) -> usize {
         self.held.len()
     }
@@ -57,14 +71,15 @@ impl Cache {
     /// Keeps a block that a reader fetched, if there is room for it.
     pub(super) fn fetched(&mut self, block: Block, bytes: u64, now_us: i64) {
         if !self.holds(&block) && self.make_room(bytes, true, now_us) {
-            self.hold(block, Held { bytes, touched_us: now_us, unread_until_us: None });
+            self.hold(block, Held { bytes, touched_us: now_us, unread_until_us: None, passed_on: false });
         }
     }
 
     /// Keeps a block that a move brought; without room for it, it was brought in vain.
     pub(super) fn brought(&mut self, block: Block, bytes: u64, keep_until_us: i64, now_us: i64) {
         if self.make_room(bytes, false, now_us) {
-            self.hold(block, Held { bytes, touched_us: now_us, unread_until_us: Some(keep_until_us) });
+            let unread_until_us = Some(keep_until_us);
+            self.hold(block, Held { bytes, touched_us: now_us, unread_until_us, passed_on: false });
         } else {
             self.wasted_bytes += bytes;
         }
@@ -80,6 +95,7 @@ impl Cache {
     pub(super) fn evict(&mut self, block: Block) {
         if let Some(held) = self.release(block)
             && held.unread_until_us.is_some()
+            && !held.passed_on
         {
             self.wasted_bytes += held.bytes;
         }
@@ -93,7 +109,7 @@ impl Cache {
 
     /// Prefetched bytes that nobody has read so far.
     pub(super) fn unread_bytes(&self) -> u64 {
-        self.held.values().filter(|h| h.unread_until_us.is_some()).map(|h| h.bytes).sum()
+        self.held.values().filter(|h| h.unread_until_us.is_some() && !h.passed_on).map(|h| h.bytes).sum()
     }
 
     /// What is wrong with it, if anything is.

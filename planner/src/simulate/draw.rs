@@ -10,6 +10,7 @@ use rand::{RngExt as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
 
 use super::world::{Faults, File, Foresee, Future, Job, Read, World};
+use crate::Supply;
 
 /// Drawn work that has not ended by then is given up, microseconds: links that stay cut must not hold a test for ever.
 const END_US: i64 = 3_600_000_000;
@@ -22,7 +23,7 @@ const ORACLE_READS: usize = 4_096;
 
 impl World {
     /// Draws a world: one to three sites with a job each, in epochs over shuffled files, over links and with caches that
-    /// may be too small; faults and a budget for moves now and then. Files with an odd number are private: they may be
+    /// may be too small; relays between them, faults and a budget for moves now and then. Files with an odd number are private: they may be
     /// at none of the sites once the rules are revoked.
     ///
     /// # Errors
@@ -56,8 +57,10 @@ impl World {
         }
         let file =
             |(number, bytes): (usize, &u64)| File { volume: volume.clone(), path: path_of(number), bytes: *bytes };
+        let (supply, rules) = draw_relays(seed, &mut topology, total)?;
         Ok(Self {
-            rules: Ruleset::default(),
+            supply,
+            rules: Ruleset::new(rules, Effect::Allow, &topology).unwrap_or_default(),
             revoked: Ruleset::new(vec![private()], Effect::Allow, &topology).unwrap_or_default(),
             topology,
             files: sizes.iter().enumerate().map(file).collect(),
@@ -74,6 +77,42 @@ impl World {
         let caches = self.topology.sites.values().filter_map(|s| s.cache).map(|c| c.capacity_bytes).sum::<u64>();
         self.waste_budget_bytes.saturating_add(caches).saturating_add(ON_ITS_WAY_BYTES)
     }
+}
+
+/// In every other world a hub, which passes on and may be one where data may only pass, and sites that do too; some of the
+/// direct links then cost money, so that the way round is taken.
+fn draw_relays(seed: u64, topology: &mut Topology, total: u64) -> Result<(Supply, Vec<Rule>), IdError> {
+    let mut rng = ChaCha8Rng::seed_from_u64(seed ^ 0x48_55_42);
+    if rng.random_bool(0.5) {
+        return Ok((Supply::default(), vec![]));
+    }
+    let (store, hub) = (SiteId::new("store")?, SiteId::new("hub")?);
+    let gpus: Vec<SiteId> = topology.links.iter().map(|l| l.to.clone()).collect();
+    let link = |rng: &mut ChaCha8Rng, from: &SiteId, to: &SiteId| Link {
+        from: from.clone(),
+        to: to.clone(),
+        rate: BitsPerSecond(rng.random_range(10..1_000) * 1_000_000),
+        rtt_ms: rng.random_range(1.0..50.0),
+        cost_per_gb: 0.0,
+    };
+    topology.links.iter_mut().for_each(|l| l.cost_per_gb = if rng.random_bool(0.5) { 1.0 } else { 0.0 });
+    topology.links.push(link(&mut rng, &store, &hub));
+    for to in &gpus {
+        topology.links.push(link(&mut rng, &hub, to));
+        for from in gpus.iter().filter(|from| *from != to) {
+            if rng.random_bool(0.5) {
+                topology.links.push(link(&mut rng, from, to));
+            }
+        }
+    }
+    let cache = Some(CacheSpec { capacity_bytes: (total as f64 * rng.random_range(0.1..2.0)) as u64 });
+    let place = Site { jurisdiction: String::new(), labels: BTreeMap::new(), cache, accelerator_per_hour: 0.0 };
+    topology.sites.insert(hub.clone(), place);
+    let through =
+        Rule { name: "through".into(), effect: Effect::Transit, paths: None, sites: vec![hub.clone()], ..private() };
+    let relays = gpus.into_iter().filter(|_| rng.random_bool(0.5)).chain([hub]).collect();
+    let rules = if rng.random_bool(0.5) { vec![through] } else { vec![] };
+    Ok((Supply { relays, ..Supply::default() }, rules))
 }
 
 fn draw_job(rng: &mut ChaCha8Rng, number: u32, site: SiteId, sizes: &[u64]) -> Job {

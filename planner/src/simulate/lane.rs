@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
-use foretide_flow::{Link, Move, MoveId, Plan};
+use foretide_flow::{Link, Move, MoveId, Plan, VolumeId};
 
 use super::atlas::{Atlas, Block};
 
@@ -37,8 +37,15 @@ impl Lane {
         self.link.rate.bytes_per_second() / 1e6
     }
 
-    /// Takes a plan: what is no longer in it is stopped, what has begun goes on, what is `here` is left out.
-    pub(super) fn assign(&mut self, plan: &Plan, atlas: &mut Atlas, here: impl Fn(&Block) -> bool) {
+    /// Takes a plan: what is no longer in it is stopped, what has begun goes on, what is `here` is left out, and what the
+    /// giver does not have yet waits for the next plan.
+    pub(super) fn assign(
+        &mut self,
+        plan: &Plan,
+        atlas: &mut Atlas,
+        here: impl Fn(&Block) -> bool,
+        gives: impl Fn(&VolumeId, &Block) -> bool,
+    ) {
         let mut begun = std::mem::take(&mut self.tasks);
         self.order.clear();
         self.moves.clear();
@@ -51,7 +58,9 @@ impl Lane {
                 let left_bytes = begun.remove(&block).map_or(atlas.bytes(block) as f64, |t| t.left_bytes);
                 let (start_us, keep_until_us) = (m.start_at.0, m.keep_until.0);
                 self.tasks.insert(block, Task { of: m.id.clone(), start_us, keep_until_us, left_bytes });
-                self.order.push_back(block);
+                if gives(&m.volume, &block) {
+                    self.order.push_back(block);
+                }
             }
             self.moves.insert(m.id.clone(), m.clone());
         }

@@ -19,6 +19,7 @@
 mod atlas;
 mod cache;
 mod draw;
+mod invariants;
 mod job;
 mod lane;
 mod run;

@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use foretide_flow::{FilePath, Plan, Ruleset, SiteId, Timestamp, VolumeId};
+use foretide_flow::{Effect, FilePath, Plan, Refusal, Ruleset, SiteId, Timestamp, VolumeId};
 use serde::{Deserialize, Serialize};
 
 use super::atlas::Atlas;
+use super::invariants::broken;
 use super::job::Doing;
 use super::site::SiteState;
 use super::world::{Foresee, Future, World, WorldError};
@@ -17,6 +18,9 @@ const ROUND_US: i64 = 500_000;
 const IDLE_ROUND_US: i64 = 30_000_000;
 /// Every so many rounds, whether the same problem gives the same plan (promise F).
 const ROUNDS_PER_PURITY: u64 = 16;
+
+/// Plans of up to so many moves are checked.
+const CHECKED_MOVES: usize = 4_096;
 
 /// How sites get their data.
 pub enum Caching<'f> {
@@ -51,6 +55,8 @@ pub struct Report {
     pub link_bytes: f64,
     /// Bytes that moves brought.
     pub moved_bytes: u64,
+    /// Of these, bytes that relays passed on.
+    pub passed_bytes: u64,
     /// Of these, bytes that left unread, or never were read.
     pub wasted_bytes: u64,
     /// Money for links.
@@ -61,6 +67,8 @@ pub struct Report {
     pub peak_cache_bytes: u64,
     /// Plans that were made.
     pub plans: u64,
+    /// What a change of the rules stopped or evicted, file by file, with the rule.
+    pub upheld: Vec<Refusal>,
     /// What broke, in words; empty if every invariant held.
     pub broken: Vec<String>,
     /// Bytes over all links by minute.
@@ -80,11 +88,13 @@ impl Report {
         self.uncached += other.uncached;
         self.link_bytes += other.link_bytes;
         self.moved_bytes += other.moved_bytes;
+        self.passed_bytes += other.passed_bytes;
         self.wasted_bytes += other.wasted_bytes;
         self.money += other.money;
         self.peak_link = self.peak_link.max(other.peak_link);
         self.peak_cache_bytes = self.peak_cache_bytes.max(other.peak_cache_bytes);
         self.plans += other.plans;
+        self.upheld.extend(other.upheld);
         self.broken.extend(other.broken);
         for (minute, bytes) in other.link_bytes_by_minute {
             *self.link_bytes_by_minute.entry(minute).or_default() += bytes;
@@ -126,7 +136,7 @@ pub fn simulate(world: &World, mut caching: Caching<'_>, config: &Config, seed: 
         let revoked = world.faults.revoked_s.is_some_and(|at| now as f64 >= at * 1e6);
         let rules = if revoked { &world.revoked } else { &world.rules };
         // What comes in is asked for when it comes; what is here only when a rule may have become stricter.
-        if revoked != was_revoked || rules.rules().any(|r| r.until.is_some()) {
+        if revoked != was_revoked {
             sites.iter_mut().for_each(|s| s.uphold(rules, &atlas));
         }
         was_revoked = revoked;
@@ -135,7 +145,9 @@ pub fn simulate(world: &World, mut caching: Caching<'_>, config: &Config, seed: 
             let (plan, broken) = round.plan(&mut sites, &atlas, *foresee, total.plans);
             total.broken.extend(broken);
             total.plans += 1;
-            sites.iter_mut().for_each(|s| s.assign(&plan, &mut atlas));
+            let relays = sites.iter().filter(|s| world.supply.relays.contains(s.site()));
+            let held = relays.map(|s| (s.site().clone(), s.holds())).collect();
+            sites.iter_mut().for_each(|s| s.assign(&plan, &mut atlas, &held));
             previous = Some(plan);
         }
         let next = sites.iter_mut().map(SiteState::next_us).min().unwrap_or(now);
@@ -143,7 +155,13 @@ pub fn simulate(world: &World, mut caching: Caching<'_>, config: &Config, seed: 
         now = next.clamp(now + ROUND_US, now + IDLE_ROUND_US);
         for site in &mut sites {
             site.advance(now, &atlas, rules);
+            if rules.rules().any(|r| r.until.is_some() || r.effect == Effect::Transit) {
+                site.uphold(rules, &atlas);
+            }
             site.check(&atlas, rules, rounds);
+        }
+        for (relay, block) in sites.iter_mut().flat_map(SiteState::taken).collect::<Vec<_>>() {
+            sites.iter_mut().filter(|s| *s.site() == relay).for_each(|s| s.passed_on(&block));
         }
         rounds += 1;
     }
@@ -176,7 +194,7 @@ impl Round<'_> {
         atlas: &Atlas,
         foresee: &mut dyn Foresee,
         round: u64,
-    ) -> (Plan, Option<String>) {
+    ) -> (Plan, Vec<String>) {
         let now = Timestamp(self.now);
         sites.iter_mut().filter_map(SiteState::observed).for_each(|batch| foresee.observe(&batch));
         let (mut next, mut ready_us) = (vec![0; self.world.jobs.len()], vec![0; self.world.jobs.len()]);
@@ -201,6 +219,7 @@ impl Round<'_> {
             warmups: &[],
             topology: &self.world.topology,
             rules: self.rules,
+            supply: &self.world.supply,
             resident: &Holdings { sites, atlas },
             running: &running,
             demand: &[],
@@ -212,6 +231,11 @@ impl Round<'_> {
         };
         let plan = solve(&problem);
         let pure = !round.is_multiple_of(ROUNDS_PER_PURITY) || plan == solve(&problem);
-        (plan, (!pure).then(|| format!("two plans of one problem at {} us differ", self.now)))
+        let small = plan.moves.len() <= CHECKED_MOVES;
+        let mut broken = if small { broken(&problem, &plan) } else { Vec::new() };
+        if !pure {
+            broken.push(format!("two plans of one problem at {} us differ", self.now));
+        }
+        (plan, broken)
     }
 }

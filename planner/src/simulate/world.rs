@@ -4,6 +4,8 @@ use foretide_flow::{
     AccessBatch, FilePath, Forecast, Ruleset, RunId, SiteId, Timestamp, Topology, TopologyError, VolumeId, WorkloadId,
 };
 
+use crate::Supply;
+
 /// A file of a source.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct File {
@@ -77,6 +79,8 @@ impl Faults {
 pub struct World {
     /// Sites, links, volumes.
     pub topology: Topology,
+    /// Who gives beside the sites of the volumes. What files share is not simulated.
+    pub supply: Supply,
     /// Borders.
     pub rules: Ruleset,
     /// Borders from [`Faults::revoked_s`] on.

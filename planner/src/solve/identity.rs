@@ -7,7 +7,10 @@ use foretide_flow::{FilePath, Move, MoveId, PlanId, SiteId, Timestamp, VolumeId}
 const NAME_BYTES: usize = 12;
 
 fn name(hasher: &blake3::Hasher) -> String {
-    hasher.finalize().as_bytes()[..NAME_BYTES].iter().map(|b| format!("{b:02x}")).collect()
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let digest = hasher.finalize();
+    let digits = digest.as_bytes()[..NAME_BYTES].iter().flat_map(|b| [b >> 4, b & 15]);
+    digits.map(|d| char::from(DIGITS[usize::from(d)])).collect()
 }
 
 fn part(hasher: &mut blake3::Hasher, bytes: &[u8]) {

@@ -5,26 +5,32 @@
 //! 2. [`place`]: warm-ups, earliest deadline first; then forecasts, most net worth per byte first; each as late as
 //!    possible before the read is likely, so that what comes sooner finds the link and the cache free; [`prices`] prove
 //!    how near the best that is;
-//! 3. [`Table::pull_forward`]: soonest first, of equals what spares most per byte, everything moves into bandwidth and room that nobody took. No booking is
-//!    lost by it: the old place is free again for the one that leaves it;
+//! 3. [`Table::pull_forward`]: soonest first, of equals what spares most per byte, everything moves into bandwidth and
+//!    room that nobody took. No booking is lost by it: the old place is free again for the one that leaves it;
 //! 4. what modes hold back is placed in what is left then, to be shown and not moved.
+//!
+//! By which way each travels is decided as it is placed ([`ways`]): from a holder of the volume, or behind a move that
+//! brings the same bytes to a relay. What stands in several files is brought with the first of them ([`share`]).
 //!
 //! Late is better than never, and less is better than late: a forecast has three deadlines, the quantiles of its
 //! window, and what it is worth falls with each.
 
+mod free;
 mod identity;
 mod place;
 mod prices;
+mod share;
+mod ways;
 mod write;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
-use foretide_flow::{FilePath, Link, Move, Plan, SiteId, Timestamp, VolumeId};
+use foretide_flow::{FilePath, Move, MoveId, Plan, SiteId, Timestamp, VolumeId};
 
 use crate::brakes::BudgetLeft;
 use crate::gather::{Cause, Gathered, Route, Want, gather};
 use crate::grid::Grid;
-use crate::ledger::{Booking, Lane, Ledger};
+use crate::ledger::{Booking, Ledger};
 use crate::left_out::Why;
 use crate::problem::Problem;
 
@@ -80,9 +86,50 @@ pub fn solve_in_full(problem: &Problem<'_>) -> Solution {
 /// What was decided of one want.
 #[derive(Debug)]
 enum Decision {
-    Move { booking: Booking, in_time: f64, due: Timestamp },
+    Move(Placed),
     Leave(Why),
 }
+
+/// A want's place.
+#[derive(Clone, Debug)]
+struct Placed {
+    /// Which of its route's ways.
+    way: usize,
+    booking: Booking,
+    /// Bytes that cross: what is missing, less what comes with other files.
+    bytes: u64,
+    /// Money for them, with that of a stage that is made for it.
+    cost: f64,
+    in_time: f64,
+    due: Timestamp,
+    /// What brings the bytes to the relay that gives them, if they are not there.
+    after: Option<Upstream>,
+}
+
+/// What brings bytes to a relay.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Upstream {
+    /// A want that is served there anyway.
+    Want(usize),
+    /// A move for the sake of others.
+    Stage(usize),
+}
+
+/// A move to a relay where nobody reads the bytes: they are passed on.
+#[derive(Debug)]
+struct Stage<'s> {
+    route: usize,
+    way: usize,
+    /// The want that it was made for; others may follow it.
+    of: usize,
+    booking: Booking,
+    bytes: u64,
+    due: Timestamp,
+    before: Option<&'s Move>,
+}
+
+/// One extent at a relay: route, path, offset, length.
+type AtRelay<'a> = (usize, &'a FilePath, u64, u64);
 
 /// One file's extent at one destination for one kind of cause: what makes two moves the same.
 type Key<'k> = (&'k VolumeId, &'k FilePath, u64, u64, &'k SiteId, bool);
@@ -98,13 +145,29 @@ struct Table<'s, 'a> {
     grid: Grid,
     routes: &'s [Route<'a>],
     wants: &'s [Want<'a>],
-    lanes: Vec<u32>,
+    /// By route and way.
+    lanes: Vec<Vec<u32>>,
+    /// Money a byte, by lane.
+    lane_cost: Vec<f64>,
     ledger: Ledger,
-    /// Cache bytes that forecasts leave free, by route.
+    /// Cache bytes that forecasts leave free, by site.
     leave_free: Vec<i64>,
-    /// What the previous plan, or an agent, knows of each want.
+    /// What the previous plan, or an agent, knows of extents.
+    known: HashMap<Key<'s>, &'s Move>,
+    /// The same of each want.
     before: Vec<Option<&'s Move>>,
+    /// Bytes that running moves have yet to bring.
+    running: HashMap<&'s MoveId, u64>,
     decided: Vec<Option<Decision>>,
+    stages: Vec<Stage<'s>>,
+    /// What brings extents to relays.
+    upstream: HashMap<AtRelay<'a>, Upstream>,
+    /// Extents that are wanted at relays or brought there: route, path and offset to the end.
+    at_relays: BTreeMap<(usize, &'a FilePath, u64), u64>,
+    /// Until when the bytes of a want are needed to be passed on, by want.
+    passed_until: HashMap<usize, Timestamp>,
+    /// Who brings a shared chunk to a site.
+    carriers: HashMap<(&'a SiteId, u32), usize>,
     /// What budgets have left.
     budgets: Vec<BudgetLeft>,
     proof: Proof,
@@ -112,34 +175,59 @@ struct Table<'s, 'a> {
 
 impl<'s, 'a> Table<'s, 'a> {
     fn new(problem: &'s Problem<'a>, grid: Grid, gathered: &'s Gathered<'a>) -> Self {
-        let (ledger, lanes) = ledger_of(problem, &grid, gathered);
-        let cache = |r: &Route<'_>| problem.topology.sites[r.to].cache.map_or(0, |c| c.capacity_bytes) as f64;
-        let spared = 1.0 - problem.config.forecast_cache_share;
-        Self {
+        let free::Free { ledger, lanes, lane_cost, leave_free } = free::Free::new(problem, &grid, gathered);
+        let known = known(problem);
+        let mut table = Self {
             problem,
             routes: &gathered.routes,
-            leave_free: gathered.routes.iter().map(|r| (cache(r) * spared) as i64).collect(),
-            before: known_before(problem, gathered),
+            leave_free,
+            before: known_before(&known, gathered),
+            known,
+            running: problem.running.iter().map(|r| (&r.planned.id, r.left_bytes)).collect(),
             decided: gathered.wants.iter().map(|_| None).collect(),
+            stages: Vec::new(),
+            upstream: HashMap::new(),
+            at_relays: BTreeMap::new(),
+            passed_until: HashMap::new(),
+            carriers: HashMap::new(),
             budgets: problem.brakes.budgets.clone(),
             wants: &gathered.wants,
             proof: Proof::default(),
             grid,
             lanes,
+            lane_cost,
             ledger,
+        };
+        table.note_relays();
+        table
+    }
+
+    /// Which wants are at relays, so that others can follow them.
+    fn note_relays(&mut self) {
+        let stages = self.routes.iter().flat_map(|r| r.ways.iter().filter_map(|w| w.stage));
+        let passes: std::collections::BTreeSet<usize> = stages.collect();
+        if passes.is_empty() {
+            return;
+        }
+        for (number, want) in self.wants.iter().enumerate().filter(|(_, w)| passes.contains(&w.route)) {
+            self.upstream.insert((want.route, want.path, want.offset, want.length), Upstream::Want(number));
+            self.at_relays.insert((want.route, want.path, want.offset), want.offset + want.length);
         }
     }
 }
 
-/// What each want's move was called and when it was to start.
-fn known_before<'s>(problem: &'s Problem<'_>, gathered: &'s Gathered<'_>) -> Vec<Option<&'s Move>> {
+/// What moves were called, and when they were to start.
+fn known<'s>(problem: &'s Problem<'_>) -> HashMap<Key<'s>, &'s Move> {
     let running = problem.running.iter().map(|r| &r.planned);
     let previous = problem.previous.iter().flat_map(|p| &p.moves);
-    let known: HashMap<Key<'_>, &Move> = previous.chain(running).map(|m| (key_of(m), m)).collect();
+    previous.chain(running).map(|m| (key_of(m), m)).collect()
+}
+
+fn known_before<'s>(known: &HashMap<Key<'s>, &'s Move>, gathered: &'s Gathered<'_>) -> Vec<Option<&'s Move>> {
     if known.is_empty() {
         return vec![None; gathered.wants.len()];
     }
-    let look_up = |w: &Want<'_>| {
+    let look_up = |w: &'s Want<'_>| {
         let route = &gathered.routes[w.route];
         let asked = matches!(w.cause, Cause::Warmup(_));
         known.get(&(route.volume, w.path, w.offset, w.length, route.to, asked)).copied()
@@ -147,46 +235,7 @@ fn known_before<'s>(problem: &'s Problem<'_>, gathered: &'s Gathered<'_>) -> Vec
     gathered.wants.iter().map(look_up).collect()
 }
 
-/// What is free before anything is placed, and each route's lane.
-fn ledger_of<'s>(problem: &'s Problem<'_>, grid: &Grid, gathered: &'s Gathered<'_>) -> (Ledger, Vec<u32>) {
-    let index: HashMap<&SiteId, u32> =
-        problem.topology.sites.keys().enumerate().map(|(i, id)| (id, i as u32)).collect();
-    let mut ledger = Ledger::new(grid.slots(), index.len());
-    for (id, site) in &problem.topology.sites {
-        let capacity = site.cache.map_or(0, |c| c.capacity_bytes) as i64;
-        let taken = problem.resident.unevictable_bytes(id) as i64;
-        ledger.set_cache(index[id], capacity.saturating_sub(taken));
-    }
-    for (site, bytes, until) in &gathered.holds {
-        ledger.hold(index[site], *bytes as i64, grid.slot_at(*until));
-    }
-    let mut lane_of: HashMap<(&SiteId, &SiteId), u32> = HashMap::new();
-    let mut lane = |link: &'s Link, demand: f64| {
-        *lane_of.entry((&link.from, &link.to)).or_insert_with(|| {
-            let lane = Lane { from: index[&link.from], to: index[&link.to] };
-            ledger.add_lane(lane, rates(problem, grid, link, demand))
-        })
-    };
-    let demand_on = |from: &SiteId, to: &SiteId| {
-        problem.demand.iter().filter(|d| &d.from == from && &d.to == to).map(|d| d.bytes_per_second).sum()
-    };
-    let lanes = gathered.routes.iter().map(|r| lane(r.link, demand_on(r.from, r.to))).collect();
-    (ledger, lanes)
-}
-
-/// Bytes of each slot of a link that plans may count on.
-fn rates(problem: &Problem<'_>, grid: &Grid, link: &Link, demand: f64) -> impl Iterator<Item = i64> {
-    let config = problem.config;
-    let rate = link.rate.bytes_per_second();
-    let full = rate * config.link_share;
-    let beside_demand = (full - demand.max(0.0)).max(rate * config.link_share_under_demand).min(full);
-    let calm = problem.now + std::time::Duration::from_secs_f64(config.demand_lasts_s);
-    (0..grid.slots()).map(move |slot| {
-        let rate = if grid.start(slot) < calm { beside_demand } else { full };
-        let middle = Timestamp(grid.start(slot).0.midpoint(grid.end(slot).0));
-        (rate * config.hours_leave(link, middle) * grid.seconds(slot)) as i64
-    })
-}
-
+#[cfg(test)]
+mod supply_tests;
 #[cfg(test)]
 mod tests;

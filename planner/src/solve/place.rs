@@ -1,15 +1,15 @@
 //! The passes that give each want its place on a link.
 
 use std::cmp::Ordering;
-use std::collections::HashMap;
 use std::time::Duration;
 
-use foretide_flow::{Mode, TimeWindow, Timestamp};
+use foretide_flow::{Mode, Move, SiteId, TimeWindow, Timestamp};
 
-use super::{Decision, Table};
+use super::ways::By;
+use super::{Decision, Placed, Table, Upstream};
 use crate::brakes::BudgetLeft;
-use crate::gather::{Cause, Want};
-use crate::ledger::Need;
+use crate::gather::{Cause, Want, money};
+use crate::ledger::{Booking, Need};
 use crate::left_out::Why;
 
 /// Arrival by the end of `slot`, which the read is still ahead of with probability `in_time`.
@@ -36,24 +36,29 @@ fn still_to_come(window: &TimeWindow, at: Timestamp) -> f64 {
 }
 
 impl Table<'_, '_> {
-    /// What an agent carries out now goes on, first on its link, as long as somebody still wants it.
+    /// What an agent carries out now goes on, first on its link, as long as somebody still wants it and the giver has it.
     pub(super) fn keep_running(&mut self) {
-        let left: HashMap<_, _> = self.problem.running.iter().map(|r| (&r.planned.id, r.left_bytes)).collect();
-        if left.is_empty() {
+        if self.running.is_empty() {
             return;
         }
         for (number, want) in self.wants.iter().enumerate() {
-            let Some(left) = self.before[number].and_then(|m| left.get(&m.id)) else { continue };
-            if want.mode != Mode::Enforce {
+            let Some((told, left)) = self.before[number].and_then(|m| Some((m, *self.running.get(&m.id)?))) else {
                 continue;
-            }
-            let need = Need { leave_free: 0, ..self.need(want, 0, self.grid.slots() - 1) };
-            let need = Need { bytes: i64::try_from(*left).unwrap_or(i64::MAX).max(1), ..need };
-            if let Some(booking) = self.ledger.earliest(self.lanes[want.route], &need) {
+            };
+            let has = |way: &usize| match self.way(number, *way).stage {
+                None => true,
+                Some(stage) => self.is_at_relay(number, stage),
+            };
+            let way = self.open_ways(number).find(|way| self.way(number, *way).link.from == told.from).filter(has);
+            let Some(way) = way.filter(|_| want.mode == Mode::Enforce) else { continue };
+            let need = Need { leave_free: 0, ..self.need(number, left.max(1), 0, self.grid.slots() - 1) };
+            if let Some(booking) = self.ledger.earliest(self.lanes[want.route][way], &need) {
                 let arrival = self.grid.end(booking.last_slot());
                 let in_time = want.window.map_or(1.0, |w| still_to_come(&w, arrival));
                 let due = want.window.map_or(arrival, |w| w.p10.max(arrival));
-                self.decide(number, Decision::Move { booking, in_time, due });
+                let cost = money(self.way(number, way).link, want.missing);
+                let placed = Placed { way, bytes: want.missing, cost, in_time, due, after: None, booking };
+                self.decide(number, Decision::Move(placed));
             }
         }
     }
@@ -66,10 +71,32 @@ impl Table<'_, '_> {
             self.decide(number, decision);
         }
         for &number in &forecasts {
+            // Where readers of a relay want the same, they come first: then one crossing serves both.
+            for giver in self.givers(number) {
+                self.place_open(giver);
+            }
+            self.place_open(number);
+        }
+        self.prove(&forecasts);
+    }
+
+    fn place_open(&mut self, number: usize) {
+        if self.decided[number].is_none() {
             let decision = self.place_forecast(number);
             self.decide(number, decision);
         }
-        self.prove(&forecasts);
+    }
+
+    /// Forecasts of the same extent at relays that could pass it on to a want.
+    fn givers(&self, number: usize) -> Vec<usize> {
+        let stages = self.open_ways(number).filter_map(|way| self.way(number, way).stage);
+        let wanted = stages.filter_map(|stage| match self.upstream.get(&self.at(number, stage)) {
+            Some(Upstream::Want(giver)) => Some(*giver),
+            _ => None,
+        });
+        let foreseen =
+            |n: &usize| matches!(self.wants[*n].cause, Cause::Forecast(_)) && self.wants[*n].mode == Mode::Enforce;
+        wanted.filter(foreseen).collect()
     }
 
     /// What modes hold back, in what is left.
@@ -81,37 +108,47 @@ impl Table<'_, '_> {
     }
 
     pub(super) fn decide(&mut self, number: usize, decision: Decision) {
-        if let Decision::Move { booking, .. } = &decision {
-            self.ledger.book(booking);
-            self.spend(number, 1);
+        if let Decision::Move(placed) = &decision {
+            self.ledger.book(&placed.booking);
+            self.spend_crossing(number, placed.way, placed.bytes, 1);
         }
+        let carries = matches!(decision, Decision::Move(_)) && self.wants[number].mode == Mode::Enforce;
         self.decided[number] = Some(decision);
+        if carries {
+            self.carries(number);
+        }
     }
 
     /// Takes a decision back, with what it took.
     pub(super) fn withdraw(&mut self, number: usize) -> Option<Decision> {
         let decision = self.decided[number].take();
-        if let Some(Decision::Move { booking, .. }) = &decision {
-            self.ledger.cancel(booking);
-            self.spend(number, -1);
+        if let Some(Decision::Move(placed)) = &decision {
+            self.ledger.cancel(&placed.booking);
+            self.spend_crossing(number, placed.way, placed.bytes, -1);
         }
         decision
     }
 
-    fn spend(&mut self, number: usize, sign: i64) {
-        let want = &self.wants[number];
-        let Cause::Forecast(forecast) = want.cause else { return };
-        let bytes = i64::try_from(want.missing).unwrap_or(i64::MAX);
-        for left in self.budgets.iter_mut().filter(|b| b.budget.covers(&forecast.site, &forecast.workload)) {
-            left.spend(sign * bytes, sign as f64 * want.cost);
+    /// As [`Table::spend`], for a want's own bytes by a way; a stage that it follows is paid for by itself.
+    fn spend_crossing(&mut self, number: usize, way: usize, bytes: u64, sign: i64) {
+        let money = money(self.way(number, way).link, bytes);
+        self.spend(number, self.routes[self.wants[number].route].to, (bytes, money), sign);
+    }
+
+    /// Takes bytes and money from the budgets for what is moved to a site for a want; gives back with a negative sign.
+    pub(super) fn spend(&mut self, number: usize, to: &SiteId, (bytes, money): (u64, f64), sign: i64) {
+        let Cause::Forecast(forecast) = self.wants[number].cause else { return };
+        let bytes = i64::try_from(bytes).unwrap_or(i64::MAX);
+        for left in self.budgets.iter_mut().filter(|b| b.budget.covers(to, &forecast.workload)) {
+            left.spend(sign * bytes, sign as f64 * money);
         }
     }
 
-    /// The budget that does not afford a want, if one does not.
-    pub(super) fn unaffordable(&self, want: &Want<'_>) -> Option<Why> {
-        let Cause::Forecast(forecast) = want.cause else { return None };
-        let covers = |b: &&BudgetLeft| b.budget.covers(&forecast.site, &forecast.workload);
-        let spent = self.budgets.iter().filter(covers).find(|b| !b.affords(want.missing, want.cost))?;
+    /// The budget that does not afford a move to a site for a want, if one does not.
+    pub(super) fn unaffordable(&self, number: usize, to: &SiteId, bytes: u64, money: f64) -> Option<Why> {
+        let Cause::Forecast(forecast) = self.wants[number].cause else { return None };
+        let covers = |b: &&BudgetLeft| b.budget.covers(to, &forecast.workload);
+        let spent = self.budgets.iter().filter(covers).find(|b| !b.affords(bytes, money))?;
         Some(Why::NoBudget(spent.budget.name.as_str().into()))
     }
 
@@ -141,7 +178,8 @@ impl Table<'_, '_> {
     fn rank(&self, number: usize) -> (f64, Timestamp, usize) {
         let want = &self.wants[number];
         let due = want.window.map_or(self.problem.now, |w| w.p10);
-        (want.worth(1.0) / want.missing as f64 * self.sticky(number), due, number)
+        let cheapest = self.open_ways(number).map(|way| self.cost(number, way, want.missing)).min_by(f64::total_cmp);
+        (want.worth(1.0, cheapest.unwrap_or(0.0)) / want.missing as f64 * self.sticky(number), due, number)
     }
 
     /// How much more a want counts because the plan before had it.
@@ -149,24 +187,24 @@ impl Table<'_, '_> {
         if self.before[number].is_some() { 1.0 + self.problem.config.stickiness } else { 1.0 }
     }
 
-    /// As late as its deadline allows; if that cannot be met, as early as the link allows.
-    fn place_asked(&self, number: usize) -> Decision {
+    /// As late as its deadline allows; if that cannot be met, as early as the links allow.
+    fn place_asked(&mut self, number: usize) -> Decision {
         let want = &self.wants[number];
-        let lane = self.lanes[want.route];
-        let last = self.grid.slots() - 1;
-        let in_time = self.asked_by(want).and_then(|due| Some((due, self.grid.ended_by(due - self.lead(want))?)));
-        if let Some((due, slot)) = in_time
-            && let Some(booking) = self.ledger.latest(lane, &self.need(want, 0, slot))
-        {
-            return Decision::Move { booking, in_time: 1.0, due };
-        }
-        match self.ledger.earliest(lane, &self.need(want, 0, last)) {
-            Some(booking) => {
-                let due = self.grid.end(booking.last_slot()) + self.lead(want);
-                Decision::Move { booking, in_time: 1.0, due }
+        if let Some(due) = self.asked_by(want) {
+            for way in self.ways_for(number, By::Latest(0)) {
+                let slot = self.grid.ended_by(due - self.lead(self.way(number, way)));
+                if let Some(placed) = slot.and_then(|slot| self.put(number, way, By::Latest(slot))) {
+                    return Decision::Move(Placed { due, ..placed });
+                }
             }
-            None => Decision::Leave(self.why_not(want, last)),
         }
+        for way in self.ways_for(number, By::Earliest) {
+            if let Some(placed) = self.put(number, way, By::Earliest) {
+                let due = self.grid.end(placed.booking.last_slot()) + self.lead(self.way(number, way));
+                return Decision::Move(Placed { due, ..placed });
+            }
+        }
+        Decision::Leave(self.why_not(number, self.grid.slots() - 1))
     }
 
     /// When it was asked for; sooner if a forecast says that it is read sooner.
@@ -176,65 +214,72 @@ impl Table<'_, '_> {
         demand.request.need_by.map(|by| read.map_or(by, |read| by.min(read)))
     }
 
-    pub(super) fn place_forecast(&self, number: usize) -> Decision {
+    pub(super) fn place_forecast(&mut self, number: usize) -> Decision {
         let want = &self.wants[number];
         let Some(window) = want.window else { return Decision::Leave(Why::NotWorth) };
         if window.p10 > self.grid.horizon() {
             return Decision::Leave(Why::Beyond);
         }
-        if let Some(why) = self.unaffordable(want) {
-            return Decision::Leave(why);
-        }
-        let lane = self.lanes[want.route];
+        let to = self.routes[want.route].to;
         let mut why = Why::NotWorth;
-        for tier in self.tiers(want, &window).filter(|t| want.worth(t.in_time) > 0.0) {
-            match self.ledger.latest(lane, &self.need(want, 0, tier.slot)) {
-                Some(booking) => return Decision::Move { booking, in_time: tier.in_time, due: tier.due },
-                None => why = self.why_not(want, tier.slot),
+        for choice in self.choices(number, window) {
+            let bytes = self.crossing(number, choice.tier.slot);
+            let money = money(self.way(number, choice.way).link, bytes);
+            if let Some(spent) = self.unaffordable(number, to, bytes, money) {
+                why = spent;
+                continue;
+            }
+            match self.put(number, choice.way, By::Latest(choice.tier.slot)) {
+                Some(placed) => {
+                    let tier = choice.tier;
+                    return Decision::Move(Placed { in_time: tier.in_time, due: tier.due, ..placed });
+                }
+                None => why = self.why_not(number, choice.tier.slot),
             }
         }
         Decision::Leave(why)
     }
 
-    pub(super) fn tiers<'t>(&'t self, want: &'t Want<'_>, window: &'t TimeWindow) -> impl Iterator<Item = Tier> + 't {
-        let lead = self.lead(want);
+    /// Deadlines of a want by a way whose last byte is trusted `lead` after it has crossed, the first the best.
+    pub(super) fn tiers<'t>(
+        &'t self,
+        want: &'t Want<'_>,
+        window: TimeWindow,
+        lead: Duration,
+    ) -> impl Iterator<Item = Tier> + 't {
         let alone = Duration::from_secs_f64(want.stall_s);
         let mut before = None;
         [window.p10, window.p50, window.p90].into_iter().filter_map(move |quantile| {
             let slot = self.grid.ended_by(quantile - lead).unwrap_or(0);
             // A slot that has begun can still bring it in time if the link takes it at once.
             let arrival = if slot == 0 { self.problem.now + alone } else { self.grid.end(slot) + lead };
-            let tier = Tier { slot, due: quantile.max(arrival), in_time: still_to_come(window, arrival) };
+            let tier = Tier { slot, due: quantile.max(arrival), in_time: still_to_come(&window, arrival) };
             (before.replace(slot) != Some(slot)).then_some(tier)
         })
     }
 
-    /// From the last byte on the link to the byte being trusted.
-    fn lead(&self, want: &Want<'_>) -> Duration {
-        Duration::from_secs_f64(self.routes[want.route].link.rtt_ms / 1e3 + self.problem.config.settle_ms / 1e3)
-    }
-
-    pub(super) fn need(&self, want: &Want<'_>, release: usize, deadline: usize) -> Need {
-        let leave_free = if matches!(want.cause, Cause::Warmup(_)) { 0 } else { self.leave_free[want.route] };
+    pub(super) fn need(&self, number: usize, bytes: u64, release: usize, deadline: usize) -> Need {
+        let want = &self.wants[number];
         Need {
-            bytes: i64::try_from(want.missing).unwrap_or(i64::MAX),
+            bytes: i64::try_from(bytes).unwrap_or(i64::MAX),
             release,
             deadline,
             last_use: self.grid.slot_at(want.keep_until(self.problem)).max(deadline),
-            leave_free,
+            leave_free: self.spared(number, want.route),
         }
     }
 
-    fn why_not(&self, want: &Want<'_>, deadline: usize) -> Why {
-        let need = self.need(want, 0, deadline);
-        if self.ledger.roomy(self.lanes[want.route], &need) { Why::NoRate } else { Why::NoRoom }
+    fn why_not(&self, number: usize, deadline: usize) -> Why {
+        let need = self.need(number, self.wants[number].missing, 0, deadline);
+        let lane = self.lanes[self.wants[number].route].first();
+        if lane.is_none_or(|lane| self.ledger.roomy(*lane, &need)) { Why::NoRate } else { Why::NoRoom }
     }
 
     /// Everything that is placed moves into what nobody took, soonest due first.
     pub(super) fn pull_forward(&mut self) {
         let soon = self.problem.now + Duration::from_secs_f64(self.problem.config.pull_forward_s);
         let placed = |n: &usize| match &self.decided[*n] {
-            Some(Decision::Move { due, .. }) => matches!(self.wants[*n].cause, Cause::Warmup(_)) || *due <= soon,
+            Some(Decision::Move(p)) => matches!(self.wants[*n].cause, Cause::Warmup(_)) || p.due <= soon,
             _ => false,
         };
         let mut order: Vec<usize> = (0..self.wants.len()).filter(placed).collect();
@@ -246,7 +291,7 @@ impl Table<'_, '_> {
 
     fn sooner(&self, a: usize, b: usize) -> Ordering {
         let due = |n: usize| match &self.decided[n] {
-            Some(Decision::Move { due, .. }) => *due,
+            Some(Decision::Move(p)) => p.due,
             _ => Timestamp(i64::MAX),
         };
         let asked = |n: usize| matches!(self.wants[n].cause, Cause::Forecast(_));
@@ -257,28 +302,63 @@ impl Table<'_, '_> {
             .then((self.wants[a].route, self.wants[a].offset).cmp(&(self.wants[b].route, self.wants[b].offset)))
     }
 
+    /// Moves a want into what nobody took before it; what it follows goes first.
     fn pull_one(&mut self, number: usize) {
-        let want = &self.wants[number];
-        let Some(Decision::Move { booking, due, .. }) = &mut self.decided[number] else { return };
+        let Some(Placed { booking, due, after, .. }) = self.placed(number).cloned() else { return };
+        // What is followed is due sooner than it is read.
+        let due = self.wants[number].window.map_or(due, |w| w.p10.max(due));
+        match after {
+            Some(Upstream::Want(up)) => self.pull_one(up),
+            Some(Upstream::Stage(up)) => {
+                let stage = &self.stages[up];
+                let spared = self.spared(stage.of, stage.route);
+                let (booking, before) = (stage.booking.clone(), stage.before);
+                self.stages[up].booking = self.pulled(booking, (0, spared), before, due);
+            }
+            None => {}
+        }
+        let release = after.map_or(0, |up| self.after_arrival(up));
+        let spared = self.spared(number, self.wants[number].route);
+        let booking = self.pulled(booking, (release, spared), self.before[number], due);
+        if let Some(up) = after {
+            // It ends no later than before, so what it follows is kept long enough.
+            self.follow(up, &booking);
+        }
+        if let Some(Decision::Move(placed)) = &mut self.decided[number] {
+            placed.booking = booking;
+        }
+    }
+
+    /// A booking as early as it can be from `release` on, but at the start that was told before if that is nearly as
+    /// early.
+    fn pulled(
+        &mut self,
+        booking: Booking,
+        (release, leave_free): (usize, i64),
+        before: Option<&Move>,
+        due: Timestamp,
+    ) -> Booking {
         let need = Need {
             bytes: booking.pieces.iter().map(|p| p.1).sum(),
-            release: 0,
+            release,
             deadline: booking.last_slot(),
             last_use: booking.last_use as usize,
-            leave_free: if matches!(want.cause, Cause::Warmup(_)) { 0 } else { self.leave_free[want.route] },
+            leave_free,
         };
-        self.ledger.cancel(booking);
-        if let Some(earlier) = self.ledger.earliest(booking.lane, &need) {
-            let kept = self.before[number].filter(|m| m.start_at > self.problem.now).and_then(|m| {
-                let release = self.grid.slot_at(m.start_at);
+        self.ledger.cancel(&booking);
+        let earlier = self.ledger.earliest(booking.lane, &need).map(|earlier| {
+            let kept = before.filter(|m| m.start_at > self.problem.now).and_then(|m| {
+                let told = self.grid.slot_at(m.start_at).max(release);
                 let gain = m.start_at.since(self.grid.start(earlier.first_slot())).as_secs_f64();
                 let ahead = due.since(self.problem.now).as_secs_f64();
-                let near = release > earlier.first_slot() && gain <= ahead * self.problem.config.start_tolerance;
-                let again = Need { release, ..need };
+                let near = told > earlier.first_slot() && gain <= ahead * self.problem.config.start_tolerance;
+                let again = Need { release: told, ..need };
                 near.then(|| self.ledger.earliest(booking.lane, &again)).flatten()
             });
-            *booking = kept.unwrap_or(earlier);
-        }
-        self.ledger.book(booking);
+            kept.unwrap_or(earlier)
+        });
+        let booking = earlier.unwrap_or(booking);
+        self.ledger.book(&booking);
+        booking
     }
 }

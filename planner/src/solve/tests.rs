@@ -11,30 +11,30 @@ use proptest::prelude::*;
 
 use crate::problem::{DemandLoad, RunningMove, WarmupDemand, WarmupFile};
 use crate::{
-    AdviceRequest, Brakes, Config, NothingResident, Problem, Residency, advise, diff, explain, show, solve,
+    AdviceRequest, Brakes, Config, NothingResident, Problem, Residency, Supply, advise, diff, explain, show, solve,
     solve_in_full,
 };
 
-const NOW: Timestamp = Timestamp(1_800_000_000_000_000);
+pub(super) const NOW: Timestamp = Timestamp(1_800_000_000_000_000);
 
-fn site(name: &str) -> SiteId {
+pub(super) fn site(name: &str) -> SiteId {
     SiteId::new(name).unwrap()
 }
 
-fn volume() -> VolumeId {
+pub(super) fn volume() -> VolumeId {
     VolumeId::new("data").unwrap()
 }
 
-fn at(seconds: f64) -> Timestamp {
+pub(super) fn at(seconds: f64) -> Timestamp {
     Timestamp(NOW.0 + (seconds * 1e6) as i64)
 }
 
-fn path(text: &str) -> FilePath {
+pub(super) fn path(text: &str) -> FilePath {
     FilePath::parse(text).unwrap()
 }
 
 /// One source, `gpus` sites with a cache each, a link to each.
-fn topology(gpus: usize, rate_mbit: u64, cache_bytes: u64) -> Topology {
+pub(super) fn topology(gpus: usize, rate_mbit: u64, cache_bytes: u64) -> Topology {
     let place = |cache| Site { jurisdiction: "eu".into(), labels: BTreeMap::new(), cache, accelerator_per_hour: 3.0 };
     let cache = Some(CacheSpec { capacity_bytes: cache_bytes });
     let names: Vec<SiteId> = (0..gpus).map(|i| site(&format!("gpu-{i}"))).collect();
@@ -52,12 +52,12 @@ fn topology(gpus: usize, rate_mbit: u64, cache_bytes: u64) -> Topology {
     }
 }
 
-fn read(file: &str, length: u64, probability: f64, p10_s: f64, p90_s: f64) -> PredictedRead {
+pub(super) fn read(file: &str, length: u64, probability: f64, p10_s: f64, p90_s: f64) -> PredictedRead {
     let window = TimeWindow { p10: at(p10_s), p50: at((p10_s + p90_s) / 2.0), p90: at(p90_s) };
     PredictedRead { path: path(file), offset: 0, length, probability, window }
 }
 
-fn forecast(name: &str, to: &str, reads: Vec<PredictedRead>) -> Forecast {
+pub(super) fn forecast(name: &str, to: &str, reads: Vec<PredictedRead>) -> Forecast {
     Forecast {
         id: name.into(),
         workload: WorkloadId::from("train"),
@@ -72,24 +72,25 @@ fn forecast(name: &str, to: &str, reads: Vec<PredictedRead>) -> Forecast {
     }
 }
 
-fn warmup(name: &str, to: &str, need_by: Option<Timestamp>, files: &[(&str, u64)]) -> WarmupDemand {
+pub(super) fn warmup(name: &str, to: &str, need_by: Option<Timestamp>, files: &[(&str, u64)]) -> WarmupDemand {
     let request = WarmupRequest { need_by, ..WarmupRequest::new(volume(), vec![FilePath::root()], site(to)) };
     let files = files.iter().map(|(p, bytes)| WarmupFile { path: path(p), bytes: *bytes }).collect();
     WarmupDemand { id: name.into(), request, asked_at: NOW, files }
 }
 
 /// A problem that owns its parts.
-struct Case {
-    forecasts: Vec<Forecast>,
-    warmups: Vec<WarmupDemand>,
-    topology: Topology,
-    rules: Ruleset,
-    resident: Arc<dyn Residency>,
-    running: Vec<RunningMove>,
-    demand: Vec<DemandLoad>,
-    brakes: Brakes,
-    config: Config,
-    now: Timestamp,
+pub(super) struct Case {
+    pub(super) forecasts: Vec<Forecast>,
+    pub(super) warmups: Vec<WarmupDemand>,
+    pub(super) topology: Topology,
+    pub(super) rules: Ruleset,
+    pub(super) supply: Supply,
+    pub(super) resident: Arc<dyn Residency>,
+    pub(super) running: Vec<RunningMove>,
+    pub(super) demand: Vec<DemandLoad>,
+    pub(super) brakes: Brakes,
+    pub(super) config: Config,
+    pub(super) now: Timestamp,
 }
 
 impl std::fmt::Debug for Case {
@@ -99,12 +100,13 @@ impl std::fmt::Debug for Case {
 }
 
 impl Case {
-    fn new(topology: Topology) -> Self {
+    pub(super) fn new(topology: Topology) -> Self {
         Self {
             forecasts: vec![],
             warmups: vec![],
             topology,
             rules: Ruleset::default(),
+            supply: Supply::default(),
             resident: Arc::new(NothingResident),
             running: vec![],
             demand: vec![],
@@ -114,12 +116,13 @@ impl Case {
         }
     }
 
-    fn problem<'a>(&'a self, previous: Option<&'a foretide_flow::Plan>) -> Problem<'a> {
+    pub(super) fn problem<'a>(&'a self, previous: Option<&'a foretide_flow::Plan>) -> Problem<'a> {
         Problem {
             forecasts: &self.forecasts,
             warmups: &self.warmups,
             topology: &self.topology,
             rules: &self.rules,
+            supply: &self.supply,
             resident: self.resident.as_ref(),
             running: &self.running,
             demand: &self.demand,
@@ -131,7 +134,7 @@ impl Case {
         }
     }
 
-    fn solve(&self) -> foretide_flow::Plan {
+    pub(super) fn solve(&self) -> foretide_flow::Plan {
         solve(&self.problem(None))
     }
 }
@@ -493,6 +496,18 @@ fn advice_weighs_moving_the_data_against_moving_the_job() {
     assert_eq!(advice[98].site, site("gpu-9"), "no accelerator is free there");
     let last: Vec<_> = advice[99..].iter().map(|a| (a.possible, a.site.as_str(), a.rule.as_deref())).collect();
     assert_eq!(last, [(false, "gpu-2", None), (false, "gpu-3", Some("no"))]);
+    case.supply.copies.insert(volume(), vec![site("gpu-7")]);
+    let near = Link {
+        from: site("gpu-7"),
+        to: site("gpu-8"),
+        rate: BitsPerSecond(100_000_000_000),
+        ..case.topology.links[0].clone()
+    };
+    case.topology.links.push(near);
+    let advice = advise(&case.problem(None), &request);
+    let order: Vec<_> = advice[..4].iter().map(|a| a.site.as_str()).collect();
+    assert_eq!(order, ["gpu-7", "store", "gpu-8", "gpu-1"], "a copy is as good as the source, and nearer to some");
+    assert!(advice[2].reason.contains("from gpu-7"), "{}", advice[2].reason);
 }
 
 /// (f): the plan made a moment later, when the link has carried what it can, is nearly the same plan.

@@ -1,11 +1,10 @@
 //! Decisions in the words of the plan.
 
-use foretide_flow::{Mode, Move, MoveCause, MoveId, Plan, Priority, Timestamp};
+use foretide_flow::{Mode, Move, MoveCause, Plan, Priority, SiteId, Timestamp};
 
 use super::identity::{move_id, plan_id};
-use super::{Decision, Table, key_of};
-use crate::gather::{Cause, Excluded, Route, Want};
-use crate::grid::Grid;
+use super::{Decision, Placed, Table, Upstream, key_of};
+use crate::gather::{Cause, Excluded, Want, money};
 use crate::ledger::Booking;
 use crate::left_out::Why;
 use crate::problem::Problem;
@@ -14,19 +13,14 @@ use crate::problem::Problem;
 pub(super) fn plan(table: &Table<'_, '_>, excluded: Excluded) -> (Plan, Vec<Move>) {
     let problem = table.problem;
     let Excluded { refused, mut left_out } = excluded;
-    let (mut moves, mut proposed) = (Vec::with_capacity(table.wants.len()), Vec::new());
+    let mut moves: Vec<Move> = serves(table).iter().enumerate().map(|(n, others)| staged(table, n, others)).collect();
+    let mut proposed = Vec::new();
+    moves.reserve(table.wants.len());
     for (number, want) in table.wants.iter().enumerate() {
         let route = &table.routes[want.route];
         match &table.decided[number] {
-            Some(Decision::Move { booking, in_time, due }) => {
-                let before = table.before[number];
-                let start_at = start_at(problem, &table.grid, booking, before);
-                let id = before.map(|m| m.id.clone());
-                let planned = one(problem, want, route, (id, start_at, *due, *in_time));
-                let planned = match before {
-                    Some(told) if still_holds(problem, told, &planned) => told.clone(),
-                    _ => planned,
-                };
+            Some(Decision::Move(placed)) => {
+                let planned = wanted(table, number, placed);
                 let held_back = match want.mode {
                     Mode::Enforce => {
                         moves.push(planned);
@@ -57,22 +51,110 @@ pub(super) fn plan(table: &Table<'_, '_>, excluded: Excluded) -> (Plan, Vec<Move
     (plan, proposed)
 }
 
+/// The move of a want.
+fn wanted(table: &Table<'_, '_>, number: usize, placed: &Placed) -> Move {
+    let (problem, want, before) = (table.problem, &table.wants[number], table.before[number]);
+    let until = table.passed_until.get(&number).copied();
+    let link = table.way(number, placed.way).link;
+    let is_chained = until.is_some() || placed.after.is_some();
+    // What follows another move must not start before that has ended.
+    let slack = if placed.after.is_some() { 0.0 } else { problem.config.start_tolerance };
+    let start_at = start_at(table, &link.to, &placed.booking, (before, slack));
+    let planned = Move {
+        from: link.from.clone(),
+        start_at,
+        due_at: placed.due,
+        keep_until: want.keep_until(problem).max(placed.due).max(until.unwrap_or(placed.due)),
+        benefit_s: want.probability * placed.in_time * want.stall_s,
+        cost: money(link, placed.bytes),
+        reason: reason(problem, want, placed.due),
+        ..outline(table, want, table.routes[want.route].to, before)
+    };
+    match before {
+        Some(told) if still_holds(problem, told, &planned, is_chained) => told.clone(),
+        _ => planned,
+    }
+}
+
+/// Where those are who follow each stage.
+fn serves<'t>(table: &'t Table<'_, '_>) -> Vec<Vec<&'t str>> {
+    let mut serves = vec![Vec::new(); table.stages.len()];
+    for (number, want) in table.wants.iter().enumerate() {
+        if let Some(Upstream::Stage(stage)) = table.placed(number).and_then(|p| p.after) {
+            serves[stage].push(table.routes[want.route].to.as_str());
+        }
+    }
+    serves
+}
+
+/// The move that brings bytes to a relay for the sake of others.
+fn staged(table: &Table<'_, '_>, number: usize, others: &[&str]) -> Move {
+    let stage = &table.stages[number];
+    let (want, link) = (&table.wants[stage.of], table.routes[stage.route].ways[stage.way].link);
+    let planned = Move {
+        from: link.from.clone(),
+        start_at: start_at(table, &link.to, &stage.booking, (stage.before, table.problem.config.start_tolerance)),
+        due_at: stage.due,
+        keep_until: table.grid.end(stage.booking.last_use as usize).max(stage.due),
+        benefit_s: 0.0,
+        cost: money(link, stage.bytes),
+        reason: format!("on its way to {}", others.join(", ")),
+        ..outline(table, want, table.routes[stage.route].to, stage.before)
+    };
+    match stage.before {
+        Some(told) if still_holds(table.problem, told, &planned, true) => told.clone(),
+        _ => planned,
+    }
+}
+
+/// What a move of a want's extent has whatever is decided of it; the rest is left empty. It keeps its name.
+fn outline(table: &Table<'_, '_>, want: &Want<'_>, to: &SiteId, before: Option<&Move>) -> Move {
+    let volume = table.routes[want.route].volume;
+    let asked = matches!(want.cause, Cause::Warmup(_));
+    let name = || move_id(volume, want.path, (want.offset, want.length), to, asked);
+    Move {
+        id: before.map_or_else(name, |m| m.id.clone()),
+        volume: volume.clone(),
+        path: want.path.clone(),
+        offset: want.offset,
+        length: want.length,
+        from: to.clone(),
+        to: to.clone(),
+        start_at: Timestamp(0),
+        due_at: Timestamp(0),
+        keep_until: Timestamp(0),
+        priority: if asked { Priority::Deadline } else { Priority::Background },
+        probability: want.probability,
+        benefit_s: 0.0,
+        cost: 0.0,
+        cause: match want.cause {
+            Cause::Forecast(f) => MoveCause::Forecast { forecast: f.id.clone(), workload: f.workload.clone() },
+            Cause::Warmup(w) => MoveCause::Warmup { warmup: w.id.clone() },
+        },
+        reason: String::new(),
+    }
+}
+
 /// A move that was let go stays so; one that could start a little later than it was told keeps its time; the others
-/// start with their first slot.
-fn start_at(problem: &Problem<'_>, grid: &Grid, booking: &Booking, before: Option<&Move>) -> Timestamp {
+/// start with their first slot. Where the site's clock is behind, a move starts by that clock.
+fn start_at(table: &Table<'_, '_>, to: &SiteId, booking: &Booking, (before, slack): (Option<&Move>, f64)) -> Timestamp {
+    let (problem, grid) = (table.problem, &table.grid);
     let (now, start) = (problem.now, grid.start(booking.first_slot()));
+    if let Some(ahead_s) = problem.brakes.clocks.get(to) {
+        return Timestamp(now.0.saturating_add((ahead_s.min(0.0) * 1e6) as i64));
+    }
     let Some(told) = before.map(|m| m.start_at) else { return start };
     if told <= now {
         return if start <= now { told } else { start };
     }
-    let slack_s = start.since(now).as_secs_f64() * problem.config.start_tolerance;
+    let slack_s = start.since(now).as_secs_f64() * slack;
     if told <= start && start.since(told).as_secs_f64() <= slack_s { told } else { start }
 }
 
 /// Whether an agent that was told a move would do the same if it were told it as it is planned now. If so it stays as
 /// it was told, word for word: a forecast is made anew many times a second, and a plan that only repeats it must not
-/// be sent again (property (f)).
-fn still_holds(problem: &Problem<'_>, told: &Move, planned: &Move) -> bool {
+/// be sent again (property (f)). What follows another move, or is followed, may be due no later than it is planned.
+fn still_holds(problem: &Problem<'_>, told: &Move, planned: &Move, is_chained: bool) -> bool {
     let tolerated = |told: Timestamp, planned: Timestamp| {
         let apart_s = told.since(planned).max(planned.since(told)).as_secs_f64();
         apart_s <= problem.config.start_tolerance * planned.since(problem.now).as_secs_f64()
@@ -84,6 +166,7 @@ fn still_holds(problem: &Problem<'_>, told: &Move, planned: &Move) -> bool {
         && (&told.from, asked_by(&told.cause)) == (&planned.from, asked_by(&planned.cause))
         && (told.due_at == planned.due_at || hurries(told, planned) || tolerated(told.due_at, planned.due_at))
         && (told.keep_until == planned.keep_until || tolerated(told.keep_until, planned.keep_until))
+        && (!is_chained || (told.due_at <= planned.due_at && told.keep_until >= planned.keep_until))
 }
 
 /// The workload or the warm-up that a move serves.
@@ -91,37 +174,6 @@ fn asked_by(cause: &MoveCause) -> &str {
     match cause {
         MoveCause::Forecast { workload, .. } => workload.as_str(),
         MoveCause::Warmup { warmup } => warmup.as_str(),
-    }
-}
-
-fn one(
-    problem: &Problem<'_>,
-    want: &Want<'_>,
-    route: &Route<'_>,
-    (id, start_at, due_at, in_time): (Option<MoveId>, Timestamp, Timestamp, f64),
-) -> Move {
-    let asked = matches!(want.cause, Cause::Warmup(_));
-    let name = || move_id(route.volume, want.path, (want.offset, want.length), route.to, asked);
-    Move {
-        id: id.unwrap_or_else(name),
-        volume: route.volume.clone(),
-        path: want.path.clone(),
-        offset: want.offset,
-        length: want.length,
-        from: route.from.clone(),
-        to: route.to.clone(),
-        start_at,
-        due_at,
-        keep_until: want.keep_until(problem).max(due_at),
-        priority: if asked { Priority::Deadline } else { Priority::Background },
-        probability: want.probability,
-        benefit_s: want.probability * in_time * want.stall_s,
-        cost: want.cost,
-        cause: match want.cause {
-            Cause::Forecast(f) => MoveCause::Forecast { forecast: f.id.clone(), workload: f.workload.clone() },
-            Cause::Warmup(w) => MoveCause::Warmup { warmup: w.id.clone() },
-        },
-        reason: reason(problem, want, due_at),
     }
 }
 

@@ -8,7 +8,9 @@ use foretide_api::{Advice, Adviser, MoveChange, PlanChanges, Question, SiteAdvic
 use foretide_catalog::limits::PAGE_ITEMS;
 use foretide_catalog::{Catalog, CatalogError, Topic};
 use foretide_flow::{FilePath, LearnRequest, Plan, Ruleset, SiteId, Timestamp, Topology, VolumeId};
-use foretide_planner::{AdviceRequest, Brakes, PlanDiff, Problem, Residency, WarmupFile, advise, diff, explain};
+use foretide_planner::{
+    AdviceRequest, Brakes, PlanDiff, Problem, Residency, Supply, WarmupFile, advise, diff, explain,
+};
 use tokio::sync::{Mutex, watch};
 
 /// Files looked at for one question; beyond it the answer says that it is not complete. A million is a second.
@@ -139,6 +141,7 @@ impl Adviser for Planner {
             warmups: &[],
             topology: &topology,
             rules: &self.rules,
+            supply: &Supply::default(),
             resident: copies.as_ref(),
             running: &[],
             demand: &[],

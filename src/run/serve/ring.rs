@@ -19,7 +19,7 @@ use foretide_flow::{
 };
 use foretide_model::Model;
 use foretide_planner::{
-    Feedback, Problem, Residency as _, RunningMove, Solution, WarmupDemand, WarmupFile, solve_in_full,
+    Feedback, Problem, Residency as _, RunningMove, Solution, Supply, WarmupDemand, WarmupFile, solve_in_full,
 };
 use tokio::sync::{mpsc, watch};
 
@@ -77,6 +77,8 @@ pub struct Ring {
     forecasts: BTreeMap<ForecastId, Forecast>,
     warmups: BTreeMap<WarmupId, Vec<WarmupFile>>,
     previous: Option<Plan>,
+    /// Agents fetch from the sites of the volumes alone, and tell nobody of their manifests.
+    supply: Supply,
     resident: Resident,
     feedback: Feedback,
     snapshot_at: Instant,
@@ -100,6 +102,7 @@ impl Ring {
         let forecasts = standing(catalog.as_ref(), Timestamp::now()).await?;
         let topology = Arc::clone(&topologies.borrow());
         Ok(Self {
+            supply: Supply::default(),
             resident: Resident::default(),
             feedback: Feedback::default(),
             snapshot_at: Instant::now(),
@@ -155,7 +158,7 @@ impl Ring {
             }
             News::Outcomes(batch, resident) => {
                 if let Some(plan) = &self.previous {
-                    self.feedback.heard(&batch, plan, &self.topology);
+                    self.feedback.heard(&batch, plan, &self.topology, Timestamp::now());
                 }
                 self.model.outcome(&batch);
                 self.resident.change(&batch.site, resident);
@@ -181,6 +184,7 @@ impl Ring {
             warmups: &warmups,
             topology: &topology,
             rules: &self.rules,
+            supply: &self.supply,
             resident: &self.resident,
             running: &running,
             demand: &[],

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use foretide_flow::{SiteId, VolumeId};
+use foretide_planner::Supply;
 use foretide_planner::simulate::{Caching, Faults, Foresight, Report, Seer, World, simulate};
 
 use self::foresight::Learned;
@@ -100,6 +101,7 @@ fn world(options: &Options, config: &ServeConfig) -> Result<World, RunError> {
         recording::jobs(&super::trace::read_all(&options.trace)?, &topology, &as_if).map_err(RunError::Told)?;
     let span_us = jobs.iter().map(|j| j.starts_us).max().unwrap_or(0);
     Ok(World {
+        supply: Supply::default(),
         revoked: rules.clone(),
         rules,
         topology,

@@ -888,7 +888,7 @@ export interface components {
          * @description What a rule does with what it matches.
          * @enum {string}
          */
-        Effect: "allow" | "deny";
+        Effect: "allow" | "transit" | "deny";
         /** @description One name in a volume. */
         Entry: components["schemas"]["EntryKind"] & {
             /**

@@ -1,52 +1,51 @@
 //! A site between two plans: its jobs, the links that lead to it, its cache.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+mod borders;
+
+use std::collections::{BTreeMap, HashSet};
 
 use foretide_flow::{
     Access, AccessBatch, AccessOp, Found, Losses, MoveId, NodeId, Plan, Ruleset, RunEnd, RunId, RunStart, SiteId,
-    Timestamp,
+    Timestamp, VolumeId,
 };
 
-use super::atlas::{Atlas, Block};
-use super::cache::Cache;
-use super::job::{Doing, Running};
-use super::lane::Lane;
-use super::run::Report;
-use super::world::World;
 use crate::RunningMove;
+use crate::simulate::atlas::{Atlas, Block};
+use crate::simulate::cache::Cache;
+use crate::simulate::job::{Doing, Running};
+use crate::simulate::lane::Lane;
+use crate::simulate::run::Report;
+use crate::simulate::world::World;
 
 /// Bytes that are counted as none: less than a byte is left of a flow by rounding.
 const NOTHING_BYTES: f64 = 1e-6;
 /// Usage of links is added up over this time, microseconds.
 const USAGE_US: i64 = 60_000_000;
 
-/// Caches of up to so many blocks are checked at the end of every round.
-const CHECKED_BLOCKS: usize = 4_096;
-/// Larger ones every so many rounds.
-const ROUNDS_PER_CHECK: u64 = 256;
-
 /// See the module.
-pub(super) struct SiteState<'w> {
+pub(in crate::simulate) struct SiteState<'w> {
     world: &'w World,
     site: SiteId,
     node: Option<NodeId>,
     caches: bool,
     now_us: i64,
-    pub(super) jobs: Vec<Running>,
+    pub(in crate::simulate) jobs: Vec<Running>,
     lanes: Vec<Lane>,
     cache: Cache,
     lost: bool,
+    /// What relays have passed on to here since the last round.
+    taken: Vec<(SiteId, Block)>,
     accesses: Vec<Access>,
     begun: Vec<RunStart>,
     ended: Vec<RunEnd>,
     sequence: u64,
-    pub(super) report: Report,
+    pub(in crate::simulate) report: Report,
 }
 
 impl<'w> SiteState<'w> {
-    pub(super) fn new(world: &'w World, site: &SiteId, caches: bool) -> Self {
+    pub(in crate::simulate) fn new(world: &'w World, site: &SiteId, caches: bool) -> Self {
         let here = world.jobs.iter().enumerate().filter(|(_, job)| &job.site == site);
-        let job = |(number, job): (usize, &super::world::Job)| {
+        let job = |(number, job): (usize, &crate::simulate::world::Job)| {
             let first = job.reads.first().map_or(0, |r| r.compute_us);
             let doing = Doing::Computes { until_us: job.starts_us + first };
             Running { job: number, next: 0, doing, started: false }
@@ -62,6 +61,7 @@ impl<'w> SiteState<'w> {
             lanes: world.topology.links.iter().filter(|l| &l.to == site).map(Lane::new).collect(),
             cache: Cache::new(capacity_bytes),
             lost: false,
+            taken: Vec::new(),
             accesses: Vec::new(),
             begun: Vec::new(),
             ended: Vec::new(),
@@ -70,16 +70,16 @@ impl<'w> SiteState<'w> {
         }
     }
 
-    pub(super) fn site(&self) -> &SiteId {
+    pub(in crate::simulate) fn site(&self) -> &SiteId {
         &self.site
     }
 
-    pub(super) fn finished(&self) -> bool {
+    pub(in crate::simulate) fn finished(&self) -> bool {
         self.jobs.iter().all(|j| matches!(j.doing, Doing::Done))
     }
 
     /// When something happens here by itself next.
-    pub(super) fn next_us(&mut self) -> i64 {
+    pub(in crate::simulate) fn next_us(&mut self) -> i64 {
         let now = self.now_us;
         let starts = self.lanes.iter_mut().filter_map(|l| l.next().map(|(_, start_us)| start_us)).min();
         let wakes = self.jobs.iter().map(Running::wakes_us).min().unwrap_or(i64::MAX);
@@ -87,17 +87,17 @@ impl<'w> SiteState<'w> {
         if waits { now } else { starts.unwrap_or(i64::MAX).min(wakes).max(now) }
     }
 
-    pub(super) fn resident_bytes(&self, atlas: &Atlas, file: u32, offset: u64, length: u64) -> u64 {
+    pub(in crate::simulate) fn resident_bytes(&self, atlas: &Atlas, file: u32, offset: u64, length: u64) -> u64 {
         self.cache.resident_bytes(atlas, file, offset, length)
     }
 
     /// Prefetched bytes that left unread so far.
-    pub(super) fn wasted_bytes(&self) -> u64 {
+    pub(in crate::simulate) fn wasted_bytes(&self) -> u64 {
         self.cache.wasted_bytes
     }
 
     /// Moves that have begun.
-    pub(super) fn running(&self) -> Vec<RunningMove> {
+    pub(in crate::simulate) fn running(&self) -> Vec<RunningMove> {
         let mut left: BTreeMap<&MoveId, f64> = BTreeMap::new();
         for task in self.lanes.iter().flat_map(|l| l.tasks.values()) {
             *left.entry(&task.of).or_default() += task.left_bytes;
@@ -110,32 +110,42 @@ impl<'w> SiteState<'w> {
         left.into_iter().filter_map(begun).collect()
     }
 
-    /// Takes a plan: what is no longer in it is stopped, what has begun goes on.
-    pub(super) fn assign(&mut self, plan: &Plan, atlas: &mut Atlas) {
-        let cache = &self.cache;
-        self.lanes.iter_mut().for_each(|lane| lane.assign(plan, atlas, |block| cache.holds(block)));
-    }
-
-    /// What may not be here leaves, and what brings it stops.
-    pub(super) fn uphold(&mut self, rules: &Ruleset, atlas: &Atlas) {
-        let files: BTreeSet<u32> = self
-            .cache
-            .blocks()
-            .map(|b| b.0)
-            .chain(self.lanes.iter().flat_map(|l| l.tasks.keys().map(|b| b.0)))
-            .collect();
-        let now = self.now_us;
-        let may = |file: &u32| atlas.allowed(rules, &self.world.topology, *file, &self.site, now);
-        let forbidden: HashSet<u32> = files.into_iter().filter(|f| !may(f)).collect();
-        let gone: Vec<Block> = self.cache.blocks().filter(|b| forbidden.contains(&b.0)).collect();
-        gone.into_iter().for_each(|b| self.cache.evict(b));
+    /// Takes a plan: what is no longer in it is stopped, what has begun goes on. `held` is what relays hold.
+    pub(in crate::simulate) fn assign(
+        &mut self,
+        plan: &Plan,
+        atlas: &mut Atlas,
+        held: &BTreeMap<SiteId, HashSet<Block>>,
+    ) {
+        let (cache, world) = (&self.cache, self.world);
         for lane in &mut self.lanes {
-            lane.tasks.retain(|b, _| !forbidden.contains(&b.0));
+            let from = lane.link.from.clone();
+            let gives = |volume: &VolumeId, block: &Block| {
+                let own = world.topology.volumes.get(volume).is_some_and(|v| v.at == from);
+                let copy = world.supply.copies.get(volume).is_some_and(|c| c.contains(&from));
+                own || copy || held.get(&from).is_some_and(|blocks| blocks.contains(block))
+            };
+            lane.assign(plan, atlas, |block| cache.holds(block), gives);
         }
     }
 
+    /// What relays have passed on to here since this was asked last.
+    pub(in crate::simulate) fn taken(&mut self) -> Vec<(SiteId, Block)> {
+        std::mem::take(&mut self.taken)
+    }
+
+    /// This site has passed a block on.
+    pub(in crate::simulate) fn passed_on(&mut self, block: &Block) {
+        self.cache.passed_on(block);
+    }
+
+    /// What is here.
+    pub(in crate::simulate) fn holds(&self) -> HashSet<Block> {
+        self.cache.blocks().collect()
+    }
+
     /// What was read since the last round.
-    pub(super) fn observed(&mut self) -> Option<AccessBatch> {
+    pub(in crate::simulate) fn observed(&mut self) -> Option<AccessBatch> {
         if self.accesses.is_empty() && self.begun.is_empty() && self.ended.is_empty() {
             return None;
         }
@@ -154,7 +164,7 @@ impl<'w> SiteState<'w> {
     }
 
     /// Everything until `until_us`.
-    pub(super) fn advance(&mut self, until_us: i64, atlas: &Atlas, rules: &Ruleset) {
+    pub(in crate::simulate) fn advance(&mut self, until_us: i64, atlas: &Atlas, rules: &Ruleset) {
         self.turn(atlas, rules);
         while self.now_us < until_us {
             let faults = self.world.faults;
@@ -248,7 +258,12 @@ impl<'w> SiteState<'w> {
                 && self.lanes[n].tasks[&block].left_bytes <= NOTHING_BYTES
                 && let Some(task) = self.lanes[n].tasks.remove(&block)
             {
-                self.arrived(block, atlas.bytes(block), task.keep_until_us);
+                let bytes = atlas.bytes(block);
+                if self.world.supply.relays.contains(&self.lanes[n].link.from) {
+                    self.report.passed_bytes += bytes;
+                    self.taken.push((self.lanes[n].link.from.clone(), block));
+                }
+                self.arrived(block, bytes, task.keep_until_us);
             }
         }
         for n in 0..self.jobs.len() {
@@ -328,7 +343,8 @@ impl<'w> SiteState<'w> {
         if !self.caches {
             return;
         }
-        if blocks.first().is_some_and(|b| !atlas.allowed(rules, &self.world.topology, b.0, &self.site, self.now_us)) {
+        let at = (&self.site, self.now_us);
+        if blocks.first().is_some_and(|b| !atlas.verdict(rules, &self.world.topology, b.0, at).allows()) {
             self.report.uncached += 1;
             return;
         }
@@ -397,29 +413,8 @@ impl<'w> SiteState<'w> {
         }
     }
 
-    /// The invariants, at the end of a round; in a large cache now and then.
-    pub(super) fn check(&mut self, atlas: &Atlas, rules: &Ruleset, round: u64) {
-        if self.cache.len() > CHECKED_BLOCKS && !round.is_multiple_of(ROUNDS_PER_CHECK) {
-            return;
-        }
-        let at = self.now_us;
-        let mut broken: Vec<String> = self.cache.broken().map(|b| format!("{b} at {at} us")).into_iter().collect();
-        let carried: f64 = self.lanes.iter().map(|l| l.rate() * at as f64).sum();
-        if self.report.link_bytes > carried + 1e6 {
-            broken.push(format!("{} bytes crossed links that carry {carried} by {at} us", self.report.link_bytes));
-        }
-        let here: BTreeSet<u32> = self.cache.blocks().map(|b| b.0).collect();
-        let coming: BTreeSet<u32> = self.lanes.iter().flat_map(|l| l.tasks.keys().map(|b| b.0)).collect();
-        for file in here.union(&coming) {
-            if !atlas.allowed(rules, &self.world.topology, *file, &self.site, at) {
-                broken.push(format!("{} is behind a border or on its way there at {at} us", atlas.file(*file).path));
-            }
-        }
-        self.report.broken.append(&mut broken);
-    }
-
     /// What came of it; what was brought and never read is waste.
-    pub(super) fn close(mut self) -> Report {
+    pub(in crate::simulate) fn close(mut self) -> Report {
         self.report.wasted_bytes = self.cache.wasted_bytes + self.cache.unread_bytes();
         self.report.peak_cache_bytes = self.cache.peak_bytes;
         self.report.finished = self.finished();

@@ -5,10 +5,13 @@
 //! is never planned twice for one site: the request with the earliest deadline claims it, then the forecast that
 //! is surest.
 
+mod routes;
+
 use std::collections::{BTreeMap, HashMap};
 
 use foretide_flow::{FilePath, Forecast, Link, Mode, PredictedRead, Refusal, SiteId, TimeWindow, Timestamp, VolumeId};
 
+pub(crate) use self::routes::{Route, Way};
 use crate::brakes::mode_of;
 use crate::left_out::{LeftOuts, Why};
 use crate::problem::{Problem, WarmupDemand};
@@ -22,17 +25,6 @@ const MAX_REFUSALS_PER_RULE: usize = 1_000;
 pub(crate) enum Cause<'a> {
     Forecast(&'a Forecast),
     Warmup(&'a WarmupDemand),
-}
-
-/// A volume and a site that wants bytes of it.
-#[derive(Debug)]
-pub(crate) struct Route<'a> {
-    pub(crate) volume: &'a VolumeId,
-    pub(crate) from: &'a SiteId,
-    pub(crate) to: &'a SiteId,
-    pub(crate) link: &'a Link,
-    accelerator_per_hour: f64,
-    refusals: BTreeMap<String, usize>,
 }
 
 /// An extent that should be at a site.
@@ -55,8 +47,10 @@ pub(crate) struct Want<'a> {
     pub(crate) stall_s: f64,
     /// Money a stalled second costs.
     pub(crate) money_per_s: f64,
-    /// Money for its missing bytes on the link.
-    pub(crate) cost: f64,
+    /// Money for its missing bytes if a reader fetches them.
+    pub(crate) cost_read: f64,
+    /// Ways of its route that the rules leave it, a bit for each.
+    passable: u64,
 }
 
 impl Want<'_> {
@@ -78,13 +72,32 @@ impl Want<'_> {
         self.probability * self.stall_s / self.missing.max(1) as f64
     }
 
-    /// Net worth, money, if it arrives when the read is still to come with probability `in_time`.
-    ///
-    /// Without the move the bytes cross the link too, when they are read. So the money that prefetching them costs
-    /// is only that of the case that they are not.
-    pub(crate) fn worth(&self, in_time: f64) -> f64 {
-        self.probability * in_time * self.stall_s * self.money_per_s - (1.0 - self.probability) * self.cost
+    /// Net worth, money, if bringing it costs `cost` and it arrives when the read is still to come with probability
+    /// `in_time`.
+    pub(crate) fn worth(&self, in_time: f64, cost: f64) -> f64 {
+        self.gross(in_time) - cost
     }
+
+    /// As [`Want::worth`] for what costs nothing to bring. Without the move the bytes cross a link too, when they are
+    /// read: what that costs is saved with the probability that they are.
+    pub(crate) fn gross(&self, in_time: f64) -> f64 {
+        self.probability * (in_time * self.stall_s * self.money_per_s + self.cost_read)
+    }
+
+    /// The ways of its route that the rules leave it.
+    pub(crate) fn ways(&self) -> impl Iterator<Item = usize> + use<> {
+        let mut left = self.passable;
+        std::iter::from_fn(move || {
+            let way = (left != 0).then_some(left.trailing_zeros() as usize)?;
+            left &= left - 1;
+            Some(way)
+        })
+    }
+}
+
+/// Money for bytes on a link.
+pub(crate) fn money(link: &Link, bytes: u64) -> f64 {
+    bytes as f64 / 1e9 * link.cost_per_gb
 }
 
 /// What came of a problem.
@@ -105,8 +118,10 @@ pub(crate) struct Excluded {
 }
 
 /// One file at one destination.
+#[derive(Clone, Copy)]
 struct FileSlot {
-    allowed: bool,
+    /// Ways that the rules leave it, a bit for each.
+    passable: u64,
     number: u32,
 }
 
@@ -119,6 +134,7 @@ struct Claim {
 struct Gatherer<'a, 'p> {
     problem: &'p Problem<'a>,
     out: Gathered<'a>,
+    links: HashMap<(&'a SiteId, &'a SiteId), &'a Link>,
     routes: HashMap<(&'a VolumeId, &'a SiteId), Result<usize, Why>>,
     files: HashMap<(usize, &'a FilePath), FileSlot>,
     claims: BTreeMap<(u32, u64), Claim>,
@@ -129,6 +145,8 @@ pub(crate) fn gather<'a>(problem: &Problem<'a>) -> Gathered<'a> {
     let mut g = Gatherer {
         problem,
         out: Gathered::default(),
+        // Of two links between the same sites the first counts.
+        links: problem.topology.links.iter().rev().map(|l| ((&l.from, &l.to), l)).collect(),
         routes: HashMap::new(),
         files: HashMap::new(),
         claims: BTreeMap::new(),
@@ -159,7 +177,8 @@ impl<'a> Gatherer<'a, '_> {
     }
 
     fn forecast(&mut self, forecast: &'a Forecast) {
-        if forecast.expires_at < self.problem.now {
+        let clock_is_wrong = self.problem.brakes.clocks.contains_key(&forecast.site);
+        if forecast.expires_at < self.problem.now && !clock_is_wrong {
             return;
         }
         let route = self.route(&forecast.volume, &forecast.site);
@@ -180,6 +199,9 @@ impl<'a> Gatherer<'a, '_> {
         if self.problem.brakes.prefetch_off {
             return Some(Why::Off);
         }
+        if let Some(ahead_s) = self.problem.brakes.clocks.get(&forecast.site) {
+            return Some(Why::Clock(*ahead_s as i64));
+        }
         self.problem.brakes.muted.get(&forecast.workload).map(|why| Why::Muted(why.as_str().into()))
     }
 
@@ -192,35 +214,6 @@ impl<'a> Gatherer<'a, '_> {
         Ok(())
     }
 
-    /// The way from a volume's source to a site; nothing if that is the same place.
-    fn route(&mut self, volume: &'a VolumeId, to: &'a SiteId) -> Result<Option<usize>, Why> {
-        if self.problem.topology.volumes.get(volume).is_some_and(|v| &v.at == to) {
-            return Ok(None);
-        }
-        if let Some(known) = self.routes.get(&(volume, to)) {
-            return known.clone().map(Some);
-        }
-        let found = self.find_route(volume, to).map(|route| {
-            self.out.routes.push(route);
-            self.out.routes.len() - 1
-        });
-        self.routes.insert((volume, to), found.clone());
-        found.map(Some)
-    }
-
-    fn find_route(&self, volume: &'a VolumeId, to: &'a SiteId) -> Result<Route<'a>, Why> {
-        let topology = self.problem.topology;
-        let from = &topology.volumes.get(volume).ok_or(Why::UnknownVolume)?.at;
-        let site = topology.sites.get(to).ok_or(Why::UnknownSite)?;
-        if site.cache.is_none_or(|c| c.capacity_bytes == 0) {
-            return Err(Why::NoCache);
-        }
-        let link = topology.link(from, to).ok_or_else(|| Why::NoLink { from: from.clone() })?;
-        let told = site.accelerator_per_hour;
-        let accelerator_per_hour = if told > 0.0 { told } else { self.problem.config.accelerator_per_hour };
-        Ok(Route { volume, from, to, link, accelerator_per_hour, refusals: BTreeMap::new() })
-    }
-
     /// Claims what nobody has claimed of the extent; the rest makes earlier claims surer or sooner.
     fn claim(
         &mut self,
@@ -230,13 +223,13 @@ impl<'a> Gatherer<'a, '_> {
         probability: f64,
         window: Option<TimeWindow>,
     ) {
-        let file = self.file(route, extent.path);
-        if !file.0 {
+        let FileSlot { passable, number } = self.file(route, extent.path);
+        if passable == 0 {
             return;
         }
         let mut at = extent.offset;
         while at < extent.end {
-            let before = self.claims.range((file.1, 0)..=(file.1, at)).next_back().filter(|(_, c)| c.end > at);
+            let before = self.claims.range((number, 0)..=(number, at)).next_back().filter(|(_, c)| c.end > at);
             let next = match before {
                 Some((_, claim)) => {
                     let (end, want) = (claim.end, claim.want);
@@ -246,10 +239,11 @@ impl<'a> Gatherer<'a, '_> {
                     end
                 }
                 None => {
-                    let after = self.claims.range((file.1, at)..(file.1, u64::MAX)).next().map(|(k, _)| k.1);
+                    let after = self.claims.range((number, at)..(number, u64::MAX)).next().map(|(k, _)| k.1);
                     let end = after.unwrap_or(u64::MAX).min(extent.end);
-                    let want = self.want(route, Extent { end, offset: at, ..extent }, cause, probability, window);
-                    self.claims.insert((file.1, at), Claim { end, want });
+                    let part = Extent { end, offset: at, ..extent };
+                    let want = self.want((route, passable), part, cause, probability, window);
+                    self.claims.insert((number, at), Claim { end, want });
                     end
                 }
             };
@@ -287,7 +281,7 @@ impl<'a> Gatherer<'a, '_> {
 
     fn want(
         &mut self,
-        route_number: usize,
+        (route_number, passable): (usize, u64),
         extent: Extent<'a>,
         cause: Cause<'a>,
         probability: f64,
@@ -298,6 +292,7 @@ impl<'a> Gatherer<'a, '_> {
         let length = extent.end - extent.offset;
         let there = self.problem.resident.resident_bytes(route.to, route.volume, extent.path, extent.offset, length);
         let missing = length.saturating_sub(there);
+        let link = route.ways[0].link;
         let want = Want {
             route: route_number,
             path: extent.path,
@@ -308,9 +303,10 @@ impl<'a> Gatherer<'a, '_> {
             mode: self.mode(cause),
             probability,
             window,
-            stall_s: config.cold_read_round_trips * route.link.rtt_ms / 1e3 + route.link.rate.seconds_for(missing),
+            stall_s: config.cold_read_round_trips * link.rtt_ms / 1e3 + link.rate.seconds_for(missing),
             money_per_s: route.accelerator_per_hour / 3_600.0,
-            cost: missing as f64 / 1e9 * route.link.cost_per_gb,
+            cost_read: money(link, missing),
+            passable,
         };
         if there > 0 {
             self.out.holds.push((route.to, there.min(length), want.keep_until(self.problem)));
@@ -322,29 +318,26 @@ impl<'a> Gatherer<'a, '_> {
         Some(self.out.wants.len() - 1)
     }
 
-    /// Whether the file may go there, and its number.
-    fn file(&mut self, route_number: usize, path: &'a FilePath) -> (bool, u32) {
+    /// How the file may go there, and its number.
+    fn file(&mut self, route_number: usize, path: &'a FilePath) -> FileSlot {
         if let Some(known) = self.files.get(&(route_number, path)) {
-            return (known.allowed, known.number);
+            return *known;
         }
-        let number = self.files.len() as u32;
-        let problem = self.problem;
+        let slot = FileSlot { passable: self.passable(route_number, path), number: self.files.len() as u32 };
+        self.files.insert((route_number, path), slot);
+        slot
+    }
+
+    fn refuse(&mut self, route_number: usize, path: &FilePath, to: &SiteId, rule: String) {
         let route = &mut self.out.routes[route_number];
-        let verdict = problem.rules.verdict(problem.topology, route.volume, path, route.to, problem.now);
-        let allowed = verdict.allows();
-        if !allowed {
-            let rule = verdict.rule.unwrap_or_else(|| "default".into());
-            let told = route.refusals.entry(rule.clone()).or_default();
-            *told += 1;
-            if *told <= MAX_REFUSALS_PER_RULE + 1 {
-                let path = if *told <= MAX_REFUSALS_PER_RULE { path.clone() } else { FilePath::root() };
-                let (volume, to) = (route.volume.clone(), route.to.clone());
-                let at = problem.now;
-                self.out.excluded.refused.push(Refusal { volume, path, to, rule, by: "planner".into(), at });
-            }
+        let told = route.refusals.entry(rule.clone()).or_default();
+        *told += 1;
+        if *told <= MAX_REFUSALS_PER_RULE + 1 {
+            let path = if *told <= MAX_REFUSALS_PER_RULE { path.clone() } else { FilePath::root() };
+            let (volume, at) = (route.volume.clone(), self.problem.now);
+            let refusal = Refusal { volume, path, to: to.clone(), rule, by: "planner".into(), at };
+            self.out.excluded.refused.push(refusal);
         }
-        self.files.insert((route_number, path), FileSlot { allowed, number });
-        (allowed, number)
     }
 }
 
