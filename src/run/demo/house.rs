@@ -181,11 +181,12 @@ impl House {
     ///
     /// # Errors
     /// The command's own.
-    pub fn empty_cache(&self) -> Result<(), DemoError> {
+    pub fn empty_cache(&mut self) -> Result<(), DemoError> {
         let done = foretide()?.args(["cache", "empty", "--config"]).arg(self.folders.config("gpu-agent")).output()?;
         if done.status.success() {
             return Ok(());
         }
+        self.check_alive()?;
         let why = String::from_utf8_lossy(&done.stderr).trim().to_owned();
         Err(DemoError::Part { part: "foretide cache empty", why })
     }

@@ -94,7 +94,7 @@ impl Stage<'_> {
     ///
     /// # Errors
     /// If the agent refuses.
-    pub fn cool(&self) -> Result<(), DemoError> {
+    pub fn cool(&mut self) -> Result<(), DemoError> {
         self.house.empty_cache()?;
         drop_page_cache();
         Ok(())

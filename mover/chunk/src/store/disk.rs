@@ -240,10 +240,16 @@ fn numbers_in(folder: &Path) -> io::Result<Vec<u64>> {
 }
 
 /// Whether nobody else has the file open: only then the kernel gives a lease for writing. It ends with the descriptor.
+/// Who opens it meanwhile waits for that, and the kernel tells us by a signal: one that is ignored by default, since its
+/// own choice (SIGIO) would end the process.
 fn is_ours_alone(file: &File) -> bool {
     // SAFETY: the descriptor is open as long as `file` is borrowed.
-    unsafe { libc::fcntl(file.as_raw_fd(), libc::F_SETLEASE, libc::F_WRLCK) == 0 }
+    let asked = |command, argument: libc::c_int| unsafe { libc::fcntl(file.as_raw_fd(), command, argument) == 0 };
+    asked(F_SETSIG, libc::SIGURG) && asked(libc::F_SETLEASE, libc::F_WRLCK)
 }
+
+/// Linux's own, missing in libc: asm-generic/fcntl.h.
+const F_SETSIG: libc::c_int = 10;
 
 fn open_rw(path: &Path, create: bool) -> io::Result<File> {
     OpenOptions::new().read(true).write(true).create(create).truncate(false).open(path)
@@ -270,4 +276,25 @@ pub(super) fn is_full(e: &io::Error) -> bool {
 /// Opens a folder, to be synced.
 pub(super) fn open_folder(path: &Path) -> io::Result<File> {
     File::open(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Found by the demo: a reader came while a file that left was looked at, and the kernel's word of it ended the agent.
+    #[test]
+    fn who_opens_a_file_that_is_looked_at_waits_and_nobody_dies() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("f");
+        let file = open_rw(&path, true).unwrap();
+        let reading = File::open(&path).unwrap();
+        assert!(!is_ours_alone(&file), "somebody reads it");
+        drop(reading);
+        assert!(is_ours_alone(&file));
+        let opening = std::thread::spawn(move || File::open(path));
+        std::thread::sleep(std::time::Duration::from_millis(100));
+        drop(file);
+        assert!(opening.join().unwrap().is_ok());
+    }
 }
