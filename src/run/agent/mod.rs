@@ -107,7 +107,9 @@ pub async fn run_parts(mut config: AgentConfig, parts: Parts) -> Result<(), RunE
     }
     config.trace.enabled &= parts.trace;
     let agent = Agent::start(&config).await?;
-    privilege::lock(!nix::unistd::geteuid().is_root())?;
+    if !privilege::mounts_by_helper(&config)? {
+        privilege::lock()?;
+    }
     super::notify::ready();
     super::until_signal().await;
     agent.stop();

@@ -2,7 +2,8 @@
 //!
 //! Before its first thread: every capability that its configuration does not need, for good
 //! ([`keep_what_is_needed`]). When all parts are up: the system calls that an agent makes only while it starts, or never,
-//! for all threads ([`lock`]). `docs/THREATS.md` says against whom this helps.
+//! for all threads ([`lock`]). Only an agent that mounts without root keeps what a user has, see [`mounts_by_helper`].
+//! `docs/THREATS.md` says against whom this helps.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -36,6 +37,14 @@ fn needed(config: &AgentConfig) -> HashSet<Capability> {
     needed
 }
 
+/// Whether it mounts, and unmounts at its end, by `fusermount3`: a program that is root by its set-user-ID bit. A process
+/// with `no_new_privs`, which a seccomp filter wants too, cannot start it as what it is.
+pub fn mounts_by_helper(config: &AgentConfig) -> Result<bool, RunError> {
+    let mounts = config.cache.as_ref().is_some_and(|c| c.mount.is_some());
+    let may = caps::has_cap(None, CapSet::Permitted, Capability::CAP_SYS_ADMIN);
+    Ok(mounts && !may.map_err(|e| RunError::Told(format!("capabilities cannot be read: {e}")))?)
+}
+
 /// Drops every capability but those that the configuration needs, here and in all threads begun after this.
 ///
 /// # Errors
@@ -49,7 +58,9 @@ pub fn keep_what_is_needed(config: &AgentConfig) -> Result<(), RunError> {
             caps::drop(None, CapSet::Bounding, *gone).map_err(told)?;
         }
     }
-    nix::sys::prctl::set_no_new_privs().map_err(std::io::Error::from)?;
+    if !mounts_by_helper(config)? {
+        nix::sys::prctl::set_no_new_privs().map_err(std::io::Error::from)?;
+    }
     caps::clear(None, CapSet::Ambient).map_err(told)?;
     caps::clear(None, CapSet::Inheritable).map_err(told)?;
     caps::set(None, CapSet::Effective, &kept).map_err(told)?;
@@ -63,6 +74,7 @@ pub fn keep_what_is_needed(config: &AgentConfig) -> Result<(), RunError> {
 
 /// Never made by an agent that is up, and each of use to somebody who has taken it over.
 const NEVER: &[i64] = &[
+    libc::SYS_execve,
     libc::SYS_execveat,
     libc::SYS_ptrace,
     libc::SYS_process_vm_readv,
@@ -105,22 +117,18 @@ const NEVER: &[i64] = &[
 /// `bpf` with this command loads a program.
 const BPF_PROG_LOAD: u64 = 5;
 
-/// Forbids what an agent that is up never does, for all threads and for good. `runs_programs` if it unmounts by a
-/// helper, as it does without root.
+/// Forbids what an agent that is up never does, for all threads and for good.
 ///
 /// # Errors
 /// If the kernel has no seccomp.
-pub fn lock(runs_programs: bool) -> Result<(), RunError> {
+pub fn lock() -> Result<(), RunError> {
     let told = |e: String| RunError::Told(format!("system calls cannot be forbidden: {e}"));
-    let filter = filter(runs_programs).map_err(told)?;
+    let filter = filter().map_err(told)?;
     seccompiler::apply_filter_all_threads(&filter).map_err(|e| told(e.to_string()))
 }
 
-fn filter(runs_programs: bool) -> Result<BpfProgram, String> {
+fn filter() -> Result<BpfProgram, String> {
     let mut rules: BTreeMap<i64, Vec<SeccompRule>> = NEVER.iter().map(|call| (*call, Vec::new())).collect();
-    if !runs_programs {
-        rules.insert(libc::SYS_execve, Vec::new());
-    }
     let load = SeccompCondition::new(0, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, BPF_PROG_LOAD);
     let load = load.and_then(|load| SeccompRule::new(vec![load])).map_err(|e| e.to_string())?;
     rules.insert(libc::SYS_bpf, vec![load]);
@@ -197,7 +205,7 @@ mod tests {
             let _ = come.recv();
             std::process::Command::new("true").status().unwrap_err().raw_os_error()
         });
-        lock(false).unwrap();
+        lock().unwrap();
         drop(go);
         assert_eq!(earlier.join().unwrap(), Some(libc::EPERM));
         for call in NEVER {
