@@ -33,7 +33,7 @@ const VOLUMES: [&str; 3] = ["vision", "speech", "genome"];
 /// reads it, and then before its next start.
 const INTERVAL_CROSSINGS: f64 = 3.2;
 /// And this much more, for the forecast, the plan and the first round trips.
-const IDLE_EXTRA: Duration = Duration::from_secs(2);
+const IDLE_EXTRA: Duration = Duration::from_secs(3);
 
 /// Options of `foretide demo`.
 #[derive(Args, Debug)]
