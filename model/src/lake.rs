@@ -149,3 +149,20 @@ pub(crate) fn code(op: AccessOp) -> u32 {
         AccessOp::Close => 4,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What agents wrote, of each version of the format: the collector keeps it for its own reader.
+    #[test]
+    fn batches_of_every_version_read() {
+        for version in 1..=2 {
+            let kept = format!("{}/../collector/tests/data/batch-v{version}.parquet", env!("CARGO_MANIFEST_DIR"));
+            let rows = accesses_of_lake(Path::new(&kept)).unwrap();
+            let b = &rows[1];
+            assert_eq!((rows.len(), b.run.as_str(), b.volume.as_str(), b.process), (2, "run-1", "v", 3));
+            assert_eq!((&b.path[..], b.op, b.offset, b.length), (&b"b\xff"[..], AccessOp::Read, 1, 2));
+        }
+    }
+}

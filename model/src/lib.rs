@@ -19,7 +19,6 @@ pub mod forecaster;
 pub mod habit;
 pub mod history;
 pub mod import;
-pub mod lake;
 pub mod namespace;
 pub mod opened;
 pub mod order;
@@ -33,6 +32,7 @@ pub mod train;
 mod advise;
 mod config;
 mod error;
+mod lake;
 mod model;
 mod snapshot;
 

@@ -1,0 +1,83 @@
+//! Who is let in: tokens, certificates, and what strangers may send.
+
+use super::*;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wrong_token_and_a_dead_address_are_told_apart() {
+    let (source, cache) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let server = serve(local(source.path()), open_borders()).await;
+    let address = server.address().to_string();
+    {
+        let gpu = Gpu::start_with(cache.path(), 1 << 20, &address, open_borders(), "other");
+        let told = gpu.mover.stat(&volume(), &path("f")).await.unwrap_err();
+        assert!(matches!(told, TransferError::Token { .. }), "{told}");
+        assert!(matches!(
+            gpu.mover.stat(&VolumeId::new("none").unwrap(), &path("f")).await,
+            Err(TransferError::NoSource(_))
+        ));
+    }
+    drop(server);
+    let gpu = Gpu::start(cache.path(), 1 << 20, &address);
+    let told = gpu.mover.stat(&volume(), &path("f")).await.unwrap_err();
+    assert!(matches!(told, TransferError::Unreachable { .. }) && told.to_string().contains(&address), "{told}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stranger_who_talks_nonsense_harms_nobody() {
+    let (source, cache) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    std::fs::write(source.path().join("f"), b"fine").unwrap();
+    let server = serve(local(source.path()), open_borders()).await;
+    for seed in 0..20 {
+        let mut stranger = tokio::net::TcpStream::connect(server.address()).await.unwrap();
+        let _ = stranger.write_all(&noise(seed, 3000)).await;
+        let mut answer = Vec::new();
+        let _ = stranger.read_to_end(&mut answer).await;
+        assert!(answer.len() < 200);
+    }
+    let gpu = Gpu::start(cache.path(), 1 << 20, &server.address().to_string());
+    assert_eq!(gpu.content("f").await.unwrap(), b"fine");
+}
+
+async fn serve_with(source: Box<dyn Source>, credentials: Credentials) -> Server {
+    let config = ServerConfig { listen: "127.0.0.1:0".parse().unwrap(), ..ServerConfig::default() };
+    Server::start(config, DomainKey::default(), credentials, vec![(volume(), source)], open_borders()).await.unwrap()
+}
+
+fn mover_with(root: &Path, address: &str, credentials: Credentials) -> Arc<Mover> {
+    let store = Store::open(root, Config::default(), DomainKey::default()).unwrap();
+    let (tell, _) = mpsc::channel(100);
+    let mover = Mover::new(config(), identity(), credentials, store, open_borders(), tell);
+    mover.set_source(&volume(), address);
+    mover
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn over_tls_both_ends_show_a_certificate_of_the_same_authority_and_their_own_name() {
+    let source = tempfile::tempdir().unwrap();
+    let bytes = noise(1, 3_000_000);
+    std::fs::write(source.path().join("f"), &bytes).unwrap();
+    let authority = Authority::new().unwrap();
+    let authority = Authority::load(authority.kept().clone()).unwrap();
+    let stranger = Authority::new().unwrap();
+    let at_store = Identity { site: SiteId::new("store").unwrap(), node: NodeId::new("s1").unwrap() };
+    let shown = |by: &Authority, who: &Identity| {
+        let tls = Tls::new(&by.kept().certificate_pem, &by.issue(who).unwrap()).unwrap();
+        Credentials::with_tls(Token::new(TOKEN), tls)
+    };
+    let server = serve_with(local(source.path()), shown(&authority, &at_store)).await;
+    let address = server.address().to_string();
+    let ask = async |credentials: Credentials| {
+        let cache = tempfile::tempdir().unwrap();
+        let mover = mover_with(cache.path(), &address, credentials);
+        let entry = mover.stat(&volume(), &path("f")).await?;
+        let key = FileKey { volume: volume(), path: path("f"), version: entry.version };
+        Ok::<_, TransferError>(mover.read(&key, 0..u64::MAX).await?.bytes)
+    };
+    assert!(ask(shown(&authority, &identity())).await.unwrap() == bytes);
+    assert!(ask(shown(&stranger, &identity())).await.is_err(), "another authority");
+    assert!(ask(shown(&authority, &at_store)).await.is_err(), "a name that is not its own");
+    assert!(ask(Token::new(TOKEN).into()).await.is_err(), "no TLS at all");
+    let own = authority.issue(&identity()).unwrap();
+    let other = Credentials::with_tls(Token::new("other"), Tls::new(&authority.kept().certificate_pem, &own).unwrap());
+    assert!(matches!(ask(other).await, Err(TransferError::Token { .. })), "another token");
+}
