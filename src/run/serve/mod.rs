@@ -3,6 +3,7 @@
 mod advise;
 mod courier;
 mod lake;
+mod relearn;
 mod residency;
 mod ring;
 
@@ -133,6 +134,7 @@ pub async fn run(options: Options) -> Result<(), RunError> {
         Arc::clone(&rules),
         foretide_planner::Config { mode: config.mode, ..config.planner.clone() },
         config.model.clone(),
+        config.state.join("lake"),
         heard,
     )
     .await?;
