@@ -35,7 +35,27 @@ pub(crate) struct ReadRequest {
     pub(crate) holds: Option<ManifestId>,
     /// Cut again, whatever is remembered: the bytes did not fit their ids.
     pub(crate) recut: bool,
+    /// How far a giver goes for it; a source has everything.
+    pub(crate) effort: Effort,
     pub(crate) want: Want,
+}
+
+/// What a giver does for bytes that it has not got.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum Effort {
+    /// Nothing: it says so.
+    Held = 0,
+    /// It fetches them from the source.
+    Source = 1,
+    /// It fetches them as it would for itself: by the way that a plan names, too.
+    Own = 2,
+}
+
+impl Effort {
+    fn from_byte(byte: u8) -> Option<Self> {
+        [Self::Held, Self::Source, Self::Own].into_iter().find(|e| *e as u8 == byte)
+    }
 }
 
 /// What of a file.
@@ -91,6 +111,8 @@ pub(crate) enum Failure {
     NoVolume,
     /// The agent at the source may not read it.
     Denied(String),
+    /// A giver has not got it.
+    NotHeld,
     Other(String),
 }
 
@@ -168,6 +190,7 @@ impl ReadRequest {
         put_option(out, self.unless.as_ref(), put_version);
         put_option(out, self.holds.as_ref(), |out, id| out.extend_from_slice(&id.0));
         out.push(u8::from(self.recut));
+        out.push(self.effort as u8);
         match &self.want {
             Want::Manifest => out.push(1),
             Want::Bytes(bytes) => {
@@ -197,6 +220,7 @@ impl ReadRequest {
         let unless = r.option("version", version)?;
         let holds = r.option("manifest", |r| r.digest("manifest").map(ManifestId))?;
         let recut = r.u8("recut")? == 1;
+        let effort = Effort::from_byte(r.u8("effort")?).ok_or(EncodingError::Impossible("effort"))?;
         let want = match r.u8("want")? {
             1 => Want::Manifest,
             2 => Want::Bytes(r.u64("first byte")?..r.u64("last byte")?),
@@ -211,7 +235,7 @@ impl ReadRequest {
             },
             _ => return Err(EncodingError::Impossible("want")),
         };
-        Ok(Self { volume, path, version: known, unless, holds, recut, want })
+        Ok(Self { volume, path, version: known, unless, holds, recut, effort, want })
     }
 }
 
@@ -238,6 +262,7 @@ impl Failure {
                 out.push(6);
                 put_bytes(&mut out, why.as_bytes());
             }
+            Self::NotHeld => out.push(7),
         }
         out
     }
@@ -257,6 +282,7 @@ impl Failure {
             4 => Self::NoVolume,
             5 => Self::Other(r.text("reason")?.to_owned()),
             6 => Self::Denied(r.text("reason")?.to_owned()),
+            7 => Self::NotHeld,
             _ => return Err(EncodingError::Impossible("failure")),
         };
         r.end()?;
@@ -384,12 +410,11 @@ mod tests {
             some_path().prop_map(|(volume, path)| Request::Stat { volume, path }),
             any::<u32>().prop_map(|bytes| Request::Warm { bytes }),
             Just(Request::Watch),
-            (some_path(), some_version(), some_version(), any::<Option<[u8; 32]>>(), any::<bool>(), want()).prop_map(
-                |((volume, path), version, unless, holds, recut, want)| {
-                    let holds = holds.map(ManifestId);
-                    Request::Read(ReadRequest { volume, path, version, unless, holds, recut, want })
-                }
-            ),
+            (some_path(), some_version(), some_version(), any::<Option<[u8; 32]>>(), any::<bool>(), 0u8..3, want())
+                .prop_map(|((volume, path), version, unless, holds, recut, effort, want)| {
+                    let (holds, effort) = (holds.map(ManifestId), Effort::from_byte(effort).unwrap());
+                    Request::Read(ReadRequest { volume, path, version, unless, holds, recut, effort, want })
+                }),
         ]
     }
 

@@ -5,6 +5,7 @@ mod courier;
 mod lake;
 mod residency;
 mod ring;
+mod suppliers;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -27,6 +28,7 @@ use self::courier::HttpCourier;
 use self::lake::Lake;
 use self::ring::{NEWS_WAITING, News, Ring};
 pub use self::ring::{RingError, is_replaced};
+use self::suppliers::Suppliers;
 use super::RunError;
 use crate::config::{self, ServeConfig};
 
@@ -127,12 +129,15 @@ pub async fn run(options: Options) -> Result<(), RunError> {
     let lake = Lake::open(config.state.join("lake"), Arc::clone(&catalog), news.clone())?;
     let added = foretide_api::added_volumes(catalog.as_ref()).await?;
     let (now_holds, listens) = watch::channel(Arc::new(with_volumes(&topology, &added)));
+    let gone_after = Duration::from_secs(config.api.agent_gone_after_s);
+    let suppliers = Suppliers::new(catalog.changes(Topic::Fleet), gone_after);
     let ring = Ring::new(
         Arc::clone(&catalog),
         listens.clone(),
         Arc::clone(&rules),
         foretide_planner::Config { mode: config.mode, ..config.planner.clone() },
         config.model.clone(),
+        suppliers,
         heard,
     )
     .await?;

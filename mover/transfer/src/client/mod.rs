@@ -236,6 +236,7 @@ impl Client {
             Event::Failed(Failure::Changed) => TransferError::Changed { path: path.clone() },
             Event::Failed(Failure::Refused(refusal)) => TransferError::Refused(Box::new(told(*refusal, volume, path))),
             Event::Failed(Failure::NoVolume) => TransferError::NoSource(volume.clone()),
+            Event::Failed(Failure::NotHeld) => TransferError::NotHeld { peer, path: path.clone() },
             Event::Failed(Failure::Denied(why)) => TransferError::Denied { peer, path: path.clone(), why },
             Event::Failed(Failure::Other(why)) => TransferError::Source { peer, path: path.clone(), why },
             Event::Lost(why) => why,
