@@ -24,6 +24,7 @@ mod news;
 mod passing;
 mod read;
 mod repair;
+mod uphold;
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -52,6 +53,7 @@ use givers::{Errand, Givers};
 pub use news::News;
 pub(crate) use passing::Passage;
 pub use repair::Repaired;
+pub use uphold::Upheld;
 
 /// How moves and reads are carried out.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -243,6 +245,11 @@ impl Mover {
     /// Moves that wait and that run.
     pub fn counts(&self) -> (usize, usize) {
         (lock(&self.inner.desk).ids().count(), lock(&self.inner.running).len())
+    }
+
+    /// Whether a file may be here by the rules as they are now.
+    pub fn may_rest(&self, key: &FileKey) -> bool {
+        self.inner.borders.check(&key.volume, &key.path, &self.inner.identity.site, "receiver").is_ok()
     }
 
     /// One directory at the source, complete.
