@@ -4,10 +4,9 @@
 mod site;
 mod trouble;
 
-use std::sync::Arc;
 use std::time::Duration;
 
-use foretide_flow::{Found, Outcome, Priority};
+use foretide_flow::{Found, Move, Priority, Timestamp};
 
 use site::{Source, World, a_move, noise, path, sum_of};
 
@@ -41,7 +40,7 @@ async fn what_two_nodes_of_a_site_are_told_to_move_crosses_once() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn readers_on_all_nodes_of_a_site_who_want_a_file_at_once_cause_one_crossing() {
-    let world = World::new(Source::slow(Duration::from_millis(200))).await;
+    let world = World::new(Source::slow(Duration::from_millis(50))).await;
     world.write("f", 700_000);
     let nodes = world.site("gpu", 3).await;
     let keys = futures::future::join_all(nodes.iter().map(|node| node.key("f"))).await;
@@ -119,7 +118,7 @@ async fn two_nodes_with_full_windows_do_not_wait_for_each_other_for_ever() {
     // In opposite orders, so that each wants first what the other wants last.
     nodes[0].take(files.iter().map(|(name, length)| a_move(name, *length, "store", "gpu")).collect());
     let later = |n: usize| a_move(&files[n].0, files[n].1, "store", "gpu");
-    nodes[1].take((0..files.len()).rev().map(|n| foretide_flow::Move { benefit_s: n as f64, ..later(n) }).collect());
+    nodes[1].take((0..files.len()).rev().map(|n| Move { benefit_s: n as f64, ..later(n) }).collect());
     for node in &mut nodes {
         for _ in &files {
             node.moved().await;
@@ -130,7 +129,7 @@ async fn two_nodes_with_full_windows_do_not_wait_for_each_other_for_ever() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn promise_g_a_reader_raises_what_another_node_is_fetching_for_his() {
-    let world = World::new(Source::slow(Duration::from_millis(100))).await;
+    let world = World::new(Source::slow(Duration::from_millis(30))).await;
     world.write("f", 2_000_000);
     let mut nodes = world.site("gpu", 2).await;
     nodes.iter().for_each(|node| node.take(vec![a_move("f", 2_000_000, "store", "gpu")]));
@@ -147,20 +146,25 @@ async fn promise_g_a_reader_raises_what_another_node_is_fetching_for_his() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn promise_h_what_is_fetched_for_anothers_move_counts_as_prefetched() {
+async fn promise_h_what_is_fetched_for_anothers_move_counts_as_prefetched_and_for_its_reader_as_read() {
     let world = World::new(Source::quick()).await;
     world.write("f", 100_000);
-    let nodes = world.site("gpu", 2).await;
-    let first = world.first_of("gpu", 2, "f");
-    let mut other = nodes.into_iter().enumerate().filter(|(i, _)| *i != first).map(|(_, n)| n).next().unwrap();
-    other.take(vec![a_move("f", 100_000, "store", "gpu")]);
-    assert!(matches!(other.next().await, Outcome::Moved { .. }));
-    assert_eq!(world.given(), 100_000);
-    let note = {
-        let key = other.key("f").await;
-        other.mover.store().note_read(&key, 0..100_000, foretide_flow::Timestamp::now())
-    };
-    assert_eq!(note.prefetched_bytes, 100_000);
+    world.write("g", 100_000);
+    let mut nodes = world.site("gpu", 2).await;
+    for (name, is_moved) in [("f", true), ("g", false)] {
+        let first = world.first_of("gpu", 2, name);
+        let other = &mut nodes[1 - first];
+        if is_moved {
+            other.take(vec![a_move(name, 100_000, "store", "gpu")]);
+            other.moved().await;
+        } else {
+            assert_eq!(other.content(name).await.unwrap().len(), 100_000);
+        }
+        let key = nodes[first].key(name).await;
+        let note = nodes[first].mover.store().note_read(&key, 0..100_000, Timestamp::now());
+        assert_eq!(note.prefetched_bytes, if is_moved { 100_000 } else { 0 }, "{name}");
+    }
+    assert_eq!(world.given(), 200_000);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -208,5 +212,4 @@ async fn read_ahead_is_shared_too() {
     assert_eq!(world.given(), 400_000);
     let paths = [path("f")];
     assert!(nodes.iter().all(|n| n.mover.store().census(&site::volume(), &paths).files == 1));
-    drop(Arc::new(nodes));
 }

@@ -216,7 +216,7 @@ impl World {
         all
     }
 
-    /// Which of a site's nodes fetches a file for the others: found out with a file of the same name in a world of its own.
+    /// Which of a site's nodes fetches a file for the others: the lowest digest of the file's and the node's names.
     pub fn first_of(&self, site: &str, nodes: usize, name: &str) -> usize {
         let place = |number: &usize| {
             let mut hasher = blake3::Hasher::new_derive_key("foretide v1 order of nodes");
@@ -257,7 +257,7 @@ impl Node {
             warm_bytes: 0,
             patience_s: 1,
             dial_timeout_s: 1,
-            silence_limit_s: 2,
+            silence_limit_s: 5,
             ..ClientConfig::default()
         };
         let config = MoverConfig { client, window_bytes, ..MoverConfig::default() };

@@ -157,7 +157,7 @@ async fn promise_i_a_giver_upholds_the_border_as_the_source_does() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_agent_that_gives_nothing_says_so_at_once() {
+async fn a_giver_serves_no_names_and_is_no_source() {
     let world = World::new(Source::quick()).await;
     world.write("f", 200_000);
     let (source, mut b) = (world.site("gpu", 1).await.remove(0), world.site("b", 1).await.remove(0));
