@@ -1,11 +1,12 @@
 //! A source, a site of two nodes and one beyond it: what is planned to cross once crosses once, and what the others get
-//! comes from who has it.
+//! comes from who has it. All of it over TLS, with certificates of the installation's own.
 
 #[allow(dead_code, reason = "a house without a mount")]
 mod house;
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::{fs, thread};
@@ -98,6 +99,15 @@ fn noise(mut seed: u64) -> Vec<u8> {
     (0..FILE_BYTES / 8).flat_map(|_| next()).collect()
 }
 
+/// What `foretide certify` says that an agent's configuration needs.
+fn certified(house: &House, node: &str, site: &str) -> String {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_foretide"));
+    command.args(["certify", node, "--site", site, "--authority"]).arg(house.at("authority"));
+    let done = command.arg("--into").arg(house.at("papers")).output().unwrap();
+    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    String::from_utf8(done.stdout).unwrap()
+}
+
 fn cache(house: &House, node: &str, listen: u16, advertise: u16) -> String {
     let folder = house.at(&format!("cache-{node}")).display().to_string();
     format!(
@@ -121,13 +131,18 @@ fn what_several_sites_and_nodes_want_crosses_the_dear_link_once() {
         "[source]\nlisten = \"127.0.0.1:{store_port}\"\nadvertise = \"127.0.0.1:{}\"\n[source.volumes]\ndata = \"{data}\"\n",
         store.port
     );
+    let source = certified(&house, "store-1", "store") + &source;
     house.agent("store-1", "store", control_port, &source);
     let ports = ["a-1", "a-2", "b-1"].map(|node| (node, free_port()));
     let meters = ports.map(|(_, port)| Meter::before(port));
     for ((node, port), meter) in ports.iter().zip(&meters) {
-        let parts = cache(&house, node, *port, meter.port);
+        let parts = certified(&house, node, &node[..1]) + &cache(&house, node, *port, meter.port);
         house.agent(node, &node[..1], control_port, &parts);
     }
+    let mut again = Command::new(env!("CARGO_BIN_EXE_foretide"));
+    again.args(["certify", "b-1", "--site", "b", "--authority"]).arg(house.at("authority"));
+    let told = again.arg("--into").arg(house.at("papers")).output().unwrap();
+    assert!(String::from_utf8_lossy(&told.stderr).contains("remove it first"), "no key is written over");
     // Agents hear of each other when they next say hello, which they do at once.
     thread::sleep(std::time::Duration::from_secs(2));
     for site in ["a", "b"] {
