@@ -151,7 +151,7 @@ fn what_several_sites_and_nodes_want_crosses_the_dear_link_once() {
     eventually("both sites are ready", || {
         let told = house.foretide(&["warm", "list", "--json"]).unwrap_or_default();
         let told: Vec<Value> = serde_json::from_str(&told).unwrap_or_default();
-        told.len() == 2 && told.iter().all(|w| w["state"] == "ready")
+        told.len() == 2 && told.iter().all(|w| w["state"] == "READY")
     });
     let plans = house.foretide(&["plan", "show"]);
     let bytes = FILES * FILE_BYTES;
