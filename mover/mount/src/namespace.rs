@@ -345,7 +345,7 @@ impl Namespace {
         // Who has an older answer does not wait long for a newer one.
         let was_known = self.tree().was_known(directory);
         let timeout = if was_known { self.stale_retry.min(self.answer_timeout) } else { self.answer_timeout };
-        match self.in_time(timeout, self.origin.list(&place)).await {
+        match self.in_time(timeout, self.origin.list(&place, !was_known)).await {
             Ok(listed) => {
                 self.take(directory, &listed, asked);
                 Ok(())
@@ -374,6 +374,14 @@ impl Namespace {
         // Asked under the lock that `hear` takes after a watch has ended: nothing is believed for longer by mistake.
         let lease = if listed.live.is_live() { self.told_lease } else { self.lease };
         tree.learn(directory, &listed.listing, asked, lease);
+        for (listing, live) in &listed.below {
+            // What somebody has learned for himself meanwhile is as new, or newer.
+            let below = tree.child_ino(directory, listing.directory.name()).filter(|ino| !tree.is_known(*ino, asked));
+            if let Some(below) = below {
+                let lease = if live.is_live() { self.told_lease } else { self.lease };
+                tree.learn(below, listing, asked, lease);
+            }
+        }
         if tree.len() > self.known_names {
             // A tenth at once, so that the oldest are not sorted for every listing.
             tree.shrink(self.known_names - self.known_names / 10);

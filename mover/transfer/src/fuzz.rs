@@ -109,7 +109,7 @@ fn shapes() -> BTreeMap<&'static str, Vec<Vec<u8>>> {
         })
     };
     let others = [
-        Request::List { volume: volume(), directory: FilePath::root() },
+        Request::List { volume: volume(), directory: FilePath::root(), names_below: 7 },
         Request::Stat { volume: volume(), path: path("a") },
         Request::Warm { bytes: 1 << 20 },
         Request::Watch,

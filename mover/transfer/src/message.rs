@@ -10,8 +10,8 @@ use foretide_flow::{Entry, EntryKind, FilePath, FileVersion, ManifestId, Refusal
 /// A question.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Request {
-    /// One directory, complete.
-    List { volume: VolumeId, directory: FilePath },
+    /// One directory, complete; and the small ones right below it, as long as they have no more names than this together.
+    List { volume: VolumeId, directory: FilePath, names_below: u32 },
     /// One name.
     Stat { volume: VolumeId, path: FilePath },
     /// Manifest, chunks or both.
@@ -127,6 +127,21 @@ fn path(r: &mut Reader<'_>) -> Result<(VolumeId, FilePath), EncodingError> {
     Ok((volume, path))
 }
 
+/// A directory that was not asked for, complete: its path, the number of its watch, its entries.
+pub(crate) fn put_below(out: &mut Vec<u8>, directory: &FilePath, watch: u32, found: &[Entry]) {
+    put_bytes(out, directory.as_bytes());
+    out.extend_from_slice(&watch.to_le_bytes());
+    found.iter().for_each(|entry| put_entry(out, entry));
+}
+
+/// Reads [`put_below`].
+pub(crate) fn below(record: &[u8]) -> Result<(FilePath, u32, Vec<Entry>), EncodingError> {
+    let mut r = Reader::new(record);
+    let directory = FilePath::new(r.bytes("path")?).map_err(|_| EncodingError::Impossible("path"))?;
+    let watch = r.u32("watch")?;
+    Ok((directory, watch, entries(r.rest())?))
+}
+
 fn put_version(out: &mut Vec<u8>, version: &FileVersion) {
     put_bytes(out, version.0.as_bytes());
 }
@@ -139,9 +154,10 @@ impl Request {
     pub(crate) fn encode(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(128);
         match self {
-            Self::List { volume, directory } => {
+            Self::List { volume, directory, names_below } => {
                 out.push(1);
                 put_path(&mut out, volume, directory);
+                out.extend_from_slice(&names_below.to_le_bytes());
             }
             Self::Stat { volume, path } => {
                 out.push(2);
@@ -163,7 +179,10 @@ impl Request {
     pub(crate) fn decode(record: &[u8]) -> Result<Self, EncodingError> {
         let mut r = Reader::new(record);
         let request = match r.u8("request")? {
-            1 => path(&mut r).map(|(volume, directory)| Self::List { volume, directory })?,
+            1 => {
+                let (volume, directory) = path(&mut r)?;
+                Self::List { volume, directory, names_below: r.u32("names")? }
+            }
             2 => path(&mut r).map(|(volume, path)| Self::Stat { volume, path })?,
             3 => Self::Read(ReadRequest::decode(&mut r)?),
             4 => Self::Warm { bytes: r.u32("bytes")? },
@@ -406,7 +425,11 @@ mod tests {
 
     fn request() -> impl Strategy<Value = Request> {
         prop_oneof![
-            some_path().prop_map(|(volume, directory)| Request::List { volume, directory }),
+            (some_path(), any::<u32>()).prop_map(|((volume, directory), names_below)| Request::List {
+                volume,
+                directory,
+                names_below
+            }),
             some_path().prop_map(|(volume, path)| Request::Stat { volume, path }),
             any::<u32>().prop_map(|bytes| Request::Warm { bytes }),
             Just(Request::Watch),

@@ -178,7 +178,7 @@ async fn demand(mover: &Mover, server: &str, meanwhile: &[(String, u64)]) -> Res
 
 /// The files to read, as a mount knows them when somebody opens one: by name, version and size.
 async fn demanded(mover: &Mover) -> Result<Vec<(FileKey, u64)>> {
-    let listing = mover.list(&volume(), &FilePath::parse("demand")?).await?.listing;
+    let listing = mover.list(&volume(), &FilePath::parse("demand")?, false).await?.listing;
     let file = |e: Entry| (FileKey { volume: volume(), path: e.path, version: e.version }, e.size);
     Ok(listing.entries.into_iter().map(file).collect())
 }

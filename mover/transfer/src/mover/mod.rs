@@ -252,12 +252,12 @@ impl Mover {
         self.inner.borders.check(&key.volume, &key.path, &self.inner.identity.site, "receiver").is_ok()
     }
 
-    /// One directory at the source, complete.
+    /// One directory at the source, complete; with `below`, small ones right below it too.
     ///
     /// # Errors
     /// [`TransferError`].
-    pub async fn list(&self, volume: &VolumeId, directory: &FilePath) -> Result<Listed, TransferError> {
-        self.inner.client(volume)?.list(volume, directory).await
+    pub async fn list(&self, volume: &VolumeId, directory: &FilePath, below: bool) -> Result<Listed, TransferError> {
+        self.inner.client(volume)?.list(volume, directory, below).await
     }
 
     /// One name at the source; a symbolic link is not followed.

@@ -4,12 +4,12 @@ use std::io;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use foretide_chunk::encoding::EncodingError;
 use foretide_chunk::{ChunkMap, Signature, delta, encode_difference, encode_manifest};
-use foretide_flow::{FilePath, ManifestId, Priority, VolumeId};
+use foretide_flow::{Entry, EntryKind, FilePath, ManifestId, Priority, VolumeId};
 use tokio::sync::{Notify, Semaphore};
 
 use super::content::Content;
@@ -18,8 +18,9 @@ use super::volume::{Cut, ReadError, Volume};
 use super::watch::Told;
 use super::{Counts, Peer, Shared};
 use crate::frame::{DATA_BYTES, Frame, Kind};
-use crate::message::{Change, Failure, ReadRequest, Request, Want, put_change, put_entry};
+use crate::message::{Change, Failure, ReadRequest, Request, Want, put_below, put_change, put_entry};
 use crate::pack;
+use crate::source::Source;
 
 /// Entries of a listing are told in parts of about this size, bytes.
 const LISTING_PART_BYTES: usize = 128 << 10;
@@ -91,7 +92,7 @@ impl Answer {
     /// Answers, with an error if it must be.
     pub(super) async fn give(self, request: Request) {
         let given = match request {
-            Request::List { volume, directory } => self.list(volume, directory).await,
+            Request::List { volume, directory, names_below } => self.list(volume, directory, names_below).await,
             Request::Stat { volume, path } => match self.volume(&volume) {
                 Ok(volume) => self.stat(volume, path).await,
                 Err(e) => Err(e),
@@ -130,15 +131,20 @@ impl Answer {
         tokio::task::spawn_blocking(work).await.map_err(|_| Failure::Other("the agent is stopping".into()))
     }
 
-    async fn list(&self, name: VolumeId, directory: FilePath) -> Result<(), Failure> {
+    async fn list(&self, name: VolumeId, directory: FilePath, names_below: u32) -> Result<(), Failure> {
         let (volume, shared, peer) = (self.volume(&name)?, self.shared.clone(), self.peer.clone());
         let look = move || {
             // First the watch, then the look: no change falls between.
-            let node = &peer.identity.node;
-            let watch = shared.watches.as_ref().map_or(0, |w| w.hold(node, &name, volume.source(), &directory));
-            volume.source().list(&directory).map(|entries| (watch, entries))
+            let hold = |directory: &FilePath| {
+                let watches = shared.watches.as_ref();
+                watches.map_or(0, |w| w.hold(&peer.identity.node, &name, volume.source(), directory))
+            };
+            let watch = hold(&directory);
+            let entries = volume.source().list(&directory)?;
+            let below = records_below(volume.source(), &entries, names_below as usize, hold);
+            Ok::<_, io::Error>((watch, entries, below))
         };
-        let (watch, entries) = self.blocking(look).await??;
+        let (watch, entries, below) = self.blocking(look).await??;
         let mut part = Vec::new();
         for entry in &entries {
             put_entry(&mut part, entry);
@@ -149,6 +155,10 @@ impl Answer {
             }
         }
         self.send(Kind::Listing, 0, part);
+        for record in below {
+            let room = self.queue.room(self.urgency.now(), record.len()).await;
+            self.queue.push_of(&self.urgency, Frame::new(Kind::Below, self.id, record), Some(room));
+        }
         self.send(Kind::End, watch, Bytes::new());
         Ok(())
     }
@@ -323,6 +333,34 @@ impl Answer {
         self.send(Kind::End, 0, Bytes::new());
         Ok(())
     }
+}
+
+/// Directories below one that is listed that are looked into, at most, and for how long.
+const BELOW_MAX: usize = 32;
+const BELOW_PATIENCE: Duration = Duration::from_millis(5);
+
+/// The small directories right below one, so that who goes down a tree has two levels for each round trip.
+fn records_below(
+    source: &dyn Source,
+    entries: &[Entry],
+    names_max: usize,
+    hold: impl Fn(&FilePath) -> u32,
+) -> Vec<Vec<u8>> {
+    let (began, mut names_left, mut records) = (Instant::now(), names_max, Vec::new());
+    let directories = entries.iter().filter(|e| e.kind == EntryKind::Directory).map(|e| &e.path);
+    for directory in directories.take(BELOW_MAX) {
+        if names_left == 0 || began.elapsed() > BELOW_PATIENCE {
+            break;
+        }
+        let watch = hold(directory);
+        // Whoever asks for one that fails is told why.
+        let Ok(Some(found)) = source.list_small(directory, names_left) else { continue };
+        names_left -= found.len();
+        let mut record = Vec::new();
+        put_below(&mut record, directory, watch, &found);
+        records.push(record);
+    }
+    records
 }
 
 /// A delta is made in memory, of at most this much, bytes: the longest run that an asker asks for, with the longest
