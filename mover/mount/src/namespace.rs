@@ -14,7 +14,7 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::{Duration, Instant};
 
-use foretide_flow::{Entry, FilePath, VolumeId};
+use foretide_flow::{Entry, EntryKind, FilePath, VolumeId};
 use foretide_transfer::{Change, Listed, News, TransferError};
 use futures::future::{BoxFuture, Shared};
 use futures::stream::FuturesUnordered;
@@ -27,6 +27,8 @@ use crate::errno::{Complaints, Failure};
 use crate::origin::Origin;
 use crate::tree::{Attributes, Found, Owners, Place, ROOT_INO, Snapshot, Tree};
 
+/// A listing is waited for that part longer than the name's own answer took, where it tells what is below the name.
+const LISTING_GRACE: u32 = 8;
 /// Directories learned again at the same time, in the background.
 const REFRESHES_MAX: usize = 8;
 
@@ -397,6 +399,10 @@ impl Namespace {
             let asked = Instant::now();
             let told = self.in_time(self.answer_timeout, self.origin.stat(&wanted)).await;
             self.take_one(parent, name, &told, asked);
+            if told.as_ref().is_ok_and(|entry| entry.kind == EntryKind::Directory) {
+                // What is below it comes with the listing, which was asked for at the same time: worth a moment.
+                tokio::time::sleep(asked.elapsed() / LISTING_GRACE).await;
+            }
             match told {
                 Err(failure) if failure.errno() != libc::ENOENT => Err(failure),
                 _ => Ok(()),
