@@ -3,6 +3,7 @@
 pub mod advise;
 pub mod agent;
 pub mod cache;
+pub mod certify;
 pub mod copy;
 pub mod demo;
 pub mod doctor;

@@ -37,11 +37,12 @@ impl Whole for File {
 /// Where names and bytes come from.
 #[async_trait]
 pub trait Origin: Send + Sync + 'static {
-    /// One directory at the source, complete, and whether its changes are told.
+    /// One directory at the source, complete, and whether its changes are told; with `below`, small ones right below it
+    /// as well where that costs no further round trip.
     ///
     /// # Errors
     /// [`TransferError`].
-    async fn list(&self, place: &Place) -> Result<Listed, TransferError>;
+    async fn list(&self, place: &Place, below: bool) -> Result<Listed, TransferError>;
 
     /// What the sources tell of changes, if they do. Called once.
     fn news(&self) -> Option<mpsc::Receiver<News>>;
@@ -73,8 +74,8 @@ pub trait Origin: Send + Sync + 'static {
 
 #[async_trait]
 impl Origin for Mover {
-    async fn list(&self, place: &Place) -> Result<Listed, TransferError> {
-        Mover::list(self, &place.volume, &place.path).await
+    async fn list(&self, place: &Place, below: bool) -> Result<Listed, TransferError> {
+        Mover::list(self, &place.volume, &place.path, below).await
     }
 
     fn news(&self) -> Option<mpsc::Receiver<News>> {

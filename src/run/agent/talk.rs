@@ -6,12 +6,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use foretide_api::{Hello, Welcome};
+use foretide_api::{Hello, Peer, Welcome};
 use foretide_flow::{
     Assignment, CensusRequest, EntryKind, FilePath, LearnRequest, Listing, Move, Ruleset, Timestamp, VolumeId,
 };
 use foretide_mount::Hints;
-use foretide_transfer::{Borders, Mover, Source, Upheld};
+use foretide_transfer::{Borders, Giver, Mover, Source, Upheld};
 use futures::StreamExt;
 use tokio::sync::{mpsc, watch};
 
@@ -19,7 +19,7 @@ use super::hydrate::Hydrator;
 use super::pages::Pages;
 use super::serve::Served;
 use crate::client::{ClientError, ControlClient};
-use crate::config::AgentConfig;
+use crate::config::{AgentConfig, GivesAt};
 use crate::run::RunError;
 
 /// Longest wait for the assignment to change.
@@ -40,12 +40,13 @@ const FORESEEN_AT_ONCE: usize = 16;
 const DIRECTORIES_PER_WISH: usize = 10_000;
 
 /// What this agent says of itself.
-pub fn hello_of(config: &AgentConfig) -> Hello {
+pub fn hello_of(config: &AgentConfig, gives_at: Option<&GivesAt>) -> Hello {
     let source = config.source.as_ref();
     Hello {
         node: config.node.clone(),
         site: config.site.clone(),
-        chunk_address: source.map(|s| s.advertise.clone().unwrap_or_else(|| s.listen.to_string())),
+        chunk_address: gives_at.map(|at| at.address.clone()),
+        passes_on: gives_at.is_some() && config.cache.is_some(),
         volumes: source.map(|s| s.names().cloned().collect()).unwrap_or_default(),
         probes: if config.trace.enabled { vec!["ebpf".into()] } else { Vec::new() },
     }
@@ -97,8 +98,8 @@ pub fn ruleset(welcome: &Welcome) -> Result<Ruleset, RunError> {
         .map_err(|e| RunError::Told(e.to_string()))
 }
 
-/// Tells the mover whom to ask for which volume. Answers whether every volume has a source.
-pub fn set_sources(mover: &Mover, welcome: &Welcome) -> bool {
+/// Tells the mover whom to ask for which volume, and who else gives. Answers whether every volume has a source.
+pub fn set_peers(mover: &Mover, welcome: &Welcome) -> bool {
     let mut known = 0;
     for peer in &welcome.peers {
         for volume in &peer.volumes {
@@ -106,6 +107,15 @@ pub fn set_sources(mover: &Mover, welcome: &Welcome) -> bool {
             known += 1;
         }
     }
+    let givers = welcome.peers.iter().filter(|peer| peer.alive && peer.passes_on);
+    let giver = |peer: &Peer| Giver {
+        site: peer.site.clone(),
+        node: peer.node.clone(),
+        address: peer.chunk_address.clone(),
+        passes_on: peer.passes_on,
+        copies: Vec::new(),
+    };
+    mover.set_givers(givers.map(giver).collect());
     known >= welcome.topology.volumes.len()
 }
 
@@ -264,7 +274,7 @@ impl Talk {
             Err(error) => tracing::error!(%error, "the new rules cannot be meant; the old ones hold"),
         }
         self.uphold().await;
-        let complete = self.mover.as_ref().is_none_or(|mover| set_sources(mover, &welcome));
+        let complete = self.mover.as_ref().is_none_or(|mover| set_peers(mover, &welcome));
         self.show(welcome.topology.volumes.into_keys().collect()).await;
         self.look_at_tops(welcome.peers.into_iter().flat_map(|peer| peer.volumes));
         complete

@@ -6,6 +6,7 @@ mod lake;
 mod residency;
 mod ring;
 mod standing;
+mod suppliers;
 
 use std::fs;
 use std::io;
@@ -17,7 +18,7 @@ use std::time::Duration;
 
 use clap::Args;
 use foretide_api::{Api, Listener, Ports};
-use foretide_catalog::{Catalog, ResidentFile};
+use foretide_catalog::{Catalog, ResidentFile, Topic};
 use foretide_flow::{Forecast, Listing, OutcomeBatch, Timestamp};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
@@ -29,6 +30,7 @@ use self::lake::Lake;
 use self::ring::{NEWS_WAITING, News, Ring};
 pub use self::ring::{RingError, is_replaced};
 use self::standing::{Standing, Standings};
+use self::suppliers::Suppliers;
 use super::RunError;
 use crate::config::{self, ServeConfig};
 
@@ -90,7 +92,9 @@ pub async fn run(options: Options) -> Result<(), RunError> {
     let lake = Lake::open(config.state.join("lake"), Arc::clone(&catalog), news.clone())?;
     let added = foretide_api::added_volumes(catalog.as_ref()).await?;
     let standings = Standings::new(standing, added);
-    let ring = Ring::new(Arc::clone(&catalog), standings.listen(), config.model.clone(), heard).await?;
+    let gone_after = Duration::from_secs(config.api.agent_gone_after_s);
+    let suppliers = Suppliers::new(catalog.changes(Topic::Fleet), gone_after);
+    let ring = Ring::new(Arc::clone(&catalog), standings.listen(), config.model.clone(), suppliers, heard).await?;
     let (stop, stopped) = watch::channel(false);
     let adviser = Planner::new(Arc::clone(&catalog), standings.listen());
     let mut heeding = JoinSet::new();

@@ -19,12 +19,13 @@ use foretide_flow::{
 };
 use foretide_model::Model;
 use foretide_planner::{
-    Feedback, Problem, Residency as _, RunningMove, Solution, Supply, WarmupDemand, WarmupFile, solve_in_full,
+    Feedback, Problem, Residency as _, RunningMove, Solution, WarmupDemand, WarmupFile, solve_in_full,
 };
 use tokio::sync::{mpsc, watch};
 
 use super::residency::Resident;
 use super::standing::Standing;
+use super::suppliers::Suppliers;
 
 /// Shortest time between two rounds: within it, what comes belongs together.
 const SHORTEST_ROUND: Duration = Duration::from_millis(50);
@@ -76,8 +77,7 @@ pub struct Ring {
     forecasts: BTreeMap<ForecastId, Forecast>,
     warmups: BTreeMap<WarmupId, Vec<WarmupFile>>,
     previous: Option<Plan>,
-    /// Agents fetch from the sites of the volumes alone, and tell nobody of their manifests.
-    supply: Supply,
+    suppliers: Suppliers,
     resident: Resident,
     feedback: Feedback,
     snapshot_at: Instant,
@@ -92,6 +92,7 @@ impl Ring {
         catalog: Arc<dyn Catalog>,
         standings: watch::Receiver<Arc<Standing>>,
         model: foretide_model::Config,
+        suppliers: Suppliers,
         news: mpsc::Receiver<News>,
     ) -> Result<Self, RingError> {
         let previous = catalog.latest_plan().await?;
@@ -99,7 +100,7 @@ impl Ring {
         let forecasts = standing(catalog.as_ref(), Timestamp::now()).await?;
         let standing = Arc::clone(&standings.borrow());
         Ok(Self {
-            supply: Supply::default(),
+            suppliers,
             resident: Resident::default(),
             feedback: Feedback::default(),
             snapshot_at: Instant::now(),
@@ -170,6 +171,7 @@ impl Ring {
         let asked = began.elapsed();
         let warmups = self.demands_of_warmups(now).await?;
         self.resident.refresh(self.catalog.as_ref(), topology).await?;
+        self.suppliers.refresh(self.catalog.as_ref(), topology, now).await?;
         let running = self.running().await?;
         let brakes = self.feedback.brakes(planner, self.catalog.prefetch_off().await?, now);
         let topology = self.feedback.measured(topology, now);
@@ -180,7 +182,7 @@ impl Ring {
             warmups: &warmups,
             topology: &topology,
             rules,
-            supply: &self.supply,
+            supply: self.suppliers.supply(),
             resident: &self.resident,
             running: &running,
             demand: &[],

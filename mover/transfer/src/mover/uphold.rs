@@ -58,7 +58,7 @@ impl Mover {
             else {
                 return true;
             };
-            running.task.abort();
+            inner.stop(id, running);
             let why = format!("rule {} forbids it now", refusal.rule);
             told.push(Outcome::Failed { id: id.clone(), at: now(), why });
             false

@@ -244,6 +244,6 @@ async fn a_listing_of_many_names_is_complete() {
     }
     let server = serve(local(source.path()), open_borders()).await;
     let gpu = Gpu::start(cache.path(), 1 << 20, &server.address().to_string());
-    let listing = gpu.mover.list(&volume(), &FilePath::root()).await.unwrap().listing;
+    let listing = gpu.mover.list(&volume(), &FilePath::root(), false).await.unwrap().listing;
     assert!(listing.entries.len() == 3000 && listing.entries.is_sorted_by(|a, b| a.path < b.path));
 }

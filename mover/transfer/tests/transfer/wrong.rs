@@ -137,7 +137,7 @@ async fn a_file_that_changed_is_told_and_one_that_vanished_too() {
         gpu.take(vec![a_move(gone, 10)]);
         assert!(matches!(gpu.next().await, Outcome::Failed { why, .. } if why.contains("is not in volume")), "{gone}");
     }
-    let listing = gpu.mover.list(&volume(), &FilePath::root()).await.unwrap().listing;
+    let listing = gpu.mover.list(&volume(), &FilePath::root(), false).await.unwrap().listing;
     assert_eq!(listing.entries.len(), 1);
 }
 
