@@ -83,6 +83,11 @@ impl Folders {
         self.root.join("config").join(format!("{name}.toml"))
     }
 
+    /// Where the forwarder counts.
+    fn link_count(&self) -> PathBuf {
+        self.root.join("logs/link.bytes")
+    }
+
     fn token(&self) -> PathBuf {
         self.root.join("control/token")
     }
@@ -196,9 +201,12 @@ impl House {
         Err(DemoError::Part { part: "foretide cache empty", why })
     }
 
-    /// Bytes that have crossed the link toward the GPU site, counted by its network device; none without namespaces.
+    /// Bytes that have crossed the link toward the GPU site, counted by its network device or by the forwarder.
     pub fn crossed_bytes(&self) -> Option<u64> {
-        let namespace = self.namespaces.as_ref()?.gpu.clone();
+        let Some(namespaces) = &self.namespaces else {
+            return fs::read_to_string(self.folders.link_count()).ok()?.parse().ok();
+        };
+        let namespace = namespaces.gpu.clone();
         std::thread::spawn(move || -> Option<u64> {
             nix::sched::setns(File::open(namespace).ok()?, nix::sched::CloneFlags::CLONE_NEWNET).ok()?;
             let table = fs::read_to_string("/proc/thread-self/net/dev").ok()?;
@@ -329,6 +337,7 @@ fn start_forwarder(folders: &Folders, shape: LinkShape) -> Result<(Process, Opti
     for (listen, target) in [(far_serve, serve), (far_chunks, chunks)] {
         command.arg("--forward").arg(format!("{}={}", at(listen), at(target)));
     }
+    command.arg("--count").arg(folders.link_count());
     let link = start_link(command, folders)?;
     let addresses = Addresses {
         serve_listen: at(serve),
