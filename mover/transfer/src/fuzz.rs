@@ -27,8 +27,11 @@ const VARIANTS: usize = 4000;
 /// A variant is bent in up to so many places.
 const BENDS: usize = 4;
 
-/// Decoders by the names of their folders: what one reads is written again; nothing where it refuses.
-const DECODERS: [(&str, fn(&[u8]) -> Option<Vec<u8>>); 8] = [
+/// What a decoder reads is written again; nothing where it refuses.
+type Decode = fn(&[u8]) -> Option<Vec<u8>>;
+
+/// Decoders by the names of their folders.
+const DECODERS: [(&str, Decode); 8] = [
     ("request", |record| Request::decode(record).ok().map(|r| r.encode())),
     ("failure", |record| Failure::decode(record).ok().map(|f| f.encode())),
     ("entries", |record| entries(record).ok().map(|all| written(&all, put_entry))),

@@ -47,7 +47,8 @@ async fn readers_on_all_nodes_of_a_site_who_want_a_file_at_once_cause_one_crossi
     let reads = nodes.iter().zip(&keys).map(|(node, key)| node.mover.read(key, 0..700_000));
     for answer in futures::future::join_all(reads).await {
         let answer = answer.unwrap();
-        assert!(answer.bytes == noise("f", 700_000) && answer.found == Found::Miss);
+        // Where it is fetched for another already, it is on its way.
+        assert!(answer.bytes == noise("f", 700_000) && answer.found != Found::Hit);
     }
     assert_eq!(world.given(), 700_000);
     assert_eq!(nodes[1].content("f").await.unwrap().len(), 700_000);
