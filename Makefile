@@ -47,9 +47,9 @@ bench-collector:
 	$(CARGO) build --release --bin training-job
 	$(CARGO) bench -p foretide-collector --bench collector
 
-# Wants the recorded traces at ../shared/traces or where FORETIDE_TRACES says.
+# Wants the recorded traces at ../shared/traces or where FORETIDE_TRACES says. BENCH="--only jobs" runs a part.
 bench-model:
-	$(CARGO) bench -p foretide-model --bench model
+	$(CARGO) bench -p foretide-model --bench model -- $(BENCH)
 
 lint:
 	$(CARGO) fmt --all --check

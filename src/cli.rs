@@ -6,8 +6,8 @@ use tracing_subscriber::EnvFilter;
 
 use crate::client::{ClientError, ControlClient};
 use crate::run::{
-    RunError, advise, agent, cache, certify, copy, demo, doctor, evaluate, find, link, mount, plan, policy, serve,
-    simulate, slurm, status, tag, trace, volume, warm, whereis,
+    RunError, advise, agent, cache, certify, copy, demo, doctor, evaluate, find, link, mount, plan, policy, profile,
+    serve, simulate, slurm, status, tag, trace, volume, warm, whereis,
 };
 
 /// Moves data toward GPUs ahead of the reads.
@@ -35,6 +35,8 @@ enum Command {
     Trace(trace::Options),
     /// Say what Foretide would have done with a trace that was recorded anywhere.
     Evaluate(evaluate::Options),
+    /// Show, draw, export, merge and compare what was learned of workloads.
+    Profile(profile::Options),
     /// Ask for data to be at a site by a time.
     Warm(warm::Options),
     /// Show sites, caches, warm-ups and runs.
@@ -136,6 +138,7 @@ pub fn dispatch(cli: Cli) -> Result<(), RunError> {
             Command::Demo(options) => Ok(demo::run(options).await?),
             Command::Trace(options) => trace::run(options).await,
             Command::Evaluate(options) => evaluate::run(&options),
+            Command::Profile(options) => profile::run(options).await,
             Command::Warm(options) => warm::run(options).await,
             Command::Status(options) => status::run(options).await,
             Command::Plan(options) => plan::run(options).await,

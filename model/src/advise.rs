@@ -60,7 +60,7 @@ impl Model {
     }
 
     /// Runs whose end was lost end when they have long been silent.
-    fn end_silent(&mut self, now: Timestamp) {
+    pub(crate) fn end_silent(&mut self, now: Timestamp) {
         let silent = now - Duration::from_secs_f64(self.config.silent_run_s);
         let ended: Vec<RunId> =
             self.state.live.values().filter(|f| f.run.last_at < silent).map(|f| f.run.run.clone()).collect();

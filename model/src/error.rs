@@ -33,6 +33,12 @@ pub enum ModelError {
         /// What the query engine says.
         why: String,
     },
+    /// Profiles that cannot be read, written or cut.
+    #[error("profiles: {why}")]
+    Profiles {
+        /// What is wrong.
+        why: String,
+    },
     /// A number in the configuration that cannot be meant.
     #[error("model setting {name} = {value} is not possible: {remedy}")]
     Setting {

@@ -142,6 +142,9 @@ pub struct Workload {
     pub records: VecDeque<RunRecord>,
     /// How each forecaster did.
     pub scores: BTreeMap<String, Score>,
+    /// Finished runs that are kept of it, where more than the configuration says were found to tell more.
+    #[serde(default)]
+    pub kept_runs: usize,
 }
 
 impl Workload {
@@ -158,6 +161,7 @@ impl Workload {
             starts: Vec::new(),
             records: VecDeque::new(),
             scores: BTreeMap::new(),
+            kept_runs: 0,
         }
     }
 

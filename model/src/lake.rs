@@ -10,8 +10,10 @@ use arrow_array::cast::AsArray;
 use arrow_array::types::{ArrowPrimitiveType, Int64Type, UInt8Type, UInt32Type, UInt64Type};
 use arrow_array::{Array, BinaryArray, RecordBatch, StringArray};
 use arrow_schema::DataType;
-use foretide_flow::AccessOp;
+use foretide_flow::{Access, AccessOp, FilePath, Found, RunEnd, RunId, RunStart, Timestamp, VolumeId};
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use parquet::file::statistics::Statistics;
+use serde::Deserialize;
 
 use crate::error::ModelError;
 
@@ -63,6 +65,73 @@ pub fn accesses_of_lake(path: &Path) -> Result<Vec<AccessRow>, ModelError> {
         }
     }
     out.sort_by_key(|row| row.at_us);
+    Ok(out)
+}
+
+/// What the metadata of a batch tells beside its rows: part of the format.
+#[derive(Debug, Default, Deserialize)]
+pub(crate) struct Head {
+    pub(crate) started: Vec<RunStart>,
+    pub(crate) ended: Vec<RunEnd>,
+    /// The earliest moment in it, microseconds; filled in from the rows' statistics.
+    #[serde(skip)]
+    pub(crate) from_us: i64,
+}
+
+/// Where the metadata has it.
+const HEAD_KEY: &str = "foretide.batch";
+
+/// The head of one file.
+///
+/// # Errors
+/// [`ModelError::Trace`] if it cannot be opened, [`ModelError::Table`] if it is no access batch.
+pub(crate) fn head(path: &Path) -> Result<Head, ModelError> {
+    let file = File::open(path).map_err(|e| ModelError::Trace { path: path.to_owned(), why: e.to_string() })?;
+    let reader = ParquetRecordBatchReaderBuilder::try_new(file).map_err(|e| bad(e.to_string()))?;
+    let meta = reader.metadata();
+    let pairs = meta.file_metadata().key_value_metadata().into_iter().flatten();
+    let text = pairs.filter(|kv| kv.key == HEAD_KEY).find_map(|kv| kv.value.as_deref());
+    let text = text.ok_or_else(|| bad(format!("its metadata has no {HEAD_KEY}")))?;
+    let head: Head = serde_json::from_str(text).map_err(|e| bad(format!("{HEAD_KEY}: {e}")))?;
+    let at = reader.schema().index_of("at_us").map_err(|e| bad(e.to_string()))?;
+    let rows = meta.row_groups().iter().filter_map(|group| match group.column(at).statistics() {
+        Some(Statistics::Int64(at)) => at.min_opt().copied(),
+        _ => None,
+    });
+    let moments = head.started.iter().map(|s| s.at.0).chain(head.ended.iter().map(|e| e.at.0)).chain(rows);
+    let from_us = moments.min().unwrap_or(i64::MAX);
+    Ok(Head { from_us, ..head })
+}
+
+/// The accesses of one part of a file.
+///
+/// # Errors
+/// [`ModelError::Table`] with the row that makes no sense.
+pub(crate) fn accesses(batch: &RecordBatch) -> Result<Vec<Access>, ModelError> {
+    let rows = Rows::of(batch)?;
+    let mut out: Vec<Access> = Vec::with_capacity(rows.op.len());
+    for (i, number) in rows.op.iter().enumerate() {
+        let odd = |what: String| bad(format!("row {i}: {what}"));
+        let op = OPS.into_iter().find(|op| code(*op) == *number);
+        // Runs and volumes repeat from row to row.
+        let before = out.last();
+        let volume = match before.filter(|a| a.volume.as_str() == rows.volume.value(i)) {
+            Some(same) => same.volume.clone(),
+            None => VolumeId::new(rows.volume.value(i)).map_err(|e| odd(e.to_string()))?,
+        };
+        out.push(Access {
+            at: Timestamp(rows.at_us[i]),
+            run: RunId::from(rows.run.value(i)),
+            process: rows.process[i],
+            volume,
+            path: FilePath::new(rows.path.value(i)).map_err(|e| odd(e.to_string()))?,
+            op: op.ok_or_else(|| odd(format!("no operation has code {number}")))?,
+            offset: rows.offset[i],
+            length: rows.length[i],
+            blocked_us: rows.blocked_us[i],
+            found: Found::Unknown,
+        });
+    }
     Ok(out)
 }
 
@@ -163,6 +232,11 @@ mod tests {
             let b = &rows[1];
             assert_eq!((rows.len(), b.run.as_str(), b.volume.as_str(), b.process), (2, "run-1", "v", 3));
             assert_eq!((&b.path[..], b.op, b.offset, b.length), (&b"b\xff"[..], AccessOp::Read, 1, 2));
+            let head = head(Path::new(&kept)).unwrap();
+            assert!(head.from_us <= b.at_us && head.started.iter().all(|s| s.at.0 >= head.from_us));
+            let part = batches(Path::new(&kept)).unwrap().next().unwrap().unwrap();
+            let accesses = accesses(&part).unwrap();
+            assert_eq!((accesses.len(), accesses[1].path.as_bytes()), (2, &b"b\xff"[..]));
         }
     }
 }

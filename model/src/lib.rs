@@ -9,19 +9,22 @@
 //! the learned one; [`recurrence`] judges them on recorded jobs.
 //!
 //! Beside it: [`import`] reads traces that others recorded; [`evaluate`] replays them through a simulated site, where
-//! [`blocks`] (a forecaster for streams of block numbers) and [`opened`] stand beside what is known. README.md states the properties, lettered, that the tests hold them to.
+//! [`blocks`] (a forecaster for streams of block numbers), [`opened`] and [`foresight`] (what a site holds while an expected
+//! run goes on) stand beside what is known. README.md states the properties, lettered, that the tests hold them to.
 
 pub mod blocks;
 pub mod calendar;
 pub mod evaluate;
 pub mod features;
 pub mod forecaster;
+pub mod foresight;
 pub mod habit;
 pub mod history;
 pub mod import;
 pub mod namespace;
 pub mod opened;
 pub mod order;
+pub mod profiles;
 pub mod ranges;
 pub mod recurrence;
 pub mod run;
@@ -34,10 +37,12 @@ mod config;
 mod error;
 mod lake;
 mod model;
+mod relearn;
 mod snapshot;
 
 pub use advise::Advice;
 pub use config::Config;
 pub use error::ModelError;
 pub use model::{LeftAside, Model, ScoreRow};
+pub use relearn::{Relearned, Trial};
 pub use snapshot::Loaded;

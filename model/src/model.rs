@@ -133,15 +133,14 @@ impl Model {
         if self.state.batches.insert(batch.node.clone(), batch.sequence) == Some(batch.sequence) {
             return;
         }
-        for start in &batch.started {
-            self.start(start);
-        }
-        for access in &batch.accesses {
-            self.access(access);
-        }
-        for end in &batch.ended {
-            self.end(end);
-        }
+        self.take(&batch.started, &batch.accesses, &batch.ended);
+    }
+
+    /// Takes what one batch, or a part of one, holds.
+    pub(crate) fn take(&mut self, started: &[RunStart], accesses: &[Access], ended: &[RunEnd]) {
+        started.iter().for_each(|start| self.start(start));
+        accesses.iter().for_each(|access| self.access(access));
+        ended.iter().for_each(|end| self.end(end));
     }
 
     fn start(&mut self, start: &RunStart) {
@@ -215,7 +214,7 @@ impl Model {
         for (name, shadow) in &followed.shadows {
             workload.scores.entry(name.clone()).or_default().settle(shadow);
         }
-        workload.ended(record, self.config.kept_runs);
+        workload.ended(record, self.config.kept_runs.max(workload.kept_runs));
         self.state.changed.insert(followed.run.workload.clone());
     }
 
@@ -375,7 +374,7 @@ pub(crate) fn view<'a>(
 
 /// The past runs of a workload and the one to come, as the habits see them: what there was at each start is
 /// what is known now and had been changed before, and what the run itself read.
-fn occasions<'a>(workload: &'a Workload, names: &Namespace, now: Timestamp) -> Vec<Occasion<'a>> {
+pub(crate) fn occasions<'a>(workload: &'a Workload, names: &Namespace, now: Timestamp) -> Vec<Occasion<'a>> {
     let used: BTreeSet<(&VolumeId, FilePath)> = workload
         .records
         .iter()

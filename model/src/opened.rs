@@ -6,7 +6,8 @@
 //! done, the benefit of the doubt is given to a few at a time.
 //!
 //! The window is no larger than needed, because readers stop in the middle when an epoch is cut short: it doubles when
-//! a read finds late what had been proposed.
+//! a read finds late what had been proposed. All windows together leave room in the cache for what is being used. Who
+//! jumps about in a file instead of reading on is no longer trusted with it.
 
 use std::collections::HashMap;
 
@@ -27,6 +28,10 @@ const TRIED: u32 = 8;
 /// Bytes ahead of a reader at first, and at most.
 const WINDOW_BYTES: u64 = 16 << 20;
 const MOST_WINDOW_BYTES: u64 = 1 << 30;
+/// Share of the cache that all windows may take.
+const ROOM_SHARE: f64 = 0.75;
+/// A reader jumps about if it did so often, and in more than half of its reads.
+const JUMPS: u32 = 4;
 
 /// One use of a file.
 #[derive(Clone, Copy, Debug)]
@@ -75,6 +80,10 @@ struct Reading {
     size: u64,
     read: Ranges,
     begun: bool,
+    /// Where the last read ended; reads, and those of them that did not go on from there.
+    at: u64,
+    reads: u32,
+    jumps: u32,
     /// Whether it is proposed, and up to which block.
     trusted: bool,
     proposed: u64,
@@ -83,15 +92,18 @@ struct Reading {
 /// See the module.
 pub struct Opened {
     block_bytes: u64,
+    /// Blocks that all windows may take.
+    room: u64,
     kinds: Vec<Kind>,
     kind_of: HashMap<String, u32>,
     reading: HashMap<u32, Reading>,
 }
 
 impl Opened {
-    /// Knows nothing.
-    pub fn new(block_bytes: u64) -> Self {
-        Self { block_bytes, kinds: Vec::new(), kind_of: HashMap::new(), reading: HashMap::new() }
+    /// Knows nothing. Blocks are of `block_bytes`, the cache of `cache_bytes`.
+    pub fn new(block_bytes: u64, cache_bytes: u64) -> Self {
+        let room = (ROOM_SHARE * (cache_bytes / block_bytes) as f64) as u64;
+        Self { block_bytes, room, kinds: Vec::new(), kind_of: HashMap::new(), reading: HashMap::new() }
     }
 
     /// Takes that `stream` opens or reads a file, and appends the blocks of it that are worth fetching, counted from its
@@ -103,6 +115,7 @@ impl Opened {
             self.done(use_.stream);
             self.open(use_);
         }
+        let room = self.room / self.reading.len().max(1) as u64;
         let Some(reading) = self.reading.get_mut(&use_.stream) else { return false };
         let kind = &mut self.kinds[reading.kind as usize];
         let end = use_.offset + use_.length;
@@ -115,6 +128,13 @@ impl Opened {
                 kind.window = (2 * kind.window).min(MOST_WINDOW_BYTES / self.block_bytes).max(1);
             }
             reading.read.add(use_.offset, end, RANGES);
+            reading.reads += 1;
+            reading.jumps += u32::from(use_.offset != reading.at && !first);
+            reading.at = end;
+            if reading.trusted && reading.jumps >= JUMPS && 2 * reading.jumps > reading.reads {
+                reading.trusted = false;
+                kind.tried = kind.tried.saturating_sub(1);
+            }
         }
         if reading.trusted {
             let blocks = reading.size.div_ceil(self.block_bytes);
@@ -127,7 +147,7 @@ impl Opened {
             } else {
                 0
             };
-            let to = (at / self.block_bytes + kind.window).min(blocks);
+            let to = (at / self.block_bytes + kind.window.min(room).max(1)).min(blocks);
             wanted.extend(reading.proposed..to);
             reading.proposed = reading.proposed.max(to);
         }
@@ -158,6 +178,9 @@ impl Opened {
             size: use_.size,
             read: Ranges::default(),
             begun: false,
+            at: 0,
+            reads: 0,
+            jumps: 0,
             trusted,
             proposed: 0,
         };
@@ -208,7 +231,7 @@ mod tests {
 
     #[test]
     fn files_that_are_read_whole_are_asked_for_once_and_a_window_ahead() {
-        let mut opened = Opened::new(BLOCK);
+        let mut opened = Opened::new(BLOCK, 1 << 40);
         (0..4).for_each(|file| drop(read(&mut opened, file, 100, true)));
         let mut wanted = Vec::new();
         assert!(opened.observe(&at(4, 0, 0, true), &mut wanted));
@@ -218,7 +241,7 @@ mod tests {
 
     #[test]
     fn files_that_are_read_in_parts_are_left_alone() {
-        let mut opened = Opened::new(BLOCK);
+        let mut opened = Opened::new(BLOCK, 1 << 40);
         let first = read(&mut opened, 0, 3, true);
         assert!(!first.is_empty(), "the first of a kind is tried");
         (1..6).for_each(|file| drop(read(&mut opened, file, 3, true)));
@@ -226,8 +249,24 @@ mod tests {
     }
 
     #[test]
+    fn who_jumps_about_is_not_trusted_with_the_file() {
+        let mut opened = Opened::new(BLOCK, 1 << 40);
+        let mut wanted = Vec::new();
+        opened.observe(&at(0, 0, 0, true), &mut wanted);
+        let trusted: Vec<bool> =
+            (0..10).map(|i| opened.observe(&at(0, 8 * i * BLOCK, BLOCK, true), &mut wanted)).collect();
+        assert!(trusted[0] && !trusted[9], "{trusted:?}");
+    }
+
+    #[test]
+    fn windows_leave_room_in_the_cache() {
+        let mut opened = Opened::new(BLOCK, 8 * BLOCK);
+        assert_eq!(read(&mut opened, 0, 1, true), (0..7).collect::<Vec<_>>(), "six ahead of the one that is read");
+    }
+
+    #[test]
     fn the_window_grows_where_fetches_come_late() {
-        let mut opened = Opened::new(BLOCK);
+        let mut opened = Opened::new(BLOCK, 1 << 40);
         (0..3).for_each(|file| drop(read(&mut opened, file, 100, false)));
         let mut wanted = Vec::new();
         opened.observe(&at(4, 0, 0, true), &mut wanted);
@@ -236,7 +275,7 @@ mod tests {
 
     #[test]
     fn a_directory_at_the_end_is_fetched_first() {
-        let mut opened = Opened::new(BLOCK);
+        let mut opened = Opened::new(BLOCK, 1 << 40);
         let mut wanted = Vec::new();
         for file in 0..4 {
             opened.observe(&at(file, 0, 0, true), &mut wanted);

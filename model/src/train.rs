@@ -63,7 +63,7 @@ impl Ranker {
         let held_back = HeldBack {
             ranked: worth(&outlook(&trial, &table, newest, &plain), then),
             plain: worth(&plain, then),
-            read: occasions[newest].uses.iter().filter(|u| !u.created).map(|u| u.extents.bytes() as f64).sum(),
+            read: read_bytes(&occasions[newest]),
         };
         Some(Self { forest: fit(&table, next, seed)?, held_back })
     }
@@ -73,6 +73,22 @@ impl Ranker {
         let table = Table::new(occasions);
         outlook(&self.forest, &table, occasions.len().saturating_sub(1), plain)
     }
+}
+
+/// What the newest of these occasions, told from those before it, is worth by whoever would have spoken, and the bytes it
+/// read. The last occasion has yet to be. None if there is no past to tell it from.
+pub fn newest_told(occasions: &[Occasion<'_>], seed: u64) -> Option<(f64, f64)> {
+    let then = &occasions[..occasions.len().checked_sub(1)?];
+    let newest = then.len().checked_sub(1).filter(|newest| *newest > 0)?;
+    let told = match Ranker::learn(occasions, seed).map(|r| r.held_back) {
+        Some(held_back) => held_back,
+        None => HeldBack { ranked: f64::MIN, plain: worth(&habits(then), then), read: read_bytes(&then[newest]) },
+    };
+    Some((if told.earned() { told.ranked } else { told.plain }, told.read))
+}
+
+fn read_bytes(occasion: &Occasion<'_>) -> f64 {
+    occasion.uses.iter().filter(|u| !u.created).map(|u| u.extents.bytes() as f64).sum()
 }
 
 /// A forest from the occasions before `until`, the first left out: nothing was known before it.
@@ -117,6 +133,7 @@ fn outlook(forest: &Forest, table: &Table<'_>, i: usize, plain: &Outlook) -> Out
                 extents,
                 probability: p.clamp(0.0, 1.0),
                 first_s: row.last.map(|u| u.first_s),
+                taught_by: by_rule.get(row.key).and_then(|e| e.taught_by.clone()),
             }
         })
         .collect();

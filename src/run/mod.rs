@@ -15,6 +15,7 @@ pub mod mount;
 mod notify;
 pub mod plan;
 pub mod policy;
+pub mod profile;
 pub mod serve;
 pub mod simulate;
 pub mod slurm;

@@ -237,13 +237,15 @@ impl BlockForecaster {
         }
     }
 
-    /// What is asked for before its fetch has come takes longer than it was given: how long is not known, so a
-    /// quarter more is tried.
+    /// What is asked for before its fetch has come takes longer than it was given. If that was as long as fetches were
+    /// believed to take, it is not known how long they do, so a quarter more is tried.
     fn notice_late(&mut self, id: Id, now: Place) {
         let object = self.objects.get(id);
         if object.asked_at != NONE && !object.come {
             let given = now.saturating_sub(object.asked_at) as f32;
-            self.delay = self.delay.max(1.25 * given + 1.0).min(MOST_LEAD);
+            if given + 1.0 > self.delay {
+                self.delay = self.delay.max(1.25 * given + 1.0).min(MOST_LEAD);
+            }
         }
     }
 
@@ -351,7 +353,7 @@ impl BlockForecaster {
         if self.settings.sources.association {
             self.rows.propose(&self.objects, id, &mut self.candidates);
         }
-        self.spatial.propose(request, lead, &self.objects, &mut self.candidates);
+        self.spatial.propose(request, now, lead, &self.objects, &mut self.candidates);
     }
 
     fn decide(&mut self, by: Id, now: Place, hit: bool, proposals: &mut Vec<Proposal>) {

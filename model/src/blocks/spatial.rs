@@ -3,12 +3,15 @@
 //! Many programs read in sequence at once, so a single "the request before" sees only noise. *Runs* are told apart by
 //! where they would go on: a request that begins where one of the last ended belongs to that one. *Strides* are
 //! kept per region of 64 blocks. *Deltas* are what followed the last two deltas, of whatever programs.
+//!
+//! Where fetches take a number of requests, a run is told as many of its own steps ahead as pass in that time: one that is
+//! continued with every tenth request is at its next step ten requests from now.
 
 use std::collections::VecDeque;
 
 use super::BlockRequest;
 use super::candidates::Candidates;
-use super::log::NONE;
+use super::log::{NONE, Place};
 use super::objects::Objects;
 
 /// Runs that are followed side by side.
@@ -22,11 +25,42 @@ const STEPS: u64 = 4;
 /// Largest stride within a region, blocks.
 const STRIDE_MOST: i64 = 128;
 
+/// How often a run or region is continued: requests between its own.
+#[derive(Clone, Copy, Default)]
+struct Pace {
+    at: Place,
+    /// 0 where it is not known.
+    gap: f32,
+}
+
+/// How fast the pace follows.
+const PACE_RATE: f32 = 0.3;
+/// Pauses longer than this say nothing of the pace, requests.
+const PAUSE: Place = 256;
+
+impl Pace {
+    fn begun(now: Place) -> Self {
+        Self { at: now, gap: 0.0 }
+    }
+
+    fn continued(self, now: Place) -> Self {
+        let gap = now.saturating_sub(self.at).clamp(1, PAUSE) as f32;
+        Self { at: now, gap: if self.gap == 0.0 { gap } else { self.gap + PACE_RATE * (gap - self.gap) } }
+    }
+
+    /// Own steps that pass while a fetch takes `lead` requests, beyond the next.
+    fn skip(self, lead: u32) -> u64 {
+        let gap = self.gap.max(1.0);
+        ((lead as f32 / gap).ceil() as u64).saturating_sub(1)
+    }
+}
+
 /// A run that may go on.
 #[derive(Clone, Copy)]
 struct Run {
     end: u64,
     requests: u32,
+    pace: Pace,
 }
 
 #[derive(Clone, Copy, Default)]
@@ -35,6 +69,7 @@ struct Region {
     sure: u8,
     stride: i16,
     last: u64,
+    pace: Pace,
 }
 
 #[derive(Clone, Copy, Default)]
@@ -72,6 +107,7 @@ impl Spatial {
     pub(super) fn propose(
         &mut self,
         request: &BlockRequest,
+        now: Place,
         lead: u32,
         objects: &Objects,
         candidates: &mut Candidates,
@@ -80,7 +116,6 @@ impl Spatial {
             return;
         }
         let block = request.offset / self.block_bytes;
-        let skip = u64::from(lead.saturating_sub(1));
         let mut add = |to: u64, blocks: u16, kind: u8| {
             let candidate = candidates.of(to, objects.known(to).unwrap_or(NONE));
             candidate.blocks = candidate.blocks.max(blocks);
@@ -90,20 +125,23 @@ impl Spatial {
                 candidate.delta = kind;
             }
         };
-        self.go_on(request, skip, &mut add);
-        self.stride(block, skip, &mut add);
+        self.go_on(request, now, lead, &mut add);
+        self.stride(block, now, lead, &mut add);
         self.delta(block, &mut add);
     }
 
     /// Kinds 64 and up: how long the run is, and how far on.
-    fn go_on(&mut self, request: &BlockRequest, skip: u64, add: &mut impl FnMut(u64, u16, u8)) {
+    fn go_on(&mut self, request: &BlockRequest, now: Place, lead: u32, add: &mut impl FnMut(u64, u16, u8)) {
         let begun = self.runs.iter().position(|r| r.end == request.offset);
-        let requests = begun.and_then(|i| self.runs.remove(i)).map_or(0, |r| r.requests + 1);
+        let known = begun.and_then(|i| self.runs.remove(i));
+        let requests = known.map_or(0, |r| r.requests + 1);
+        let pace = known.map_or(Pace::begun(now), |r| r.pace.continued(now));
+        let skip = pace.skip(lead);
         if self.runs.len() >= RUNS {
             self.runs.pop_front();
         }
         let end = request.offset.saturating_add(request.length);
-        self.runs.push_back(Run { end, requests });
+        self.runs.push_back(Run { end, requests, pace });
         let long = (32 - requests.leading_zeros()).min(6) as u8;
         for step in 0..STEPS {
             let from = end.saturating_add(request.length.saturating_mul(step + skip));
@@ -115,11 +153,11 @@ impl Spatial {
     }
 
     /// Kinds 1 to 31: how sure the stride is, and how far on; 40 and 41: the next blocks, whatever the stride.
-    fn stride(&mut self, block: u64, skip: u64, add: &mut impl FnMut(u64, u16, u8)) {
+    fn stride(&mut self, block: u64, now: Place, lead: u32, add: &mut impl FnMut(u64, u16, u8)) {
         let number = block >> REGION_BITS;
         let slot = |n: u64| (n.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 53) as usize % TABLE;
         let find = |n: u64| Some(self.regions[slot(n)]).filter(|r| r.tag == n as u32 && r.last != 0);
-        let fresh = Region { tag: number as u32, sure: 0, stride: 0, last: block };
+        let fresh = Region { tag: number as u32, sure: 0, stride: 0, last: block, pace: Pace::begun(now) };
         let known = find(number).or_else(|| find(number.wrapping_sub(1))).unwrap_or(fresh);
         let step = block.wrapping_sub(known.last) as i64;
         let (stride, sure) = if step != 0 && step == i64::from(known.stride) {
@@ -129,7 +167,9 @@ impl Spatial {
         } else {
             (known.stride, known.sure / 2)
         };
-        self.regions[slot(number)] = Region { tag: number as u32, sure, stride, last: block };
+        let pace = if known.last == block { known.pace } else { known.pace.continued(now) };
+        let skip = pace.skip(lead);
+        self.regions[slot(number)] = Region { tag: number as u32, sure, stride, last: block, pace };
         if stride != 0 {
             for ahead in 1..=STEPS {
                 let to = block.wrapping_add_signed(i64::from(stride).wrapping_mul((ahead + skip) as i64));

@@ -4,10 +4,12 @@
 //! trait and the table. Sizes are bytes; blocks of one size make them counts.
 
 mod clairvoyant;
+mod foreseen;
 mod guarded;
 mod lru;
 
 pub use clairvoyant::Clairvoyant;
+pub use foreseen::Foreseen;
 pub use guarded::Guarded;
 pub use lru::Lru;
 

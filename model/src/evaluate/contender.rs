@@ -8,6 +8,7 @@ mod foretide;
 mod known;
 mod oracle;
 mod recurring;
+mod sets;
 
 use super::cache::{Guarded, Lru};
 use super::demand::{Demand, Step};
@@ -118,7 +119,7 @@ impl Name {
             };
             Site::new(demand, link, Policy::Guarded(cache))
         };
-        let ours = |parts| Box::new(foretide::Foretide::new(demand, parts, model_bytes));
+        let ours = |parts| Box::new(foretide::Foretide::new(demand, parts, cache_bytes, model_bytes));
         match self {
             Self::None => (Box::new(known::Nothing), lru()),
             Self::S3Fifo => (Box::new(known::Nothing), guarded()),

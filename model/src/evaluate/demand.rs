@@ -55,6 +55,8 @@ pub struct Demand<'a> {
     pub first_only: bool,
     /// First byte and end of each file that has bytes, ascending.
     ranges: Vec<(u64, u64)>,
+    /// The number of each file, by path.
+    numbers: HashMap<&'a [u8], u32>,
 }
 
 impl<'a> Demand<'a> {
@@ -86,6 +88,7 @@ impl<'a> Demand<'a> {
             addresses: !opaque && trace.numbers == Numbers::Addresses,
             first_only,
             ranges,
+            numbers: (0..).zip(&trace.files).map(|(number, f)| (f.path.as_slice(), number)).collect(),
         }
     }
 
@@ -97,6 +100,11 @@ impl<'a> Demand<'a> {
         }
         let end = if self.first_only { first + 1 } else { (step.offset + step.length).div_ceil(self.block_bytes) };
         first..end
+    }
+
+    /// The number of the file at this path.
+    pub fn file(&self, path: &[u8]) -> Option<u32> {
+        self.numbers.get(path).copied()
     }
 
     /// Whether there is such a block: nobody can fetch what lies beyond the end.

@@ -20,7 +20,7 @@ use serde::Serialize;
 
 use crate::error::ModelError;
 use crate::import::Trace;
-use cache::Guarded;
+use cache::Foreseen;
 use contender::{Contender, Expectation, Name, Recurring};
 use demand::Demand;
 use site::{Account, Link, Policy, Site};
@@ -147,7 +147,7 @@ pub fn evaluate_recurring(
         .map(|name| play(&demand, options, cache_bytes, *name))
         .collect();
     let ours = Recurring::new(&demand, cache_bytes, MODEL_BYTES, expected(&demand));
-    let cache = Policy::Guarded(Guarded::patient(cache_bytes, demand.block_bytes));
+    let cache = Policy::Foreseen(Foreseen::new(cache_bytes, demand.block_bytes));
     let site = Site::new(&demand, options.link, cache);
     rows.insert(2, play_one(&demand, options, cache_bytes, Name::Foretide, Box::new(ours), site));
     Ok(report(trace, &demand, options, cache_bytes, rows))

@@ -7,8 +7,9 @@
 
 use std::collections::{HashMap, VecDeque};
 
-use super::cache::{Cache, Clairvoyant, Guarded, Lru, Unit};
+use super::cache::{Cache, Clairvoyant, Foreseen, Guarded, Lru, Unit};
 use super::demand::{Demand, Step};
+use crate::foresight::Soon;
 
 /// How long fetches take.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -32,6 +33,8 @@ pub enum Policy {
     Lru(Lru),
     /// With a protected queue for what was fetched ahead.
     Guarded(Guarded),
+    /// By how soon blocks are expected to be visited.
+    Foreseen(Foreseen),
     /// Knows the future.
     Clairvoyant(Box<Clairvoyant>),
 }
@@ -41,6 +44,7 @@ impl Policy {
         match self {
             Policy::Lru(c) => c,
             Policy::Guarded(c) => c,
+            Policy::Foreseen(c) => c,
             Policy::Clairvoyant(c) => c.as_mut(),
         }
     }
@@ -49,6 +53,7 @@ impl Policy {
         match self {
             Policy::Lru(c) => c.holds(unit),
             Policy::Guarded(c) => c.holds(unit),
+            Policy::Foreseen(c) => c.holds(unit),
             Policy::Clairvoyant(c) => c.holds(unit),
         }
     }
@@ -173,6 +178,25 @@ impl<'a> Site<'a> {
         match &mut self.policy {
             Policy::Clairvoyant(c) => Some(c),
             _ => None,
+        }
+    }
+
+    /// Tells how soon a block is expected to be visited, here or not; none if it is not. Heard by a policy that goes by it.
+    pub fn expect(&mut self, block: u64, soon: Option<Soon>) {
+        let unit = self.unit(block);
+        let mut gone = std::mem::take(&mut self.gone);
+        if let Policy::Foreseen(policy) = &mut self.policy {
+            policy.expect(unit, soon, &mut gone);
+        }
+        self.gone = gone;
+        self.let_go();
+    }
+
+    /// Whether a block that is visited this soon is worth a place.
+    pub fn takes(&self, block: u64, soon: Soon) -> bool {
+        match &self.policy {
+            Policy::Foreseen(policy) => policy.takes(soon, self.demand.bytes(block)),
+            Policy::Lru(_) | Policy::Guarded(_) | Policy::Clairvoyant(_) => true,
         }
     }
 

@@ -14,7 +14,7 @@ pub enum Mode {
     Last,
     /// Those read in most of the runs that read it.
     Often,
-    /// Those that files in the same role were read by last time.
+    /// Those that files in the same role were read by, on several of the last occasions.
     Role,
     /// Those of its own last time where files coming into this role keep them, else those of the role.
     Kept,
@@ -89,13 +89,18 @@ fn used<'c>(cell: &'c Cell<'_>) -> &'c Ranges {
 /// Bytes in at least half of the sets; none if there are fewer than two sets.
 fn often<'r>(sets: impl Iterator<Item = &'r Ranges>, size: u64) -> Option<Ranges> {
     let sets: Vec<&Ranges> = sets.collect();
-    if sets.len() < 2 {
-        return sets.first().map(|s| s.cut(size));
+    match sets.as_slice() {
+        [] => None,
+        [one] => Some(one.cut(size)),
+        _ => Some(in_at_least(((sets.len() as f64 * OFTEN).floor() as i64 + 1).min(sets.len() as i64), &sets, size)),
     }
+}
+
+/// Bytes below `size` that are in so many of these sets.
+fn in_at_least(least: i64, sets: &[&Ranges], size: u64) -> Ranges {
     let mut edges: Vec<(u64, i64)> =
         sets.iter().flat_map(|s| s.as_slice()).flat_map(|(a, b)| [(*a, 1), (*b, -1)]).collect();
     edges.sort_unstable();
-    let least = ((sets.len() as f64 * OFTEN).floor() as i64 + 1).min(sets.len() as i64);
     let (mut depth, mut from, mut out) = (0, 0, Ranges::default());
     for (at, step) in edges {
         let before = depth;
@@ -106,31 +111,37 @@ fn often<'r>(sets: impl Iterator<Item = &'r Ranges>, size: u64) -> Option<Ranges
             out.add(from, at.min(size), usize::MAX);
         }
     }
-    Some(out)
+    out
 }
 
-/// The bytes of the files that had this role when the role was last read, moved to this file: ranges near the
-/// end stay near the end. Of several such files, that which differs from this one in a single slot (the same
-/// part of another day) speaks alone.
+/// Occasions on which a role is asked for its bytes, and how many of these have to agree: a single odd one is outvoted,
+/// and what is read now and then is not left out.
+const ROLE_OCCASIONS: usize = 6;
+const ROLE_AGREE: i64 = 2;
+
+/// The bytes of the files that had this role, moved to this file: ranges near the end stay near the end. Of several on
+/// one occasion, that which differs from this one in a single slot (the same part of another day) speaks alone. Before
+/// there are more occasions than have to agree, the last speaks.
 fn by_role(group: &Group<'_>, roles: &[Vec<Option<i64>>], r: usize, i: usize) -> Option<Ranges> {
     let role = roles[i][r]?;
     let size = group.rows[r].cells[i].size?;
-    for j in (0..i).rev() {
+    let on = |j: usize| {
         let in_role = |d: &usize| roles[j][*d] == Some(role) && group.rows[*d].cells[j].used.is_some();
         let donors: Vec<usize> = (0..group.rows.len()).filter(in_role).collect();
         let sibling = donors.iter().find(|d| differ(group, **d, r) <= 1).copied();
-        let donors: Vec<&Cell<'_>> =
-            sibling.map_or(donors, |d| vec![d]).into_iter().map(|d| &group.rows[d].cells[j]).collect();
-        if !donors.is_empty() {
-            let moved: Vec<Ranges> = donors.iter().map(|c| moved(used(c), c.size.unwrap_or(size), size)).collect();
-            return Some(moved.iter().fold(Ranges::default(), |a, b| a.union(b)));
-        }
+        let donors = sibling.map_or(donors, |d| vec![d]).into_iter().map(|d| &group.rows[d].cells[j]);
+        let moved = donors.map(|c| moved(used(c), c.size.unwrap_or(size), size));
+        moved.reduce(|a, b| a.union(&b))
+    };
+    let told: Vec<Ranges> = (0..i).rev().filter_map(on).take(ROLE_OCCASIONS).collect();
+    if told.len() as i64 <= ROLE_AGREE {
+        return told.into_iter().next();
     }
-    None
+    Some(in_at_least(ROLE_AGREE, &told.iter().collect::<Vec<_>>(), size))
 }
 
 /// Slots in which two paths of a group differ.
-fn differ(group: &Group<'_>, a: usize, b: usize) -> usize {
+pub fn differ(group: &Group<'_>, a: usize, b: usize) -> usize {
     group.rows[a].slots.iter().zip(&group.rows[b].slots).filter(|(x, y)| x != y).count()
 }
 

@@ -4,8 +4,8 @@
 //! simplest first: the files of the last run; those of any run; all there are; those new since the last run;
 //! those of certain ranks from the newest ("the newest day and the seven before"); those whose number stands
 //! in a certain relation to a number on the command line. And a handful of ways to say which bytes of a file:
-//! all; those of last time; those read in most runs; those that the file in the same role was read by last
-//! time. Every pair is played over the past runs, each told by what was known before it and nothing else
+//! all; those of last time; those read in most runs; those that files in the same role were read by more than
+//! once, lately. Every pair is played over the past runs, each told by what was known before it and nothing else
 //! (prequentially), and scored by bytes: hits minus the price of waste. The best pair that beats both silence
 //! and chance speaks for the group; its measured precision is the probability that its files carry.
 
@@ -38,6 +38,9 @@ pub struct Expected {
     pub probability: f64,
     /// When it was first read in the run that taught this, seconds after its start, if it tells.
     pub first_s: Option<f64>,
+    /// The file whose use in the last run tells when and in which order this one will be read: itself, or the one that
+    /// had its role then.
+    pub taught_by: Option<FileKey>,
 }
 
 /// A rule that was found to hold for a group of files.

@@ -1,10 +1,11 @@
 //! Playing the rules over the past, and letting the best speak.
 
+use std::cmp::Ordering::Equal;
 use std::collections::BTreeSet;
 
-use super::extents::{MODES, Mode, Roles, extents, keeping};
+use super::extents::{MODES, Mode, Roles, differ, extents, keeping};
 use super::rules::{Rule, roles, rules, told, words};
-use super::table::{Group, Occasion, Row, groups};
+use super::table::{Group, Occasion, groups};
 use super::{Expected, FADE, Habit, LIFT, Outlook, WASTE_PRICE};
 
 /// Bytes that a rule told, over the past.
@@ -161,16 +162,19 @@ fn play(
     tally
 }
 
-/// When a file was first read in the last run: the one that had its role then, where the rule gives roles; else itself.
-fn first_use(group: &Group<'_>, roles: Option<&Vec<Vec<Option<i64>>>>, r: usize, next: usize) -> Option<f64> {
+/// The row whose use in the last run shows when row `r` will be read: of those that had its role then, one that differs
+/// in a single slot (the same part of another day), else the one that was read first; without roles, the row itself.
+fn teacher(group: &Group<'_>, roles: Option<&Vec<Vec<Option<i64>>>>, r: usize, next: usize) -> Option<usize> {
     let last = next.checked_sub(1)?;
-    let first = |row: &Row<'_>| row.cells[last].used.map(|u| u.first_s);
+    let first_s = |row: usize| group.rows[row].cells[last].used.map(|u| u.first_s);
     let in_role = roles.and_then(|of| {
         let role = of[next][r]?;
-        let had = |(row, then): &(&Row<'_>, &Option<i64>)| **then == Some(role) && row.cells[last].used.is_some();
-        group.rows.iter().zip(&of[last]).filter(had).filter_map(|(row, _)| first(row)).reduce(f64::min)
+        let had: Vec<usize> =
+            (0..group.rows.len()).filter(|d| of[last][*d] == Some(role) && first_s(*d).is_some()).collect();
+        let sibling = had.iter().copied().find(|d| differ(group, *d, r) <= 1);
+        sibling.or_else(|| had.into_iter().min_by(|a, b| first_s(*a).partial_cmp(&first_s(*b)).unwrap_or(Equal)))
     });
-    in_role.or_else(|| first(&group.rows[r]))
+    in_role.or(first_s(r).map(|_| r))
 }
 
 fn speak(
@@ -191,12 +195,15 @@ fn speak(
         let ranges = extents(mode, group, known, r, next);
         files += 1;
         bytes += ranges.bytes();
+        let teacher = teacher(group, roles.as_ref(), r, next).map(|t| &group.rows[t]);
+        let taught = teacher.and_then(|t| t.cells[next - 1].used);
         out.expected.push(Expected {
             key: row.key.clone(),
             size: row.cells[next].size.unwrap_or(0),
             extents: ranges,
             probability: tally.probability(mode),
-            first_s: first_use(group, roles.as_ref(), r, next),
+            first_s: taught.map(|u| u.first_s),
+            taught_by: taught.map(|u| u.key.clone()),
         });
     }
     let tried = tally.told > 0.0;

@@ -9,6 +9,7 @@
 
 mod jobs;
 mod season;
+mod timeline;
 mod workflows;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};

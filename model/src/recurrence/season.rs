@@ -2,14 +2,16 @@
 //!
 //! What is expected of each run is told from the runs before it, what there was when it started, and its command line.
 //! Where the calendar of the earlier starts told this one, fetching begins before it: then the command line of the
-//! run before stands for the one that nobody knows yet, and only files that were there by then are asked for.
+//! run before stands for the one that nobody knows yet, and only files that were there by then are asked for. In which
+//! order blocks are visited, and how often, is told by [`timeline`].
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::path::Path;
 use std::time::Duration;
 
 use foretide_flow::Timestamp;
 
+use super::timeline::{Timelines, expected};
 use super::{PlayedRun, Series};
 use crate::calendar::calendar;
 use crate::error::ModelError;
@@ -36,8 +38,6 @@ const SURE: f64 = 0.5;
 /// Fetching begins so many times the jitter before an awaited start, and at least this long, seconds.
 const AHEAD_JITTERS: f64 = 3.0;
 const AHEAD_LEAST_S: f64 = 10.0;
-/// What is expected less surely than this is not fetched.
-const LEAST_PROBABILITY: f64 = 0.41;
 
 /// Plays the season of one job of a folder.
 ///
@@ -46,7 +46,8 @@ const LEAST_PROBABILITY: f64 = 0.41;
 pub(super) fn play(directory: &Path, series: &Series, seed: u64) -> Result<Report, ModelError> {
     let trace = of_series(read_trace(&super::jobs::trace_file(directory), None, None)?, series);
     let report = evaluate_recurring(&trace, &SITE, |demand| {
-        (1..series.runs.len()).flat_map(|i| of_run(series, i, demand, seed)).collect()
+        let timelines = Timelines::new(demand);
+        (0..series.runs.len()).flat_map(|i| of_run(series, i, demand, &timelines, seed)).collect()
     })?;
     Ok(Report { trace: series.job.clone(), ..report })
 }
@@ -67,23 +68,26 @@ fn of_series(mut trace: Trace, series: &Series) -> Trace {
 }
 
 /// What is expected of run `i`: before its start, if that was awaited, and at its start.
-fn of_run(series: &Series, i: usize, demand: &Demand<'_>, seed: u64) -> Vec<Expectation> {
-    let run = &series.runs[i];
-    let touched = touched(&series.runs[..i], demand);
+fn of_run(series: &Series, i: usize, demand: &Demand<'_>, timelines: &Timelines<'_>, seed: u64) -> Vec<Expectation> {
+    let (past, run) = (&series.runs[..i], &series.runs[i]);
+    let timelines = timelines.of(past);
+    let expectation = |name: &str, from_us: i64, known: &PlayedRun| {
+        let outlook = outlook(past, known, seed);
+        let files = known.listing.iter().filter_map(|c| demand.file(c.key.path.as_bytes())).collect();
+        Expectation { run: name.to_owned(), from_us, expected: expected(&outlook, &timelines, demand), files }
+    };
     let mut out = Vec::new();
-    if let Some(from) = awaited(&series.runs[..i], run.at) {
+    if let Some(from) = awaited(past, run.at) {
         let known = PlayedRun {
             arguments: series.runs[i - 1].arguments.clone(),
             listing: run.listing.iter().filter(|c| c.modified_at <= from).cloned().collect(),
             uses: Vec::new(),
             ..run.clone()
         };
-        let outlook = outlook(&series.runs[..i], &known, seed);
         // Not the run's own name: its start then takes up what is told with its command line.
-        out.push(Expectation { run: String::new(), from_us: from.0, blocks: blocks(&outlook, demand, &touched) });
+        out.push(expectation("", from.0, &known));
     }
-    let outlook = outlook(&series.runs[..i], run, seed);
-    out.push(Expectation { run: run.run.clone(), from_us: i64::MAX, blocks: blocks(&outlook, demand, &touched) });
+    out.push(expectation(&run.run, i64::MAX, run));
     out
 }
 
@@ -114,39 +118,4 @@ fn outlook(past: &[PlayedRun], run: &PlayedRun, seed: u64) -> Outlook {
         Some(ranker) => ranker.outlook(&occasions, &plain),
         None => plain,
     }
-}
-
-/// When each block was first read, seconds after the first read of its file: in the latest of these runs that read it.
-fn touched(past: &[PlayedRun], demand: &Demand<'_>) -> HashMap<u64, f64> {
-    let mut out = HashMap::new();
-    for run in past {
-        let (mut first, mut of_run) = (HashMap::new(), HashMap::new());
-        for step in demand.steps.iter().filter(|s| demand.trace.streams[s.stream as usize].run == run.run) {
-            for block in demand.blocks(step) {
-                let begun = *first.entry(step.file).or_insert(step.at_us);
-                of_run.entry(block).or_insert((step.at_us - begun) as f64 / 1e6);
-            }
-        }
-        out.extend(of_run);
-    }
-    out
-}
-
-/// The blocks that are expected, in order of first use: of its file, and within it.
-fn blocks(outlook: &Outlook, demand: &Demand<'_>, touched: &HashMap<u64, f64>) -> Vec<u64> {
-    let number: HashMap<&[u8], usize> =
-        demand.trace.files.iter().enumerate().map(|(i, f)| (f.path.as_slice(), i)).collect();
-    let mut timed: Vec<(f64, u64)> = Vec::new();
-    for e in outlook.expected.iter().filter(|e| e.probability >= LEAST_PROBABILITY) {
-        let Some(place) = number.get(e.key.path.as_bytes()).map(|i| demand.places[*i]) else { continue };
-        let first_s = e.first_s.unwrap_or(f64::MAX);
-        for (from, to) in e.extents.as_slice() {
-            let to = (place.base + to.min(&place.size)).div_ceil(demand.block_bytes);
-            let from = (place.base + from) / demand.block_bytes;
-            timed.extend((from..to).map(|block| (first_s + touched.get(&block).copied().unwrap_or(0.0), block)));
-        }
-    }
-    timed.sort_by(|a, b| a.0.total_cmp(&b.0).then_with(|| a.1.cmp(&b.1)));
-    let mut seen = HashSet::new();
-    timed.into_iter().map(|(_, block)| block).filter(|block| seen.insert(*block)).collect()
 }

@@ -3,6 +3,7 @@
 mod advise;
 mod courier;
 mod lake;
+mod relearn;
 mod residency;
 mod ring;
 mod standing;
@@ -94,7 +95,8 @@ pub async fn run(options: Options) -> Result<(), RunError> {
     let standings = Standings::new(standing, added);
     let gone_after = Duration::from_secs(config.api.agent_gone_after_s);
     let suppliers = Suppliers::new(catalog.changes(Topic::Fleet), gone_after);
-    let ring = Ring::new(Arc::clone(&catalog), standings.listen(), config.model.clone(), suppliers, heard).await?;
+    let (catalog_too, lake_too, model) = (Arc::clone(&catalog), config.state.join("lake"), config.model.clone());
+    let ring = Ring::new(catalog_too, standings.listen(), model, suppliers, lake_too, heard).await?;
     let (stop, stopped) = watch::channel(false);
     let adviser = Planner::new(Arc::clone(&catalog), standings.listen());
     let mut heeding = JoinSet::new();

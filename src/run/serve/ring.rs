@@ -7,6 +7,7 @@
 //! changed by news; the catalog is asked for it at the start only.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -23,6 +24,7 @@ use foretide_planner::{
 };
 use tokio::sync::{mpsc, watch};
 
+use super::relearn::Relearning;
 use super::residency::Resident;
 use super::standing::Standing;
 use super::suppliers::Suppliers;
@@ -73,6 +75,7 @@ pub struct Ring {
     standing: Arc<Standing>,
     standings: watch::Receiver<Arc<Standing>>,
     model: Model,
+    relearning: Relearning,
     news: mpsc::Receiver<News>,
     forecasts: BTreeMap<ForecastId, Forecast>,
     warmups: BTreeMap<WarmupId, Vec<WarmupFile>>,
@@ -84,7 +87,8 @@ pub struct Ring {
 }
 
 impl Ring {
-    /// Takes up where the last one ended: the model's snapshot and the latest plan come from the catalog.
+    /// Takes up where the last one ended: the model's snapshot and the latest plan come from the catalog. Without a snapshot
+    /// that can be used, the model learns again from the lake.
     ///
     /// # Errors
     /// The catalog's.
@@ -93,10 +97,15 @@ impl Ring {
         standings: watch::Receiver<Arc<Standing>>,
         model: foretide_model::Config,
         suppliers: Suppliers,
+        lake: PathBuf,
         news: mpsc::Receiver<News>,
     ) -> Result<Self, RingError> {
         let previous = catalog.latest_plan().await?;
-        let model = restored(catalog.as_ref(), model).await?;
+        let relearning = Relearning::new(lake, model.clone());
+        let model = match restored(catalog.as_ref(), model).await? {
+            Some(model) => model,
+            None => relearning.anew().await?,
+        };
         let forecasts = standing(catalog.as_ref(), Timestamp::now()).await?;
         let standing = Arc::clone(&standings.borrow());
         Ok(Self {
@@ -111,6 +120,7 @@ impl Ring {
             standing,
             standings,
             model,
+            relearning,
             news,
         })
     }
@@ -141,6 +151,7 @@ impl Ring {
             if self.snapshot_at.elapsed() > SNAPSHOT_EVERY {
                 self.write_model_down().await?;
             }
+            self.relearning.turn(&mut self.model).await;
             tokio::time::sleep((began.elapsed() * REST_PER_WORK).max(SHORTEST_ROUND)).await;
         }
     }
@@ -375,15 +386,17 @@ async fn standing(catalog: &dyn Catalog, now: Timestamp) -> Result<BTreeMap<Fore
     }
 }
 
-/// The model as it was written down last; a snapshot that cannot be used costs what it had learned, not the start.
-async fn restored(catalog: &dyn Catalog, config: foretide_model::Config) -> Result<Model, RingError> {
-    if let Some(snapshot) = catalog.model(SNAPSHOT).await? {
-        match Model::restore(config.clone(), &snapshot.bytes) {
-            Ok(model) => return Ok(model),
-            Err(error) => tracing::error!(%error, "the model's snapshot cannot be used; it starts anew"),
+/// The model as it was written down last, if that can be used.
+async fn restored(catalog: &dyn Catalog, config: foretide_model::Config) -> Result<Option<Model>, RingError> {
+    let Some(snapshot) = catalog.model(SNAPSHOT).await? else { return Ok(None) };
+    match Model::restore(config, &snapshot.bytes) {
+        Ok(model) => Ok(Some(model)),
+        Err(error @ foretide_model::ModelError::Setting { .. }) => Err(error.into()),
+        Err(error) => {
+            tracing::error!(%error, "the model's snapshot cannot be used; it learns again from the lake");
+            Ok(None)
         }
     }
-    Ok(Model::new(config)?)
 }
 
 /// Whether a plan says anything that the one in force does not. That moves are gone because their bytes are there is

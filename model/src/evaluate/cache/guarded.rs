@@ -68,6 +68,11 @@ impl Guarded {
         Self { patient: true, ..Self::new(capacity, block_bytes, 0) }
     }
 
+    /// Takes a block out; its bytes, if it was here.
+    pub fn take(&mut self, unit: Unit) -> Option<u64> {
+        self.lists.list(unit).is_some().then(|| self.lists.remove(unit))
+    }
+
     fn share(&self, share: f64) -> u64 {
         (share * self.capacity as f64) as u64
     }

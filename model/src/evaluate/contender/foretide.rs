@@ -47,7 +47,7 @@ pub(super) struct Foretide<'a> {
 }
 
 impl<'a> Foretide<'a> {
-    pub(super) fn new(demand: &'a Demand<'a>, parts: Parts, memory_bytes: usize) -> Self {
+    pub(super) fn new(demand: &'a Demand<'a>, parts: Parts, cache_bytes: u64, memory_bytes: usize) -> Self {
         let settings = BlockSettings {
             block_bytes: demand.block_bytes,
             addresses: demand.addresses,
@@ -56,7 +56,7 @@ impl<'a> Foretide<'a> {
             sources: parts.sources,
         };
         let blocks = (parts.sources != SILENT).then(|| BlockForecaster::new(settings));
-        let opened = (parts.opened && demand.places.len() > 1).then(|| Opened::new(demand.block_bytes));
+        let opened = (parts.opened && demand.places.len() > 1).then(|| Opened::new(demand.block_bytes, cache_bytes));
         Self { demand, blocks, opened, proposals: Vec::new(), wanted: Vec::new(), stands_for: HashMap::new() }
     }
 }

@@ -1,30 +1,29 @@
-//! Ours for a job that comes back: what its past says of each run is fetched before and while it runs, and what else it
-//! does is left to the forecasters of blocks and of opened files.
+//! Ours for a job that comes back: what its past says of each run is fetched before and while it runs.
 //!
-//! What is expected of a run is a list of blocks in the order of their first use. Before the run starts, and while it
-//! runs, so many of them are kept fetched and unused as fit three quarters of the cache; as they are used, the next
-//! follow. What is not used although its turn has come stays counted: orders differ a little from run to run, and sending
-//! it away for the next was measured to cost more than it brings.
+//! What to hold is [`Foresight`]'s to say; this puts it to the site. What a run reads besides what is expected, and all that
+//! a first run reads, is left to the forecasters of blocks and of opened files, and to sets that show themselves
+//! ([`Sets`]). They hear only of what was not expected: what is foreseen needs no second guess.
 
-use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
+use std::collections::{HashSet, VecDeque};
 
+use super::sets::{Pass, Sets};
 use super::{Contender, Parts, foretide::Foretide};
 use crate::evaluate::demand::{Demand, Step};
 use crate::evaluate::site::{Event, Site};
+use crate::foresight::{Expected, Foresight};
 
 /// What is expected of one run.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Expectation {
-    /// The run, once it has started.
+    /// The run, once it has started; empty where its start is awaited.
     pub run: String,
-    /// When it is fetched for, microseconds; at its start, or before it where the calendar told the start.
+    /// When it is fetched for, microseconds; [`i64::MAX`] where that is its start.
     pub from_us: i64,
-    /// Blocks in order of first use.
-    pub blocks: Vec<u64>,
+    /// What is expected, in blocks.
+    pub expected: Expected,
+    /// The files that there are.
+    pub files: Vec<u32>,
 }
-
-/// Share of the cache that is kept fetched for what is expected.
-const AHEAD_SHARE: f64 = 0.75;
 
 /// See the module.
 pub struct Recurring<'a> {
@@ -32,13 +31,10 @@ pub struct Recurring<'a> {
     inner: Foretide<'a>,
     /// Expectations, in order of time.
     awaited: VecDeque<Expectation>,
-    /// The present one, the place of each of its blocks, and the first that is still to be fetched.
-    present: Vec<u64>,
-    place: HashMap<u64, usize>,
-    next: usize,
-    /// Places of what is fetched and not used.
-    ahead: BTreeSet<usize>,
-    ahead_most: usize,
+    foresight: Foresight,
+    sets: Sets,
+    /// Whether the run before kept to the order that was foreseen; unknown before the first.
+    in_order: Option<bool>,
     /// Which runs were seen, so that a start is noticed.
     started: HashSet<&'a str>,
 }
@@ -48,40 +44,77 @@ impl<'a> Recurring<'a> {
     pub fn new(demand: &'a Demand<'a>, cache_bytes: u64, memory_bytes: usize, awaited: Vec<Expectation>) -> Self {
         Self {
             demand,
-            inner: Foretide::new(demand, Parts::ALL, memory_bytes),
+            inner: Foretide::new(demand, Parts::ALL, cache_bytes, memory_bytes),
             awaited: awaited.into(),
-            present: Vec::new(),
-            place: HashMap::new(),
-            next: 0,
-            ahead: BTreeSet::new(),
-            ahead_most: (AHEAD_SHARE * (cache_bytes / demand.block_bytes) as f64) as usize,
+            foresight: Foresight::default(),
+            sets: Sets::default(),
+            in_order: None,
             started: HashSet::new(),
         }
     }
 
     fn take_up(&mut self, site: &mut Site<'_>) {
         let Some(next) = self.awaited.pop_front() else { return };
-        let fetched: HashSet<u64> = self.ahead.iter().map(|at| self.present[*at]).collect();
-        self.place = next.blocks.iter().enumerate().map(|(at, block)| (*block, at)).collect();
-        self.ahead = fetched.iter().filter_map(|block| self.place.get(block).copied()).collect();
-        self.present = next.blocks;
-        self.next = 0;
+        self.in_order = self.foresight.kept_order().or(self.in_order);
+        let before: Vec<u64> = self.foresight.blocks().collect();
+        let in_order = self.in_order.unwrap_or(next.expected.in_order);
+        self.foresight = Foresight::new(&Expected { in_order, ..next.expected }, |block| site.holds(block));
+        for block in before {
+            site.expect(block, self.foresight.soon(block));
+        }
+        let expected: Vec<u64> = self.foresight.blocks().collect();
+        for block in expected {
+            site.expect(block, self.foresight.soon(block));
+        }
+        self.foresight.changes();
+        self.sets = Sets::new(self.demand, &next.files);
         self.fill(site);
     }
 
+    /// Fetches what is worth a place, the soonest first.
     fn fill(&mut self, site: &mut Site<'_>) {
-        while self.ahead.len() < self.ahead_most && self.next < self.present.len() {
-            if site.fetch_ahead(self.present[self.next]) {
-                self.ahead.insert(self.next);
+        while let Some((soon, block)) = self.foresight.next() {
+            if !site.takes(block, soon) {
+                return;
             }
-            self.next += 1;
+            site.expect(block, Some(soon));
+            if site.fetch_ahead(block) || site.holds(block) {
+                self.foresight.hold(block, true);
+            } else {
+                self.foresight.forget(block);
+            }
         }
     }
 
-    /// A block is used, or had to go: it is no longer ahead.
-    fn no_longer_ahead(&mut self, block: u64) {
-        if let Some(at) = self.place.get(&block).copied() {
-            self.ahead.remove(&at);
+    /// Takes that the run reads these blocks, or opens a file; whether all of it was expected, or any of the file.
+    fn follow(&mut self, step: &Step, site: &mut Site<'_>) -> bool {
+        if step.length == 0 {
+            return self.blocks_of(step.file).any(|block| self.foresight.soon(block).is_some());
+        }
+        let mut expected = true;
+        for block in self.demand.blocks(step) {
+            expected &= self.foresight.used(block, site.request());
+            if !site.holds(block) {
+                self.foresight.hold(block, false);
+            }
+        }
+        expected
+    }
+
+    fn blocks_of(&self, file: u32) -> std::ops::Range<u64> {
+        let place = self.demand.places[file as usize];
+        place.base / self.demand.block_bytes..(place.base + place.size).div_ceil(self.demand.block_bytes)
+    }
+
+    /// A set was recognised, or is read once more: one pass that is under way, and perhaps another (rule of
+    /// succession).
+    fn expect_set(&mut self, pass: &Pass, site: &mut Site<'_>) {
+        let passes = pass.passes as f32;
+        let visits = passes + passes / (passes + 1.0);
+        for (file, made) in &pass.files {
+            for block in self.blocks_of(*file) {
+                self.foresight.expect(block, visits, *made as f32, site.holds(block));
+            }
         }
     }
 }
@@ -95,15 +128,21 @@ impl Contender for Recurring<'_> {
         let events = site.events();
         for event in &events {
             if let Event::Gone(block) = event {
-                self.no_longer_ahead(*block);
+                self.foresight.hold(*block, site.holds(*block));
             }
         }
         self.inner.hear(events);
-        for block in self.demand.blocks(step) {
-            self.no_longer_ahead(block);
+        let expected = self.follow(step, site);
+        if let Some(pass) = self.sets.observe(self.demand, step, site.request()) {
+            self.expect_set(&pass, site);
+        }
+        for block in self.foresight.changes() {
+            site.expect(block, self.foresight.soon(block));
         }
         self.fill(site);
-        self.inner.served(step, hit, site);
+        if !expected {
+            self.inner.served(step, hit, site);
+        }
     }
 
     fn wakes_us(&self) -> Option<i64> {
@@ -115,7 +154,6 @@ impl Contender for Recurring<'_> {
     }
 
     fn bytes(&self) -> usize {
-        let block = size_of::<u64>() + size_of::<(u64, usize)>() + size_of::<usize>();
-        self.inner.bytes() + self.present.len() * block
+        self.inner.bytes() + self.foresight.bytes() + self.sets.bytes()
     }
 }

@@ -1,0 +1,178 @@
+//! Whether what the model says of running runs is kept: arrival times and probabilities, on recorded jobs.
+//!
+//! The recordings are fed to a model as an agent would send them, 50 ms at a time, with what there was at each start as
+//! listings. Every forecast of a running run is held against what the run then read.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::Path;
+use std::time::Duration;
+
+use foretide_flow::{
+    Access, AccessBatch, AccessOp, Entry, EntryKind, FilePath, FileVersion, Forecast, Found, Listing, Losses, NodeId,
+    RunEnd, RunStart, SiteId, Timestamp, VolumeId,
+};
+use foretide_model::import::{RequestOp, Trace, read_trace};
+use foretide_model::recurrence::{PlayedRun, read_series};
+use foretide_model::{Config, Model};
+
+use crate::{Figure, Outcome, Table};
+
+/// How often agents send, and what 50 and 90 % may be off by.
+const BATCH_US: i64 = 50_000;
+const OFF: f64 = 0.05;
+/// Bins of probability.
+const BINS: usize = 10;
+
+const FOLDERS: [&str; 4] = ["torch-imagefolder", "bwa-align", "nightly-parquet", "resume-train"];
+
+/// What was said and what came of it.
+#[derive(Default)]
+struct Kept {
+    told: f64,
+    by_p50: f64,
+    by_p90: f64,
+    bins: [(f64, f64, f64); BINS],
+}
+
+impl Kept {
+    fn take(&mut self, probability: f64, came: Option<Timestamp>, p50: Timestamp, p90: Timestamp) {
+        let bin = &mut self.bins[((probability * BINS as f64) as usize).min(BINS - 1)];
+        bin.0 += probability;
+        bin.1 += f64::from(u8::from(came.is_some()));
+        bin.2 += 1.0;
+        if let Some(at) = came {
+            self.told += 1.0;
+            self.by_p50 += f64::from(u8::from(at <= p50));
+            self.by_p90 += f64::from(u8::from(at <= p90));
+        }
+    }
+
+    fn error(&self) -> f64 {
+        let all: f64 = self.bins.iter().map(|b| b.2).sum();
+        self.bins.iter().map(|b| (b.0 - b.1).abs()).sum::<f64>() / all.max(1.0)
+    }
+}
+
+/// See the module.
+pub fn windows(table: &mut Table, root: &Path) -> Outcome {
+    let mut all = Kept::default();
+    for folder in FOLDERS {
+        let folder = root.join("jobs").join(folder);
+        let trace = read_trace(&folder.join("trace.csv.zst"), None, None)?;
+        for series in read_series(&folder)? {
+            let mut model = Model::new(Config::default())?;
+            for (sequence, run) in (0..).zip(&series.runs) {
+                play(&mut model, &trace, run, sequence * 1_000_000, &mut all)?;
+            }
+        }
+    }
+    let figure = |ours, unit| Figure { ours, unit, reference: 0.0, name: "-" };
+    table.at_most("probabilities of files, recorded jobs", figure(all.error(), "ECE"), OFF);
+    for (share, name, at) in [(all.by_p50 / all.told, "p50", 0.5), (all.by_p90 / all.told, "p90", 0.9)] {
+        let work = format!("arrival times, share by {name}, off by");
+        table.at_most(&work, figure((share - at).abs(), "share"), OFF);
+    }
+    Ok(())
+}
+
+fn names() -> Result<(VolumeId, NodeId, SiteId), Box<dyn std::error::Error>> {
+    Ok((VolumeId::new("trace")?, NodeId::new("node")?, SiteId::new("site")?))
+}
+
+/// Sends a run to the model, and holds each forecast of it against what came later.
+fn play(model: &mut Model, trace: &Trace, run: &PlayedRun, sequence: u64, kept: &mut Kept) -> Outcome {
+    let (volume, node, site) = names()?;
+    listings(run, &volume)?.iter().for_each(|listing| model.learn(listing));
+    let accesses = accesses(trace, run, &volume)?;
+    let mut comes: HashMap<&FilePath, Vec<Timestamp>> = HashMap::new();
+    for access in accesses.iter().filter(|a| a.op == AccessOp::Open) {
+        comes.entry(&access.path).or_default().push(access.at);
+    }
+    let mut started = vec![RunStart {
+        run: run.run.as_str().into(),
+        workload: "w".into(),
+        command: run.arguments.join(" "),
+        at: run.at,
+        site: site.clone(),
+        node: node.clone(),
+    }];
+    let last = accesses.last().map_or(run.at, |a| a.at);
+    let (mut from, mut now, mut batches) = (0, run.at, sequence);
+    while from < accesses.len() {
+        now = now + Duration::from_micros(BATCH_US as u64);
+        let to = from + accesses[from..].partition_point(|a| a.at < now);
+        let ended = if to == accesses.len() { vec![RunEnd { run: run.run.as_str().into(), at: last }] } else { vec![] };
+        batches += 1;
+        model.observe(&AccessBatch {
+            node: node.clone(),
+            site: site.clone(),
+            sequence: batches,
+            started: std::mem::take(&mut started),
+            accesses: accesses[from..to].to_vec(),
+            ended,
+            losses: Losses::default(),
+        });
+        from = to;
+        for forecast in model.advise(now).forecasts.iter().filter(|f| f.run.is_some()) {
+            hold_against(forecast, &comes, kept);
+        }
+    }
+    Ok(())
+}
+
+/// The next two visits of a file answer for the first and second read that a forecast tells of it.
+fn hold_against(forecast: &Forecast, comes: &HashMap<&FilePath, Vec<Timestamp>>, kept: &mut Kept) {
+    let mut seen: HashMap<&FilePath, usize> = HashMap::new();
+    for read in &forecast.reads {
+        let visits = comes.get(&read.path).map(Vec::as_slice).unwrap_or_default();
+        let next = visits.partition_point(|at| *at <= forecast.made_at) + *seen.get(&read.path).unwrap_or(&0);
+        *seen.entry(&read.path).or_default() += 1;
+        kept.take(read.probability, visits.get(next).copied(), read.window.p50, read.window.p90);
+    }
+}
+
+fn accesses(trace: &Trace, run: &PlayedRun, volume: &VolumeId) -> Result<Vec<Access>, Box<dyn std::error::Error>> {
+    let of_run = trace.requests.iter().filter(|r| trace.streams[r.stream as usize].run == run.run);
+    of_run
+        .map(|r| {
+            Ok(Access {
+                at: Timestamp(r.at_us),
+                run: run.run.as_str().into(),
+                process: trace.streams[r.stream as usize].process,
+                volume: volume.clone(),
+                path: FilePath::new(trace.files[r.file as usize].path.as_slice())?,
+                op: match r.op {
+                    RequestOp::Open => AccessOp::Open,
+                    RequestOp::Create | RequestOp::Write => AccessOp::Create,
+                    RequestOp::Read => AccessOp::Read,
+                    RequestOp::Close => AccessOp::Close,
+                },
+                offset: r.offset,
+                length: r.length,
+                blocked_us: 0,
+                found: Found::Unknown,
+            })
+        })
+        .collect()
+}
+
+/// What there was at the start, a listing for each directory.
+fn listings(run: &PlayedRun, volume: &VolumeId) -> Result<Vec<Listing>, Box<dyn std::error::Error>> {
+    let mut directories: BTreeMap<FilePath, Vec<Entry>> = BTreeMap::new();
+    for file in &run.listing {
+        let directory = file.key.path.parent().ok_or("a file has a directory")?;
+        directories.entry(directory).or_default().push(Entry {
+            path: file.key.path.clone(),
+            kind: EntryKind::File,
+            size: file.size,
+            modified_at: file.modified_at,
+            mode: 0o644,
+            uid: 0,
+            gid: 0,
+            links: 1,
+            version: FileVersion("v1".into()),
+        });
+    }
+    let listing = |(directory, entries)| Listing { volume: volume.clone(), directory, seen_at: run.at, entries };
+    Ok(directories.into_iter().map(listing).collect())
+}
