@@ -6,8 +6,8 @@ use tracing_subscriber::EnvFilter;
 
 use crate::client::{ClientError, ControlClient};
 use crate::run::{
-    RunError, advise, agent, cache, copy, demo, doctor, evaluate, find, link, mount, plan, policy, profile, serve,
-    simulate, slurm, status, tag, trace, volume, warm, whereis,
+    RunError, advise, agent, cache, certify, copy, demo, doctor, evaluate, find, link, mount, plan, policy, profile,
+    serve, simulate, slurm, status, tag, trace, volume, warm, whereis,
 };
 
 /// Moves data toward GPUs ahead of the reads.
@@ -59,6 +59,8 @@ enum Command {
     Tag(tag::Options),
     /// Look into or empty this node's cache.
     Cache(cache::Options),
+    /// Make certificates for TLS between agents.
+    Certify(certify::Options),
     /// Bring a tree here once: only what differs crosses.
     Copy(copy::Options),
     /// Stand between slurmctld and the control plane, on the host of slurmctld.
@@ -148,6 +150,7 @@ pub fn dispatch(cli: Cli) -> Result<(), RunError> {
             Command::Where(options) => whereis::run(options).await,
             Command::Tag(options) => tag::run(options).await,
             Command::Cache(options) => cache::run(options).await,
+            Command::Certify(options) => certify::run(&options),
             Command::Copy(options) => copy::run(options).await,
             Command::Slurm(options) => slurm::run(options).await,
             Command::Doctor(options) => doctor::run(&options),

@@ -193,6 +193,9 @@ pub struct AgentConfig {
     pub token_file: PathBuf,
     /// Folder of the spool and the agent's socket.
     pub state: PathBuf,
+    /// TLS between agents; without it, what they give each other passes in the clear.
+    #[serde(default)]
+    pub tls: Option<TlsConfig>,
     /// Which volumes this node serves to others.
     #[serde(default)]
     pub source: Option<SourceConfig>,
@@ -202,6 +205,18 @@ pub struct AgentConfig {
     /// Whether reads are traced.
     #[serde(default)]
     pub trace: TraceConfig,
+}
+
+/// What an agent shows to others: files in PEM format, made by `foretide join` or brought along.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TlsConfig {
+    /// The certificate of the authority that issued those of all agents.
+    pub authority: PathBuf,
+    /// This agent's own certificate.
+    pub certificate: PathBuf,
+    /// Its private key.
+    pub key: PathBuf,
 }
 
 /// Volumes whose truth lies on this node.
@@ -226,6 +241,40 @@ pub struct SourceConfig {
     /// The server's own.
     #[serde(default)]
     pub server: foretide_transfer::ServerConfig,
+}
+
+impl AgentConfig {
+    /// Where this agent gives chunks to others, if it does: of its source volumes, and of what its cache holds.
+    ///
+    /// # Errors
+    /// Two addresses: an agent has one.
+    pub fn gives_at(&self) -> Result<Option<GivesAt>, String> {
+        let cache = self.cache.as_ref().and_then(|cache| Some((cache, cache.listen?)));
+        match (&self.source, cache) {
+            (Some(_), Some(_)) => Err("source.listen and cache.listen: an agent gives at one address, and with \
+                 [source] that one serves for the cache, too; remove cache.listen"
+                .to_owned()),
+            (Some(source), None) => Ok(Some(GivesAt::new(source.listen, &source.advertise, &source.server))),
+            (None, Some((cache, listen))) => Ok(Some(GivesAt::new(listen, &cache.advertise, &cache.server))),
+            (None, None) => Ok(None),
+        }
+    }
+}
+
+/// Where an agent gives chunks, and how.
+#[derive(Debug)]
+pub struct GivesAt {
+    /// The address that others are told.
+    pub address: String,
+    /// The server's own.
+    pub server: foretide_transfer::ServerConfig,
+}
+
+impl GivesAt {
+    fn new(listen: SocketAddr, advertise: &Option<String>, server: &foretide_transfer::ServerConfig) -> Self {
+        let address = advertise.clone().unwrap_or_else(|| listen.to_string());
+        Self { address, server: foretide_transfer::ServerConfig { listen, ..server.clone() } }
+    }
 }
 
 impl SourceConfig {
@@ -258,6 +307,16 @@ pub struct CacheConfig {
     /// Where the namespace is mounted; nowhere if absent.
     #[serde(default)]
     pub mount: Option<PathBuf>,
+    /// Where other agents are given what the cache holds; nowhere if absent, and where `source.listen` says if there is a
+    /// `[source]`.
+    #[serde(default)]
+    pub listen: Option<SocketAddr>,
+    /// The address that others are told, if it is not the one listened on.
+    #[serde(default)]
+    pub advertise: Option<String>,
+    /// The server's own.
+    #[serde(default)]
+    pub server: foretide_transfer::ServerConfig,
     /// A folder in which files that moves have brought lie as plain files, for sites that want no mount; none if
     /// absent. Needs as much room again as the store.
     #[serde(default)]
@@ -392,6 +451,22 @@ mod tests {
         std::fs::write(&path, "state = \"/tmp/x\"\nlisten_on = 1\n").unwrap();
         let told = read::<ServeConfig>(&path).unwrap_err().to_string();
         assert!(told.contains("serve.toml") && told.contains("line 2") && told.contains("listen_on"), "{told}");
+    }
+
+    #[test]
+    fn an_agent_gives_at_one_address() {
+        let agent = |more: &str| -> AgentConfig {
+            let common = "node = \"n\"\nsite = \"s\"\ncontrol = \"http://c\"\ntoken_file = \"/t\"\nstate = \"/s\"\n";
+            toml::from_str(&format!("{common}{more}")).unwrap()
+        };
+        let cache = "[cache]\npath = \"/c\"\ncapacity = \"1 GB\"\n";
+        let gives = |more: &str| agent(more).gives_at().map(|at| at.map(|at| (at.address, at.server.listen.port())));
+        assert_eq!(gives(cache), Ok(None));
+        let source = "[source]\nlisten = \"0.0.0.0:7420\"\nadvertise = \"far:1\"\n";
+        assert_eq!(gives(&format!("{cache}{source}")), Ok(Some(("far:1".to_owned(), 7420))));
+        let listens = format!("{cache}listen = \"127.0.0.1:7421\"\n");
+        assert_eq!(gives(&listens), Ok(Some(("127.0.0.1:7421".to_owned(), 7421))));
+        assert!(gives(&format!("{listens}{source}")).unwrap_err().contains("remove cache.listen"));
     }
 
     #[test]

@@ -19,7 +19,7 @@ use axum::Router;
 use axum::routing::get;
 use foretide_api::{
     Accepted, AccessSink, AddedVolume, Advice, Adviser, Api, Config, Courier, Directory, Listener, PlanChanges, Ports,
-    Question, Rejected, Scope, Told, mint, tell,
+    Question, Rejected, Scope, Told, digest_of, mint, tell,
 };
 use foretide_catalog::{Catalog, CatalogError, ResidentFile};
 use foretide_flow::{
@@ -65,6 +65,9 @@ impl Directory for Quiet {
     }
     fn rules(&self) -> Arc<Ruleset> {
         Arc::default()
+    }
+    fn digest(&self) -> blake3::Hash {
+        digest_of(&self.topology(), &self.rules())
     }
     fn mode(&self) -> Mode {
         Mode::Enforce

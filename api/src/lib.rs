@@ -48,7 +48,7 @@ pub use events::{EventView, Told, tell};
 pub use metrics::Metrics;
 pub use ports::{
     Accepted, AccessSink, Advice, Adviser, Courier, Directory, Listener, MoveChange, PlanChanges, Ports, Question,
-    Rejected, SiteAdvice,
+    Rejected, SiteAdvice, digest_of,
 };
 pub use problem::{PROBLEM_JSON, Problem};
 pub use routes::agent::{BatchTaken, Hello, Listings, ListingsTaken, NextNumbers, Peer, ToServe, Welcome};

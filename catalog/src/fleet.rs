@@ -17,6 +17,9 @@ pub struct Agent {
     pub chunk_address: Option<String>,
     /// Volumes whose source it serves.
     pub volumes: Vec<VolumeId>,
+    /// Whether it passes on what its cache holds.
+    #[serde(default)]
+    pub passes_on: bool,
     /// How it observes, in its own words: `ebpf`, `mount`, …
     pub probes: Vec<String>,
     /// When it last said so.

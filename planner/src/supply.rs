@@ -12,6 +12,8 @@ pub struct Supply {
     pub copies: BTreeMap<VolumeId, Vec<SiteId>>,
     /// Sites that pass on what their cache holds.
     pub relays: BTreeSet<SiteId>,
+    /// Whether relays keep what they pass on: then it must be allowed to rest there, not only to pass.
+    pub relays_keep: bool,
     /// Chunks that stand in several places.
     pub shared: SharedChunks,
 }

@@ -1,6 +1,7 @@
-//! A control plane, an agent beside the data and one with a mount, all as processes on this machine.
+//! A control plane and agents, all as processes on this machine.
 
 use std::fs::{self, File};
+use std::io::Write;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -38,7 +39,8 @@ pub struct House {
     folder: TempDir,
 }
 
-fn free_port() -> u16 {
+/// A port on which nobody listens.
+pub fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
@@ -55,46 +57,59 @@ impl House {
     /// Starts it in a folder made in `within`; `also` may become a volume, too. The GPU site's agent reaches a port of the
     /// storage site at the port that `reached_at` answers: another one where a link lies between them.
     pub fn start(within: &Path, also: &Path, reached_at: impl Fn(u16) -> u16) -> Self {
-        let folder = TempDir::with_prefix_in("house-", within).unwrap();
-        let root = folder.path().display().to_string();
-        for name in ["offered/set/sub", "secret", "mnt"] {
-            fs::create_dir_all(folder.path().join(name)).unwrap();
-        }
         let (control_port, chunk_port) = (free_port(), free_port());
-        let control = format!("http://127.0.0.1:{control_port}");
-        let serve = format!(
-            "listen = \"127.0.0.1:{control_port}\"\nstate = \"{root}/control\"\n[site.storage]\n[site.gpu]\ncache = \"1 GB\"\n\
-             [[link]]\nfrom = \"storage\"\nto = \"gpu\"\nrate = \"1 Gbit/s\"\nrtt = \"1ms\"\n"
+        let sites = "[site.storage]\n[site.gpu]\ncache = \"1 GB\"\n\
+             [[link]]\nfrom = \"storage\"\nto = \"gpu\"\nrate = \"1 Gbit/s\"\nrtt = \"1ms\"\n";
+        let mut house = Self::open(within, control_port, sites);
+        for name in ["offered/set/sub", "secret", "mnt"] {
+            fs::create_dir_all(house.at(name)).unwrap();
+        }
+        let (root, advertised) = (house.folder.path().display().to_string(), reached_at(chunk_port));
+        let offers = format!(
+            "[source]\nlisten = \"127.0.0.1:{chunk_port}\"\nadvertise = \"127.0.0.1:{advertised}\"\noffer = [\"{root}/offered\", \"{}\"]\n",
+            also.display()
         );
-        let agent = |node: &str, site: &str, control_port: u16| {
-            format!(
-                "node = \"{node}\"\nsite = \"{site}\"\ncontrol = \"http://127.0.0.1:{control_port}\"\ntoken_file = \"{root}/control/token\"\n\
-                 state = \"{root}/{node}\"\n[trace]\nenabled = false\n"
-            )
-        };
-        let advertised = reached_at(chunk_port);
-        let storage = agent("storage-1", "storage", control_port)
-            + &format!(
-                "[source]\nlisten = \"127.0.0.1:{chunk_port}\"\nadvertise = \"127.0.0.1:{advertised}\"\noffer = [\"{root}/offered\", \"{}\"]\n",
-                also.display()
-            );
-        let gpu = agent("gpu-1", "gpu", reached_at(control_port))
-            + &format!("[cache]\npath = \"{root}/cache\"\ncapacity = \"1 GB\"\nmount = \"{root}/mnt\"\n");
-        let mut house = Self { control, processes: Vec::new(), folder };
-        house.spawn("serve", "serve", &serve);
-        eventually("the token is written", || house.at("control/token").exists());
-        house.spawn("agent", "storage-1", &storage);
-        house.spawn("agent", "gpu-1", &gpu);
-        eventually("both agents say hello", || {
-            let told = house.foretide(&["status", "--json"]).unwrap_or_default();
-            told.contains("storage-1") && told.contains("gpu-1")
-        });
+        let mounts = format!("[cache]\npath = \"{root}/cache\"\ncapacity = \"1 GB\"\nmount = \"{root}/mnt\"\n");
+        house.agent("storage-1", "storage", control_port, &offers);
+        house.agent("gpu-1", "gpu", reached_at(control_port), &mounts);
         house
+    }
+
+    /// A control plane alone; `sites` is what its configuration says of sites, links and volumes.
+    pub fn open(within: &Path, port: u16, sites: &str) -> Self {
+        let folder = TempDir::with_prefix_in("house-", within).unwrap();
+        let mut house = Self { control: format!("http://127.0.0.1:{port}"), processes: Vec::new(), folder };
+        let state = house.at("control").display().to_string();
+        house.spawn("serve", "serve", &format!("listen = \"127.0.0.1:{port}\"\nstate = \"{state}\"\n{sites}"));
+        eventually("the token is written", || house.at("control/token").exists());
+        house
+    }
+
+    /// Starts an agent, with `parts` as the rest of its configuration, and waits until it has said hello.
+    pub fn agent(&mut self, node: &str, site: &str, control_port: u16, parts: &str) {
+        let root = self.folder.path().display();
+        let config = format!(
+            "node = \"{node}\"\nsite = \"{site}\"\ncontrol = \"http://127.0.0.1:{control_port}\"\ntoken_file = \"{root}/control/token\"\n\
+             state = \"{root}/{node}\"\n[trace]\nenabled = false\n{parts}"
+        );
+        self.spawn("agent", node, &config);
+        eventually("the agent says hello", || {
+            self.foretide(&["status", "--json"]).unwrap_or_default().contains(&format!("\"{node}\""))
+        });
     }
 
     /// A file or folder of the house: `offered`, `secret`, `mnt`, and what its processes wrote.
     pub fn at(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
+    }
+
+    /// Appends to the control plane's configuration and has it read again.
+    #[allow(dead_code, reason = "the bench that shares this house changes nothing")]
+    pub fn reconfigure(&self, more: &str) {
+        let mut file = File::options().append(true).open(self.at("serve.toml")).unwrap();
+        file.write_all(more.as_bytes()).unwrap();
+        let serve = self.processes.last().expect("it was started first");
+        kill(Pid::from_raw(serve.0.id().cast_signed()), Signal::SIGHUP).unwrap();
     }
 
     fn spawn(&mut self, subcommand: &str, name: &str, config: &str) {

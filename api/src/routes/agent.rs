@@ -57,6 +57,9 @@ pub struct Hello {
     /// Volumes whose source it serves.
     #[serde(default)]
     pub volumes: Vec<VolumeId>,
+    /// Whether it passes on there what its cache holds.
+    #[serde(default)]
+    pub passes_on: bool,
     /// How it observes: `ebpf`, `mount`, …
     #[serde(default)]
     pub probes: Vec<String>,
@@ -104,6 +107,9 @@ pub struct Peer {
     pub chunk_address: String,
     /// Volumes whose source it serves.
     pub volumes: Vec<VolumeId>,
+    /// Whether it passes on what its cache holds.
+    #[serde(default)]
+    pub passes_on: bool,
     /// Whether it was heard of lately.
     pub alive: bool,
 }
@@ -163,8 +169,8 @@ pub(crate) async fn hello(State(api): State<Api>, Report(hello): Report<Hello>) 
     let now = Timestamp::now();
     let topology = api.directory.topology();
     check_hello(&hello, &topology)?;
-    let Hello { node, site, chunk_address, volumes, probes } = hello;
-    let agent = Agent { node, site, chunk_address, volumes, probes, seen_at: now };
+    let Hello { node, site, chunk_address, volumes, passes_on, probes } = hello;
+    let agent = Agent { node, site, chunk_address, volumes, passes_on, probes, seen_at: now };
     api.catalog.put_agent(&agent).await?;
     tell(api.catalog.as_ref(), &Told::Agent { node: agent.node.clone(), site: agent.site.clone() }, now).await?;
     welcome(&api, &agent.node, &agent.site, now).await.map(Json)
@@ -185,6 +191,10 @@ fn check_hello(hello: &Hello, topology: &Topology) -> Result<(), ApiError> {
         Some(address) if !is_host_and_port(address) => {
             Err(ApiError::Refused(format!("chunk_address {address:?} is not host:port")))
         }
+        None if hello.passes_on => Err(ApiError::Refused(format!(
+            "node {} says that it passes on and not where: give chunk_address",
+            hello.node
+        ))),
         _ => Ok(()),
     }
 }
@@ -212,6 +222,7 @@ async fn welcome(api: &Api, node: &NodeId, site: &SiteId, now: Timestamp) -> Res
             site: a.site,
             chunk_address,
             volumes: a.volumes,
+            passes_on: a.passes_on,
             alive,
         })
     };
@@ -430,15 +441,14 @@ async fn assigned(api: &Api, agent: &Agent, cursor: u64) -> Result<(Assignment, 
 /// Digits of the fleet's digest that an agent is told: enough to tell one fleet from the next.
 const FLEET_DIGITS: usize = 16;
 
-/// Another value when volumes are added, or are served by other agents: then an agent says hello again.
+/// Another value when topology or rules change, or volumes are served by other agents: then an agent says hello again.
 async fn fleet_digest(api: &Api) -> Result<blake3::Hash, ApiError> {
     let mut hasher = blake3::Hasher::new();
-    for volume in api.directory.topology().volumes.keys() {
-        hasher.update(volume.as_str().as_bytes()).update(b"/");
-    }
+    hasher.update(api.directory.digest().as_bytes());
     for agent in api.catalog.agents().await? {
         let volumes = names(agent.volumes.iter());
-        hasher.update(format!("{} {:?} {volumes};", agent.node, agent.chunk_address).as_bytes());
+        let Agent { node, chunk_address, passes_on, .. } = &agent;
+        hasher.update(format!("{node} {chunk_address:?} {passes_on} {volumes};").as_bytes());
     }
     Ok(hasher.finalize())
 }

@@ -29,6 +29,8 @@ pub struct AgentView {
     pub chunk_address: Option<String>,
     /// Volumes whose source it serves.
     pub volumes: Vec<VolumeId>,
+    /// Whether it passes on what its cache holds.
+    pub passes_on: bool,
     /// How it observes: `ebpf`, `mount`, …
     pub probes: Vec<String>,
 }
@@ -140,6 +142,7 @@ fn agent_view(agent: &Agent, gone_before: Timestamp) -> AgentView {
         seen_at: agent.seen_at,
         chunk_address: agent.chunk_address.clone(),
         volumes: agent.volumes.clone(),
+        passes_on: agent.passes_on,
         probes: agent.probes.clone(),
     }
 }

@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use foretide_api::{
     Accepted, AccessSink, AddedVolume, Advice, Adviser, Api, Config, Courier, Directory, Listener, PlanChanges, Ports,
-    Question, Rejected, Scope, SiteAdvice, keep_house, mint,
+    Question, Rejected, Scope, SiteAdvice, digest_of, keep_house, mint,
 };
 use foretide_catalog::{Catalog, CatalogError, ResidentFile, in_memory};
 use foretide_flow::{
@@ -102,6 +102,9 @@ impl Directory for Known {
     }
     fn rules(&self) -> Arc<Ruleset> {
         Arc::clone(&self.rules)
+    }
+    fn digest(&self) -> blake3::Hash {
+        digest_of(&self.topology(), &self.rules())
     }
     fn mode(&self) -> Mode {
         Mode::Enforce

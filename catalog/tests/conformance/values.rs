@@ -63,6 +63,7 @@ pub fn agent(name: &str, seen_at: i64) -> Agent {
         site: site("gpu"),
         chunk_address: Some(format!("{name}:4711")),
         volumes: vec![volume("data")],
+        passes_on: true,
         probes: vec!["ebpf".into()],
         seen_at: Timestamp(seen_at),
     }

@@ -14,7 +14,7 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::{Duration, Instant};
 
-use foretide_flow::{Entry, FilePath, VolumeId};
+use foretide_flow::{Entry, EntryKind, FilePath, VolumeId};
 use foretide_transfer::{Change, Listed, News, TransferError};
 use futures::future::{BoxFuture, Shared};
 use futures::stream::FuturesUnordered;
@@ -27,6 +27,8 @@ use crate::errno::{Complaints, Failure};
 use crate::origin::Origin;
 use crate::tree::{Attributes, Found, Owners, Place, ROOT_INO, Snapshot, Tree};
 
+/// A listing is waited for that part longer than the name's own answer took, where it tells what is below the name.
+const LISTING_GRACE: u32 = 8;
 /// Directories learned again at the same time, in the background.
 const REFRESHES_MAX: usize = 8;
 
@@ -345,7 +347,7 @@ impl Namespace {
         // Who has an older answer does not wait long for a newer one.
         let was_known = self.tree().was_known(directory);
         let timeout = if was_known { self.stale_retry.min(self.answer_timeout) } else { self.answer_timeout };
-        match self.in_time(timeout, self.origin.list(&place)).await {
+        match self.in_time(timeout, self.origin.list(&place, !was_known)).await {
             Ok(listed) => {
                 self.take(directory, &listed, asked);
                 Ok(())
@@ -374,6 +376,14 @@ impl Namespace {
         // Asked under the lock that `hear` takes after a watch has ended: nothing is believed for longer by mistake.
         let lease = if listed.live.is_live() { self.told_lease } else { self.lease };
         tree.learn(directory, &listed.listing, asked, lease);
+        for (listing, live) in &listed.below {
+            // What somebody has learned for himself meanwhile is as new, or newer.
+            let below = tree.child_ino(directory, listing.directory.name()).filter(|ino| !tree.is_known(*ino, asked));
+            if let Some(below) = below {
+                let lease = if live.is_live() { self.told_lease } else { self.lease };
+                tree.learn(below, listing, asked, lease);
+            }
+        }
         if tree.len() > self.known_names {
             // A tenth at once, so that the oldest are not sorted for every listing.
             tree.shrink(self.known_names - self.known_names / 10);
@@ -389,6 +399,10 @@ impl Namespace {
             let asked = Instant::now();
             let told = self.in_time(self.answer_timeout, self.origin.stat(&wanted)).await;
             self.take_one(parent, name, &told, asked);
+            if told.as_ref().is_ok_and(|entry| entry.kind == EntryKind::Directory) {
+                // What is below it comes with the listing, which was asked for at the same time: worth a moment.
+                tokio::time::sleep(asked.elapsed() / LISTING_GRACE).await;
+            }
             match told {
                 Err(failure) if failure.errno() != libc::ENOENT => Err(failure),
                 _ => Ok(()),

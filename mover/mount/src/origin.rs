@@ -37,11 +37,12 @@ impl Whole for File {
 /// Where names and bytes come from.
 #[async_trait]
 pub trait Origin: Send + Sync + 'static {
-    /// One directory at the source, complete, and whether its changes are told.
+    /// One directory at the source, complete, and whether its changes are told; with `below`, small ones right below it
+    /// as well where that costs no further round trip.
     ///
     /// # Errors
     /// [`TransferError`].
-    async fn list(&self, place: &Place) -> Result<Listed, TransferError>;
+    async fn list(&self, place: &Place, below: bool) -> Result<Listed, TransferError>;
 
     /// What the sources tell of changes, if they do. Called once.
     fn news(&self) -> Option<mpsc::Receiver<News>>;
@@ -61,7 +62,7 @@ pub trait Origin: Send + Sync + 'static {
     /// Asks for bytes without waiting for them. Called within the tokio runtime.
     fn want(&self, key: &FileKey, range: Range<u64>, priority: Priority);
 
-    /// A wholly resident, verified version, open for reading.
+    /// A wholly resident, verified version, open for reading; none if it may not rest here any more.
     fn open_whole(&self, key: &FileKey) -> Option<Box<dyn Whole>>;
 
     /// Fills `buf` if all of it, up to the file's end, is resident; returns how many bytes it is.
@@ -73,8 +74,8 @@ pub trait Origin: Send + Sync + 'static {
 
 #[async_trait]
 impl Origin for Mover {
-    async fn list(&self, place: &Place) -> Result<Listed, TransferError> {
-        Mover::list(self, &place.volume, &place.path).await
+    async fn list(&self, place: &Place, below: bool) -> Result<Listed, TransferError> {
+        Mover::list(self, &place.volume, &place.path, below).await
     }
 
     fn news(&self) -> Option<mpsc::Receiver<News>> {
@@ -94,7 +95,8 @@ impl Origin for Mover {
     }
 
     fn open_whole(&self, key: &FileKey) -> Option<Box<dyn Whole>> {
-        self.store().open_whole(key).ok().map(|whole| Box::new(whole) as Box<dyn Whole>)
+        let whole = self.may_rest(key).then(|| self.store().open_whole(key).ok()).flatten();
+        whole.map(|whole| Box::new(whole) as Box<dyn Whole>)
     }
 
     fn read_resident(&self, key: &FileKey, offset: u64, buf: &mut [u8]) -> Option<usize> {

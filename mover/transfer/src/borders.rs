@@ -17,24 +17,45 @@ impl Borders {
         Arc::new(Self { current: RwLock::new(Arc::new((rules, topology))) })
     }
 
-    /// Takes new rules.
-    pub fn replace(&self, rules: Ruleset, topology: Topology) {
-        *self.current.write().unwrap_or_else(PoisonError::into_inner) = Arc::new((rules, topology));
+    /// Takes rules; whether they say anything other than those before.
+    pub fn replace(&self, rules: Ruleset, topology: Topology) -> bool {
+        let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
+        let differs = current.0 != rules || current.1 != topology;
+        *current = Arc::new((rules, topology));
+        differs
     }
 
-    /// The rate of the link from a volume's site to another, if there is one.
-    pub(crate) fn link_rate(&self, volume: &VolumeId, to: &SiteId) -> Option<BitsPerSecond> {
-        let current = self.current.read().unwrap_or_else(PoisonError::into_inner).clone();
-        let from = &current.1.volumes.get(volume)?.at;
-        current.1.links.iter().find(|link| &link.from == from && &link.to == to).map(|link| link.rate)
+    /// Whether a rule ran out in that time: then others decide, as if the rules had changed.
+    pub fn ran_out(&self, after: Timestamp, until: Timestamp) -> bool {
+        self.now().0.rules().filter_map(|rule| rule.until).any(|end| after <= end && end < until)
     }
 
-    /// Whether a file may go to a site; the refusal is to be written down. `by` is `sender` or `receiver`.
+    fn now(&self) -> Arc<(Ruleset, Topology)> {
+        self.current.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The site of a volume's source.
+    pub(crate) fn source_site(&self, volume: &VolumeId) -> Option<SiteId> {
+        self.now().1.volumes.get(volume).map(|v| v.at.clone())
+    }
+
+    /// The rate of the link from one site to another, if there is one.
+    pub(crate) fn link_rate(&self, from: &SiteId, to: &SiteId) -> Option<BitsPerSecond> {
+        self.now().1.link(from, to).map(|link| link.rate)
+    }
+
+    /// Whether a file may be at a site at least on its way to another.
+    pub(crate) fn lets_pass(&self, volume: &VolumeId, path: &FilePath, at: &SiteId) -> bool {
+        let current = self.now();
+        current.0.verdict(&current.1, volume, path, at, Timestamp::now()).lets_pass()
+    }
+
+    /// Whether a file may rest at a site; the refusal is to be written down. `by` is `sender`, `receiver` or `giver`.
     ///
     /// # Errors
     /// The refusal, naming the rule.
     pub fn check(&self, volume: &VolumeId, path: &FilePath, to: &SiteId, by: &str) -> Result<(), Box<Refusal>> {
-        let current = self.current.read().unwrap_or_else(PoisonError::into_inner).clone();
+        let current = self.now();
         let at = Timestamp::now();
         let verdict = current.0.verdict(&current.1, volume, path, to, at);
         if verdict.allows() {

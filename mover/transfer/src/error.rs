@@ -65,6 +65,14 @@ pub enum TransferError {
     /// A residency rule forbids it.
     #[error("rule {:?} forbids {} of volume {} at site {} (refused by the {})", .0.rule, .0.path, .0.volume, .0.to, .0.by)]
     Refused(Box<Refusal>),
+    /// A giver has not got it: the next one, or the source, is asked.
+    #[error("{peer} does not hold {path}")]
+    NotHeld {
+        /// The peer.
+        peer: String,
+        /// File.
+        path: FilePath,
+    },
     /// The agent at the source may not read it.
     #[error("{peer} may not read {path} at the source: {why}; let its agent read it, or give it keys that can")]
     Denied {

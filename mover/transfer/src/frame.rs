@@ -62,6 +62,8 @@ pub(crate) enum Kind {
     Delta = 27,
     /// What changed in directories that were listed; the first says the watch's number in `argument` and nothing else.
     Changed = 28,
+    /// A directory below the one that was asked for, complete.
+    Below = 29,
 }
 
 impl Kind {
@@ -87,6 +89,7 @@ impl Kind {
             HeadDifference,
             Delta,
             Changed,
+            Below,
         ]
         .into_iter()
         .find(|k| *k as u8 == b)

@@ -1,7 +1,7 @@
 //! Chunks from agent to agent, over few warm TCP connections.
 //!
 //! At a source a [`Server`] lists, cuts and sends; at a cache site a [`Mover`] brings chunks to the store: planned
-//! moves within a window, demand reads at once. A mount uses three things: [`Mover::list`] and [`Mover::stat`] for
+//! moves within a window, demand reads at once; and a [`Server`] passes on what the store holds. A mount uses three things: [`Mover::list`] and [`Mover::stat`] for
 //! metadata, [`Mover::read`] and [`Mover::ensure`] for bytes that may have to be fetched, and the store itself
 //! (`lookup`, `open_whole`, `read`, `note_read`) for what is here.
 
@@ -10,6 +10,8 @@ mod buffer;
 mod client;
 mod error;
 mod frame;
+#[cfg(test)]
+mod fuzz;
 mod handshake;
 mod limit;
 mod message;
@@ -25,7 +27,7 @@ pub use client::{Client, ClientConfig, Listed, Liveness};
 pub use error::TransferError;
 pub use handshake::{Identity, Token};
 pub use message::Change;
-pub use mover::{Answer, Mover, MoverConfig, News, Repaired};
+pub use mover::{Answer, Giver, Mover, MoverConfig, News, Repaired, Upheld};
 pub use server::{Server, ServerConfig, ServerStats};
 pub use source::{Bucket, LocalDirectory, Merged, Source, SourceFile, Stamp};
 pub use tls::{AGENT_NAME, Authority, Credentials, Issued, Tls, certificate_name};

@@ -10,8 +10,8 @@ use foretide_flow::{Entry, EntryKind, FilePath, FileVersion, ManifestId, Refusal
 /// A question.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Request {
-    /// One directory, complete.
-    List { volume: VolumeId, directory: FilePath },
+    /// One directory, complete; and the small ones right below it, as long as they have no more names than this together.
+    List { volume: VolumeId, directory: FilePath, names_below: u32 },
     /// One name.
     Stat { volume: VolumeId, path: FilePath },
     /// Manifest, chunks or both.
@@ -35,7 +35,27 @@ pub(crate) struct ReadRequest {
     pub(crate) holds: Option<ManifestId>,
     /// Cut again, whatever is remembered: the bytes did not fit their ids.
     pub(crate) recut: bool,
+    /// How far a giver goes for it; a source has everything.
+    pub(crate) effort: Effort,
     pub(crate) want: Want,
+}
+
+/// What a giver does for bytes that it has not got.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum Effort {
+    /// Nothing: it says so.
+    Held = 0,
+    /// It fetches them from the source.
+    Source = 1,
+    /// It fetches them as it would for itself: by the way that a plan names, too.
+    Own = 2,
+}
+
+impl Effort {
+    fn from_byte(byte: u8) -> Option<Self> {
+        [Self::Held, Self::Source, Self::Own].into_iter().find(|e| *e as u8 == byte)
+    }
 }
 
 /// What of a file.
@@ -91,6 +111,8 @@ pub(crate) enum Failure {
     NoVolume,
     /// The agent at the source may not read it.
     Denied(String),
+    /// A giver has not got it.
+    NotHeld,
     Other(String),
 }
 
@@ -105,6 +127,21 @@ fn path(r: &mut Reader<'_>) -> Result<(VolumeId, FilePath), EncodingError> {
     Ok((volume, path))
 }
 
+/// A directory that was not asked for, complete: its path, the number of its watch, its entries.
+pub(crate) fn put_below(out: &mut Vec<u8>, directory: &FilePath, watch: u32, found: &[Entry]) {
+    put_bytes(out, directory.as_bytes());
+    out.extend_from_slice(&watch.to_le_bytes());
+    found.iter().for_each(|entry| put_entry(out, entry));
+}
+
+/// Reads [`put_below`].
+pub(crate) fn below(record: &[u8]) -> Result<(FilePath, u32, Vec<Entry>), EncodingError> {
+    let mut r = Reader::new(record);
+    let directory = FilePath::new(r.bytes("path")?).map_err(|_| EncodingError::Impossible("path"))?;
+    let watch = r.u32("watch")?;
+    Ok((directory, watch, entries(r.rest())?))
+}
+
 fn put_version(out: &mut Vec<u8>, version: &FileVersion) {
     put_bytes(out, version.0.as_bytes());
 }
@@ -117,9 +154,10 @@ impl Request {
     pub(crate) fn encode(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(128);
         match self {
-            Self::List { volume, directory } => {
+            Self::List { volume, directory, names_below } => {
                 out.push(1);
                 put_path(&mut out, volume, directory);
+                out.extend_from_slice(&names_below.to_le_bytes());
             }
             Self::Stat { volume, path } => {
                 out.push(2);
@@ -141,7 +179,10 @@ impl Request {
     pub(crate) fn decode(record: &[u8]) -> Result<Self, EncodingError> {
         let mut r = Reader::new(record);
         let request = match r.u8("request")? {
-            1 => path(&mut r).map(|(volume, directory)| Self::List { volume, directory })?,
+            1 => {
+                let (volume, directory) = path(&mut r)?;
+                Self::List { volume, directory, names_below: r.u32("names")? }
+            }
             2 => path(&mut r).map(|(volume, path)| Self::Stat { volume, path })?,
             3 => Self::Read(ReadRequest::decode(&mut r)?),
             4 => Self::Warm { bytes: r.u32("bytes")? },
@@ -168,6 +209,7 @@ impl ReadRequest {
         put_option(out, self.unless.as_ref(), put_version);
         put_option(out, self.holds.as_ref(), |out, id| out.extend_from_slice(&id.0));
         out.push(u8::from(self.recut));
+        out.push(self.effort as u8);
         match &self.want {
             Want::Manifest => out.push(1),
             Want::Bytes(bytes) => {
@@ -197,6 +239,7 @@ impl ReadRequest {
         let unless = r.option("version", version)?;
         let holds = r.option("manifest", |r| r.digest("manifest").map(ManifestId))?;
         let recut = r.u8("recut")? == 1;
+        let effort = Effort::from_byte(r.u8("effort")?).ok_or(EncodingError::Impossible("effort"))?;
         let want = match r.u8("want")? {
             1 => Want::Manifest,
             2 => Want::Bytes(r.u64("first byte")?..r.u64("last byte")?),
@@ -211,7 +254,7 @@ impl ReadRequest {
             },
             _ => return Err(EncodingError::Impossible("want")),
         };
-        Ok(Self { volume, path, version: known, unless, holds, recut, want })
+        Ok(Self { volume, path, version: known, unless, holds, recut, effort, want })
     }
 }
 
@@ -238,6 +281,7 @@ impl Failure {
                 out.push(6);
                 put_bytes(&mut out, why.as_bytes());
             }
+            Self::NotHeld => out.push(7),
         }
         out
     }
@@ -257,6 +301,7 @@ impl Failure {
             4 => Self::NoVolume,
             5 => Self::Other(r.text("reason")?.to_owned()),
             6 => Self::Denied(r.text("reason")?.to_owned()),
+            7 => Self::NotHeld,
             _ => return Err(EncodingError::Impossible("failure")),
         };
         r.end()?;
@@ -380,16 +425,19 @@ mod tests {
 
     fn request() -> impl Strategy<Value = Request> {
         prop_oneof![
-            some_path().prop_map(|(volume, directory)| Request::List { volume, directory }),
+            (some_path(), any::<u32>()).prop_map(|((volume, directory), names_below)| Request::List {
+                volume,
+                directory,
+                names_below
+            }),
             some_path().prop_map(|(volume, path)| Request::Stat { volume, path }),
             any::<u32>().prop_map(|bytes| Request::Warm { bytes }),
             Just(Request::Watch),
-            (some_path(), some_version(), some_version(), any::<Option<[u8; 32]>>(), any::<bool>(), want()).prop_map(
-                |((volume, path), version, unless, holds, recut, want)| {
-                    let holds = holds.map(ManifestId);
-                    Request::Read(ReadRequest { volume, path, version, unless, holds, recut, want })
-                }
-            ),
+            (some_path(), some_version(), some_version(), any::<Option<[u8; 32]>>(), any::<bool>(), 0u8..3, want())
+                .prop_map(|((volume, path), version, unless, holds, recut, effort, want)| {
+                    let (holds, effort) = (holds.map(ManifestId), Effort::from_byte(effort).unwrap());
+                    Request::Read(ReadRequest { volume, path, version, unless, holds, recut, effort, want })
+                }),
         ]
     }
 

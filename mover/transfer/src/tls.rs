@@ -117,11 +117,12 @@ pub struct Tls {
 }
 
 impl Tls {
-    /// From PEM texts: the authority's certificate, and the agent's own with its key.
+    /// From PEM texts: the authority's certificate, and the agent's own with its key, which must bear the two names of
+    /// `identity`: else no peer would let it in.
     ///
     /// # Errors
     /// [`TransferError::Tls`] naming what cannot be used.
-    pub fn new(authority_pem: &str, own: &Issued) -> Result<Self, TransferError> {
+    pub fn new(authority_pem: &str, own: &Issued, identity: &Identity) -> Result<Self, TransferError> {
         let mut roots = RootCertStore::empty();
         let authority = CertificateDer::from_pem_slice(authority_pem.as_bytes());
         roots
@@ -131,6 +132,14 @@ impl Tls {
         let chain: Vec<_> = CertificateDer::pem_slice_iter(own.certificate_pem.as_bytes())
             .collect::<Result<_, _>>()
             .map_err(|e| tls_error("certificate", e))?;
+        let leaf = chain.first().ok_or_else(|| tls_error("certificate", "there is none in the file"))?;
+        for name in [AGENT_NAME.to_owned(), certificate_name(identity)] {
+            if !bears(leaf, &name) {
+                let Identity { site, node } = identity;
+                let why = format!("it does not bear the name {name}, which node {node} at site {site} is known by");
+                return Err(tls_error("certificate", why));
+            }
+        }
         let key = || PrivateKeyDer::from_pem_slice(own.key_pem.as_bytes()).map_err(|e| tls_error("key", e));
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let verifier = WebPkiClientVerifier::builder_with_provider(roots.clone(), provider.clone())
@@ -186,11 +195,14 @@ pub(crate) struct Shown {
 impl Shown {
     /// Whether the peer may call itself so.
     pub(crate) fn may_be(&self, identity: &Identity) -> bool {
-        let Some(certificate) = &self.certificate else { return true };
-        let Ok(parsed) = ParsedCertificate::try_from(certificate) else { return false };
-        let Ok(name) = ServerName::try_from(certificate_name(identity)) else { return false };
-        rustls::client::verify_server_name(&parsed, &name).is_ok()
+        self.certificate.as_ref().is_none_or(|certificate| bears(certificate, &certificate_name(identity)))
     }
+}
+
+/// Whether a certificate is of an agent by that name.
+fn bears(certificate: &CertificateDer<'_>, name: &str) -> bool {
+    let (parsed, name) = (ParsedCertificate::try_from(certificate), ServerName::try_from(name.to_owned()));
+    matches!((parsed, name), (Ok(parsed), Ok(name)) if rustls::client::verify_server_name(&parsed, &name).is_ok())
 }
 
 /// The listener's side of a fresh connection.

@@ -61,7 +61,7 @@ impl House {
     /// Lists until the listing is one that is told of: the watch opens beside the first.
     async fn told_listing(&self, directory: &str) -> Listed {
         for _ in 0..400 {
-            if let Ok(listed) = self.mover.list(&volume(), &path(directory)).await
+            if let Ok(listed) = self.mover.list(&volume(), &path(directory), false).await
                 && listed.live.is_live()
             {
                 return listed;
@@ -149,7 +149,32 @@ async fn when_the_source_is_gone_nothing_is_live_and_when_it_is_back_listings_ar
 async fn a_source_that_may_not_watch_serves_all_the_same() {
     let house = house(0).await;
     fs::write(house.at("d/f"), "x").unwrap();
-    let listed = house.mover.list(&volume(), &path("d")).await.unwrap();
+    let listed = house.mover.list(&volume(), &path("d"), false).await.unwrap();
     assert_eq!(listed.listing.entries.len(), 1);
     assert!(!listed.live.is_live());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn small_directories_below_come_in_the_same_answer_and_are_told_of_too() {
+    let mut house = house(100).await;
+    for (directory, files) in [("d/few", 3), ("d/none", 0), ("d/many", 2500)] {
+        fs::create_dir(house.at(directory)).unwrap();
+        (0..files).for_each(|i| fs::write(house.at(&format!("{directory}/{i:04}")), "x").unwrap());
+    }
+    fs::create_dir_all(house.at("d/few/deeper")).unwrap();
+    house.told_listing("d").await;
+    let listed = house.mover.list(&volume(), &path("d"), true).await.unwrap();
+    assert!(listed.listing.entries.len() >= 3 && listed.live.is_live());
+    let below: Vec<_> =
+        listed.below.iter().map(|(l, live)| (l.directory.to_string(), l.entries.len(), live.is_live())).collect();
+    assert_eq!(below, [("d/few".to_owned(), 4, true), ("d/none".to_owned(), 0, true)], "the large one is left out");
+    fs::write(house.at("d/none/new"), "x").unwrap();
+    loop {
+        match house.next().await {
+            News::Changed(Change::Name { path: told, entry: Some(_), .. }) if told == path("d/none/new") => break,
+            _ => {}
+        }
+    }
+    let plain = house.mover.list(&volume(), &path("d"), false).await.unwrap();
+    assert!(plain.below.is_empty() && plain.listing.entries.len() == listed.listing.entries.len());
 }

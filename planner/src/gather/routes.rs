@@ -107,7 +107,8 @@ impl<'a> Gatherer<'a, '_> {
         if denied.is_none() {
             for (bit, way) in route.ways.iter().enumerate() {
                 let passes = way.stage.map(|_| (&way.link.from, asked(&way.link.from)));
-                match passes.filter(|(_, verdict)| !verdict.lets_pass()) {
+                let keeps = problem.supply.relays_keep;
+                match passes.filter(|(_, verdict)| !if keeps { verdict.allows() } else { verdict.lets_pass() }) {
                     Some(refused) => denied = denied.or(Some(refused)),
                     None => passable |= 1 << bit,
                 }

@@ -230,6 +230,13 @@ fn d_data_passes_only_where_it_may() {
     let closed = with(&mut case, vec![rule("closed", Effect::Deny, &["hub"])]);
     assert!(closed.moves.is_empty());
     assert!(!closed.refused.is_empty() && closed.refused.iter().all(|r| r.rule == "closed" && r.to == site("hub")));
+    case.supply.relays_keep = true;
+    let kept = with(&mut case, vec![rule("through", Effect::Transit, &["hub"])]);
+    assert!(
+        kept.moves.is_empty() && kept.refused.iter().all(|r| r.rule == "through"),
+        "a hub that keeps what it passes on"
+    );
+    case.supply.relays_keep = false;
     let no_rest = with(&mut case, vec![rule("no-rest", Effect::Transit, &["gpu-1"])]);
     assert!(no_rest.moves.iter().all(|m| m.to != site("gpu-1")));
     assert!(no_rest.refused.iter().all(|r| r.rule == "no-rest" && r.to == site("gpu-1")));

@@ -7,13 +7,13 @@ use foretide_chunk::{DomainKey, Store};
 use foretide_collector::WatchedVolume;
 use foretide_flow::{Listing, Outcome};
 use foretide_mount::{MountEvent, MountHandle, Sinks};
-use foretide_transfer::{Borders, Identity, Mover, Token};
+use foretide_transfer::{Borders, Credentials, Identity, Mover};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use super::hydrate::Hydrator;
 use super::origin::Telling;
-use super::talk::set_sources;
+use super::talk::set_peers;
 use crate::config::{AgentConfig, CacheConfig};
 use crate::run::RunError;
 
@@ -48,7 +48,7 @@ impl Cache {
         cache: &CacheConfig,
         welcome: &Welcome,
         borders: &Arc<Borders>,
-        token: &str,
+        credentials: Credentials,
         learned: mpsc::Sender<Listing>,
         tasks: &mut JoinSet<()>,
     ) -> Result<Self, RunError> {
@@ -58,12 +58,12 @@ impl Cache {
         let mover = Mover::new(
             cache.mover.clone(),
             Identity { site: config.site.clone(), node: config.node.clone() },
-            Token::new(token),
+            credentials,
             Arc::clone(&store),
             Arc::clone(borders),
             outcomes.clone(),
         );
-        set_sources(&mover, welcome);
+        set_peers(&mover, welcome);
         let (happened, hydrator) = match &cache.hydrate {
             Some(folder) => {
                 let hydrator = Hydrator::start(folder, Arc::clone(&mover))?;

@@ -26,20 +26,21 @@ use std::sync::Arc;
 use clap::{Args, Subcommand};
 use foretide_chunk::{DomainKey, Store};
 use foretide_collector::{Collector, WatchedVolume};
-use foretide_flow::VolumeId;
+use foretide_flow::{Timestamp, VolumeId};
 use foretide_mount::MountHandle;
-use foretide_transfer::{Borders, Bucket, LocalDirectory, Mover, Server, ServerConfig, Source, Token};
+use foretide_transfer::{Borders, Bucket, Credentials, Identity, Issued, LocalDirectory, Server, Source, Tls, Token};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
 use self::attribution::Shared;
 use self::cache::Cache;
+use self::local::LocalCache;
 use self::pages::Pages;
 use self::serve::Served;
-use self::talk::{Talk, hello_of, ruleset, welcomed};
+use self::talk::{PASSES_AFTER_CHANGE, Talk, hello_of, ruleset, welcomed};
 use super::RunError;
 use crate::client::ControlClient;
-use crate::config::{self, AgentConfig};
+use crate::config::{self, AgentConfig, GivesAt, TlsConfig};
 
 /// Listings between those who learn them and those who send them.
 const LISTINGS_WAITING: usize = 1 << 14;
@@ -131,21 +132,28 @@ impl Agent {
     async fn start(config: &AgentConfig) -> Result<Self, RunError> {
         check_sources(config)?;
         let control = ControlClient::new(&config.control, config.token_file.clone())?;
-        let hello = hello_of(config);
+        let gives_at = config.gives_at().map_err(RunError::Told)?;
+        let hello = hello_of(config, gives_at.as_ref());
         let welcome = welcomed(&control, &hello, &config.state).await?;
-        let token = fs::read_to_string(&config.token_file).map_err(|e| named(&config.token_file, e))?;
+        let credentials = credentials(config)?;
         let borders = Borders::new(ruleset(&welcome)?, welcome.topology.clone());
         let (attribution, mut tasks) = (Shared::default(), JoinSet::new());
         let (learned, to_tell) = mpsc::channel(LISTINGS_WAITING);
         let (census, counted) = watch::channel(Vec::new());
 
-        let server = start_server(config, token.trim(), &borders).await?;
+        let server = match gives_at {
+            Some(at) => Some(start_server(config, at, credentials.clone(), &borders).await?),
+            None => None,
+        };
         let mut cache = match &config.cache {
             Some(cache) => {
-                Some(Cache::start(config, cache, &welcome, &borders, token.trim(), learned.clone(), &mut tasks)?)
+                Some(Cache::start(config, cache, &welcome, &borders, credentials, learned.clone(), &mut tasks)?)
             }
             None => None,
         };
+        if let (Some(server), Some(cache)) = (&server, &cache) {
+            server.pass_on(Arc::clone(&cache.mover));
+        }
         let mut watched = own_volumes(config);
         if let Some(changes) = Some(&watched).filter(|w| !w.is_empty()).and_then(|w| changes::start(w)) {
             let (sources, learned) = (sources(config)?, learned.clone());
@@ -178,7 +186,8 @@ impl Agent {
         }
         let hints = mount.as_ref().map(MountHandle::hints);
         let pages = hints.clone().map(|hints| Pages::start(hints, &mut tasks));
-        tasks.spawn(serve_local(config.state.clone(), mover.clone(), collector));
+        let local = mover.clone().map(|mover| LocalCache { mover, hints: hints.clone() });
+        tasks.spawn(serve_local(config.state.clone(), local, collector));
         tasks.spawn(
             Talk {
                 control,
@@ -190,6 +199,8 @@ impl Agent {
                 hints,
                 pages,
                 seen: HashSet::new(),
+                unsettled: PASSES_AFTER_CHANGE,
+                upheld_at: Timestamp::now(),
                 served: Served::start(sources(config)?, config, server),
                 learned,
                 census,
@@ -225,18 +236,30 @@ fn check_sources(config: &AgentConfig) -> Result<(), RunError> {
     Ok(())
 }
 
-async fn start_server(config: &AgentConfig, token: &str, borders: &Arc<Borders>) -> Result<Option<Server>, RunError> {
-    let Some(source) = &config.source else { return Ok(None) };
+/// What this agent shows to others.
+fn credentials(config: &AgentConfig) -> Result<Credentials, RunError> {
+    let read = |path: &Path| fs::read_to_string(path).map_err(|e| named(path, e));
+    let token = Token::new(read(&config.token_file)?.trim());
+    let Some(TlsConfig { authority, certificate, key }) = &config.tls else { return Ok(token.into()) };
+    let own = Issued { certificate_pem: read(certificate)?, key_pem: read(key)? };
+    let identity = Identity { site: config.site.clone(), node: config.node.clone() };
+    Ok(Credentials::with_tls(token, Tls::new(&read(authority)?, &own, &identity)?))
+}
+
+async fn start_server(
+    config: &AgentConfig,
+    at: GivesAt,
+    credentials: Credentials,
+    borders: &Arc<Borders>,
+) -> Result<Server, RunError> {
     let mut volumes: Vec<(VolumeId, Box<dyn Source>)> = Vec::new();
-    for (name, root) in &source.volumes {
+    for (name, root) in config.source.iter().flat_map(|s| &s.volumes) {
         volumes.push((name.clone(), Box::new(LocalDirectory::open(root)?)));
     }
-    for (name, bucket) in &source.buckets {
+    for (name, bucket) in config.source.iter().flat_map(|s| &s.buckets) {
         volumes.push((name.clone(), Box::new(Bucket::open(&bucket.address, &bucket.options)?)));
     }
-    let server_config = ServerConfig { listen: source.listen, ..source.server.clone() };
-    let (key, token) = (DomainKey::default(), Token::new(token));
-    Ok(Some(Server::start(server_config, key, token, volumes, Arc::clone(borders)).await?))
+    Ok(Server::start(at.server, DomainKey::default(), credentials, volumes, Arc::clone(borders)).await?)
 }
 
 /// The own volumes once more, for telling the control plane what their directories hold.
@@ -256,8 +279,8 @@ fn own_volumes(config: &AgentConfig) -> Vec<WatchedVolume> {
     all.map(|(volume, root)| WatchedVolume { volume: volume.clone(), root: root.clone() }).collect()
 }
 
-async fn serve_local(state: PathBuf, mover: Option<Arc<Mover>>, collector: Option<Arc<Collector>>) {
-    if let Err(error) = local::serve(&state, mover, collector).await {
+async fn serve_local(state: PathBuf, cache: Option<LocalCache>, collector: Option<Arc<Collector>>) {
+    if let Err(error) = local::serve(&state, cache, collector).await {
         tracing::error!(%error, "`foretide cache` cannot reach this agent");
     }
 }

@@ -22,10 +22,14 @@ pub struct Telling {
 
 #[async_trait]
 impl Origin for Telling {
-    async fn list(&self, place: &Place) -> Result<Listed, TransferError> {
-        let listed = Origin::list(self.mover.as_ref(), place).await?;
-        if self.learned.try_send(listed.listing.clone()).is_err() {
-            tracing::warn!(volume = %place.volume, path = %place.path, "a listing was not told to the control plane");
+    async fn list(&self, place: &Place, below: bool) -> Result<Listed, TransferError> {
+        let listed = Origin::list(self.mover.as_ref(), place, below).await?;
+        let below = listed.below.iter().map(|(listing, _)| listing);
+        for listing in std::iter::once(&listed.listing).chain(below) {
+            if self.learned.try_send(listing.clone()).is_err() {
+                let (volume, path) = (&listing.volume, &listing.directory);
+                tracing::warn!(%volume, %path, "a listing was not told to the control plane");
+            }
         }
         Ok(listed)
     }

@@ -6,12 +6,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use foretide_api::{Hello, Welcome};
+use foretide_api::{Hello, Peer, Welcome};
 use foretide_flow::{
     Assignment, CensusRequest, EntryKind, FilePath, LearnRequest, Listing, Move, Ruleset, Timestamp, VolumeId,
 };
 use foretide_mount::Hints;
-use foretide_transfer::{Borders, Mover, Source};
+use foretide_transfer::{Borders, Giver, Mover, Source, Upheld};
 use futures::StreamExt;
 use tokio::sync::{mpsc, watch};
 
@@ -19,7 +19,7 @@ use super::hydrate::Hydrator;
 use super::pages::Pages;
 use super::serve::Served;
 use crate::client::{ClientError, ControlClient};
-use crate::config::AgentConfig;
+use crate::config::{AgentConfig, GivesAt};
 use crate::run::RunError;
 
 /// Longest wait for the assignment to change.
@@ -30,6 +30,8 @@ const HELLO_EVERY: Duration = Duration::from_secs(30);
 const HELLO_WHILE_ALONE: Duration = Duration::from_millis(200);
 /// Wait after a call that failed.
 const AFTER_FAILURE: Duration = Duration::from_secs(1);
+/// At a start and after a change the rules are upheld at once, and once more for what was on its way then.
+pub const PASSES_AFTER_CHANGE: u32 = 2;
 /// What the control plane said last, in the state folder.
 const LAST_WELCOME: &str = "welcome.json";
 /// Directories that the mount learns ahead at the same time.
@@ -38,12 +40,13 @@ const FORESEEN_AT_ONCE: usize = 16;
 const DIRECTORIES_PER_WISH: usize = 10_000;
 
 /// What this agent says of itself.
-pub fn hello_of(config: &AgentConfig) -> Hello {
+pub fn hello_of(config: &AgentConfig, gives_at: Option<&GivesAt>) -> Hello {
     let source = config.source.as_ref();
     Hello {
         node: config.node.clone(),
         site: config.site.clone(),
-        chunk_address: source.map(|s| s.advertise.clone().unwrap_or_else(|| s.listen.to_string())),
+        chunk_address: gives_at.map(|at| at.address.clone()),
+        passes_on: gives_at.is_some() && config.cache.is_some(),
         volumes: source.map(|s| s.names().cloned().collect()).unwrap_or_default(),
         probes: if config.trace.enabled { vec!["ebpf".into()] } else { Vec::new() },
     }
@@ -95,8 +98,8 @@ pub fn ruleset(welcome: &Welcome) -> Result<Ruleset, RunError> {
         .map_err(|e| RunError::Told(e.to_string()))
 }
 
-/// Tells the mover whom to ask for which volume. Answers whether every volume has a source.
-pub fn set_sources(mover: &Mover, welcome: &Welcome) -> bool {
+/// Tells the mover whom to ask for which volume, and who else gives. Answers whether every volume has a source.
+pub fn set_peers(mover: &Mover, welcome: &Welcome) -> bool {
     let mut known = 0;
     for peer in &welcome.peers {
         for volume in &peer.volumes {
@@ -104,6 +107,15 @@ pub fn set_sources(mover: &Mover, welcome: &Welcome) -> bool {
             known += 1;
         }
     }
+    let givers = welcome.peers.iter().filter(|peer| peer.alive && peer.passes_on);
+    let giver = |peer: &Peer| Giver {
+        site: peer.site.clone(),
+        node: peer.node.clone(),
+        address: peer.chunk_address.clone(),
+        passes_on: peer.passes_on,
+        copies: Vec::new(),
+    };
+    mover.set_givers(givers.map(giver).collect());
     known >= welcome.topology.volumes.len()
 }
 
@@ -127,6 +139,10 @@ pub struct Talk {
     pub pages: Option<Pages>,
     /// Volumes whose top the mount has looked at.
     pub seen: HashSet<VolumeId>,
+    /// How often the rules are still to be upheld against what is here.
+    pub unsettled: u32,
+    /// When they were last.
+    pub upheld_at: Timestamp,
     /// The own volumes.
     pub served: Served,
     /// Where listings go.
@@ -209,6 +225,31 @@ impl Talk {
         });
     }
 
+    /// What the rules forbid leaves this node. Once more with the next hello, for what was on its way; and for as long as
+    /// somebody reads what should have left.
+    async fn uphold(&mut self) {
+        let now = Timestamp::now();
+        if self.borders.ran_out(self.upheld_at, now) {
+            self.unsettled = PASSES_AFTER_CHANGE;
+        }
+        self.upheld_at = now;
+        let Some(mover) = self.mover.as_ref().filter(|_| self.unsettled > 0) else { return };
+        match mover.uphold().await {
+            Ok(Upheld { stopped, gone, in_use }) => {
+                if stopped + gone.len() + in_use > 0 {
+                    tracing::warn!(stopped, gone = gone.len(), in_use, "the rules changed: what they forbid leaves");
+                }
+                self.unsettled -= u32::from(in_use == 0);
+                let Some(hints) = self.hints.clone() else { return };
+                let forget = move || gone.iter().for_each(|key| hints.forget_pages(&key.volume, &key.path));
+                if tokio::task::spawn_blocking(forget).await.is_err() {
+                    tracing::error!("what left may be in the kernel's memory still: the mount has failed");
+                }
+            }
+            Err(error) => tracing::error!(%error, "what the rules forbid is still here; tried again"),
+        }
+    }
+
     /// Answers whether all sources are known.
     async fn say_hello(&mut self) -> bool {
         let welcome = match self.control.hello(&self.hello).await {
@@ -225,10 +266,15 @@ impl Talk {
         }
         keep(&self.state.join(LAST_WELCOME), &welcome);
         match ruleset(&welcome) {
-            Ok(rules) => self.borders.replace(rules, welcome.topology.clone()),
+            Ok(rules) => {
+                if self.borders.replace(rules, welcome.topology.clone()) {
+                    self.unsettled = PASSES_AFTER_CHANGE;
+                }
+            }
             Err(error) => tracing::error!(%error, "the new rules cannot be meant; the old ones hold"),
         }
-        let complete = self.mover.as_ref().is_none_or(|mover| set_sources(mover, &welcome));
+        self.uphold().await;
+        let complete = self.mover.as_ref().is_none_or(|mover| set_peers(mover, &welcome));
         self.show(welcome.topology.volumes.into_keys().collect()).await;
         self.look_at_tops(welcome.peers.into_iter().flat_map(|peer| peer.volumes));
         complete

@@ -51,7 +51,7 @@ impl Tree {
                 && let Some(directory) = waiting.pop()
             {
                 let (mover, volume) = (mover.clone(), origin.volume.clone());
-                asked.spawn(async move { mover.list(&volume, &directory).await });
+                asked.spawn(async move { mover.list(&volume, &directory, false).await });
             }
             let Some(listed) = asked.join_next().await else { break };
             for entry in listed.map_err(|e| RunError::Told(e.to_string()))??.listing.entries {

@@ -54,8 +54,13 @@ impl Folders {
     }
 
     /// Source volumes at the storage site.
+    pub fn sources(&self) -> PathBuf {
+        self.root.join("storage/volumes")
+    }
+
+    /// One of them.
     pub fn source(&self, volume: &str) -> PathBuf {
-        self.root.join("storage/volumes").join(volume)
+        self.sources().join(volume)
     }
 
     /// A volume as the GPU site's mount shows it.
@@ -76,6 +81,11 @@ impl Folders {
     /// A configuration file.
     pub fn config(&self, name: &str) -> PathBuf {
         self.root.join("config").join(format!("{name}.toml"))
+    }
+
+    /// Where the forwarder counts.
+    fn link_count(&self) -> PathBuf {
+        self.root.join("logs/link.bytes")
     }
 
     fn token(&self) -> PathBuf {
@@ -191,9 +201,12 @@ impl House {
         Err(DemoError::Part { part: "foretide cache empty", why })
     }
 
-    /// Bytes that have crossed the link toward the GPU site, counted by its network device; none without namespaces.
+    /// Bytes that have crossed the link toward the GPU site, counted by its network device or by the forwarder.
     pub fn crossed_bytes(&self) -> Option<u64> {
-        let namespace = self.namespaces.as_ref()?.gpu.clone();
+        let Some(namespaces) = &self.namespaces else {
+            return fs::read_to_string(self.folders.link_count()).ok()?.parse().ok();
+        };
+        let namespace = namespaces.gpu.clone();
         std::thread::spawn(move || -> Option<u64> {
             nix::sched::setns(File::open(namespace).ok()?, nix::sched::CloneFlags::CLONE_NEWNET).ok()?;
             let table = fs::read_to_string("/proc/thread-self/net/dev").ok()?;
@@ -324,6 +337,7 @@ fn start_forwarder(folders: &Folders, shape: LinkShape) -> Result<(Process, Opti
     for (listen, target) in [(far_serve, serve), (far_chunks, chunks)] {
         command.arg("--forward").arg(format!("{}={}", at(listen), at(target)));
     }
+    command.arg("--count").arg(folders.link_count());
     let link = start_link(command, folders)?;
     let addresses = Addresses {
         serve_listen: at(serve),

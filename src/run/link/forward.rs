@@ -5,6 +5,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -24,14 +25,20 @@ struct Way {
     free_at: Mutex<Instant>,
     under_way: Arc<Semaphore>,
     shape: Shape,
+    carried: Arc<AtomicU64>,
 }
 
 impl Way {
-    fn new(shape: Shape) -> Arc<Self> {
+    fn new(shape: Shape, carried: Arc<AtomicU64>) -> Arc<Self> {
         let in_flight = shape.rate_bits_per_s as f64 / 8.0 * shape.one_way.as_secs_f64();
         let bytes = (in_flight as u64 + shape.queue_bytes()).max(2 * READ_BYTES as u64);
         let permits = usize::try_from(bytes).unwrap_or(usize::MAX).min(Semaphore::MAX_PERMITS);
-        Arc::new(Self { free_at: Mutex::new(Instant::now()), under_way: Arc::new(Semaphore::new(permits)), shape })
+        Arc::new(Self {
+            free_at: Mutex::new(Instant::now()),
+            under_way: Arc::new(Semaphore::new(permits)),
+            shape,
+            carried,
+        })
     }
 
     /// Reserves the link for `bytes` and says when they arrive.
@@ -49,12 +56,18 @@ struct Piece {
     _room: OwnedSemaphorePermit,
 }
 
-/// Accepts on `listener` and forwards each connection to `target` over the emulated link, until dropped.
+/// Accepts on `listener` and forwards each connection to `target` over the emulated link, until dropped. `came_back`
+/// counts the bytes that `target` sent.
 ///
 /// # Errors
 /// If accepting fails for good.
-pub async fn forward(listener: TcpListener, target: SocketAddr, shape: Shape) -> io::Result<()> {
-    let (there, back) = (Way::new(shape), Way::new(shape));
+pub async fn forward(
+    listener: TcpListener,
+    target: SocketAddr,
+    shape: Shape,
+    came_back: Arc<AtomicU64>,
+) -> io::Result<()> {
+    let (there, back) = (Way::new(shape, Arc::default()), Way::new(shape, came_back));
     loop {
         let (near, _) = listener.accept().await?;
         let (there, back) = (Arc::clone(&there), Arc::clone(&back));
@@ -93,6 +106,7 @@ async fn carry(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, way: Arc<Way>) -
             let room = Arc::clone(&way.under_way).acquire_many_owned(READ_BYTES as u32).await;
             let n = from.read(&mut buffer).await?;
             let (Ok(room), true) = (room, n > 0) else { return io::Result::Ok(()) };
+            way.carried.fetch_add(n as u64, Ordering::Relaxed);
             let piece = Piece { bytes: buffer[..n].to_vec(), arrives: way.arrival(n), _room: room };
             if pieces.send(piece).is_err() {
                 return Ok(());
@@ -112,8 +126,9 @@ mod tests {
         let shape = Shape { rate_bits_per_s: 80_000_000, one_way: Duration::from_millis(20), loss: 0.0 };
         let target = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let near = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let came_back = Arc::<AtomicU64>::default();
         let (target_at, near_at) = (target.local_addr().unwrap(), near.local_addr().unwrap());
-        let forwarder = tokio::spawn(forward(near, target_at, shape));
+        let forwarder = tokio::spawn(forward(near, target_at, shape, Arc::clone(&came_back)));
         let echo = tokio::spawn(async move {
             let (mut stream, _) = target.accept().await.unwrap();
             let mut all = Vec::new();
@@ -128,6 +143,7 @@ mod tests {
         let mut got = Vec::new();
         stream.read_to_end(&mut got).await.unwrap();
         assert!(got == sent);
+        assert_eq!(came_back.load(Ordering::Relaxed), sent.len() as u64);
         assert!(
             began.elapsed() >= Duration::from_millis(80 + 100),
             "handshake, there, back, and half a megabyte twice"

@@ -7,6 +7,9 @@ mod pipe;
 
 use std::io;
 use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use clap::Args;
@@ -44,7 +47,13 @@ pub struct Options {
     /// Without namespaces (and without root): forward connections on LISTEN to TARGET over the link.
     #[arg(long, value_name = "LISTEN=TARGET", value_parser = parse_forward)]
     forward: Vec<(SocketAddr, SocketAddr)>,
+    /// With --forward: keep the number of bytes that came back over the link in this file.
+    #[arg(long, value_name = "FILE", requires = "forward")]
+    count: Option<PathBuf>,
 }
+
+/// The count of bytes is written this often.
+const COUNT_EVERY: Duration = Duration::from_millis(200);
 
 fn parse_forward(text: &str) -> Result<(SocketAddr, SocketAddr), String> {
     let (listen, target) = text.split_once('=').ok_or("use LISTEN=TARGET, such as 127.0.0.1:9000=127.0.0.1:9001")?;
@@ -85,11 +94,15 @@ pub async fn run(options: Options) -> io::Result<()> {
     }
     if !options.forward.is_empty() {
         let mut tasks = tokio::task::JoinSet::new();
+        let came_back = Arc::<AtomicU64>::default();
         for (listen, target) in options.forward {
             let listener = tokio::net::TcpListener::bind(listen)
                 .await
                 .map_err(|e| io::Error::new(e.kind(), format!("--forward {listen}: {e}")))?;
-            tasks.spawn(forward::forward(listener, target, shape));
+            tasks.spawn(forward::forward(listener, target, shape, Arc::clone(&came_back)));
+        }
+        if let Some(file) = options.count {
+            tasks.spawn(keep_count(file, came_back));
         }
         println!("ready");
         super::until_signal().await;
@@ -99,4 +112,11 @@ pub async fn run(options: Options) -> io::Result<()> {
     println!("ready: {} is {ADDRESS_A}, {} is {ADDRESS_B}", joined.a.path().display(), joined.b.path().display());
     super::until_signal().await;
     Ok(())
+}
+
+async fn keep_count(file: PathBuf, came_back: Arc<AtomicU64>) -> io::Result<()> {
+    loop {
+        std::fs::write(&file, came_back.load(Ordering::Relaxed).to_string())?;
+        tokio::time::sleep(COUNT_EVERY).await;
+    }
 }

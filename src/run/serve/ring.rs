@@ -15,17 +15,19 @@ use foretide_api::{Told, tell};
 use foretide_catalog::limits::PAGE_ITEMS;
 use foretide_catalog::{Catalog, CatalogError, ForecastFilter, ResidentFile, Topic, WarmupFilter, WarmupUpdate};
 use foretide_flow::{
-    AccessBatch, Forecast, ForecastId, LearnRequest, Listing, Move, MoveId, OutcomeBatch, Plan, Ruleset, SiteId,
-    Timestamp, Topology, Warmup, WarmupId, WarmupState,
+    AccessBatch, Forecast, ForecastId, LearnRequest, Listing, Move, MoveId, OutcomeBatch, Plan, SiteId, Timestamp,
+    Topology, Warmup, WarmupId, WarmupState,
 };
 use foretide_model::Model;
 use foretide_planner::{
-    Feedback, Problem, Residency as _, RunningMove, Solution, Supply, WarmupDemand, WarmupFile, solve_in_full,
+    Feedback, Problem, Residency as _, RunningMove, Solution, WarmupDemand, WarmupFile, solve_in_full,
 };
 use tokio::sync::{mpsc, watch};
 
 use super::relearn::Relearning;
 use super::residency::Resident;
+use super::standing::Standing;
+use super::suppliers::Suppliers;
 
 /// Shortest time between two rounds: within it, what comes belongs together.
 const SHORTEST_ROUND: Duration = Duration::from_millis(50);
@@ -69,19 +71,16 @@ pub enum RingError {
 /// The model, the planner and what passes between them.
 pub struct Ring {
     catalog: Arc<dyn Catalog>,
-    /// As it held when the round began.
-    topology: Arc<Topology>,
-    topologies: watch::Receiver<Arc<Topology>>,
-    rules: Arc<Ruleset>,
-    planner: foretide_planner::Config,
+    /// As it was when the round began.
+    standing: Arc<Standing>,
+    standings: watch::Receiver<Arc<Standing>>,
     model: Model,
     relearning: Relearning,
     news: mpsc::Receiver<News>,
     forecasts: BTreeMap<ForecastId, Forecast>,
     warmups: BTreeMap<WarmupId, Vec<WarmupFile>>,
     previous: Option<Plan>,
-    /// Agents fetch from the sites of the volumes alone, and tell nobody of their manifests.
-    supply: Supply,
+    suppliers: Suppliers,
     resident: Resident,
     feedback: Feedback,
     snapshot_at: Instant,
@@ -95,10 +94,9 @@ impl Ring {
     /// The catalog's.
     pub async fn new(
         catalog: Arc<dyn Catalog>,
-        topologies: watch::Receiver<Arc<Topology>>,
-        rules: Arc<Ruleset>,
-        planner: foretide_planner::Config,
+        standings: watch::Receiver<Arc<Standing>>,
         model: foretide_model::Config,
+        suppliers: Suppliers,
         lake: PathBuf,
         news: mpsc::Receiver<News>,
     ) -> Result<Self, RingError> {
@@ -109,9 +107,9 @@ impl Ring {
             None => relearning.anew().await?,
         };
         let forecasts = standing(catalog.as_ref(), Timestamp::now()).await?;
-        let topology = Arc::clone(&topologies.borrow());
+        let standing = Arc::clone(&standings.borrow());
         Ok(Self {
-            supply: Supply::default(),
+            suppliers,
             resident: Resident::default(),
             feedback: Feedback::default(),
             snapshot_at: Instant::now(),
@@ -119,10 +117,8 @@ impl Ring {
             warmups: BTreeMap::new(),
             previous,
             catalog,
-            topology,
-            topologies,
-            rules,
-            planner,
+            standing,
+            standings,
             model,
             relearning,
             news,
@@ -169,7 +165,7 @@ impl Ring {
             }
             News::Outcomes(batch, resident) => {
                 if let Some(plan) = &self.previous {
-                    self.feedback.heard(&batch, plan, &self.topology, Timestamp::now());
+                    self.feedback.heard(&batch, plan, &self.standing.topology, Timestamp::now());
                 }
                 self.model.outcome(&batch);
                 self.resident.change(&batch.site, resident);
@@ -180,22 +176,24 @@ impl Ring {
 
     async fn round(&mut self, now: Timestamp) -> Result<(), CatalogError> {
         let began = Instant::now();
-        self.topology = Arc::clone(&self.topologies.borrow_and_update());
+        self.standing = Arc::clone(&self.standings.borrow_and_update());
+        let Standing { topology, rules, planner, .. } = &*Arc::clone(&self.standing);
         self.ask_model(now).await?;
         let asked = began.elapsed();
         let warmups = self.demands_of_warmups(now).await?;
-        self.resident.refresh(self.catalog.as_ref(), &self.topology).await?;
+        self.resident.refresh(self.catalog.as_ref(), topology).await?;
+        self.suppliers.refresh(self.catalog.as_ref(), topology, now).await?;
         let running = self.running().await?;
-        let brakes = self.feedback.brakes(&self.planner, self.catalog.prefetch_off().await?, now);
-        let topology = self.feedback.measured(&self.topology, now);
+        let brakes = self.feedback.brakes(planner, self.catalog.prefetch_off().await?, now);
+        let topology = self.feedback.measured(topology, now);
         let forecasts: Vec<Forecast> = self.forecasts.values().cloned().collect();
         let gathered = began.elapsed();
         let Solution { plan, proposed, proof } = solve_in_full(&Problem {
             forecasts: &forecasts,
             warmups: &warmups,
             topology: &topology,
-            rules: &self.rules,
-            supply: &self.supply,
+            rules,
+            supply: self.suppliers.supply(),
             resident: &self.resident,
             running: &running,
             demand: &[],
@@ -203,7 +201,7 @@ impl Ring {
             previous: self.previous.as_ref(),
             now,
             seed: 0,
-            config: &self.planner,
+            config: planner,
         });
         let solved = began.elapsed();
         let moves = plan.moves.len();
@@ -341,7 +339,7 @@ impl Ring {
             for m in moves {
                 bytes += m.length;
                 last_start = last_start.max(m.start_at);
-                link = self.topology.link(&m.from, &m.to).or(link);
+                link = self.standing.topology.link(&m.from, &m.to).or(link);
             }
             if let Some(link) = link {
                 let crossing = Duration::from_secs_f64(link.rate.seconds_for(bytes) + link.rtt_ms / 1e3);

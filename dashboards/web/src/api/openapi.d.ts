@@ -745,6 +745,8 @@ export interface components {
             chunk_address?: string | null;
             /** @description Its node. */
             node: components["schemas"]["NodeId"];
+            /** @description Whether it passes on what its cache holds. */
+            passes_on: boolean;
             /** @description How it observes: `ebpf`, `mount`, … */
             probes: string[];
             /** @description When it was heard of last. */
@@ -1047,6 +1049,8 @@ export interface components {
             chunk_address?: string | null;
             /** @description Its node. */
             node: components["schemas"]["NodeId"];
+            /** @description Whether it passes on there what its cache holds. */
+            passes_on?: boolean;
             /** @description How it observes: `ebpf`, `mount`, … */
             probes?: string[];
             /** @description Its site. */
@@ -1664,6 +1668,8 @@ export interface components {
             chunk_address: string;
             /** @description Its node. */
             node: components["schemas"]["NodeId"];
+            /** @description Whether it passes on what its cache holds. */
+            passes_on?: boolean;
             /** @description Its site. */
             site: components["schemas"]["SiteId"];
             /** @description Volumes whose source it serves. */

@@ -263,7 +263,7 @@ impl Source {
 
 #[async_trait]
 impl Origin for Source {
-    async fn list(&self, place: &Place) -> Result<Listed, TransferError> {
+    async fn list(&self, place: &Place, _: bool) -> Result<Listed, TransferError> {
         self.lists.fetch_add(1, Ordering::Relaxed);
         self.answer().await?;
         let state = self.state.lock().unwrap();
@@ -275,7 +275,7 @@ impl Origin for Source {
         let (volume, directory) = (self.volume.clone(), place.path.clone());
         let listing = Listing { volume, directory, seen_at: Timestamp::now(), entries };
         let live = state.watch.as_ref().map(|watch| Liveness::of(watch.lives.clone())).unwrap_or_default();
-        Ok(Listed { listing, live })
+        Ok(Listed { listing, live, below: Vec::new() })
     }
 
     fn news(&self) -> Option<mpsc::Receiver<News>> {

@@ -49,9 +49,9 @@ impl Papers {
         Ok([to("store")?, to("gpu")?])
     }
 
-    fn credentials(self) -> Result<Credentials> {
+    fn credentials(self, site: &str) -> Result<Credentials> {
         let own = Issued { certificate_pem: self.certificate_pem, key_pem: self.key_pem };
-        Ok(Credentials::with_tls(Token::new("bench"), Tls::new(&self.authority_pem, &own)?))
+        Ok(Credentials::with_tls(Token::new("bench"), Tls::new(&self.authority_pem, &own, &identity(site)?)?))
     }
 }
 
@@ -108,7 +108,7 @@ pub async fn serve(source: &Path, listen: &str, papers: Papers, rate_bits_per_s:
     };
     let volumes: Vec<(VolumeId, Box<dyn foretide_transfer::Source>)> =
         vec![(volume(), Box::new(LocalDirectory::open(source)?))];
-    let _server = Server::start(config, DomainKey::default(), papers.credentials()?, volumes, borders()).await?;
+    let _server = Server::start(config, DomainKey::default(), papers.credentials("store")?, volumes, borders()).await?;
     println!("ready");
     std::io::stdout().flush()?;
     std::future::pending().await
@@ -119,7 +119,7 @@ pub async fn serve(source: &Path, listen: &str, papers: Papers, rate_bits_per_s:
 pub async fn fetch(order: Fetch) -> Result<Fetched> {
     let store = Store::open(&order.cache, foretide_chunk::Config::default(), DomainKey::default())?;
     let (tell, mut outcomes) = mpsc::channel(100_000);
-    let mover = Mover::new(order.config, identity("gpu")?, order.papers.credentials()?, store, borders(), tell);
+    let mover = Mover::new(order.config, identity("gpu")?, order.papers.credentials("gpu")?, store, borders(), tell);
     let groups = match order.work {
         Work::Move(groups) => groups,
         Work::Demand { meanwhile } => return demand(&mover, &order.server, &meanwhile).await,
@@ -178,7 +178,7 @@ async fn demand(mover: &Mover, server: &str, meanwhile: &[(String, u64)]) -> Res
 
 /// The files to read, as a mount knows them when somebody opens one: by name, version and size.
 async fn demanded(mover: &Mover) -> Result<Vec<(FileKey, u64)>> {
-    let listing = mover.list(&volume(), &FilePath::parse("demand")?).await?.listing;
+    let listing = mover.list(&volume(), &FilePath::parse("demand")?, false).await?.listing;
     let file = |e: Entry| (FileKey { volume: volume(), path: e.path, version: e.version }, e.size);
     Ok(listing.entries.into_iter().map(file).collect())
 }

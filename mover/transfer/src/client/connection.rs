@@ -28,6 +28,8 @@ pub(crate) enum Event {
     Delta { first: u32, delta: Bytes, packed: bool },
     /// Entries as the peer wrote them.
     Entries(Bytes),
+    /// A directory below the one that was asked for, as the peer wrote it.
+    Below(Bytes),
     /// Changes as the peer wrote them.
     Changed { watch: u32, record: Bytes },
     /// The answer is complete; what the argument means is the request's.
@@ -170,6 +172,7 @@ impl Connection {
             Kind::Data => Event::Data { first: frame.argument, bytes: frame.payload, packed: frame.packed },
             Kind::Delta => Event::Delta { first: frame.argument, delta: frame.payload, packed: frame.packed },
             Kind::Listing | Kind::Entry => Event::Entries(frame.payload),
+            Kind::Below => Event::Below(frame.payload),
             Kind::Changed => Event::Changed { watch: frame.argument, record: frame.payload },
             Kind::End => Event::End { argument: frame.argument },
             Kind::Failed => Event::Failed(Failure::decode(&frame.payload).map_err(|_| FrameError::Damaged)?),

@@ -35,6 +35,8 @@ pub struct Listed {
     pub listing: Listing,
     /// Whether changes since are told.
     pub live: Liveness,
+    /// Small directories right below it, complete as well, which nobody asked for.
+    pub below: Vec<(Listing, Liveness)>,
 }
 
 /// The watch that is open now: its number at the peer, and whether it lives.

@@ -10,7 +10,7 @@ use tokio::task::JoinSet;
 
 use super::fetch::{Fetcher, Purpose, blocking};
 use super::flight::{Registered, Split};
-use super::{Inner, MAX_SLEEP, SEGMENT_BYTES, lock, now, segments, wanted};
+use super::{Inner, MAX_SLEEP, Running, SEGMENT_BYTES, lock, now, segments, wanted};
 use crate::TransferError;
 
 /// Rounds of looking and fetching: what was joined may have been given up, the file may have changed meanwhile.
@@ -46,11 +46,11 @@ pub(super) async fn run_moves(inner: Arc<Inner>) {
         let share_kib = (m.length.div_ceil(1024) as usize).clamp(MIN_SHARE_KIB, room.num_permits());
         let surplus = room.split(room.num_permits() - share_kib);
         drop(surplus);
-        let (id, cause) = (m.id.clone(), m.cause.clone());
+        let (id, volume, path, cause) = (m.id.clone(), m.volume.clone(), m.path.clone(), m.cause.clone());
         // Registered before it can end: it takes itself off under the same lock.
         let mut running = lock(&inner.running);
         let task = moves.spawn(run_move(inner.clone(), m, room, slot));
-        running.insert(id, (cause, task));
+        running.insert(id, Running { volume, path, cause, task });
     }
 }
 
@@ -71,9 +71,10 @@ async fn wait_for_work(inner: &Inner) {
 async fn run_move(inner: Arc<Inner>, m: Move, room: OwnedSemaphorePermit, _slot: OwnedSemaphorePermit) {
     let carried = inner.carry_out(&m, room).await;
     lock(&inner.running).remove(&m.id);
+    let for_others = lock(&inner.desk).ended(&m.id, &m.volume, &m.path).map_or(0, |told| told.wire_bytes);
     let at = now();
     let outcome = match carried {
-        Ok(c) => Outcome::Moved { id: m.id, at, bytes: c.bytes, wire_bytes: c.wire_bytes },
+        Ok(c) => Outcome::Moved { id: m.id, at, bytes: c.bytes, wire_bytes: c.wire_bytes + for_others },
         Err(e) => {
             tracing::debug!(id = %m.id, path = %m.path, error = %e, "move failed");
             if let TransferError::Refused(refusal) = &e {
@@ -88,10 +89,13 @@ async fn run_move(inner: Arc<Inner>, m: Move, room: OwnedSemaphorePermit, _slot:
 impl Inner {
     async fn carry_out(self: &Arc<Self>, m: &Move, room: OwnedSemaphorePermit) -> Result<Carried, TransferError> {
         self.borders.check(&m.volume, &m.path, &self.identity.site, "receiver").map_err(TransferError::Refused)?;
-        let fetcher = self.fetcher(self.client(&m.volume)?, &m.volume, &m.path);
+        let fetcher = self.fetcher_of(&m.volume, &m.path, Some(m.from.clone()))?;
         let purpose = Purpose { priority: m.priority, by: Some(m.id.clone()), keep_until: Some(m.keep_until) };
         let mut carried = Carried::default();
-        let is_new = self.store.newest(&m.volume, &m.path).is_none() && !self.duplicates.are_likely();
+        // Who else gives is asked for a version, and which one it is now the source says.
+        let is_new = self.store.newest(&m.volume, &m.path).is_none()
+            && !self.duplicates.are_likely()
+            && !fetcher.asks_others_first();
         let mut room = Some(room);
         if is_new && m.length <= SEGMENT_BYTES && self.in_one(m, &fetcher, &purpose, &mut carried).await? {
             return Ok(carried);
@@ -250,7 +254,7 @@ impl Inner {
         Ok(wire_bytes)
     }
 
-    /// Waits for room in the window, in order of asking, unless a reader waits for this segment (promise G).
+    /// Waits for room in the window, in order of asking, unless a reader waits for this segment (promise G) or another agent.
     async fn fetch_one(
         self: Arc<Self>,
         registered: Registered,
@@ -265,7 +269,7 @@ impl Inner {
             Some(room) => Ok(Some(room)),
             None => tokio::select! {
                 biased;
-                () = flight.raised.notified() => Ok(None),
+                () = flight.let_go.notified() => Ok(None),
                 permit = acquire(&self, bytes) => permit.map(Some),
             },
         };

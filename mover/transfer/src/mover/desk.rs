@@ -1,17 +1,29 @@
 //! Which move is next: a table and pure answers.
 //!
-//! Invariant: every move of `moves` is in exactly one of `waiting` (its start lies ahead) and `ready`.
+//! Invariant: every move of `moves` is in exactly one of `waiting` (its start lies ahead) and `ready`; what was told of a
+//! file's move last is in `told` until that move has ended.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeSet, HashMap};
 
-use foretide_flow::{Move, MoveCause, MoveId, Priority, Timestamp};
+use foretide_flow::{FilePath, Move, MoveCause, MoveId, Priority, SiteId, Timestamp, VolumeId};
 
 #[derive(Debug, Default)]
 pub(super) struct Desk {
     moves: HashMap<MoveId, Move>,
     waiting: BTreeSet<(Timestamp, MoveId)>,
     ready: BTreeSet<(Turn, MoveId)>,
+    told: HashMap<(VolumeId, FilePath), Told>,
+}
+
+/// What a plan says of a file that others may ask for, too.
+#[derive(Clone, Debug)]
+pub(super) struct Told {
+    pub(super) id: MoveId,
+    pub(super) from: SiteId,
+    pub(super) keep_until: Timestamp,
+    /// Bytes of it that crossed a link because another agent asked for them first.
+    pub(super) wire_bytes: u64,
 }
 
 /// What goes first: by priority, then by deadline, then what spares its reader most for its bytes. Many small files
@@ -27,12 +39,34 @@ impl Desk {
     /// Takes a move in, in place of an earlier one of its name.
     pub(super) fn put(&mut self, m: Move) {
         self.remove(&m.id);
+        let told = Told { id: m.id.clone(), from: m.from.clone(), keep_until: m.keep_until, wire_bytes: 0 };
+        self.told.insert((m.volume.clone(), m.path.clone()), told);
         self.waiting.insert((m.start_at, m.id.clone()));
         self.moves.insert(m.id.clone(), m);
     }
 
+    /// What was told of a file's move that has not ended.
+    pub(super) fn told(&self, volume: &VolumeId, path: &FilePath) -> Option<&Told> {
+        self.told.get(&(volume.clone(), path.clone()))
+    }
+
+    /// Bytes of a move crossed a link for another agent.
+    pub(super) fn crossed(&mut self, id: &MoveId, volume: &VolumeId, path: &FilePath, wire_bytes: u64) {
+        if let Some(told) = self.told.get_mut(&(volume.clone(), path.clone())).filter(|told| told.id == *id) {
+            told.wire_bytes += wire_bytes;
+        }
+    }
+
+    /// A move that was taken to run is over.
+    pub(super) fn ended(&mut self, id: &MoveId, volume: &VolumeId, path: &FilePath) -> Option<Told> {
+        let file = (volume.clone(), path.clone());
+        self.told.get(&file).filter(|told| told.id == *id)?;
+        self.told.remove(&file)
+    }
+
     pub(super) fn remove(&mut self, id: &MoveId) -> Option<Move> {
         let m = self.moves.remove(id)?;
+        self.ended(id, &m.volume, &m.path);
         self.waiting.remove(&(m.start_at, id.clone()));
         self.ready.remove(&(turn(&m), id.clone()));
         Some(m)
@@ -115,6 +149,20 @@ mod tests {
         assert_eq!(order, ["asked", "soon", "many small", "a large one", "late"]);
         assert_eq!(desk.next_start(), Some(Timestamp(50)));
         assert_eq!(desk.next(Timestamp(50)).unwrap().id, "future".into());
+    }
+
+    #[test]
+    fn what_was_told_of_a_file_is_known_until_its_move_has_ended() {
+        let (mut desk, m) = (Desk::default(), a_move("m", Priority::Background, 0, 9));
+        let told = |desk: &Desk| desk.told(&m.volume, &m.path).map(|t| t.id.to_string());
+        desk.put(m.clone());
+        let running = desk.next(Timestamp(10)).unwrap();
+        assert_eq!(told(&desk).as_deref(), Some("m"), "it runs");
+        desk.put(a_move("newer", Priority::Background, 0, 9));
+        desk.ended(&running.id, &running.volume, &running.path);
+        assert_eq!(told(&desk).as_deref(), Some("newer"), "another move of the file is not forgotten with it");
+        desk.remove(&"newer".into());
+        assert_eq!(told(&desk), None);
     }
 
     #[test]

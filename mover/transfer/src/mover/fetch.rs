@@ -1,4 +1,5 @@
-//! Carrying one flight out: ask, verify, store; try again where that can help.
+//! Carrying one flight out: ask, verify, store; try again where that can help. Givers are asked first, each once, and
+//! whatever they say, the source is asked for what has not come then.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -7,14 +8,15 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use foretide_chunk::{ChunkMap, FileKey, Signature, Store, decode_difference, decode_manifest};
-use foretide_flow::{FilePath, FileVersion, Manifest, MoveId, Priority, Timestamp, VolumeId};
+use foretide_flow::{FileVersion, Manifest, MoveId, Priority, Timestamp};
 
 use super::SEGMENT_BYTES;
 use super::flight::Flight;
+use super::givers::{Errand, Givers, Way, is_its_fault};
 use super::land::{Base, Landed, Landing, Parcel};
 use crate::TransferError;
 use crate::client::{Client, Event, Incoming, jitter};
-use crate::message::{ReadRequest, Want};
+use crate::message::{Effort, ReadRequest, Want};
 
 /// What a fetch is for.
 #[derive(Clone, Debug)]
@@ -31,6 +33,9 @@ const SAME_VERSION: u32 = 1;
 const ATTEMPTS: u32 = 4;
 /// Before the second try; doubled and scattered from there.
 const FIRST_RETRY: Duration = Duration::from_millis(50);
+/// While somebody waits, a giver that says nothing for so long is given up for the source: longer than it takes itself to
+/// fetch from there, unless that is broken.
+const PATIENCE_WITH_GIVERS: Duration = Duration::from_secs(1);
 
 /// How much of what came was here already: tells whether asking for the manifest first would pay.
 #[derive(Debug, Default)]
@@ -63,11 +68,21 @@ impl Duplicates {
 /// Whom and what it takes.
 #[derive(Clone, Debug)]
 pub(super) struct Fetcher {
+    /// Who is asked: the source, or a giver in its stead.
     pub(super) client: Arc<Client>,
+    pub(super) givers: Arc<Givers>,
+    pub(super) errand: Errand,
     pub(super) store: Arc<Store>,
-    pub(super) volume: VolumeId,
-    pub(super) path: FilePath,
     pub(super) duplicates: Arc<Duplicates>,
+}
+
+/// How one try is made.
+#[derive(Clone, Copy, Debug)]
+struct Terms<'a> {
+    /// Bytes did not fit their ids: cut anew, and no delta.
+    wary: bool,
+    /// Who is asked in the source's stead.
+    giver: Option<&'a Way>,
 }
 
 /// What came of one try.
@@ -77,30 +92,86 @@ struct Try {
 }
 
 impl Fetcher {
-    /// Brings a flight's bytes; how many bytes crossed the link for it.
+    /// Whether anybody but the source is asked for a move of this file.
+    pub(super) fn asks_others_first(&self) -> bool {
+        !self.givers.before_the_source(&self.errand, false).is_empty()
+    }
+
+    /// Brings a flight's bytes; how many bytes crossed a link between sites for it.
     pub(super) async fn fetch(&self, flight: &Arc<Flight>, purpose: &Purpose) -> (u64, Result<(), TransferError>) {
-        let (mut wire_bytes, mut wary) = (0, false);
-        let mut pause = FIRST_RETRY;
+        let mut wire_bytes = 0;
+        let before = self.givers.before_the_source(&self.errand, purpose.by.is_none());
+        if let Some(done) = self.ask_givers(before, flight, purpose, &mut wire_bytes).await {
+            return (wire_bytes, done);
+        }
+        let done = self.ask_source(flight, purpose, &mut wire_bytes).await;
+        (wire_bytes, done)
+    }
+
+    /// Asks one after the other; none if all of the flight's bytes have not come by that.
+    async fn ask_givers(
+        &self,
+        ways: Vec<Way>,
+        flight: &Arc<Flight>,
+        purpose: &Purpose,
+        wire_bytes: &mut u64,
+    ) -> Option<Result<(), TransferError>> {
+        for way in &ways {
+            // A giver is asked for a version; one that has a copy, for contents.
+            if flight.version().is_none() || (way.has_a_copy && flight.map.get().is_none()) {
+                continue;
+            }
+            let asked = Self { client: way.client.clone(), ..self.clone() };
+            let tried = asked.fetch_once(flight, purpose, Terms { wary: false, giver: Some(way) }).await;
+            *wire_bytes += if way.is_near { 0 } else { tried.wire_bytes };
+            match tried.result {
+                Err(e @ (TransferError::Store(_) | TransferError::Cancelled)) => return Some(Err(e)),
+                Err(e) => {
+                    tracing::debug!(path = %self.errand.path, error = %e, "a giver did not give");
+                    if is_its_fault(&e) {
+                        way.shun();
+                    }
+                }
+                Ok(()) => return Some(Ok(())),
+            }
+        }
+        None
+    }
+
+    /// Asks the source, again where that can help; once it cannot be reached, others who may hold the bytes in between.
+    async fn ask_source(
+        &self,
+        flight: &Arc<Flight>,
+        purpose: &Purpose,
+        wire_bytes: &mut u64,
+    ) -> Result<(), TransferError> {
+        let (mut wary, mut pause) = (false, FIRST_RETRY);
         for attempt in 1.. {
-            let tried = self.fetch_once(flight, purpose, wary).await;
-            wire_bytes += tried.wire_bytes;
+            let tried = self.fetch_once(flight, purpose, Terms { wary, giver: None }).await;
+            *wire_bytes += tried.wire_bytes;
             match tried.result {
                 // Cut anew, and no delta: whichever of the two was wrong.
                 Err(TransferError::WrongBytes { .. }) if !wary => wary = true,
                 Err(e) if e.is_transient() && attempt < ATTEMPTS => {
-                    tracing::debug!(path = %self.path, error = %e, attempt, "trying again");
+                    if attempt == 1 {
+                        let instead = self.givers.instead_of_the_source(&self.errand);
+                        if let Some(done) = self.ask_givers(instead, flight, purpose, wire_bytes).await {
+                            return done;
+                        }
+                    }
+                    tracing::debug!(path = %self.errand.path, error = %e, attempt, "trying again");
                     tokio::time::sleep(jitter(pause)).await;
                     pause *= 2;
                 }
-                done => return (wire_bytes, done),
+                done => return done,
             }
         }
         unreachable!("attempts are counted")
     }
 
-    async fn fetch_once(&self, flight: &Arc<Flight>, purpose: &Purpose, wary: bool) -> Try {
+    async fn fetch_once(&self, flight: &Arc<Flight>, purpose: &Purpose, terms: Terms<'_>) -> Try {
         let mut wire_bytes = 0;
-        let result = self.fetch_counted(flight, purpose, wary, &mut wire_bytes).await;
+        let result = self.fetch_counted(flight, purpose, terms, &mut wire_bytes).await;
         Try { wire_bytes, result }
     }
 
@@ -108,21 +179,28 @@ impl Fetcher {
         &self,
         flight: &Arc<Flight>,
         purpose: &Purpose,
-        wary: bool,
+        terms: Terms<'_>,
         wire_bytes: &mut u64,
     ) -> Result<(), TransferError> {
         let (mut landing, mut base) = (None, None);
         let mut request = self.request(Want::Bytes(flight.range.clone()));
+        if let Some(way) = terms.giver {
+            request.version = flight.version().cloned();
+            request.effort = way.effort;
+        }
         let mut expected = flight.range.end.saturating_sub(flight.range.start);
         if let Some(map) = flight.map.get().cloned() {
             let mut begun = Landing::new(self, map.clone(), flight, purpose);
             let (begun, missing) = blocking(move || begun.missing().map(|missing| (begun, missing))).await??;
             let Some(missing) = missing else { return Ok(()) };
             let (manifest, chunks) = (map.manifest().id, map.covering(&missing));
-            if !wary {
+            // Within a site a delta costs more than it saves.
+            if !terms.wary && terms.giver.is_none_or(|way| !way.is_near) {
                 base = self.base(&map, &chunks).await?;
             }
-            request.version = Some(map.manifest().version.clone());
+            // Who has a copy knows its own versions, and contents by their manifests.
+            let of_version = terms.giver.is_none_or(|way| !way.has_a_copy);
+            request.version = of_version.then(|| map.manifest().version.clone());
             request.want = match &base {
                 Some(base) => Want::Delta { manifest, chunks, signature: base.signature.encode().into() },
                 None => Want::Chunks { manifest, chunks },
@@ -130,16 +208,29 @@ impl Fetcher {
             expected = missing.end - missing.start;
             landing = Some(begun);
         }
-        request.recut = wary;
+        request.recut = terms.wary;
         *wire_bytes += request.signature_bytes();
-        let mut incoming = self.client.read(request, purpose.priority, expected).await?;
+        let asked = self.client.read(request, purpose.priority, expected);
+        let mut incoming = match terms.giver {
+            Some(_) if purpose.priority == Priority::Demand => {
+                tokio::time::timeout(PATIENCE_WITH_GIVERS, asked).await.map_err(|_| self.silent())??
+            }
+            _ => asked.await?,
+        };
         flight.served_by(incoming.handle());
         loop {
-            let parcel = match incoming.next().await {
+            let event = match terms.giver {
+                None => incoming.next().await,
+                Some(_) => self.patiently(&mut incoming, flight, purpose).await?,
+            };
+            let parcel = match event {
                 Event::Head(record) => {
                     *wire_bytes += record.len() as u64;
                     let map = Arc::new(ChunkMap::new(Arc::new(self.manifest(&incoming, &record)?)));
                     flight.set_version(map.manifest().version.clone());
+                    if terms.giver.is_some() && flight.version() != Some(&map.manifest().version) {
+                        return Err(self.broke("another version than it was asked for"));
+                    }
                     let map = flight.map.get_or_init(|| map).clone();
                     let mut begun = Landing::new(self, map, flight, purpose);
                     // A small file's chunks are right behind; of a long part it is worth knowing that nothing need come.
@@ -164,7 +255,7 @@ impl Fetcher {
                     Some(mut landing) => return blocking(move || landing.end()).await?,
                     None => return Err(self.broke("an answer to nothing")),
                 },
-                other => return Err(self.client.failure(other, &self.volume, &self.path)),
+                other => return Err(self.client.failure(other, &self.errand.volume, &self.errand.path)),
             };
             let Some(mut to) = landing.take() else { return Err(self.broke("chunks before their manifest")) };
             *wire_bytes += parcel.payload.len() as u64;
@@ -177,9 +268,33 @@ impl Fetcher {
         }
     }
 
+    /// A giver's next word. While nobody waits for it, it may take as long as its connection lives: it may wait itself.
+    async fn patiently(
+        &self,
+        incoming: &mut Incoming,
+        flight: &Flight,
+        purpose: &Purpose,
+    ) -> Result<Event, TransferError> {
+        loop {
+            match tokio::time::timeout(PATIENCE_WITH_GIVERS, incoming.next()).await {
+                Ok(event) => return Ok(event),
+                Err(_) if purpose.priority == Priority::Demand || flight.is_raised.load(Ordering::Acquire) => {
+                    return Err(self.silent());
+                }
+                Err(_) => {}
+            }
+        }
+    }
+
+    fn silent(&self) -> TransferError {
+        let why = format!("it says nothing for {} s", PATIENCE_WITH_GIVERS.as_secs());
+        TransferError::Unreachable { peer: self.client.address().to_owned(), why }
+    }
+
     fn request(&self, want: Want) -> ReadRequest {
-        let (volume, path) = (self.volume.clone(), self.path.clone());
-        ReadRequest { volume, path, version: None, unless: None, holds: None, recut: false, want }
+        let Errand { volume, path, .. } = self.errand.clone();
+        let (version, unless, holds) = (None, None, None);
+        ReadRequest { volume, path, version, unless, holds, recut: false, effort: Effort::Own, want }
     }
 
     /// What the store has of an older version where these chunks lie, if it has all of it.
@@ -246,14 +361,14 @@ impl Fetcher {
                 }
                 Event::End { argument: SAME_VERSION } => return Ok(None),
                 Event::End { .. } if manifest.is_some() => return Ok(manifest),
-                other => return Err(self.client.failure(other, &self.volume, &self.path)),
+                other => return Err(self.client.failure(other, &self.errand.volume, &self.errand.path)),
             }
         }
     }
 
     pub(super) fn key(&self, map: &ChunkMap) -> FileKey {
         let version = map.manifest().version.clone();
-        FileKey { volume: self.volume.clone(), path: self.path.clone(), version }
+        FileKey { volume: self.errand.volume.clone(), path: self.errand.path.clone(), version }
     }
 }
 

@@ -30,7 +30,8 @@ pub(super) struct Flight {
     progress: watch::Sender<Progress>,
     handle: Mutex<Option<Handle>>,
     pub(super) is_raised: AtomicBool,
-    pub(super) raised: Notify,
+    /// It need not wait for room in the window.
+    pub(super) let_go: Notify,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -51,7 +52,7 @@ impl Flight {
             progress: watch::channel(progress).0,
             handle: Mutex::default(),
             is_raised: AtomicBool::new(false),
-            raised: Notify::new(),
+            let_go: Notify::new(),
         };
         if let Some(v) = version {
             flight.set_version(v);
@@ -64,6 +65,11 @@ impl Flight {
 
     pub(super) fn set_version(&self, version: FileVersion) {
         let _ = self.version.set(version);
+    }
+
+    /// Which version it brings, if that is known.
+    pub(super) fn version(&self) -> Option<&FileVersion> {
+        self.version.get()
     }
 
     /// Whether it may bring this version.
@@ -130,12 +136,17 @@ impl Flight {
         }
     }
 
+    /// Another agent's move waits for it: that one's window bounds it, and two that wait for each other's would wait for ever.
+    pub(super) fn let_go(&self) {
+        self.let_go.notify_one();
+    }
+
     /// Somebody waits for it now.
     pub(super) fn raise(&self) {
         if self.is_raised.swap(true, Ordering::AcqRel) {
             return;
         }
-        self.raised.notify_one();
+        self.let_go();
         if let Some(handle) = &*self.handle.lock().unwrap_or_else(PoisonError::into_inner) {
             handle.raise();
         }

@@ -120,7 +120,7 @@ impl Landing {
             self.sink = Some(match filled {
                 Ok(fill) => Sink::Store(fill),
                 Err(e) if self.may_hold() => {
-                    tracing::debug!(path = %self.fetcher.path, error = %e, "read past the store");
+                    tracing::debug!(path = %self.fetcher.errand.path, error = %e, "read past the store");
                     Sink::Hold
                 }
                 Err(e) => return Err(TransferError::Store(e.to_string())),
@@ -185,7 +185,7 @@ impl Landing {
     }
 
     fn wrong(&self, chunk: u32) -> TransferError {
-        let (peer, path) = (self.fetcher.client.address().to_owned(), self.fetcher.path.clone());
+        let (peer, path) = (self.fetcher.client.address().to_owned(), self.fetcher.errand.path.clone());
         TransferError::WrongBytes { peer, path, chunk }
     }
 }

@@ -4,6 +4,8 @@
 //!   asked for but has not come, in bytes, is bounded, so memory and the backlog at the sender are, too.
 //! - A reader never waits for the window (promise G). If what he wants is on its way already he joins that
 //!   [`flight`] and raises it; otherwise he starts his own.
+//! - Who is asked says [`givers`]: neighbours, the site that the plan names, the source. What is here is given in the same
+//!   way to others ([`passing`]).
 //! - A [`fetch`] verifies every chunk and stores it before anybody is told. What is here is not fetched again:
 //!   that is also how an interrupted move resumes.
 //!
@@ -16,10 +18,13 @@ mod carry;
 mod desk;
 mod fetch;
 mod flight;
+mod givers;
 mod land;
 mod news;
+mod passing;
 mod read;
 mod repair;
+mod uphold;
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -28,20 +33,27 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use foretide_chunk::{ChunkMap, FileKey, Store};
-use foretide_flow::{Assignment, Entry, FilePath, Found, Move, MoveCause, MoveId, Outcome, Timestamp, VolumeId};
+use foretide_flow::{
+    Assignment, Entry, FilePath, Found, Move, MoveCause, MoveId, Outcome, SiteId, Timestamp, VolumeId,
+};
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Notify, Semaphore, mpsc};
 use tokio::task::{AbortHandle, JoinSet};
 
 use crate::client::{Client, ClientConfig, Listed};
 use crate::handshake::Identity;
+use crate::message::Effort;
 use crate::tls::Credentials;
 use crate::{Borders, TransferError};
 use desk::Desk;
 use fetch::{Duplicates, Fetcher};
 use flight::Flights;
+pub use givers::Giver;
+use givers::{Errand, Givers};
 pub use news::News;
+pub(crate) use passing::Passage;
 pub use repair::Repaired;
+pub use uphold::Upheld;
 
 /// How moves and reads are carried out.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -95,11 +107,14 @@ struct Inner {
     borders: Arc<Borders>,
     outcomes: mpsc::Sender<Outcome>,
     clients: Mutex<HashMap<VolumeId, Arc<Client>>>,
+    givers: Arc<Givers>,
     news: Mutex<Option<mpsc::Sender<News>>>,
     flights: Arc<Flights>,
     duplicates: Arc<Duplicates>,
-    desk: Mutex<Desk>,
-    running: Mutex<HashMap<MoveId, (MoveCause, AbortHandle)>>,
+    desk: Arc<Mutex<Desk>>,
+    running: Mutex<HashMap<MoveId, Running>>,
+    /// Files whose chunks are being asked for: who wants them too waits instead of asking.
+    learning: Mutex<HashMap<FileKey, Arc<tokio::sync::Mutex<()>>>>,
     wake: Notify,
     /// KiB that moves may still ask for.
     window: Arc<Semaphore>,
@@ -107,6 +122,15 @@ struct Inner {
     slots: Arc<Semaphore>,
     /// Where flights run: whoever asks for one may stand on a thread of the kernel's.
     runtime: tokio::runtime::Handle,
+}
+
+/// A move that is being carried out.
+#[derive(Debug)]
+struct Running {
+    volume: VolumeId,
+    path: FilePath,
+    cause: MoveCause,
+    task: AbortHandle,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -124,6 +148,8 @@ impl Mover {
         borders: Arc<Borders>,
         outcomes: mpsc::Sender<Outcome>,
     ) -> Arc<Self> {
+        let credentials = credentials.into();
+        let givers = Givers::new(identity.clone(), borders.clone(), credentials.clone(), config.client.clone());
         let window_kib = (config.window_bytes / 1024).clamp(SEGMENT_BYTES / 1024, Semaphore::MAX_PERMITS as u64);
         let inner = Arc::new(Inner {
             window: Arc::new(Semaphore::new(window_kib as usize)),
@@ -131,16 +157,18 @@ impl Mover {
             slots: Arc::new(Semaphore::new(config.max_running.max(1))),
             config,
             identity,
-            credentials: credentials.into(),
+            credentials,
             store,
             borders,
             outcomes,
             clients: Mutex::default(),
+            givers: Arc::new(givers),
             news: Mutex::default(),
             flights: Arc::default(),
             duplicates: Arc::default(),
-            desk: Mutex::default(),
+            desk: Arc::default(),
             running: Mutex::default(),
+            learning: Mutex::default(),
             wake: Notify::new(),
             runtime: tokio::runtime::Handle::current(),
         });
@@ -168,6 +196,11 @@ impl Mover {
         }
     }
 
+    /// Who else gives bytes: neighbours are dialled at once, the others when a plan names their site.
+    pub fn set_givers(&self, givers: Vec<Giver>) {
+        self.inner.givers.set(givers);
+    }
+
     /// The peer that serves a volume.
     ///
     /// # Errors
@@ -186,17 +219,17 @@ impl Mover {
         let inner = &self.inner;
         for id in &assignment.cancel {
             lock(&inner.desk).remove(id);
-            if let Some((_, task)) = lock(&inner.running).remove(id) {
-                task.abort();
+            if let Some(running) = lock(&inner.running).remove(id) {
+                inner.stop(id, &running);
             }
         }
         let forecast = |cause: &MoveCause| matches!(cause, MoveCause::Forecast { .. });
         if assignment.prefetch_off {
             lock(&inner.desk).drop_forecasts();
-            lock(&inner.running).retain(|_, (cause, task)| {
-                let stop = forecast(cause);
+            lock(&inner.running).retain(|id, running| {
+                let stop = forecast(&running.cause);
                 if stop {
-                    task.abort();
+                    inner.stop(id, running);
                 }
                 !stop
             });
@@ -214,12 +247,17 @@ impl Mover {
         (lock(&self.inner.desk).ids().count(), lock(&self.inner.running).len())
     }
 
-    /// One directory at the source, complete.
+    /// Whether a file may be here by the rules as they are now.
+    pub fn may_rest(&self, key: &FileKey) -> bool {
+        self.inner.borders.check(&key.volume, &key.path, &self.inner.identity.site, "receiver").is_ok()
+    }
+
+    /// One directory at the source, complete; with `below`, small ones right below it too.
     ///
     /// # Errors
     /// [`TransferError`].
-    pub async fn list(&self, volume: &VolumeId, directory: &FilePath) -> Result<Listed, TransferError> {
-        self.inner.client(volume)?.list(volume, directory).await
+    pub async fn list(&self, volume: &VolumeId, directory: &FilePath, below: bool) -> Result<Listed, TransferError> {
+        self.inner.client(volume)?.list(volume, directory, below).await
     }
 
     /// One name at the source; a symbolic link is not followed.
@@ -236,9 +274,26 @@ impl Inner {
         lock(&self.clients).get(volume).cloned().ok_or_else(|| TransferError::NoSource(volume.clone()))
     }
 
-    fn fetcher(&self, client: Arc<Client>, volume: &VolumeId, path: &FilePath) -> Fetcher {
-        let (volume, path) = (volume.clone(), path.clone());
-        Fetcher { client, store: self.store.clone(), volume, path, duplicates: self.duplicates.clone() }
+    /// What fetches from the source of the errand's volume, and from givers before it.
+    fn fetcher(&self, errand: Errand) -> Result<Fetcher, TransferError> {
+        let client = self.client(&errand.volume)?;
+        let (givers, store, duplicates) = (self.givers.clone(), self.store.clone(), self.duplicates.clone());
+        Ok(Fetcher { client, givers, errand, store, duplicates })
+    }
+
+    /// For somebody here, as a plan says where one does.
+    fn fetcher_of(
+        &self,
+        volume: &VolumeId,
+        path: &FilePath,
+        planned: Option<SiteId>,
+    ) -> Result<Fetcher, TransferError> {
+        self.fetcher(Errand { volume: volume.clone(), path: path.clone(), planned, effort: Effort::Own })
+    }
+
+    fn stop(&self, id: &MoveId, running: &Running) {
+        running.task.abort();
+        lock(&self.desk).ended(id, &running.volume, &running.path);
     }
 
     fn borders_allow(&self, key: &FileKey) -> Result<(), TransferError> {

@@ -7,11 +7,10 @@ use bytes::Bytes;
 use foretide_chunk::{Arrival, FileKey, Store, StoreError};
 use foretide_flow::{Found, Priority};
 
-use super::fetch::{Purpose, blocking};
+use super::fetch::{Fetcher, Purpose, blocking};
 use super::flight::{Flight, Split};
-use super::{Answer, Inner, Mover, now, segments};
+use super::{Answer, Inner, Mover, lock, now, segments};
 use crate::TransferError;
-use crate::client::Client;
 
 /// Rounds of looking, fetching and looking again before a reader is told an error: flights that he joined may
 /// be given up, chunks evicted.
@@ -84,8 +83,9 @@ impl Mover {
         if gaps.is_empty() || self.inner.borders_allow(key).is_err() {
             return;
         }
-        if let Ok(client) = self.inner.client(&key.volume) {
-            drop(self.inner.launch(key, &gaps, client, priority, false));
+        if let Ok(fetcher) = self.inner.fetcher_of(&key.volume, &key.path, None) {
+            let purpose = Purpose { priority, by: None, keep_until: None };
+            drop(self.inner.launch(key, &gaps, &fetcher, &purpose, false));
         }
     }
 }
@@ -111,26 +111,27 @@ struct Brought {
 
 impl Inner {
     /// Starts flights for what is not on its way yet.
-    fn launch(
+    pub(super) fn launch(
         &self,
         key: &FileKey,
         gaps: &[Range<u64>],
-        client: Arc<Client>,
-        priority: Priority,
+        fetcher: &Fetcher,
+        purpose: &Purpose,
         alone: bool,
     ) -> (Vec<Arc<Flight>>, Vec<Arc<Flight>>) {
         let map = self.store.lookup(key).map(|r| r.map);
         let file = (&key.volume, &key.path);
         let cut = |range| segments(map.as_deref(), range);
         let Split { joined, own } = self.flights.split(file, Some(&key.version), map.as_ref(), gaps, alone, cut);
-        let fetcher = self.fetcher(client, &key.volume, &key.path);
-        let purpose = Purpose { priority, by: None, keep_until: None };
         let mut started = Vec::with_capacity(own.len());
         for registered in own {
             started.push(registered.flight.clone());
-            let (fetcher, purpose) = (fetcher.clone(), purpose.clone());
+            let (fetcher, purpose, desk) = (fetcher.clone(), purpose.clone(), self.desk.clone());
             self.runtime.spawn(async move {
-                let (_, result) = fetcher.fetch(&registered.flight, &purpose).await;
+                let (wire_bytes, result) = fetcher.fetch(&registered.flight, &purpose).await;
+                if let Some(id) = &purpose.by {
+                    lock(&desk).crossed(id, &fetcher.errand.volume, &fetcher.errand.path, wire_bytes);
+                }
                 registered.finish(result);
             });
         }
@@ -154,7 +155,7 @@ impl Inner {
         let is_long = range.end.saturating_sub(range.start) > LONG_RANGE_BYTES;
         if is_long && self.store.lookup(key).is_none() {
             self.borders_allow(key)?;
-            self.learn_chunks(key).await?;
+            self.learn_chunks(key, Priority::Demand).await?;
         }
         let Some(resident) = self.store.lookup(key) else { return self.bring(key, range, flights, alone).await };
         let end = range.end.min(resident.map.manifest().size).max(range.start);
@@ -171,12 +172,28 @@ impl Inner {
         }
     }
 
-    /// Asks for a file's manifest and admits it to the store, without content yet.
-    async fn learn_chunks(&self, key: &FileKey) -> Result<(), TransferError> {
-        let fetcher = self.fetcher(self.client(&key.volume)?, &key.volume, &key.path);
+    /// Asks the source for a file's manifest, once for all who want it now, and admits it to the store, without content yet.
+    pub(super) async fn learn_chunks(&self, key: &FileKey, priority: Priority) -> Result<(), TransferError> {
+        let one = lock(&self.learning).entry(key.clone()).or_default().clone();
+        let turn = one.lock().await;
+        let learned = match self.store.lookup(key) {
+            Some(_) => Ok(()),
+            None => self.learn_chunks_alone(key, priority).await,
+        };
+        drop(turn);
+        let mut learning = lock(&self.learning);
+        // Here and in the table: nobody else waits.
+        if Arc::strong_count(&one) == 2 {
+            learning.remove(key);
+        }
+        learned
+    }
+
+    async fn learn_chunks_alone(&self, key: &FileKey, priority: Priority) -> Result<(), TransferError> {
+        let fetcher = self.fetcher_of(&key.volume, &key.path, None)?;
         let newest = self.store.newest(&key.volume, &key.path);
         let holds = newest.as_ref().map(|(_, resident)| &*resident.map);
-        let manifest = fetcher.ask_manifest(None, holds, Priority::Demand).await?;
+        let manifest = fetcher.ask_manifest(None, holds, priority).await?;
         let manifest = manifest.filter(|m| m.version == key.version);
         let manifest = Arc::new(manifest.ok_or_else(|| TransferError::Changed { path: key.path.clone() })?);
         let (store, key) = (self.store.clone(), key.clone());
@@ -195,8 +212,9 @@ impl Inner {
     ) -> Result<Brought, TransferError> {
         let gaps = self.gaps(key, range);
         self.borders_allow(key)?;
-        let client = self.client(&key.volume)?;
-        let (joined, own) = self.launch(key, &gaps, client, Priority::Demand, alone);
+        let fetcher = self.fetcher_of(&key.volume, &key.path, None)?;
+        let purpose = Purpose { priority: Priority::Demand, by: None, keep_until: None };
+        let (joined, own) = self.launch(key, &gaps, &fetcher, &purpose, alone);
         let found = match (joined.is_empty(), own.is_empty()) {
             (true, true) => Found::Hit,
             (false, true) => Found::Late,
@@ -215,7 +233,7 @@ impl Inner {
     }
 
     /// The range's bytes, if they are all in the store or held by these flights.
-    async fn assemble(
+    pub(super) async fn assemble(
         &self,
         key: &FileKey,
         range: &Range<u64>,

@@ -4,21 +4,23 @@ use std::io;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use foretide_chunk::encoding::EncodingError;
 use foretide_chunk::{ChunkMap, Signature, delta, encode_difference, encode_manifest};
-use foretide_flow::{FilePath, ManifestId, Priority, VolumeId};
+use foretide_flow::{Entry, EntryKind, FilePath, ManifestId, Priority, VolumeId};
 use tokio::sync::{Notify, Semaphore};
 
+use super::content::Content;
 use super::queue::OutQueue;
 use super::volume::{Cut, ReadError, Volume};
 use super::watch::Told;
 use super::{Counts, Peer, Shared};
 use crate::frame::{DATA_BYTES, Frame, Kind};
-use crate::message::{Change, Failure, ReadRequest, Request, Want, put_change, put_entry};
+use crate::message::{Change, Failure, ReadRequest, Request, Want, put_below, put_change, put_entry};
 use crate::pack;
+use crate::source::Source;
 
 /// Entries of a listing are told in parts of about this size, bytes.
 const LISTING_PART_BYTES: usize = 128 << 10;
@@ -50,6 +52,11 @@ impl Urgency {
     pub(super) fn raise(&self) {
         self.priority.store(Priority::Demand as u8, Ordering::Relaxed);
         self.raised.notify_one();
+    }
+
+    /// Waits until somebody raises it.
+    pub(super) async fn raised(&self) {
+        self.raised.notified().await;
     }
 }
 
@@ -85,7 +92,7 @@ impl Answer {
     /// Answers, with an error if it must be.
     pub(super) async fn give(self, request: Request) {
         let given = match request {
-            Request::List { volume, directory } => self.list(volume, directory).await,
+            Request::List { volume, directory, names_below } => self.list(volume, directory, names_below).await,
             Request::Stat { volume, path } => match self.volume(&volume) {
                 Ok(volume) => self.stat(volume, path).await,
                 Err(e) => Err(e),
@@ -109,27 +116,35 @@ impl Answer {
 
     /// Runs something that blocks; what can wait shares a bounded number of threads, a demand does not queue behind
     /// it.
-    async fn blocking<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Result<T, Failure> {
+    pub(super) async fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, Failure> {
         let readers: &Arc<Semaphore> = &self.shared.readers;
         let _permit = match self.urgency.now() {
             Priority::Demand => None,
             _ => tokio::select! {
                 permit = readers.clone().acquire_owned() => permit.ok(),
-                () = self.urgency.raised.notified() => None,
+                () = self.urgency.raised() => None,
             },
         };
         tokio::task::spawn_blocking(work).await.map_err(|_| Failure::Other("the agent is stopping".into()))
     }
 
-    async fn list(&self, name: VolumeId, directory: FilePath) -> Result<(), Failure> {
+    async fn list(&self, name: VolumeId, directory: FilePath, names_below: u32) -> Result<(), Failure> {
         let (volume, shared, peer) = (self.volume(&name)?, self.shared.clone(), self.peer.clone());
         let look = move || {
             // First the watch, then the look: no change falls between.
-            let node = &peer.identity.node;
-            let watch = shared.watches.as_ref().map_or(0, |w| w.hold(node, &name, volume.source(), &directory));
-            volume.source().list(&directory).map(|entries| (watch, entries))
+            let hold = |directory: &FilePath| {
+                let watches = shared.watches.as_ref();
+                watches.map_or(0, |w| w.hold(&peer.identity.node, &name, volume.source(), directory))
+            };
+            let watch = hold(&directory);
+            let entries = volume.source().list(&directory)?;
+            let below = records_below(volume.source(), &entries, names_below as usize, hold);
+            Ok::<_, io::Error>((watch, entries, below))
         };
-        let (watch, entries) = self.blocking(look).await??;
+        let (watch, entries, below) = self.blocking(look).await??;
         let mut part = Vec::new();
         for entry in &entries {
             put_entry(&mut part, entry);
@@ -140,6 +155,10 @@ impl Answer {
             }
         }
         self.send(Kind::Listing, 0, part);
+        for record in below {
+            let room = self.queue.room(self.urgency.now(), record.len()).await;
+            self.queue.push_of(&self.urgency, Frame::new(Kind::Below, self.id, record), Some(room));
+        }
         self.send(Kind::End, watch, Bytes::new());
         Ok(())
     }
@@ -180,7 +199,7 @@ impl Answer {
             tracing::info!(rule = %refusal.rule, path = %refusal.path, to = %refusal.to, "refused");
             Failure::Refused(refusal)
         })?;
-        let volume = self.volume(&read.volume)?;
+        let Some(volume) = self.shared.volume(&read.volume) else { return self.pass_on(read).await };
         let (v, path, recut) = (volume.clone(), read.path.clone(), read.recut);
         let with_bytes = matches!(read.want, Want::Bytes(_));
         let mut cut: Cut = self.blocking(move || v.cut(&path, recut, with_bytes)).await??;
@@ -199,18 +218,34 @@ impl Answer {
             self.send(Kind::End, 1, Bytes::new());
             return Ok(());
         }
-        let fits = |id: ManifestId| if id == manifest.id { Ok(()) } else { Err(Failure::Changed) };
-        let (chunks, signature) = match read.want {
-            Want::Manifest => (0..0, None),
-            Want::Bytes(bytes) => (cut.map.covering(&bytes), None),
-            Want::Chunks { manifest, chunks } => fits(manifest).map(|()| (chunks, None))?,
-            Want::Delta { manifest, chunks, signature } => fits(manifest).map(|()| (chunks, Some(signature)))?,
-        };
+        if read.want.names().is_some_and(|id| id != manifest.id) {
+            return Err(Failure::Changed);
+        }
         if is_news {
             self.send_head(&volume, &read.path, &cut.map, read.holds);
         }
-        let content = Content { volume, path: read.path, cut };
-        let chunks = chunks.start..chunks.end.min(content.cut.map.count());
+        self.send_content(Content::Source { volume, path: read.path, cut }, read.want).await
+    }
+
+    /// The same from the cache: versions only, and where an agent gives nothing of its cache it serves no such volume.
+    async fn pass_on(&self, read: ReadRequest) -> Result<(), Failure> {
+        let mover = self.shared.passing().ok_or(Failure::NoVolume)?;
+        let passage = mover.pass_on(&read, self.urgency.now()).await?;
+        if matches!(read.want, Want::Manifest | Want::Bytes(_)) {
+            self.send(Kind::Head, 0, encode_manifest(passage.map().manifest()));
+        }
+        self.send_content(Content::Passed(Arc::new(passage)), read.want).await
+    }
+
+    /// What is wanted of a version that is the right one.
+    async fn send_content(&self, content: Content, want: Want) -> Result<(), Failure> {
+        let (chunks, signature) = match want {
+            Want::Manifest => (0..0, None),
+            Want::Bytes(bytes) => (content.map().covering(&bytes), None),
+            Want::Chunks { chunks, .. } => (chunks, None),
+            Want::Delta { chunks, signature, .. } => (chunks, Some(signature)),
+        };
+        let chunks = chunks.start..chunks.end.min(content.map().count());
         match signature {
             Some(signature) => self.send_delta(content, chunks, signature).await?,
             None => self.send_chunks(content, chunks).await?,
@@ -229,32 +264,22 @@ impl Answer {
 
     async fn send_chunks(&self, content: Content, mut chunks: Range<u32>) -> Result<(), Failure> {
         let mut packs = None;
-        while let Some((first, bytes)) = next_piece(&content.cut.map, &mut chunks) {
+        while let Some((first, bytes)) = next_piece(content.map(), &mut chunks) {
             let length = (bytes.end - bytes.start) as usize;
             let priority = self.urgency.now();
             // Frames that wait say that the link is the limit, not the processor.
             let link_is_busy = self.queue.is_filling(priority);
             let room = tokio::select! {
                 room = self.queue.room(priority, length) => Some(room),
-                () = self.urgency.raised.notified() => None,
+                () = self.urgency.raised() => None,
             };
-            let payload = self.bytes(&content, bytes).await?;
+            let payload = content.bytes(self, bytes).await?;
             self.shared.counts.add(&self.shared.counts.data_bytes, payload.len());
             let frame = Frame::new(Kind::Data, self.id, payload).with_argument(first);
             let frame = if link_is_busy { self.packed(frame, &mut packs).await? } else { frame };
             self.queue.push_of(&self.urgency, frame, room);
         }
         Ok(())
-    }
-
-    async fn bytes(&self, content: &Content, range: Range<u64>) -> Result<Bytes, Failure> {
-        match &content.cut.bytes {
-            Some(whole) => Ok(whole.slice(range.start as usize..range.end as usize)),
-            None => {
-                let Content { volume, path, cut } = content.clone();
-                Ok(self.blocking(move || volume.read(&path, &cut.map, range)).await??)
-            }
-        }
     }
 
     /// Packs a frame if its kind of bytes pays: one sample tells for the whole answer.
@@ -273,16 +298,16 @@ impl Answer {
         if chunks.is_empty() {
             return Ok(());
         }
-        let range = content.cut.map.range(chunks.start).start..content.cut.map.range(chunks.end - 1).end;
+        let range = content.map().range(chunks.start).start..content.map().range(chunks.end - 1).end;
         let length = range.end - range.start;
         if length > MAX_DELTA_BYTES {
             return Err(Failure::Other(format!("a delta of {length} bytes is too long, ask for chunks")));
         }
-        let newer = self.bytes(&content, range).await?;
-        let volume = content.volume.clone();
+        let newer = content.bytes(self, range).await?;
+        let domain = content.clone();
         let compared = self.blocking(move || {
             let signature = Signature::decode(&signature)?;
-            Ok::<_, EncodingError>(delta(volume.key(), &signature, &newer))
+            Ok::<_, EncodingError>(delta(domain.domain(), &signature, &newer))
         });
         let told = compared.await?.map_err(|e| Failure::Other(format!("no signature: {e}")))?;
         if told.len() as u64 >= length {
@@ -310,17 +335,37 @@ impl Answer {
     }
 }
 
+/// Directories below one that is listed that are looked into, at most, and for how long.
+const BELOW_MAX: usize = 32;
+const BELOW_PATIENCE: Duration = Duration::from_millis(5);
+
+/// The small directories right below one, so that who goes down a tree has two levels for each round trip.
+fn records_below(
+    source: &dyn Source,
+    entries: &[Entry],
+    names_max: usize,
+    hold: impl Fn(&FilePath) -> u32,
+) -> Vec<Vec<u8>> {
+    let (began, mut names_left, mut records) = (Instant::now(), names_max, Vec::new());
+    let directories = entries.iter().filter(|e| e.kind == EntryKind::Directory).map(|e| &e.path);
+    for directory in directories.take(BELOW_MAX) {
+        if names_left == 0 || began.elapsed() > BELOW_PATIENCE {
+            break;
+        }
+        let watch = hold(directory);
+        // Whoever asks for one that fails is told why.
+        let Ok(Some(found)) = source.list_small(directory, names_left) else { continue };
+        names_left -= found.len();
+        let mut record = Vec::new();
+        put_below(&mut record, directory, watch, &found);
+        records.push(record);
+    }
+    records
+}
+
 /// A delta is made in memory, of at most this much, bytes: the longest run that an asker asks for, with the longest
 /// chunk at each end.
 const MAX_DELTA_BYTES: u64 = 48 << 20;
-
-/// A file version that is being sent.
-#[derive(Clone)]
-struct Content {
-    volume: Arc<Volume>,
-    path: FilePath,
-    cut: Cut,
-}
 
 /// More would be no warming up but waste, bytes.
 const MAX_PAD_BYTES: usize = 16 << 20;

@@ -1,6 +1,8 @@
-//! The agent at a source: lists, cuts and sends, to peers that know the token and as far as the rules allow.
+//! The agent at a source: lists, cuts and sends, to peers that know the token and as far as the rules allow. Of volumes whose
+//! source is elsewhere it passes on what its cache holds.
 
 mod answer;
+mod content;
 mod queue;
 mod volume;
 mod watch;
@@ -8,7 +10,7 @@ mod watch;
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 use std::time::Duration;
 
 use foretide_chunk::{CutConfig, Cutter, DomainKey};
@@ -22,6 +24,7 @@ use tokio::task::{AbortHandle, JoinSet};
 use crate::frame::{Frame, FrameError, FrameReader, FrameWriter, Kind};
 use crate::handshake::{Identity, PROTOCOL, Token, decode_hello, encode_challenge, fresh_nonce};
 use crate::message::Request;
+use crate::mover::Mover;
 use crate::source::Source;
 use crate::tls::{self, Credentials, Shown};
 use crate::{Borders, TransferError};
@@ -95,6 +98,7 @@ struct Shared {
     config: ServerConfig,
     credentials: Credentials,
     volumes: RwLock<HashMap<VolumeId, Arc<Volume>>>,
+    passing: OnceLock<Arc<Mover>>,
     cutter: Arc<Cutter>,
     borders: Arc<Borders>,
     readers: Arc<Semaphore>,
@@ -149,6 +153,7 @@ impl Server {
         let shared = Arc::new(Shared {
             credentials: credentials.into(),
             volumes: RwLock::default(),
+            passing: OnceLock::new(),
             cutter,
             borders,
             readers: Arc::new(Semaphore::new(config.readers.max(1))),
@@ -168,6 +173,13 @@ impl Server {
         let Shared { config, cutter, volumes, .. } = &*self.shared;
         let volume = Arc::new(Volume::new(source, cutter.clone(), config.remembered_chunks));
         volumes.write().unwrap_or_else(PoisonError::into_inner).insert(name, volume);
+    }
+
+    /// Passes on what a mover's store holds of other volumes, and fetches for its neighbours what it does not.
+    pub fn pass_on(&self, mover: Arc<Mover>) {
+        if self.shared.passing.set(mover).is_err() {
+            tracing::warn!("the cache of this server is given already; it stays that one");
+        }
     }
 
     /// Where it listens.
@@ -259,10 +271,20 @@ impl Shared {
         link
     }
 
+    fn passing(&self) -> Option<&Arc<Mover>> {
+        self.passing.get()
+    }
+
+    /// Where this server stands, as far as it can tell.
+    fn site(&self) -> Option<SiteId> {
+        let volumes = self.volumes.read().unwrap_or_else(PoisonError::into_inner);
+        let of_a_source = || volumes.keys().find_map(|volume| self.borders.source_site(volume));
+        self.passing().map(|mover| mover.site().clone()).or_else(of_a_source)
+    }
+
     /// What may be sent over the link to a site, if the topology has it.
     fn known_rate(&self, to: &SiteId) -> Option<BitsPerSecond> {
-        let volumes = self.volumes.read().unwrap_or_else(PoisonError::into_inner);
-        let rate = volumes.keys().find_map(|volume| self.borders.link_rate(volume, to))?;
+        let rate = self.borders.link_rate(&self.site()?, to)?;
         Some(BitsPerSecond((rate.0 as f64 * PAYLOAD_SHARE) as u64))
     }
 }

@@ -73,13 +73,18 @@ fn as_io(e: Errno) -> io::Error {
     }
 }
 
-impl Source for LocalDirectory {
-    fn list(&self, directory: &FilePath) -> io::Result<Vec<Entry>> {
+impl LocalDirectory {
+    /// A directory's entries; none if there are more than that, which is known before they are looked at.
+    fn look(&self, directory: &FilePath, entries_max: usize) -> io::Result<Option<Vec<Entry>>> {
         let folder = self.open_beneath(directory, OFlag::O_RDONLY | OFlag::O_DIRECTORY)?;
         // Listed through the descriptor, so it is the folder that was resolved, even if it is renamed meanwhile.
         let by_descriptor = PathBuf::from(format!("/proc/self/fd/{}", folder.as_raw_fd()));
         let mut entries = Vec::new();
-        for found in std::fs::read_dir(by_descriptor)? {
+        let names: Vec<_> = std::fs::read_dir(by_descriptor)?.take(entries_max.saturating_add(1)).collect();
+        if names.len() > entries_max {
+            return Ok(None);
+        }
+        for found in names {
             let name = found?.file_name();
             // A name that no path of ours can hold is left out; so is what vanished since it was listed.
             let Ok(path) = directory.join(name.as_bytes()) else { continue };
@@ -90,7 +95,17 @@ impl Source for LocalDirectory {
             }
         }
         entries.sort_unstable_by(|a, b| a.path.cmp(&b.path));
-        Ok(entries)
+        Ok(Some(entries))
+    }
+}
+
+impl Source for LocalDirectory {
+    fn list(&self, directory: &FilePath) -> io::Result<Vec<Entry>> {
+        self.look(directory, usize::MAX).map(Option::unwrap_or_default)
+    }
+
+    fn list_small(&self, directory: &FilePath, entries_max: usize) -> io::Result<Option<Vec<Entry>>> {
+        self.look(directory, entries_max)
     }
 
     fn stat(&self, path: &FilePath) -> io::Result<Entry> {

@@ -34,6 +34,15 @@ pub trait Source: Send + Sync + 'static {
     /// `NotFound`, `NotADirectory`, or the source's own.
     fn list(&self, directory: &FilePath) -> io::Result<Vec<Entry>>;
 
+    /// The same, where looking costs next to nothing and there are no more entries than that; none elsewhere.
+    ///
+    /// # Errors
+    /// As [`Source::list`].
+    fn list_small(&self, directory: &FilePath, entries_max: usize) -> io::Result<Option<Vec<Entry>>> {
+        let _ = (directory, entries_max);
+        Ok(None)
+    }
+
     /// One name; a symbolic link is not followed.
     ///
     /// # Errors

@@ -66,7 +66,7 @@ fn open_borders() -> Arc<Borders> {
     Borders::new(Ruleset::default(), topology())
 }
 
-fn closed_borders() -> Arc<Borders> {
+fn phi_stays() -> Ruleset {
     let rule = Rule {
         name: "phi-stays-in-eu".into(),
         effect: Effect::Deny,
@@ -78,7 +78,11 @@ fn closed_borders() -> Arc<Borders> {
         outside_jurisdictions: vec!["eu".into()],
         until: None,
     };
-    Borders::new(Ruleset::new(vec![rule], Effect::Allow, &topology()).unwrap(), topology())
+    Ruleset::new(vec![rule], Effect::Allow, &topology()).unwrap()
+}
+
+fn closed_borders() -> Arc<Borders> {
+    Borders::new(phi_stays(), topology())
 }
 
 async fn serve(source: Box<dyn Source>, borders: Arc<Borders>) -> Server {
@@ -240,6 +244,6 @@ async fn a_listing_of_many_names_is_complete() {
     }
     let server = serve(local(source.path()), open_borders()).await;
     let gpu = Gpu::start(cache.path(), 1 << 20, &server.address().to_string());
-    let listing = gpu.mover.list(&volume(), &FilePath::root()).await.unwrap().listing;
+    let listing = gpu.mover.list(&volume(), &FilePath::root(), false).await.unwrap().listing;
     assert!(listing.entries.len() == 3000 && listing.entries.is_sorted_by(|a, b| a.path < b.path));
 }

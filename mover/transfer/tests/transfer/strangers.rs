@@ -61,7 +61,7 @@ async fn over_tls_both_ends_show_a_certificate_of_the_same_authority_and_their_o
     let stranger = Authority::new().unwrap();
     let at_store = Identity { site: SiteId::new("store").unwrap(), node: NodeId::new("s1").unwrap() };
     let shown = |by: &Authority, who: &Identity| {
-        let tls = Tls::new(&by.kept().certificate_pem, &by.issue(who).unwrap()).unwrap();
+        let tls = Tls::new(&by.kept().certificate_pem, &by.issue(who).unwrap(), who).unwrap();
         Credentials::with_tls(Token::new(TOKEN), tls)
     };
     let server = serve_with(local(source.path()), shown(&authority, &at_store)).await;
@@ -78,6 +78,11 @@ async fn over_tls_both_ends_show_a_certificate_of_the_same_authority_and_their_o
     assert!(ask(shown(&authority, &at_store)).await.is_err(), "a name that is not its own");
     assert!(ask(Token::new(TOKEN).into()).await.is_err(), "no TLS at all");
     let own = authority.issue(&identity()).unwrap();
-    let other = Credentials::with_tls(Token::new("other"), Tls::new(&authority.kept().certificate_pem, &own).unwrap());
+    let told = Tls::new(&authority.kept().certificate_pem, &own, &at_store).unwrap_err().to_string();
+    assert!(told.contains("does not bear the name") && told.contains("node s1 at site store"), "{told}");
+    let other = Credentials::with_tls(
+        Token::new("other"),
+        Tls::new(&authority.kept().certificate_pem, &own, &identity()).unwrap(),
+    );
     assert!(matches!(ask(other).await, Err(TransferError::Token { .. })), "another token");
 }

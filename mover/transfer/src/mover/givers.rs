@@ -1,0 +1,307 @@
+//! Whom to ask for bytes, and in which order.
+//!
+//! For each file the nodes of a site stand in an order, the same on all of them: by a digest of both names. Who wants
+//! bytes asks the first node before itself that is there, and that one fetches what it has not got. So a file crosses the
+//! link once for a site, whoever wants it and however many at once; and since questions go up the order only, no two
+//! nodes wait for each other. The first node asks a few of those after it what they hold. Then comes the site that a plan
+//! names, then the source, whose word is the last. Only when the source cannot be reached are other sites asked what they
+//! hold.
+
+use std::sync::{Arc, Mutex, OnceLock};
+use std::time::{Duration, Instant};
+
+use foretide_flow::{FilePath, NodeId, SiteId, VolumeId};
+
+use super::lock;
+use crate::client::{Client, ClientConfig};
+use crate::handshake::Identity;
+use crate::message::Effort;
+use crate::tls::Credentials;
+use crate::{Borders, TransferError};
+
+/// An agent that gives bytes of volumes of which it is not the source.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Giver {
+    /// Its site.
+    pub site: SiteId,
+    /// Its node.
+    pub node: NodeId,
+    /// `host:port`.
+    pub address: String,
+    /// Whether it passes on what its cache holds.
+    pub passes_on: bool,
+    /// Volumes of which it serves a whole copy.
+    pub copies: Vec<VolumeId>,
+}
+
+/// Connections to a neighbour: its link is short, so one window fills it, and another is kept for demands.
+const NEIGHBOUR_CONNECTIONS: usize = 2;
+/// A neighbour that says nothing at all for this long is gone, seconds.
+const NEIGHBOUR_SILENCE_S: u64 = 4;
+/// Neighbours that the first node of a file asks what they hold before it asks the source: each costs a round trip
+/// within the site.
+const HELD_ASKED: usize = 2;
+/// Nodes of another site that are tried.
+const FAR_TRIED: usize = 2;
+/// Sites that are asked what they hold when the source cannot be reached.
+const LAST_RESORTS: usize = 2;
+/// A giver that failed is left alone for so long.
+const SHUNNED: Duration = Duration::from_secs(10);
+
+/// What is wanted, and how hard to try.
+#[derive(Clone, Debug)]
+pub(super) struct Errand {
+    pub(super) volume: VolumeId,
+    pub(super) path: FilePath,
+    /// The site from which a plan fetches it.
+    pub(super) planned: Option<SiteId>,
+    pub(super) effort: Effort,
+}
+
+/// A giver that may be asked.
+#[derive(Clone, Debug)]
+pub(super) struct Way {
+    pub(super) client: Arc<Client>,
+    pub(super) effort: Effort,
+    /// Whether it stands at this site.
+    pub(super) is_near: bool,
+    /// Whether it reads a tree of its own: it knows contents, not the source's versions.
+    pub(super) has_a_copy: bool,
+    known: Arc<Known>,
+}
+
+impl Way {
+    /// Leaves it alone for a while.
+    pub(super) fn shun(&self) {
+        *lock(&self.known.shunned_until) = Some(Instant::now() + SHUNNED);
+    }
+}
+
+#[derive(Debug)]
+struct Known {
+    giver: Giver,
+    /// Dialled when it is first asked; neighbours at once.
+    client: OnceLock<Arc<Client>>,
+    shunned_until: Mutex<Option<Instant>>,
+}
+
+impl Known {
+    fn is_shunned(&self) -> bool {
+        lock(&self.shunned_until).is_some_and(|until| Instant::now() < until)
+    }
+
+    fn is_there(&self) -> bool {
+        !self.is_shunned() && self.client.get().is_some_and(|client| client.connected() > 0)
+    }
+}
+
+/// All givers.
+#[derive(Debug)]
+pub(super) struct Givers {
+    own: Identity,
+    borders: Arc<Borders>,
+    credentials: Credentials,
+    config: ClientConfig,
+    runtime: tokio::runtime::Handle,
+    known: Mutex<Arc<Vec<Arc<Known>>>>,
+}
+
+impl Givers {
+    pub(super) fn new(own: Identity, borders: Arc<Borders>, credentials: Credentials, config: ClientConfig) -> Self {
+        Self { own, borders, credentials, config, runtime: tokio::runtime::Handle::current(), known: Mutex::default() }
+    }
+
+    /// Takes the givers there are now; those that were known keep their connections.
+    pub(super) fn set(&self, givers: Vec<Giver>) {
+        let mut known = lock(&self.known);
+        let before = known.clone();
+        let taken = givers.into_iter().filter(|g| g.node != self.own.node).map(|giver| {
+            let old = before.iter().find(|k| k.giver == giver).cloned();
+            old.unwrap_or_else(|| Arc::new(Known { giver, client: OnceLock::new(), shunned_until: Mutex::default() }))
+        });
+        let taken: Vec<_> = taken.collect();
+        taken.iter().filter(|k| k.giver.passes_on && k.giver.site == self.own.site).for_each(|k| drop(self.client(k)));
+        *known = Arc::new(taken);
+    }
+
+    fn client(&self, known: &Known) -> Arc<Client> {
+        let dialled = known.client.get_or_init(|| {
+            let _inside = self.runtime.enter();
+            let config = match known.giver.site == self.own.site {
+                true => ClientConfig {
+                    connections: NEIGHBOUR_CONNECTIONS,
+                    warm_bytes: 0,
+                    silence_limit_s: NEIGHBOUR_SILENCE_S.min(self.config.silence_limit_s),
+                    ..self.config.clone()
+                },
+                false => self.config.clone(),
+            };
+            Client::new(config, &known.giver.address, self.credentials.clone(), self.own.clone())
+        });
+        dialled.clone()
+    }
+
+    fn way(&self, known: &Arc<Known>, effort: Effort, has_a_copy: bool) -> Way {
+        let is_near = known.giver.site == self.own.site;
+        Way { client: self.client(known), effort, is_near, has_a_copy, known: known.clone() }
+    }
+
+    /// Whom to ask before the source, one after the other; nobody where the source is at this site. Where `held` says
+    /// so, the first node asks those after it, too.
+    pub(super) fn before_the_source(&self, errand: &Errand, held: bool) -> Vec<Way> {
+        let source = self.borders.source_site(&errand.volume);
+        if errand.effort == Effort::Held || source.as_ref() == Some(&self.own.site) {
+            return Vec::new();
+        }
+        let known = lock(&self.known).clone();
+        let near: Vec<&Arc<Known>> = of_site(&known, &self.own.site).collect();
+        let nodes: Vec<_> = near.iter().map(|k| (&k.giver.node, k.is_there())).collect();
+        let mut ways = match neighbours(&nodes, &self.own.node, errand) {
+            Neighbours::Before(first) => vec![self.way(near[first], errand.effort, false)],
+            Neighbours::After(some) if held => some.iter().map(|i| self.way(near[*i], Effort::Held, false)).collect(),
+            Neighbours::After(_) => Vec::new(),
+        };
+        let planned = errand.planned.as_ref().filter(|site| Some(*site) != source.as_ref() && **site != self.own.site);
+        if let Some(site) = planned.filter(|_| errand.effort == Effort::Own) {
+            ways.extend(self.at_site(&known, site, errand, Effort::Source).into_iter().take(FAR_TRIED));
+        }
+        ways
+    }
+
+    /// Whom to ask when the source cannot be reached.
+    pub(super) fn instead_of_the_source(&self, errand: &Errand) -> Vec<Way> {
+        if errand.effort != Effort::Own {
+            return Vec::new();
+        }
+        let known = lock(&self.known).clone();
+        let source = self.borders.source_site(&errand.volume);
+        let is_asked_already = |site: &SiteId| {
+            *site == self.own.site || Some(site) == source.as_ref() || Some(site) == errand.planned.as_ref()
+        };
+        let mut sites: Vec<&SiteId> = known.iter().map(|k| &k.giver.site).filter(|s| !is_asked_already(s)).collect();
+        sites.sort();
+        sites.dedup();
+        let first = |site: &&SiteId| self.at_site(&known, site, errand, Effort::Held).into_iter().next();
+        sites.iter().filter_map(first).take(LAST_RESORTS).collect()
+    }
+
+    /// The nodes of another site that may have a file: a copy of the volume first, then caches in the file's order.
+    fn at_site(&self, known: &[Arc<Known>], site: &SiteId, errand: &Errand, effort: Effort) -> Vec<Way> {
+        let here: Vec<_> = known.iter().filter(|k| k.giver.site == *site && !k.is_shunned()).collect();
+        let copies = here.iter().filter(|k| k.giver.copies.contains(&errand.volume));
+        let mut caches: Vec<_> = here.iter().filter(|k| k.giver.passes_on).collect();
+        caches.sort_by_cached_key(|k| place(errand, &k.giver.node));
+        let copies = copies.map(|k| self.way(k, effort, true));
+        copies.chain(caches.into_iter().map(|k| self.way(k, effort, false))).collect()
+    }
+}
+
+fn of_site<'k>(known: &'k [Arc<Known>], site: &'k SiteId) -> impl Iterator<Item = &'k Arc<Known>> {
+    known.iter().filter(move |k| k.giver.passes_on && k.giver.site == *site)
+}
+
+/// Whether a failure is the giver's own: a link that broke, a lie. That it has not got something is none.
+pub(super) fn is_its_fault(failure: &TransferError) -> bool {
+    use TransferError::{Disconnected, Protocol, Token, Unreachable, Version, WrongBytes};
+    matches!(
+        failure,
+        Disconnected { .. } | Unreachable { .. } | WrongBytes { .. } | Protocol { .. } | Token { .. } | Version { .. }
+    )
+}
+
+/// Whom of its site a node asks, by their places in the list that was looked at.
+#[derive(Debug, PartialEq, Eq)]
+enum Neighbours {
+    /// This one: it fetches what it has not got.
+    Before(usize),
+    /// None stands before this node; these may hold something.
+    After(Vec<usize>),
+}
+
+/// Of the other nodes of a site, and whether each is there: the first of those before `own`, or the first few after it.
+fn neighbours(nodes: &[(&NodeId, bool)], own: &NodeId, errand: &Errand) -> Neighbours {
+    let own = place(errand, own);
+    let there = nodes.iter().enumerate().filter(|(_, (_, is_there))| *is_there);
+    let mut places: Vec<_> = there.map(|(i, (node, _))| (place(errand, node), i)).collect();
+    places.sort();
+    match places.first() {
+        Some((first, i)) if *first < own => Neighbours::Before(*i),
+        _ => Neighbours::After(places.into_iter().map(|(_, i)| i).take(HELD_ASKED).collect()),
+    }
+}
+
+/// Where a node stands for a file: the lowest is first.
+fn place(errand: &Errand, node: &NodeId) -> [u8; 32] {
+    let mut hasher = blake3::Hasher::new_derive_key("foretide v1 order of nodes");
+    for part in [errand.volume.as_str().as_bytes(), errand.path.as_bytes(), node.as_str().as_bytes()] {
+        hasher.update(&(part.len() as u64).to_le_bytes()).update(part);
+    }
+    *hasher.finalize().as_bytes()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn errand(path: &str) -> Errand {
+        let (volume, path) = (VolumeId::new("v").unwrap(), FilePath::parse(path).unwrap());
+        Errand { volume, path, planned: None, effort: Effort::Own }
+    }
+
+    /// Whom each of five nodes asks, by number, where only some are there.
+    fn asked(path: &str, there: [bool; 5]) -> Vec<Option<usize>> {
+        let names: Vec<NodeId> = (0..5).map(|i| NodeId::new(&format!("n{i}")).unwrap()).collect();
+        let of = |own: usize| {
+            let others: Vec<usize> = (0..5).filter(|i| *i != own).collect();
+            let nodes: Vec<_> = others.iter().map(|i| (&names[*i], there[*i])).collect();
+            match neighbours(&nodes, &names[own], &errand(path)) {
+                Neighbours::Before(i) => Some(others[i]),
+                Neighbours::After(_) => None,
+            }
+        };
+        (0..5).map(of).collect()
+    }
+
+    #[test]
+    fn all_nodes_of_a_site_ask_the_same_one_and_that_one_asks_nobody() {
+        let mut firsts = [0; 5];
+        for n in 0..500 {
+            let path = format!("file-{n}");
+            let asked_by = asked(&path, [true; 5]);
+            let first = asked_by.iter().position(Option::is_none).unwrap();
+            assert!(asked_by.iter().enumerate().all(|(i, a)| if i == first { a.is_none() } else { *a == Some(first) }));
+            firsts[first] += 1;
+            let mut there = [true; 5];
+            there[first] = false;
+            let without = asked(&path, there);
+            let second = (0..5).find(|i| *i != first && without[*i].is_none()).unwrap();
+            let others = (0..5).filter(|i| *i != first && *i != second);
+            assert!(others.into_iter().all(|i| without[i] == Some(second)), "who is gone is passed over by all alike");
+        }
+        assert!(firsts.iter().all(|n| (50..150).contains(n)), "files are shared out evenly: {firsts:?}");
+    }
+
+    #[test]
+    fn questions_go_up_the_order_only_whatever_each_node_believes_of_the_others() {
+        for n in 0..100 {
+            let path = format!("file-{n}");
+            let mut beliefs = (0..32u32).map(|bits| asked(&path, std::array::from_fn(|i| bits >> i & 1 == 1)));
+            let place_of = |i: usize| place(&errand(&path), &NodeId::new(&format!("n{i}")).unwrap());
+            let goes_up = |asks: &Vec<Option<usize>>| {
+                asks.iter().enumerate().all(|(i, asked)| asked.is_none_or(|a| place_of(a) < place_of(i)))
+            };
+            assert!(beliefs.all(|asks| goes_up(&asks)));
+        }
+    }
+
+    #[test]
+    fn the_first_node_asks_a_few_of_those_after_it() {
+        let names: Vec<NodeId> = (0..9).map(|i| NodeId::new(&format!("n{i}")).unwrap()).collect();
+        let first = names.iter().min_by_key(|n| place(&errand("f"), n)).unwrap();
+        let others: Vec<_> = names.iter().filter(|n| *n != first).map(|n| (n, true)).collect();
+        let Neighbours::After(asked) = neighbours(&others, first, &errand("f")) else { panic!("nobody is before it") };
+        assert_eq!(asked.len(), HELD_ASKED);
+        let gone: Vec<_> = others.iter().map(|(n, _)| (*n, false)).collect();
+        assert_eq!(neighbours(&gone, first, &errand("f")), Neighbours::After(Vec::new()));
+    }
+}

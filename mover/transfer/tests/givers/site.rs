@@ -1,0 +1,358 @@
+//! The rig: one source, and as many sites of as many nodes as a test wants. Every node keeps a store and gives of it.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use foretide_chunk::{Config, DomainKey, FileKey, Store};
+use foretide_flow::{
+    Assignment, Effect, Entry, FilePath, ForecastId, Move, MoveCause, NodeId, Outcome, Priority, Rule, Ruleset, Site,
+    SiteId, Timestamp, Topology, Volume, VolumeId, WorkloadId,
+};
+use foretide_transfer::{
+    Borders, ClientConfig, Giver, Identity, LocalDirectory, Mover, MoverConfig, Server, ServerConfig, SourceFile,
+    Stamp, Token, TransferError,
+};
+use rand::{Rng, SeedableRng};
+use tempfile::TempDir;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::sync::mpsc;
+
+/// Bytes that follow from a text.
+pub fn noise(seed: &str, length: u64) -> Vec<u8> {
+    let mut bytes = vec![0; length as usize];
+    let seed = seed.bytes().fold(7, |sum: u64, b| sum.wrapping_mul(31).wrapping_add(u64::from(b)));
+    rand::rngs::StdRng::seed_from_u64(seed).fill_bytes(&mut bytes);
+    bytes
+}
+
+pub fn volume() -> VolumeId {
+    VolumeId::new("data").unwrap()
+}
+
+pub fn path(text: &str) -> FilePath {
+    FilePath::parse(text).unwrap()
+}
+
+pub fn site_id(name: &str) -> SiteId {
+    SiteId::new(name).unwrap()
+}
+
+pub fn sum_of(files: &[(String, u64)]) -> u64 {
+    files.iter().map(|(_, length)| length).sum()
+}
+
+pub fn a_move(p: &str, length: u64, from: &str, to: &str) -> Move {
+    Move {
+        id: format!("move-{p}-{to}").into(),
+        volume: volume(),
+        path: path(p),
+        offset: 0,
+        length,
+        from: site_id(from),
+        to: site_id(to),
+        start_at: Timestamp(0),
+        due_at: Timestamp(1),
+        keep_until: Timestamp::now() + Duration::from_secs(3600),
+        priority: Priority::Background,
+        probability: 1.0,
+        benefit_s: 0.0,
+        cost: 0.0,
+        cause: MoveCause::Forecast { forecast: ForecastId::from("f"), workload: WorkloadId::from("w") },
+        reason: String::new(),
+    }
+}
+
+/// A folder of which each read takes a while.
+pub struct Source {
+    folder: TempDir,
+    delay: Duration,
+}
+
+impl Source {
+    pub fn quick() -> Self {
+        Self::slow(Duration::ZERO)
+    }
+
+    pub fn slow(delay: Duration) -> Self {
+        Self { folder: tempfile::tempdir().unwrap(), delay }
+    }
+}
+
+struct Slow {
+    inner: LocalDirectory,
+    delay: Duration,
+}
+
+struct SlowFile {
+    inner: Box<dyn SourceFile>,
+    delay: Duration,
+}
+
+impl foretide_transfer::Source for Slow {
+    fn list(&self, directory: &FilePath) -> io::Result<Vec<Entry>> {
+        self.inner.list(directory)
+    }
+    fn stat(&self, path: &FilePath) -> io::Result<Entry> {
+        self.inner.stat(path)
+    }
+    fn open(&self, path: &FilePath) -> io::Result<Box<dyn SourceFile>> {
+        Ok(Box::new(SlowFile { inner: self.inner.open(path)?, delay: self.delay }))
+    }
+}
+
+impl SourceFile for SlowFile {
+    fn stamp(&self) -> io::Result<Stamp> {
+        self.inner.stamp()
+    }
+    fn read_exact_at(&self, bytes: &mut [u8], offset: u64) -> io::Result<()> {
+        std::thread::sleep(self.delay);
+        self.inner.read_exact_at(bytes, offset)
+    }
+}
+
+fn topology() -> Topology {
+    let mut topology = Topology::default();
+    for (name, jurisdiction) in [("store", "eu"), ("gpu", "us"), ("a", "us"), ("b", "us")] {
+        let site = Site {
+            jurisdiction: jurisdiction.into(),
+            labels: Default::default(),
+            cache: None,
+            accelerator_per_hour: 0.0,
+        };
+        topology.sites.insert(site_id(name), site);
+    }
+    topology.volumes.insert(volume(), Volume { at: site_id("store"), tags: Default::default() });
+    topology
+}
+
+/// Rules under which everything may go everywhere, but for the sites named.
+pub fn borders(closed: &[&str]) -> Arc<Borders> {
+    let rule = Rule {
+        name: "closed".into(),
+        effect: Effect::Deny,
+        volume: None,
+        paths: None,
+        tags: Default::default(),
+        sites: closed.iter().map(|s| site_id(s)).collect(),
+        jurisdictions: Vec::new(),
+        outside_jurisdictions: Vec::new(),
+        until: None,
+    };
+    let rules = if closed.is_empty() { Vec::new() } else { vec![rule] };
+    Borders::new(Ruleset::new(rules, Effect::Allow, &topology()).unwrap(), topology())
+}
+
+/// The source, what it has given, and who else gives.
+pub struct World {
+    source: Source,
+    pub server: Option<Server>,
+    address: SocketAddr,
+    window_bytes: u64,
+    givers: std::sync::Mutex<Vec<Giver>>,
+}
+
+impl World {
+    pub async fn new(source: Source) -> Self {
+        Self::with_window(source, MoverConfig::default().window_bytes).await
+    }
+
+    pub async fn with_window(source: Source, window_bytes: u64) -> Self {
+        let inner = LocalDirectory::open(source.folder.path()).unwrap();
+        let slow: Box<dyn foretide_transfer::Source> = Box::new(Slow { inner, delay: source.delay });
+        let server = serve(vec![(volume(), slow)], borders(&[])).await;
+        let address = server.address();
+        Self { source, server: Some(server), address, window_bytes, givers: Default::default() }
+    }
+
+    pub fn write(&self, name: &str, length: u64) {
+        self.rewrite(name, name, length);
+    }
+
+    /// Writes the bytes that follow from `seed`.
+    pub fn rewrite(&self, name: &str, seed: &str, length: u64) {
+        std::fs::write(self.source.folder.path().join(name), noise(seed, length)).unwrap();
+    }
+
+    /// Chunk bytes that the source has given.
+    pub fn given(&self) -> u64 {
+        self.server.as_ref().map_or(0, |server| server.stats().data_bytes)
+    }
+
+    /// Nodes at a site; they and all nodes of other sites know each other.
+    pub async fn site(&self, name: &str, nodes: usize) -> Vec<Node> {
+        self.site_with(name, nodes, |_| borders(&[]), |address| address).await
+    }
+
+    /// The same with rules of their own, each reached at the address that `reached_at` answers.
+    pub async fn site_with(
+        &self,
+        name: &str,
+        nodes: usize,
+        rules: impl Fn(usize) -> Arc<Borders>,
+        reached_at: impl Fn(SocketAddr) -> SocketAddr,
+    ) -> Vec<Node> {
+        let mut all = Vec::new();
+        for number in 0..nodes {
+            let node = Node::start(&self.address.to_string(), name, number, self.window_bytes, rules(number)).await;
+            self.givers.lock().unwrap().push(Giver {
+                site: node.identity.site.clone(),
+                node: node.identity.node.clone(),
+                address: reached_at(node.server.as_ref().unwrap().address()).to_string(),
+                passes_on: true,
+                copies: Vec::new(),
+            });
+            all.push(node);
+        }
+        for node in &all {
+            node.mover.set_givers(self.givers.lock().unwrap().clone());
+        }
+        // Neighbours are dialled at once; only who is connected is asked.
+        if nodes > 1 {
+            tokio::time::sleep(Duration::from_millis(300)).await;
+        }
+        all
+    }
+
+    /// Which of a site's nodes fetches a file for the others: the lowest digest of the file's and the node's names.
+    pub fn first_of(&self, site: &str, nodes: usize, name: &str) -> usize {
+        let place = |number: &usize| {
+            let mut hasher = blake3::Hasher::new_derive_key("foretide v1 order of nodes");
+            for part in [volume().as_str(), name, &node_name(site, *number)] {
+                hasher.update(&(part.len() as u64).to_le_bytes()).update(part.as_bytes());
+            }
+            *hasher.finalize().as_bytes()
+        };
+        (0..nodes).min_by_key(place).unwrap()
+    }
+}
+
+fn node_name(site: &str, number: usize) -> String {
+    format!("{site}-{number}")
+}
+
+async fn serve(volumes: Vec<(VolumeId, Box<dyn foretide_transfer::Source>)>, borders: Arc<Borders>) -> Server {
+    let config = ServerConfig { listen: "127.0.0.1:0".parse().unwrap(), ..ServerConfig::default() };
+    Server::start(config, DomainKey::default(), Token::new("t"), volumes, borders).await.unwrap()
+}
+
+/// One agent with a cache.
+pub struct Node {
+    pub identity: Identity,
+    pub mover: Arc<Mover>,
+    pub server: Option<Server>,
+    pub store: TempDir,
+    outcomes: mpsc::Receiver<Outcome>,
+}
+
+impl Node {
+    async fn start(source: &str, site: &str, number: usize, window_bytes: u64, borders: Arc<Borders>) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(folder.path(), Config::default(), DomainKey::default()).unwrap();
+        let (tell, outcomes) = mpsc::channel(100_000);
+        let client = ClientConfig {
+            connections: 3,
+            warm_bytes: 0,
+            patience_s: 1,
+            dial_timeout_s: 1,
+            silence_limit_s: 5,
+            ..ClientConfig::default()
+        };
+        let config = MoverConfig { client, window_bytes, ..MoverConfig::default() };
+        let node = NodeId::new(&node_name(site, number)).unwrap();
+        let identity = Identity { site: site_id(site), node };
+        let mover = Mover::new(config, identity.clone(), Token::new("t"), store, borders.clone(), tell);
+        mover.set_source(&volume(), source);
+        let server = serve(Vec::new(), borders).await;
+        server.pass_on(mover.clone());
+        Self { identity, mover, server: Some(server), store: folder, outcomes }
+    }
+
+    /// Chunk bytes that it has given.
+    pub fn given(&self) -> u64 {
+        self.server.as_ref().map_or(0, |server| server.stats().data_bytes)
+    }
+
+    pub async fn key(&self, name: &str) -> FileKey {
+        let entry = self.mover.stat(&volume(), &path(name)).await.unwrap();
+        FileKey { volume: volume(), path: path(name), version: entry.version }
+    }
+
+    pub async fn holds(&self, name: &str) -> bool {
+        let key = self.key(name).await;
+        self.mover.store().lookup(&key).is_some_and(|resident| resident.whole)
+    }
+
+    pub async fn content(&self, name: &str) -> Result<Vec<u8>, TransferError> {
+        let key = self.key(name).await;
+        Ok(self.mover.read(&key, 0..u64::MAX).await?.bytes.to_vec())
+    }
+
+    pub fn take(&self, run: Vec<Move>) {
+        self.mover.take(&Assignment { run, ..Assignment::default() });
+    }
+
+    pub async fn next(&mut self) -> Outcome {
+        let waited = tokio::time::timeout(Duration::from_secs(60), self.outcomes.recv()).await;
+        waited.expect("an outcome").expect("the mover lives")
+    }
+
+    /// The outcome of a move, which must have ended well: bytes, and bytes that crossed a link between sites.
+    pub async fn moved(&mut self) -> (u64, u64) {
+        match self.next().await {
+            Outcome::Moved { bytes, wire_bytes, .. } => (bytes, wire_bytes),
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+/// Stands before a node: passes everything on until it is told to say nothing more, or has said so much.
+pub struct Door {
+    pub is_stuck: Arc<AtomicBool>,
+    left_bytes: Arc<AtomicU64>,
+}
+
+impl Door {
+    /// The door, and where it is reached.
+    pub fn before(to: SocketAddr, bytes: u64) -> (Self, SocketAddr) {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        listener.set_nonblocking(true).unwrap();
+        let address = listener.local_addr().unwrap();
+        let listener = tokio::net::TcpListener::from_std(listener).unwrap();
+        let (is_stuck, left_bytes) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(bytes)));
+        let (stuck, left) = (is_stuck.clone(), left_bytes.clone());
+        tokio::spawn(async move {
+            while let Ok((near, _)) = listener.accept().await {
+                let (stuck, left) = (stuck.clone(), left.clone());
+                tokio::spawn(async move {
+                    let Ok(far) = tokio::net::TcpStream::connect(to).await else { return };
+                    let (mut near_read, mut near_write) = near.into_split();
+                    let (mut far_read, mut far_write) = far.into_split();
+                    let up = async { drop(tokio::io::copy(&mut near_read, &mut far_write).await) };
+                    let down = async {
+                        let mut buffer = vec![0; 16 << 10];
+                        while let Ok(n @ 1..) = far_read.read(&mut buffer).await {
+                            while stuck.load(Ordering::SeqCst) {
+                                tokio::time::sleep(Duration::from_millis(20)).await;
+                            }
+                            let spent =
+                                left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |l| l.checked_sub(n as u64));
+                            if spent.is_err() || near_write.write_all(&buffer[..n]).await.is_err() {
+                                return;
+                            }
+                        }
+                    };
+                    tokio::select! { () = up => {}, () = down => {} }
+                });
+            }
+        });
+        (Self { is_stuck, left_bytes }, address)
+    }
+
+    /// Closes for good after so many bytes more.
+    pub fn close_after(&self, bytes: u64) {
+        self.left_bytes.store(bytes, Ordering::SeqCst);
+    }
+}
