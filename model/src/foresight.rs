@@ -359,7 +359,7 @@ mod tests {
         let first = foresight.next().map(|(_, block)| block);
         assert_eq!(first, Some(0));
         foresight.hold(0, true);
-        (0..50).for_each(|i| drop(foresight.used(0, i * 100)));
+        assert!((0..50).all(|i| foresight.used(0, i * 100)));
         assert_eq!(foresight.soon(0), None, "it rests");
         foresight.used(99, 10_000);
         assert!(foresight.soon(0).is_some_and(|soon| soon < foresight.soon(1).unwrap()));
