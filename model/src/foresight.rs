@@ -81,9 +81,9 @@ const LEFT_MOST: Soon = 1 << 20;
 /// How fast the place in the list, and the deviation from it, follow.
 const PLACE_RATE: f64 = 0.25;
 const DEVIATION_RATE: f64 = 1.0 / 32.0;
-/// A block is given up when the run is past its place by so many deviations, and at least so many visits.
+/// A block is given up when the run is past its place by so many deviations, and at least by this share of the list.
 const DEVIATIONS: f64 = 4.0;
-const PASSED_LEAST: f64 = 32.0;
+const PASSED_SHARE: f64 = 0.125;
 /// The order is not kept to where deviations are larger than this share of the list, and than so many visits; it is
 /// looked at after so many visits.
 const DISORDER_SHARE: f64 = 0.125;
@@ -229,7 +229,7 @@ impl Foresight {
         if !self.in_order {
             return;
         }
-        let passed = self.place - (DEVIATIONS * self.deviation).max(PASSED_LEAST);
+        let passed = self.place - (DEVIATIONS * self.deviation).max(PASSED_SHARE * f64::from(self.visits));
         while let Some((_, block)) =
             self.open.first().into_iter().chain(self.held.first()).copied().find(|(soon, _)| (*soon as f64) < passed)
         {
@@ -359,7 +359,7 @@ mod tests {
         let first = foresight.next().map(|(_, block)| block);
         assert_eq!(first, Some(0));
         foresight.hold(0, true);
-        (0..50).for_each(|i| drop(foresight.used(0, i * 100)));
+        assert!((0..50).all(|i| foresight.used(0, i * 100)));
         assert_eq!(foresight.soon(0), None, "it rests");
         foresight.used(99, 10_000);
         assert!(foresight.soon(0).is_some_and(|soon| soon < foresight.soon(1).unwrap()));

@@ -28,7 +28,7 @@ fn the_baselines_are_what_others_measured() {
 fn a_moving_window_of_dates_is_told_better_than_by_replay_or_template() {
     let nightly = report("nightly-parquet");
     let ours = row(&nightly.before, "foretide");
-    assert!(ours.byte_coverage >= 0.95 && ours.byte_precision >= 0.85, "{ours:?}");
+    assert!(ours.byte_coverage >= 0.97 && ours.byte_precision >= 0.95, "{ours:?}");
 }
 
 #[test]

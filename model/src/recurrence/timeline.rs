@@ -16,8 +16,9 @@ use crate::habit::Outlook;
 const ONE_VISIT: usize = 32;
 /// How much less each run further back counts.
 const FADE: f64 = 0.8;
-/// What is expected less surely than this is not fetched.
-const LEAST_PROBABILITY: f64 = 0.41;
+/// What is expected less surely than this is not fetched: over a wide-area link a read that waits costs hundreds of times
+/// what its bytes do.
+const LEAST_PROBABILITY: f64 = 0.3;
 /// Blocks this close to the end of a file are tied to its end: footers and indexes.
 const TAIL_BLOCKS: u64 = 2;
 
