@@ -18,7 +18,9 @@ use rand::{RngExt, SeedableRng};
 
 use crate::frame::{Frame, FrameReader, FrameWriter, Kind};
 use crate::handshake::{Identity, PROTOCOL, Token, decode_challenge, decode_hello, encode_challenge, encode_hello};
-use crate::message::{Change, Effort, Failure, ReadRequest, Request, Want, changes, entries, put_change, put_entry};
+use crate::message::{
+    Change, Effort, Failure, ReadRequest, Request, Want, below, changes, entries, put_below, put_change, put_entry,
+};
 
 /// The protocol that the corpus is of.
 const CORPUS_OF: u16 = 4;
@@ -31,10 +33,11 @@ const BENDS: usize = 4;
 type Decode = fn(&[u8]) -> Option<Vec<u8>>;
 
 /// Decoders by the names of their folders.
-const DECODERS: [(&str, Decode); 8] = [
+const DECODERS: [(&str, Decode); 9] = [
     ("request", |record| Request::decode(record).ok().map(|r| r.encode())),
     ("failure", |record| Failure::decode(record).ok().map(|f| f.encode())),
     ("entries", |record| entries(record).ok().map(|all| written(&all, put_entry))),
+    ("below", |record| below(record).ok().map(|(directory, watch, found)| written_below(&directory, watch, &found))),
     ("changes", |record| changes(record).ok().map(|all| written(&all, put_change))),
     ("hello", |record| decode_hello(record).ok().map(|(_, nonce, who)| encode_hello(&nonce, &who))),
     ("challenge", |record| decode_challenge(record).ok().map(|(_, nonce, mac)| encode_challenge(&nonce, &mac))),
@@ -48,6 +51,12 @@ const DECODERS: [(&str, Decode); 8] = [
 fn written<T>(all: &[T], put: fn(&mut Vec<u8>, &T)) -> Vec<u8> {
     let mut out = Vec::new();
     all.iter().for_each(|one| put(&mut out, one));
+    out
+}
+
+fn written_below(directory: &FilePath, watch: u32, found: &[Entry]) -> Vec<u8> {
+    let mut out = Vec::new();
+    put_below(&mut out, directory, watch, found);
     out
 }
 
@@ -145,6 +154,7 @@ fn shapes() -> BTreeMap<&'static str, Vec<Vec<u8>>> {
         ("request", requests.collect()),
         ("failure", failures.iter().map(Failure::encode).collect()),
         ("entries", vec![written(&some_entries(), put_entry), Vec::new()]),
+        ("below", vec![written_below(&path("folder"), 3, &some_entries())]),
         ("changes", vec![written(&all_changes, put_change)]),
         ("hello", vec![encode_hello(&[3; 32], &who)]),
         ("challenge", vec![encode_challenge(&[4; 32], &mac)]),
