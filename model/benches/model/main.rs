@@ -17,8 +17,11 @@ use serde_json::{Value, json};
 
 type Outcome = Result<(), Box<dyn std::error::Error>>;
 
+/// Measures one part out of the traces in a folder, and puts its rows into the table.
+type Part = fn(&mut Table, &Path) -> Outcome;
+
 /// What can be run alone, by name.
-const PARTS: [(&str, fn(&mut Table, &Path) -> Outcome); 10] = [
+const PARTS: [(&str, Part); 10] = [
     ("blocks", blocks::streams),
     ("calibration", blocks::calibration),
     ("cost", blocks::cost),
