@@ -101,7 +101,7 @@ impl RunRecord {
             uses,
             epochs: run.epochs(),
             rate: run.rate(),
-            readers: run.readers.max(run.processes() as u32),
+            readers: run.readers().max(run.processes() as u32),
             order: order_of(run, names),
             read_out: None,
             accesses: run.accesses,

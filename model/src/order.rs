@@ -63,7 +63,7 @@ pub fn followed(places: &[i64], window: i64, reference: usize) -> Option<f64> {
 
 /// The order of a run, judged by its recent visits.
 pub fn order_of(run: &LiveRun, names: &Namespace) -> Order {
-    let readers = run.readers.max(run.processes() as u32) as usize;
+    let readers = run.readers().max(run.processes() as u32) as usize;
     let visits: Vec<u32> = run.recent().iter().map(|v| v.file).collect();
     let by_name = by_name(run, names);
     let place = |f: &u32| by_name.get(f).copied();

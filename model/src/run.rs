@@ -94,8 +94,8 @@ pub struct LiveRun {
     /// Bytes read and time blocked within the span of `recent`, by visit: kept in step with it.
     pace: VecDeque<Pace>,
     open_now: u32,
-    /// Most files open at one time: readers side by side.
-    pub readers: u32,
+    /// How often so many files were open when one was opened, at most [`LiveRun::OPEN_SIDE_BY_SIDE`] of them.
+    open_side_by_side: Vec<u32>,
     /// Processes seen, at most [`LiveRun::PROCESSES`].
     processes: Vec<u32>,
     /// Files beyond the bound, not followed.
@@ -123,6 +123,8 @@ impl LiveRun {
     pub const RECENT_VISITS: usize = 256;
     /// Processes told apart per run. Loaders have tens of workers, not hundreds.
     pub const PROCESSES: usize = 256;
+    /// Files open side by side that are told apart.
+    const OPEN_SIDE_BY_SIDE: usize = 1024;
     /// Passes counted per run; later ones count as the last.
     const PASSES: usize = 10_000;
     /// A pass has begun when this share of the run's files were visited that often.
@@ -148,7 +150,7 @@ impl LiveRun {
             orders: VecDeque::new(),
             pace: VecDeque::new(),
             open_now: 0,
-            readers: 0,
+            open_side_by_side: Vec::new(),
             processes: Vec::new(),
             unfollowed: 0,
         }
@@ -233,7 +235,12 @@ impl LiveRun {
         used.open = used.open.saturating_add(1);
         if used.open == 1 {
             self.open_now += 1;
-            self.readers = self.readers.max(self.open_now);
+            let side_by_side = (self.open_now as usize).min(Self::OPEN_SIDE_BY_SIDE);
+            if self.open_side_by_side.len() < side_by_side {
+                self.open_side_by_side.resize(side_by_side, 0);
+            }
+            let times = &mut self.open_side_by_side[side_by_side - 1];
+            *times = times.saturating_add(1);
         }
     }
 
@@ -317,6 +324,18 @@ impl LiveRun {
         self.orders.iter().find(|(p, _)| *p == pass).map(|(_, o)| o.as_slice())
     }
 
+    /// Readers side by side: so many files or fewer were open at three of four opens. Not the most that ever were:
+    /// opens and closes of different processors are told in turns, and a close may be told long after its time.
+    pub fn readers(&self) -> u32 {
+        let opens: u64 = self.open_side_by_side.iter().map(|n| u64::from(*n)).sum();
+        let mut seen = 0;
+        let reached = self.open_side_by_side.iter().position(|times| {
+            seen += u64::from(*times);
+            seen * 4 >= opens * 3
+        });
+        reached.map_or(0, |at| at as u32 + 1)
+    }
+
     /// Processes that read.
     pub fn processes(&self) -> usize {
         self.processes.len()
@@ -335,7 +354,7 @@ impl LiveRun {
         // From the first of these visits to the last, which has only begun: its own reads do not count.
         let paid = || self.pace.iter().take(self.pace.len() - 1);
         let blocked = paid().map(|p| p.blocked_us).sum::<u64>() as f64 / 1e6;
-        let side_by_side = f64::from(self.readers).max(self.processes.len() as f64).max(1.0);
+        let side_by_side = f64::from(self.readers()).max(self.processes.len() as f64).max(1.0);
         let own = (wall - blocked / side_by_side).max(wall / 20.0);
         let bytes: u64 = paid().map(|p| p.bytes).sum();
         Some(Rate { files_per_second: (self.recent.len() - 1) as f64 / own, bytes_per_second: bytes as f64 / own })
@@ -400,6 +419,28 @@ mod tests {
             read(&mut run, i as usize, i * 10_000 + 20, 1);
         }
         assert_eq!((run.pass(), run.epochs()), (1, 1));
+    }
+
+    #[test]
+    fn closes_that_are_told_late_once_make_no_more_readers() {
+        let mut run = LiveRun::new(&start());
+        let mut at = 0;
+        let mut tell = |run: &mut LiveRun, op, file| {
+            at += 1;
+            run.take(&access(op, file, at, 1), 10_000, 10);
+        };
+        for turn in 0..600 {
+            // Four files are open at a time; but once a burst of fifty opens is told before any of its closes.
+            let burst = (200..250).contains(&turn);
+            tell(&mut run, AccessOp::Open, turn);
+            if turn == 250 {
+                (197..246).for_each(|file| tell(&mut run, AccessOp::Close, file));
+            }
+            if !burst && turn >= 3 {
+                tell(&mut run, AccessOp::Close, turn - 3);
+            }
+        }
+        assert!((3..=5).contains(&run.readers()), "{}", run.readers());
     }
 
     #[test]
