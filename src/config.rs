@@ -207,7 +207,7 @@ pub struct AgentConfig {
     pub trace: TraceConfig,
 }
 
-/// What an agent shows to others: files in PEM format, made by `foretide join` or brought along.
+/// What an agent shows to others: files in PEM format, made by `foretide certify` or brought along.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TlsConfig {

@@ -1,9 +1,9 @@
 //! Chunks from agent to agent, over few warm TCP connections.
 //!
 //! At a source a [`Server`] lists, cuts and sends; at a cache site a [`Mover`] brings chunks to the store: planned
-//! moves within a window, demand reads at once; and a [`Server`] passes on what the store holds. A mount uses three things: [`Mover::list`] and [`Mover::stat`] for
-//! metadata, [`Mover::read`] and [`Mover::ensure`] for bytes that may have to be fetched, and the store itself
-//! (`lookup`, `open_whole`, `read`, `note_read`) for what is here.
+//! moves within a window, demand reads at once; and a [`Server`] passes on what the store holds. A mount uses three
+//! things: [`Mover::list`] and [`Mover::stat`] for metadata, [`Mover::read`] and [`Mover::ensure`] for bytes that may have
+//! to be fetched, and the store itself (`lookup`, `open_whole`, `read`, `note_read`) for what is here.
 
 mod borders;
 mod buffer;
