@@ -112,7 +112,7 @@ fn any_update() -> impl Strategy<Value = WarmupUpdate> {
     let required = prop::option::of((0u64..8, 0u64..3));
     let eta = prop::option::of(prop::option::of((0i64..9).prop_map(Timestamp)));
     (state, required, eta, prop::option::of(one_of(&["", "no room"]))).prop_map(|(state, required, eta, why)| {
-        WarmupUpdate { state, required, eta, why: why.map(str::to_owned), terms: None }
+        WarmupUpdate { state, required, eta, why: why.map(str::to_owned), ..WarmupUpdate::default() }
     })
 }
 

@@ -169,6 +169,7 @@ impl Agent {
                     happened: cache.happened,
                     attribution: Arc::clone(&attribution),
                     census: counted,
+                    pinned: Default::default(),
                     sequence: welcome.next.outcomes,
                 }
                 .run(),

@@ -3,8 +3,10 @@
 mod advise;
 mod courier;
 mod lake;
+mod recordings;
 mod residency;
 mod ring;
+mod warmups;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -25,6 +27,7 @@ use self::advise::Planner;
 pub use self::advise::shown;
 use self::courier::HttpCourier;
 use self::lake::Lake;
+use self::recordings::Recorded;
 use self::ring::{NEWS_WAITING, News, Ring};
 pub use self::ring::{RingError, is_replaced};
 use super::RunError;
@@ -32,6 +35,9 @@ use crate::config::{self, ServeConfig};
 
 /// How long the API and the ring may take to end.
 const PATIENCE_AT_END: Duration = Duration::from_secs(3);
+
+/// Folder of the lake in the state folder.
+const LAKE: &str = "lake";
 
 /// Options of `foretide serve`.
 #[derive(Args, Debug)]
@@ -124,7 +130,7 @@ pub async fn run(options: Options) -> Result<(), RunError> {
     write_first_token(catalog.as_ref(), &config.state).await?;
 
     let (news, heard) = mpsc::channel(NEWS_WAITING);
-    let lake = Lake::open(config.state.join("lake"), Arc::clone(&catalog), news.clone())?;
+    let lake = Lake::open(config.state.join(LAKE), Arc::clone(&catalog), news.clone())?;
     let added = foretide_api::added_volumes(catalog.as_ref()).await?;
     let (now_holds, listens) = watch::channel(Arc::new(with_volumes(&topology, &added)));
     let ring = Ring::new(
@@ -137,6 +143,13 @@ pub async fn run(options: Options) -> Result<(), RunError> {
     )
     .await?;
     let (stop, stopped) = watch::channel(false);
+    let recordings = Recorded::new(
+        config.state.join(LAKE),
+        listens.clone(),
+        Arc::clone(&rules),
+        config.planner.clone(),
+        config.model.clone(),
+    );
     let adviser = Planner::new(Arc::clone(&catalog), listens, Arc::clone(&rules), config.planner.clone());
     let directory = Arc::new(Configured { configured: topology, topology: now_holds, rules, mode: config.mode });
     let heeding = tokio::spawn(heed_settings(Arc::clone(&catalog), Arc::clone(&directory)));
@@ -145,6 +158,7 @@ pub async fn run(options: Options) -> Result<(), RunError> {
         accesses: Arc::new(lake),
         listener: Arc::new(ToRing(news)),
         adviser: Arc::new(adviser),
+        recordings: Arc::new(recordings),
         courier: Arc::new(HttpCourier::new()?),
     };
     let api = Api::new(config.api.clone(), Arc::clone(&catalog), ports, stopped.clone());
