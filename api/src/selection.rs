@@ -189,10 +189,10 @@ fn carrying(
         let mut above = std::iter::successors(path.parent(), FilePath::parent);
         let inherited =
             above.find_map(|p| if meant.contains(&p) { Some(true) } else { not_meant.contains(&p).then_some(false) });
-        match (effective(path), inherited.unwrap_or(false)) {
-            (true, false) => drop(meant.insert(path.clone())),
-            (false, true) => drop(not_meant.insert(path.clone())),
-            _ => {}
+        let (carries, inherits) = (effective(path), inherited.unwrap_or(false));
+        if carries != inherits {
+            let side = if carries { &mut meant } else { &mut not_meant };
+            side.insert(path.clone());
         }
     }
     (meant.into_iter().collect(), not_meant.into_iter().collect())

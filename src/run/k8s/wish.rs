@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use foretide_api::WarmupWanted;
-use foretide_flow::{FilePath, OnUnready, SiteId, VolumeId};
+use foretide_flow::{FilePath, IdError, OnUnready, SiteId, VolumeId};
 
 /// What every annotation of ours begins with.
 const PREFIX: &str = "foretide.dev/";
@@ -56,7 +56,9 @@ fn set(wish: &mut Wish, name: &str, value: &str) -> Result<(), String> {
         "globs" => wanted.globs = words().map(str::to_owned).collect(),
         "workload" => wanted.workload = Some(value.into()),
         "run" => wanted.run = Some(value.into()),
-        "sites" => wanted.sites = words().map(SiteId::new).collect::<Result<_, _>>().map_err(|e| e.to_string())?,
+        "sites" => {
+            wanted.sites = words().map(SiteId::new).collect::<Result<_, IdError>>().map_err(|e| e.to_string())?
+        }
         "jurisdictions" => wanted.jurisdictions = words().map(str::to_owned).collect(),
         "min-fraction" => wanted.min_fraction = Some(value.parse().map_err(|_| "give a share above 0, at most 1")?),
         "priority" => wanted.priority = value.parse().map_err(|_| "give -100 to 100")?,

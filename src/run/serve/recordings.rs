@@ -61,7 +61,7 @@ impl Recordings for Recorded {
         let topology = Topology::clone(&self.topology.borrow());
         let (lake, rules) = (self.lake.clone(), Ruleset::clone(&self.rules));
         let (planner, model) = (self.planner.clone(), self.model.clone());
-        let play = move || {
+        let play = move || -> Result<Replayed, String> {
             // Given back when the play is over, also if nobody waits for it any more.
             let _playing = permit;
             let batches = batches(&lake, question.from, question.until)?;
@@ -77,8 +77,7 @@ impl Recordings for Recorded {
             let bytes = world.files.iter().map(|f| f.bytes).sum();
             Ok(Replayed { jobs: world.jobs.len() as u64, files: world.files.len() as u64, bytes, ways })
         };
-        let played: Result<Replayed, String> =
-            tokio::task::spawn_blocking(play).await.unwrap_or_else(|e| Err(e.to_string()));
+        let played = tokio::task::spawn_blocking(play).await.unwrap_or_else(|e| Err(e.to_string()));
         played.map_err(NotReplayed::Refused)
     }
 }
@@ -176,7 +175,9 @@ impl Read {
         for access in batch.accesses.iter().filter(|a| a.run == run.start.run) {
             let place = || (access.volume.clone(), access.path.clone());
             match access.op {
-                AccessOp::Create => drop(self.made.insert(place())),
+                AccessOp::Create => {
+                    self.made.insert(place());
+                }
                 AccessOp::Read | AccessOp::Fault if !self.made.contains(&place()) => {
                     self.files.entry(access.volume.clone()).or_default().insert(access.path.clone());
                 }

@@ -372,7 +372,7 @@ impl Ring {
     async fn fail(&self, id: &WarmupId, why: String, now: Timestamp) -> Result<(), CatalogError> {
         let update = WarmupUpdate { state: Some(WarmupState::Failed), why: Some(why), ..WarmupUpdate::default() };
         let failed = self.catalog.update_warmup(id, &update, now).await?;
-        tell(self.catalog.as_ref(), &Told::Warmup(failed.into()), now).await.map(drop)
+        tell(self.catalog.as_ref(), &Told::Warmup(failed.into()), now).await
     }
 
     /// A warm-up is expected to be ready when the last of its moves is due to arrive at the planned rate.

@@ -19,7 +19,7 @@ pub enum Turn {
 /// Of the warm-ups that one waits for, as far as they are known.
 pub fn turn(before: &[(&WarmupId, Option<Warmup>)]) -> Turn {
     use WarmupState::{Cancelled, Expired, Failed};
-    let mut waits = None;
+    let mut waits: Option<String> = None;
     for (id, warmup) in before {
         match warmup {
             Some(w) if w.ready_at.is_some() => {}
@@ -27,7 +27,7 @@ pub fn turn(before: &[(&WarmupId, Option<Warmup>)]) -> Turn {
                 let state = format!("{:?}", w.state).to_uppercase();
                 return Turn::Never(format!("warm-up {id}, which it waits for, is {state} and was never READY"));
             }
-            Some(_) => drop(waits.get_or_insert_with(|| format!("it waits for warm-up {id} to be READY"))),
+            Some(_) => waits = waits.or_else(|| Some(format!("it waits for warm-up {id} to be READY"))),
             None => return Turn::Never(format!("warm-up {id}, which it waits for, is no longer kept")),
         }
     }
