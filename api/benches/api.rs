@@ -19,7 +19,8 @@ use axum::Router;
 use axum::routing::get;
 use foretide_api::{
     Accepted, AccessSink, AddedVolume, Advice, Adviser, Api, Config, Courier, Directory, FilesRead, Listener,
-    NotReplayed, PlanChanges, Ports, Question, Recordings, Rejected, Replayed, Scope, Told, WhatIf, mint, tell,
+    NotReplayed, PlanChanges, Ports, Question, Recordings, Rejected, Replayed, Scope, Told, WhatIf, digest_of, mint,
+    tell,
 };
 use foretide_catalog::{Catalog, CatalogError, ResidentFile, Run};
 use foretide_flow::{
@@ -65,6 +66,9 @@ impl Directory for Quiet {
     }
     fn rules(&self) -> Arc<Ruleset> {
         Arc::default()
+    }
+    fn digest(&self) -> blake3::Hash {
+        digest_of(&self.topology(), &self.rules())
     }
     fn mode(&self) -> Mode {
         Mode::Enforce

@@ -52,7 +52,7 @@ pub use events::{EventView, Told, tell};
 pub use metrics::Metrics;
 pub use ports::{
     Accepted, AccessSink, Advice, Adviser, Courier, Directory, FilesRead, Listener, MoveChange, NotReplayed,
-    PlanChanges, Ports, Question, Recordings, Rejected, Replayed, SiteAdvice, Way, WhatIf,
+    PlanChanges, Ports, Question, Recordings, Rejected, Replayed, SiteAdvice, Way, WhatIf, digest_of,
 };
 pub use problem::{PROBLEM_JSON, Problem};
 pub use routes::agent::{BatchTaken, Hello, Listings, ListingsTaken, NextNumbers, Peer, ToServe, Welcome};

@@ -23,11 +23,21 @@ pub trait Directory: Send + Sync {
     /// Which data may be where.
     fn rules(&self) -> Arc<Ruleset>;
 
+    /// [`digest_of`] these two.
+    fn digest(&self) -> blake3::Hash;
+
     /// How far Foretide acts on its own forecasts.
     fn mode(&self) -> Mode;
 
     /// These volumes are added to those of the configuration, all of them: the topology has them from now on.
     fn volumes_added(&self, added: &BTreeMap<VolumeId, AddedVolume>);
+}
+
+/// Another value for other sites, links, volumes or rules: by it agents see that they should say hello again.
+pub fn digest_of(topology: &Topology, rules: &Ruleset) -> blake3::Hash {
+    let written: Vec<_> = rules.rules().collect();
+    // Neither of them holds anything that JSON cannot say.
+    blake3::hash(&serde_json::to_vec(&(topology, written, rules.default_effect())).unwrap_or_default())
 }
 
 /// An access batch that was taken.

@@ -130,6 +130,13 @@ pub struct Ruleset {
     default: Effect,
 }
 
+/// As written: compiled globs follow from it.
+impl PartialEq for Ruleset {
+    fn eq(&self, other: &Self) -> bool {
+        self.default == other.default && self.rules().eq(other.rules())
+    }
+}
+
 impl Default for Ruleset {
     fn default() -> Self {
         Self { rules: Vec::new(), default: Effect::Allow }

@@ -23,7 +23,7 @@ pub struct Options {
 enum What {
     /// How full it is.
     Status,
-    /// Drop everything that is not pinned or being read.
+    /// Drop everything that is not being read, what the kernel has in memory of it included.
     Empty,
     /// Verify what it holds; corrupt chunks are dropped and fetched again.
     Check {

@@ -73,7 +73,15 @@ pub enum RunError {
 
 /// Waits for SIGINT, SIGTERM or SIGHUP.
 pub async fn until_signal() {
-    let kinds = [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()];
+    until_one_of([SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()]).await;
+}
+
+/// Waits for SIGINT or SIGTERM: where SIGHUP means something else.
+pub async fn until_told_to_end() {
+    until_one_of([SignalKind::interrupt(), SignalKind::terminate()]).await;
+}
+
+async fn until_one_of(kinds: impl IntoIterator<Item = SignalKind>) {
     let mut signals: Vec<_> = kinds.into_iter().filter_map(|kind| signal(kind).ok()).collect();
     let waits = signals.iter_mut().map(|s| Box::pin(s.recv()));
     futures::future::select_all(waits).await;

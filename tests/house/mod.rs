@@ -1,6 +1,7 @@
 //! A control plane, an agent beside the data and one with a mount, all as processes on this machine.
 
 use std::fs::{self, File};
+use std::io::Write;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -95,6 +96,15 @@ impl House {
     /// A file or folder of the house: `offered`, `secret`, `mnt`, and what its processes wrote.
     pub fn at(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
+    }
+
+    /// Appends to the control plane's configuration and has it read again.
+    #[allow(dead_code, reason = "the bench that shares this house changes nothing")]
+    pub fn reconfigure(&self, more: &str) {
+        let mut file = File::options().append(true).open(self.at("serve.toml")).unwrap();
+        file.write_all(more.as_bytes()).unwrap();
+        let serve = self.processes.last().expect("it was started first");
+        kill(Pid::from_raw(serve.0.id().cast_signed()), Signal::SIGHUP).unwrap();
     }
 
     fn spawn(&mut self, subcommand: &str, name: &str, config: &str) {

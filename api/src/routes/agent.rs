@@ -430,12 +430,10 @@ async fn assigned(api: &Api, agent: &Agent, cursor: u64) -> Result<(Assignment, 
 /// Digits of the fleet's digest that an agent is told: enough to tell one fleet from the next.
 const FLEET_DIGITS: usize = 16;
 
-/// Another value when volumes are added, or are served by other agents: then an agent says hello again.
+/// Another value when topology or rules change, or volumes are served by other agents: then an agent says hello again.
 async fn fleet_digest(api: &Api) -> Result<blake3::Hash, ApiError> {
     let mut hasher = blake3::Hasher::new();
-    for volume in api.directory.topology().volumes.keys() {
-        hasher.update(volume.as_str().as_bytes()).update(b"/");
-    }
+    hasher.update(api.directory.digest().as_bytes());
     for agent in api.catalog.agents().await? {
         let volumes = names(agent.volumes.iter());
         hasher.update(format!("{} {:?} {volumes};", agent.node, agent.chunk_address).as_bytes());

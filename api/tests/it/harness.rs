@@ -10,7 +10,7 @@ use bytes::Bytes;
 use foretide_api::{
     Accepted, AccessSink, AddedVolume, Advice, Adviser, Api, Config, Courier, Directory, FilesRead, Listener,
     NotReplayed, PlanChanges, Ports, Question, Recordings, Rejected, Replayed, Scope, SiteAdvice, Way, WhatIf,
-    keep_house, mint,
+    digest_of, keep_house, mint,
 };
 use foretide_catalog::{Catalog, CatalogError, ResidentFile, Run, in_memory};
 use foretide_flow::{
@@ -103,6 +103,9 @@ impl Directory for Known {
     }
     fn rules(&self) -> Arc<Ruleset> {
         Arc::clone(&self.rules)
+    }
+    fn digest(&self) -> blake3::Hash {
+        digest_of(&self.topology(), &self.rules())
     }
     fn mode(&self) -> Mode {
         Mode::Enforce

@@ -22,6 +22,6 @@ pub use manifest::{
 };
 pub use map::ChunkMap;
 pub use store::{
-    Arrival, Candidate, Census, CheckReport, Claim, Config, Disk, EpochAware, Evicted, EvictionPolicy, FileKey, Fill,
-    Lost, Rank, ReadNote, RealDisk, Resident, Store, StoreError, Subset, WholeFile,
+    Arrival, Candidate, Census, CheckReport, Claim, Config, Disk, EpochAware, Evicted, EvictionPolicy, Expelled,
+    FileKey, Fill, Lost, Rank, ReadNote, RealDisk, Resident, Store, StoreError, Subset, WholeFile,
 };

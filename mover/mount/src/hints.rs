@@ -69,6 +69,16 @@ impl Hints {
         fs.warm_pages(&Place { volume: volume.clone(), path: path.clone() })
     }
 
+    /// What the kernel has of a file in its page cache goes, and is asked of us again. Nobody's reads fail by it.
+    pub fn forget_pages(&self, volume: &VolumeId, path: &FilePath) {
+        let Some(fs) = self.fs.upgrade() else { return };
+        let known = fs.namespace.tree().ino_at(volume, path);
+        // Fails mostly because the kernel holds no such thing.
+        if let Some(Err(error)) = known.map(|ino| self.notifier.inval_inode(INodeNo(ino), 0, 0)) {
+            tracing::trace!(%volume, %path, %error, "the kernel had no pages of it");
+        }
+    }
+
     /// The kernel may hold the name under its lease, and what it holds of the directory's attributes.
     fn look_again(&self, parent: u64, name: &[u8]) {
         let entry = self.notifier.inval_entry(INodeNo(parent), OsStr::from_bytes(name));

@@ -61,7 +61,7 @@ pub trait Origin: Send + Sync + 'static {
     /// Asks for bytes without waiting for them. Called within the tokio runtime.
     fn want(&self, key: &FileKey, range: Range<u64>, priority: Priority);
 
-    /// A wholly resident, verified version, open for reading.
+    /// A wholly resident, verified version, open for reading; none if it may not rest here any more.
     fn open_whole(&self, key: &FileKey) -> Option<Box<dyn Whole>>;
 
     /// Fills `buf` if all of it, up to the file's end, is resident; returns how many bytes it is.
@@ -94,7 +94,8 @@ impl Origin for Mover {
     }
 
     fn open_whole(&self, key: &FileKey) -> Option<Box<dyn Whole>> {
-        self.store().open_whole(key).ok().map(|whole| Box::new(whole) as Box<dyn Whole>)
+        let whole = self.may_rest(key).then(|| self.store().open_whole(key).ok()).flatten();
+        whole.map(|whole| Box::new(whole) as Box<dyn Whole>)
     }
 
     fn read_resident(&self, key: &FileKey, offset: u64, buf: &mut [u8]) -> Option<usize> {

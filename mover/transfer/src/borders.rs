@@ -17,9 +17,18 @@ impl Borders {
         Arc::new(Self { current: RwLock::new(Arc::new((rules, topology))) })
     }
 
-    /// Takes new rules.
-    pub fn replace(&self, rules: Ruleset, topology: Topology) {
-        *self.current.write().unwrap_or_else(PoisonError::into_inner) = Arc::new((rules, topology));
+    /// Takes rules; whether they say anything other than those before.
+    pub fn replace(&self, rules: Ruleset, topology: Topology) -> bool {
+        let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
+        let differs = current.0 != rules || current.1 != topology;
+        *current = Arc::new((rules, topology));
+        differs
+    }
+
+    /// Whether a rule ran out in that time: then others decide, as if the rules had changed.
+    pub fn ran_out(&self, after: Timestamp, until: Timestamp) -> bool {
+        let current = self.current.read().unwrap_or_else(PoisonError::into_inner).clone();
+        current.0.rules().filter_map(|rule| rule.until).any(|end| after <= end && end < until)
     }
 
     /// The rate of the link from a volume's site to another, if there is one.

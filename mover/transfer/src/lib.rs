@@ -25,7 +25,7 @@ pub use client::{Client, ClientConfig, Listed, Liveness};
 pub use error::TransferError;
 pub use handshake::{Identity, Token};
 pub use message::Change;
-pub use mover::{Answer, Mover, MoverConfig, News, Repaired};
+pub use mover::{Answer, Mover, MoverConfig, News, Repaired, Upheld};
 pub use server::{Server, ServerConfig, ServerStats};
 pub use source::{Bucket, LocalDirectory, Merged, Source, SourceFile, Stamp};
 pub use tls::{AGENT_NAME, Authority, Credentials, Issued, Tls, certificate_name};

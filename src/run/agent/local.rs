@@ -6,11 +6,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use axum::extract::{Query, State};
+use axum::http::StatusCode;
 use axum::routing::{get, post};
 use axum::{Json, Router};
-use foretide_chunk::{Store, Subset};
+use foretide_chunk::{Expelled, StoreError, Subset};
 use foretide_collector::Collector;
 use foretide_flow::Timestamp;
+use foretide_mount::Hints;
 use foretide_transfer::Mover;
 use serde::{Deserialize, Serialize};
 use tokio::net::UnixListener;
@@ -22,7 +24,7 @@ use crate::run::RunError;
 pub enum Request {
     /// How full the cache is.
     Status,
-    /// Drop everything that is not pinned or being read.
+    /// Drop everything that is not being read.
     Empty,
     /// Verify a part, and fetch again what is corrupt.
     Check(Subset),
@@ -39,6 +41,15 @@ pub struct CacheStatus {
     pub note: String,
 }
 
+/// What the socket reaches.
+#[derive(Clone)]
+pub struct LocalCache {
+    /// What brings and keeps.
+    pub mover: Arc<Mover>,
+    /// The mount in front of it, if there is one.
+    pub hints: Option<Hints>,
+}
+
 fn socket(state: &Path) -> PathBuf {
     state.join("agent.sock")
 }
@@ -47,7 +58,7 @@ fn socket(state: &Path) -> PathBuf {
 ///
 /// # Errors
 /// If the socket cannot be made.
-pub async fn serve(state: &Path, mover: Option<Arc<Mover>>, collector: Option<Arc<Collector>>) -> Result<(), RunError> {
+pub async fn serve(state: &Path, cache: Option<LocalCache>, collector: Option<Arc<Collector>>) -> Result<(), RunError> {
     let path = socket(state);
     let _ = fs::remove_file(&path);
     let listener = UnixListener::bind(&path)?;
@@ -56,7 +67,7 @@ pub async fn serve(state: &Path, mover: Option<Arc<Mover>>, collector: Option<Ar
         .route("/cache", get(status))
         .route("/cache/empty", post(empty))
         .route("/cache/check", post(check))
-        .with_state(mover)
+        .with_state(cache)
         .route("/metrics", get(move || std::future::ready(metrics(collector.as_deref()))));
     axum::serve(listener, routes).await?;
     Ok(())
@@ -109,15 +120,23 @@ fn metrics(collector: Option<&Collector>) -> String {
     text
 }
 
-type Answer = Result<Json<CacheStatus>, (axum::http::StatusCode, String)>;
+type Answer = Result<Json<CacheStatus>, (StatusCode, String)>;
 
-async fn status(State(mover): State<Option<Arc<Mover>>>) -> Answer {
-    answer(mover, |_| Ok(String::new())).await
+async fn status(State(cache): State<Option<LocalCache>>) -> Answer {
+    answer(cache, |_| Ok(String::new())).await
 }
 
-async fn empty(State(mover): State<Option<Arc<Mover>>>) -> Answer {
-    answer(mover, |store| store.clear(Timestamp::now()).map(|bytes| format!("; {:.3} GB dropped", bytes as f64 / 1e9)))
-        .await
+/// The kernel's copies go too: emptied means that the next read comes from the source.
+async fn empty(State(cache): State<Option<LocalCache>>) -> Answer {
+    answer(cache, |LocalCache { mover, hints }| {
+        let Expelled { gone, bytes, in_use } = mover.store().expel(Timestamp::now(), |_| true)?;
+        if let Some(hints) = hints {
+            gone.iter().for_each(|key| hints.forget_pages(&key.volume, &key.path));
+        }
+        let stay = if in_use.is_empty() { String::new() } else { format!(", {} files are being read", in_use.len()) };
+        Ok(format!("; {:.3} GB dropped{stay}", bytes as f64 / 1e9))
+    })
+    .await
 }
 
 /// Which part of a check.
@@ -127,27 +146,26 @@ struct Part {
     of: u32,
 }
 
-async fn check(State(mover): State<Option<Arc<Mover>>>, Query(Part { part, of }): Query<Part>) -> Answer {
-    let Some(kept) = mover.clone() else { return answer(None, |_| Ok(String::new())).await };
-    let done = kept.repair(Subset { part, of }).await;
-    let done = done.map_err(|e| (axum::http::StatusCode::INTERNAL_SERVER_ERROR, e.to_string()))?;
+async fn check(State(cache): State<Option<LocalCache>>, Query(Part { part, of }): Query<Part>) -> Answer {
+    let Some(kept) = &cache else { return answer(None, |_| Ok(String::new())).await };
+    let done = kept.mover.repair(Subset { part, of }).await;
+    let done = done.map_err(|e| (StatusCode::INTERNAL_SERVER_ERROR, e.to_string()))?;
     let (chunks, corrupt) = (done.checked.chunks, done.checked.corrupt);
     let left = done.left.map_or_else(String::new, |why| format!("; the others when they are read: {why}"));
     let note = format!("; {chunks} chunks verified, {corrupt} corrupt, {} of these fetched again{left}", done.fetched);
-    answer(mover, |_| Ok(note)).await
+    answer(cache, |_| Ok(note)).await
 }
 
 /// The store blocks on its disk, so it is asked on a thread that may.
 async fn answer(
-    mover: Option<Arc<Mover>>,
-    deed: impl FnOnce(&Store) -> Result<String, foretide_chunk::StoreError> + Send + 'static,
+    cache: Option<LocalCache>,
+    deed: impl FnOnce(&LocalCache) -> Result<String, StoreError> + Send + 'static,
 ) -> Answer {
-    use axum::http::StatusCode;
-    let mover = mover.ok_or((StatusCode::NOT_FOUND, "this agent keeps no cache".to_owned()))?;
-    let store = Arc::clone(mover.store());
+    let cache = cache.ok_or((StatusCode::NOT_FOUND, "this agent keeps no cache".to_owned()))?;
     let failed = |e: &dyn std::fmt::Display| (StatusCode::INTERNAL_SERVER_ERROR, e.to_string());
     tokio::task::spawn_blocking(move || {
-        let note = deed(&store).map_err(|e| failed(&e))?;
+        let note = deed(&cache).map_err(|e| failed(&e))?;
+        let store = cache.mover.store();
         Ok(Json(CacheStatus { resident_bytes: store.resident_bytes(), capacity_bytes: store.capacity_bytes(), note }))
     })
     .await

@@ -26,17 +26,18 @@ use std::sync::Arc;
 use clap::{Args, Subcommand};
 use foretide_chunk::{DomainKey, Store};
 use foretide_collector::{Collector, WatchedVolume};
-use foretide_flow::VolumeId;
+use foretide_flow::{Timestamp, VolumeId};
 use foretide_mount::MountHandle;
-use foretide_transfer::{Borders, Bucket, LocalDirectory, Mover, Server, ServerConfig, Source, Token};
+use foretide_transfer::{Borders, Bucket, LocalDirectory, Server, ServerConfig, Source, Token};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
 use self::attribution::Shared;
 use self::cache::Cache;
+use self::local::LocalCache;
 use self::pages::Pages;
 use self::serve::Served;
-use self::talk::{Talk, hello_of, ruleset, welcomed};
+use self::talk::{PASSES_AFTER_CHANGE, Talk, hello_of, ruleset, welcomed};
 use super::RunError;
 use crate::client::ControlClient;
 use crate::config::{self, AgentConfig};
@@ -179,7 +180,8 @@ impl Agent {
         }
         let hints = mount.as_ref().map(MountHandle::hints);
         let pages = hints.clone().map(|hints| Pages::start(hints, &mut tasks));
-        tasks.spawn(serve_local(config.state.clone(), mover.clone(), collector));
+        let local = mover.clone().map(|mover| LocalCache { mover, hints: hints.clone() });
+        tasks.spawn(serve_local(config.state.clone(), local, collector));
         tasks.spawn(
             Talk {
                 control,
@@ -191,6 +193,8 @@ impl Agent {
                 hints,
                 pages,
                 seen: HashSet::new(),
+                unsettled: PASSES_AFTER_CHANGE,
+                upheld_at: Timestamp::now(),
                 served: Served::start(sources(config)?, config, server),
                 learned,
                 census,
@@ -257,8 +261,8 @@ fn own_volumes(config: &AgentConfig) -> Vec<WatchedVolume> {
     all.map(|(volume, root)| WatchedVolume { volume: volume.clone(), root: root.clone() }).collect()
 }
 
-async fn serve_local(state: PathBuf, mover: Option<Arc<Mover>>, collector: Option<Arc<Collector>>) {
-    if let Err(error) = local::serve(&state, mover, collector).await {
+async fn serve_local(state: PathBuf, cache: Option<LocalCache>, collector: Option<Arc<Collector>>) {
+    if let Err(error) = local::serve(&state, cache, collector).await {
         tracing::error!(%error, "`foretide cache` cannot reach this agent");
     }
 }

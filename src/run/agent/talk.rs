@@ -11,7 +11,7 @@ use foretide_flow::{
     Assignment, CensusRequest, EntryKind, FilePath, LearnRequest, Listing, Move, Ruleset, Timestamp, VolumeId,
 };
 use foretide_mount::Hints;
-use foretide_transfer::{Borders, Mover, Source};
+use foretide_transfer::{Borders, Mover, Source, Upheld};
 use futures::StreamExt;
 use tokio::sync::{mpsc, watch};
 
@@ -30,6 +30,8 @@ const HELLO_EVERY: Duration = Duration::from_secs(30);
 const HELLO_WHILE_ALONE: Duration = Duration::from_millis(200);
 /// Wait after a call that failed.
 const AFTER_FAILURE: Duration = Duration::from_secs(1);
+/// At a start and after a change the rules are upheld at once, and once more for what was on its way then.
+pub const PASSES_AFTER_CHANGE: u32 = 2;
 /// What the control plane said last, in the state folder.
 const LAST_WELCOME: &str = "welcome.json";
 /// Directories that the mount learns ahead at the same time.
@@ -127,6 +129,10 @@ pub struct Talk {
     pub pages: Option<Pages>,
     /// Volumes whose top the mount has looked at.
     pub seen: HashSet<VolumeId>,
+    /// How often the rules are still to be upheld against what is here.
+    pub unsettled: u32,
+    /// When they were last.
+    pub upheld_at: Timestamp,
     /// The own volumes.
     pub served: Served,
     /// Where listings go.
@@ -209,6 +215,31 @@ impl Talk {
         });
     }
 
+    /// What the rules forbid leaves this node. Once more with the next hello, for what was on its way; and for as long as
+    /// somebody reads what should have left.
+    async fn uphold(&mut self) {
+        let now = Timestamp::now();
+        if self.borders.ran_out(self.upheld_at, now) {
+            self.unsettled = PASSES_AFTER_CHANGE;
+        }
+        self.upheld_at = now;
+        let Some(mover) = self.mover.as_ref().filter(|_| self.unsettled > 0) else { return };
+        match mover.uphold().await {
+            Ok(Upheld { stopped, gone, in_use }) => {
+                if stopped + gone.len() + in_use > 0 {
+                    tracing::warn!(stopped, gone = gone.len(), in_use, "the rules changed: what they forbid leaves");
+                }
+                self.unsettled -= u32::from(in_use == 0);
+                let Some(hints) = self.hints.clone() else { return };
+                let forget = move || gone.iter().for_each(|key| hints.forget_pages(&key.volume, &key.path));
+                if tokio::task::spawn_blocking(forget).await.is_err() {
+                    tracing::error!("what left may be in the kernel's memory still: the mount has failed");
+                }
+            }
+            Err(error) => tracing::error!(%error, "what the rules forbid is still here; tried again"),
+        }
+    }
+
     /// Answers whether all sources are known.
     async fn say_hello(&mut self) -> bool {
         let welcome = match self.control.hello(&self.hello).await {
@@ -225,9 +256,14 @@ impl Talk {
         }
         keep(&self.state.join(LAST_WELCOME), &welcome);
         match ruleset(&welcome) {
-            Ok(rules) => self.borders.replace(rules, welcome.topology.clone()),
+            Ok(rules) => {
+                if self.borders.replace(rules, welcome.topology.clone()) {
+                    self.unsettled = PASSES_AFTER_CHANGE;
+                }
+            }
             Err(error) => tracing::error!(%error, "the new rules cannot be meant; the old ones hold"),
         }
+        self.uphold().await;
         let complete = self.mover.as_ref().is_none_or(|mover| set_sources(mover, &welcome));
         self.show(welcome.topology.volumes.into_keys().collect()).await;
         self.look_at_tops(welcome.peers.into_iter().flat_map(|peer| peer.volumes));

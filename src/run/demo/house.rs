@@ -54,8 +54,13 @@ impl Folders {
     }
 
     /// Source volumes at the storage site.
+    pub fn sources(&self) -> PathBuf {
+        self.root.join("storage/volumes")
+    }
+
+    /// One of them.
     pub fn source(&self, volume: &str) -> PathBuf {
-        self.root.join("storage/volumes").join(volume)
+        self.sources().join(volume)
     }
 
     /// A volume as the GPU site's mount shows it.

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
+use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
 use nix::sched::{CloneFlags, setns};
 use serde::Deserialize;
 
@@ -93,10 +94,24 @@ pub fn enter_on_start(command: &mut std::process::Command, inside: Option<&Path>
     Ok(())
 }
 
-/// Drops clean pages from the page cache; without root there is no way, and the caller says so.
-pub fn drop_page_cache() -> bool {
+/// Drops clean pages from the page cache: all with root, else those of the files below `data`, which are ours.
+///
+/// # Errors
+/// If a folder or file of `data` cannot be read.
+pub fn drop_page_cache(data: &Path) -> std::io::Result<()> {
     nix::unistd::sync();
-    std::fs::write("/proc/sys/vm/drop_caches", "3").is_ok()
+    match std::fs::write("/proc/sys/vm/drop_caches", "3") {
+        Ok(()) => Ok(()),
+        Err(_) => drop_pages_of(data),
+    }
+}
+
+fn drop_pages_of(path: &Path) -> std::io::Result<()> {
+    if path.is_dir() {
+        return std::fs::read_dir(path)?.try_for_each(|entry| drop_pages_of(&entry?.path()));
+    }
+    posix_fadvise(File::open(path)?, 0, 0, PosixFadviseAdvice::POSIX_FADV_DONTNEED)?;
+    Ok(())
 }
 
 /// Waits until `moment`, if it has not passed.

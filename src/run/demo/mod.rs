@@ -131,7 +131,7 @@ async fn play(options: &Options) -> Result<(), DemoError> {
     let as_root = nix::unistd::geteuid().is_root();
     if !as_root {
         println!(
-            "without root: the link is a forwarder in user space, reads are seen by the mount alone, and the page cache stays warm; root adds network namespaces, eBPF and passthrough"
+            "without root: the link is a forwarder in user space, and reads are seen by the mount alone; root adds network namespaces, eBPF and passthrough"
         );
     }
     let began = Instant::now();
@@ -153,11 +153,10 @@ async fn play(options: &Options) -> Result<(), DemoError> {
     let start = House::start(&folders, link, &VOLUMES, dataset.bytes, as_root);
     let mut house = progress.step("two sites", start).await?;
     println!("  dashboard: {}", house.control().dashboard_address());
-    let mut stage =
-        Stage { house: &mut house, shape, local_waited_s: local_job.waited_s, logs: folders.root().join("logs") };
+    let mut stage = Stage { house: &mut house, shape, local_waited_s: local_job.waited_s, folders: folders.clone() };
     let crossing = Duration::from_secs_f64(options.rate.seconds_for(dataset.bytes));
 
-    drop_page_cache();
+    drop_page_cache(&folders.sources())?;
     let on_demand = progress.step("on_demand", stage.on_demand(folders.mounted("speech"))).await?;
     let warmup = stage.warmup("genome", folders.mounted("genome"), crossing * 2 + IDLE_EXTRA);
     let warmup = progress.step("warmup", warmup).await?;
@@ -212,7 +211,7 @@ async fn play_recurring(
 }
 
 async fn play_local(folders: &Folders, shape: &Shape) -> Result<(Scene, JobReport), DemoError> {
-    drop_page_cache();
+    drop_page_cache(&folders.sources())?;
     let logs = folders.root().join("logs");
     std::fs::create_dir_all(&logs)?;
     let job = job::run(&folders.source("vision"), shape, None, &logs.join("job-local.log")).await?;

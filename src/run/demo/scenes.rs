@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use foretide_flow::{FilePath, ReadSummary, SiteId, Timestamp, VolumeId, WarmupId, WarmupRequest, WarmupState};
 
 use super::DemoError;
-use super::house::House;
+use super::house::{Folders, House};
 use super::job::{self, JobReport, Shape, drop_page_cache};
 use super::report::Scene;
 
@@ -25,8 +25,8 @@ pub struct Stage<'a> {
     pub shape: Shape,
     /// Waiting for batches in scene `local`, seconds: what local files cost.
     pub local_waited_s: f64,
-    /// Log folder of the jobs.
-    pub logs: PathBuf,
+    /// Where data and logs are.
+    pub folders: Folders,
 }
 
 impl Stage<'_> {
@@ -87,7 +87,7 @@ impl Stage<'_> {
     /// If the job fails.
     pub async fn rehearse(&mut self, data: PathBuf) -> Result<JobReport, DemoError> {
         let shape = Shape { epochs: 1, ..self.shape.clone() };
-        job::run(&data, &shape, self.house.gpu_namespace(), &self.logs.join("job-rehearsal.log")).await
+        job::run(&data, &shape, self.house.gpu_namespace(), &self.folders.log("job-rehearsal")).await
     }
 
     /// Empties the cache of the GPU site and the page cache, and counts what leaves as wasted or not.
@@ -96,8 +96,7 @@ impl Stage<'_> {
     /// If the agent refuses.
     pub fn cool(&mut self) -> Result<(), DemoError> {
         self.house.empty_cache()?;
-        drop_page_cache();
-        Ok(())
+        Ok(drop_page_cache(&self.folders.sources())?)
     }
 
     /// What the GPU site has counted so far.
@@ -128,7 +127,7 @@ impl Stage<'_> {
         asked: Option<&WarmupId>,
     ) -> Result<Scene, DemoError> {
         let started_at = Timestamp::now() - START_GRAIN;
-        let log = self.logs.join(format!("job-{name}.log"));
+        let log = self.folders.log(&format!("job-{name}"));
         let job = job::run(&data, shape, self.house.gpu_namespace(), &log).await?;
         self.house.check_alive()?;
         tokio::time::sleep(OUTCOMES_SETTLE).await;

@@ -7,11 +7,13 @@ use async_trait::async_trait;
 use foretide_api::{Advice, Adviser, MoveChange, PlanChanges, Question, SiteAdvice};
 use foretide_catalog::limits::PAGE_ITEMS;
 use foretide_catalog::{Catalog, CatalogError, Topic};
-use foretide_flow::{FilePath, LearnRequest, LeftOut, Plan, Ruleset, Selector, SiteId, Timestamp, Topology, VolumeId};
+use foretide_flow::{FilePath, LearnRequest, LeftOut, Plan, Selector, SiteId, Timestamp, Topology, VolumeId};
 use foretide_planner::{
     AdviceRequest, Brakes, PlanDiff, Problem, Residency, Supply, WarmupFile, advise, diff, explain, proposals,
 };
 use tokio::sync::{Mutex, watch};
+
+use super::standing::Standing;
 
 /// Files looked at for one question; beyond it the answer says that it is not complete. A million is a second.
 const FILES_MAX: usize = 1_000_000;
@@ -51,30 +53,18 @@ impl Residency for Copies {
 /// The planner's answers. What is where is read again when outcomes changed it.
 pub struct Planner {
     catalog: Arc<dyn Catalog>,
-    topology: watch::Receiver<Arc<Topology>>,
-    rules: Arc<Ruleset>,
-    config: foretide_planner::Config,
+    standings: watch::Receiver<Arc<Standing>>,
     copies: Mutex<(Option<Arc<Copies>>, watch::Receiver<u64>)>,
 }
 
 impl Planner {
     /// Over this catalog.
-    pub fn new(
-        catalog: Arc<dyn Catalog>,
-        topology: watch::Receiver<Arc<Topology>>,
-        rules: Arc<Ruleset>,
-        config: foretide_planner::Config,
-    ) -> Self {
+    pub fn new(catalog: Arc<dyn Catalog>, standings: watch::Receiver<Arc<Standing>>) -> Self {
         let outcomes = catalog.changes(Topic::Outcomes);
-        Self { catalog, topology, rules, config, copies: Mutex::new((None, outcomes)) }
+        Self { catalog, standings, copies: Mutex::new((None, outcomes)) }
     }
 
-    /// As it holds now.
-    fn topology(&self) -> Arc<Topology> {
-        Arc::clone(&self.topology.borrow())
-    }
-
-    async fn copies(&self) -> Result<Arc<Copies>, CatalogError> {
+    async fn copies(&self, topology: &Topology) -> Result<Arc<Copies>, CatalogError> {
         let mut held = self.copies.lock().await;
         let (kept, outcomes) = &mut *held;
         let changed = outcomes.has_changed().unwrap_or(true);
@@ -82,8 +72,7 @@ impl Planner {
             return Ok(Arc::clone(copies));
         }
         outcomes.mark_unchanged();
-        let topology = self.topology();
-        let copies = Arc::new(Copies::read(self.catalog.as_ref(), &topology).await?);
+        let copies = Arc::new(Copies::read(self.catalog.as_ref(), topology).await?);
         *kept = Some(Arc::clone(&copies));
         Ok(copies)
     }
@@ -142,13 +131,13 @@ impl Adviser for Planner {
         let asked = || question.paths.iter().map(|path| WarmupFile { path: path.clone(), bytes: 0 }).collect();
         let judged: Vec<WarmupFile> = if known { files } else { asked() };
         let previous = self.catalog.latest_plan().await?;
-        let copies = self.copies().await?;
-        let topology = self.topology();
+        let standing = Arc::clone(&self.standings.borrow());
+        let copies = self.copies(&standing.topology).await?;
         let problem = Problem {
             forecasts: &[],
             warmups: &[],
-            topology: &topology,
-            rules: &self.rules,
+            topology: &standing.topology,
+            rules: &standing.rules,
             supply: &Supply::default(),
             resident: copies.as_ref(),
             running: &[],
@@ -157,7 +146,7 @@ impl Adviser for Planner {
             previous: previous.as_ref(),
             now,
             seed: 0,
-            config: &self.config,
+            config: &standing.planner,
         };
         let free: &BTreeMap<SiteId, u32> = &question.free_accelerators;
         let request = AdviceRequest {

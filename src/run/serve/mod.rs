@@ -6,9 +6,9 @@ mod lake;
 mod recordings;
 mod residency;
 mod ring;
+mod standing;
 mod warmups;
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::net::SocketAddr;
@@ -18,10 +18,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
-use foretide_api::{AddedVolume, Api, Directory, Listener, Ports};
-use foretide_catalog::{Catalog, ResidentFile, Topic};
-use foretide_flow::{Forecast, Listing, Mode, OutcomeBatch, Ruleset, Timestamp, Topology, Volume, VolumeId};
+use foretide_api::{Api, Listener, Ports};
+use foretide_catalog::{Catalog, ResidentFile};
+use foretide_flow::{Forecast, Listing, OutcomeBatch, Timestamp};
 use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
 
 use self::advise::Planner;
 pub use self::advise::shown;
@@ -30,6 +31,7 @@ use self::lake::Lake;
 use self::recordings::Recorded;
 use self::ring::{NEWS_WAITING, News, Ring};
 pub use self::ring::{RingError, is_replaced};
+use self::standing::{Standing, Standings};
 use super::RunError;
 use crate::config::{self, ServeConfig};
 
@@ -48,42 +50,6 @@ pub struct Options {
     /// Listen here instead of where the configuration says.
     #[arg(long, env = "FORETIDE_LISTEN")]
     listen: Option<SocketAddr>,
-}
-
-/// Topology and rules as configured, and the volumes that were added since.
-struct Configured {
-    configured: Arc<Topology>,
-    /// What holds now; the ring listens to it.
-    topology: watch::Sender<Arc<Topology>>,
-    rules: Arc<Ruleset>,
-    mode: Mode,
-}
-
-impl Directory for Configured {
-    fn topology(&self) -> Arc<Topology> {
-        Arc::clone(&self.topology.borrow())
-    }
-
-    fn volumes_added(&self, added: &BTreeMap<VolumeId, AddedVolume>) {
-        self.topology.send_replace(Arc::new(with_volumes(&self.configured, added)));
-    }
-
-    fn rules(&self) -> Arc<Ruleset> {
-        Arc::clone(&self.rules)
-    }
-    fn mode(&self) -> Mode {
-        self.mode
-    }
-}
-
-/// The configuration goes first: a volume of the same name was configured after it was added.
-fn with_volumes(configured: &Topology, added: &BTreeMap<VolumeId, AddedVolume>) -> Topology {
-    let mut topology = configured.clone();
-    for (name, AddedVolume { at, tags, .. }) in added.iter().filter(|(_, v)| configured.sites.contains_key(&v.at)) {
-        let volume = || Volume { at: at.clone(), tags: tags.clone() };
-        topology.volumes.entry(name.clone()).or_insert_with(volume);
-    }
-    topology
 }
 
 /// Passes on to the ring what agents reported.
@@ -116,10 +82,7 @@ impl ToRing {
 /// A configuration that cannot be meant, a port that is taken, a catalog that cannot be opened.
 pub async fn run(options: Options) -> Result<(), RunError> {
     let config: ServeConfig = config::read(&options.config)?;
-    let meaningless = |why| config::ConfigError::Meaningless { path: options.config.clone(), why };
-    let topology = Arc::new(config.topology().map_err(meaningless)?);
-    let rules = Arc::new(config.ruleset(&topology).map_err(meaningless)?);
-    config.planner.check().map_err(|e| meaningless(e.to_string()))?;
+    let standing = Standing::of(&config, &options.config)?;
     let listen = options.listen.unwrap_or(config.listen);
     let listener = tokio::net::TcpListener::bind(listen).await.map_err(|e| {
         io::Error::new(e.kind(), format!("cannot listen on {listen}: {e}; choose another with `listen` or --listen"))
@@ -132,29 +95,16 @@ pub async fn run(options: Options) -> Result<(), RunError> {
     let (news, heard) = mpsc::channel(NEWS_WAITING);
     let lake = Lake::open(config.state.join(LAKE), Arc::clone(&catalog), news.clone())?;
     let added = foretide_api::added_volumes(catalog.as_ref()).await?;
-    let (now_holds, listens) = watch::channel(Arc::new(with_volumes(&topology, &added)));
-    let ring = Ring::new(
-        Arc::clone(&catalog),
-        listens.clone(),
-        Arc::clone(&rules),
-        foretide_planner::Config { mode: config.mode, ..config.planner.clone() },
-        config.model.clone(),
-        heard,
-    )
-    .await?;
+    let standings = Standings::new(standing, added);
+    let ring = Ring::new(Arc::clone(&catalog), standings.listen(), config.model.clone(), heard).await?;
     let (stop, stopped) = watch::channel(false);
-    let recordings = Recorded::new(
-        config.state.join(LAKE),
-        listens.clone(),
-        Arc::clone(&rules),
-        config.planner.clone(),
-        config.model.clone(),
-    );
-    let adviser = Planner::new(Arc::clone(&catalog), listens, Arc::clone(&rules), config.planner.clone());
-    let directory = Arc::new(Configured { configured: topology, topology: now_holds, rules, mode: config.mode });
-    let heeding = tokio::spawn(heed_settings(Arc::clone(&catalog), Arc::clone(&directory)));
+    let recordings = Recorded::new(config.state.join(LAKE), standings.listen(), config.model.clone());
+    let adviser = Planner::new(Arc::clone(&catalog), standings.listen());
+    let mut heeding = JoinSet::new();
+    heeding.spawn(Arc::clone(&standings).heed_settings(Arc::clone(&catalog)));
+    heeding.spawn(Arc::clone(&standings).reload_when_told(options.config.clone(), Arc::clone(&catalog)));
     let ports = Ports {
-        directory: directory.clone(),
+        directory: standings,
         accesses: Arc::new(lake),
         listener: Arc::new(ToRing(news)),
         adviser: Arc::new(adviser),
@@ -175,7 +125,7 @@ pub async fn run(options: Options) -> Result<(), RunError> {
             .into_future(),
     );
     tokio::select! {
-        () = super::until_signal() => {}
+        () = super::until_told_to_end() => {}
         ended = &mut turning => {
             stop.send_replace(true);
             let why = ended.map_or("its thread panicked".to_owned(), |r| r.err().map_or(String::new(), |e| e.to_string()));
@@ -183,24 +133,13 @@ pub async fn run(options: Options) -> Result<(), RunError> {
         }
     }
     stop.send_replace(true);
-    heeding.abort();
+    heeding.abort_all();
     // The API holds the senders of news: once it has ended, the ring writes the model down and ends too.
     let _ = tokio::time::timeout(PATIENCE_AT_END, async { tokio::join!(serving, chores) }).await;
     match tokio::time::timeout(PATIENCE_AT_END, turning).await {
         Ok(Ok(ended)) => Ok(ended?),
         _ => {
             Err(RunError::Told("the planning loop did not end in time; the model's last snapshot is older".to_owned()))
-        }
-    }
-}
-
-/// Volumes that another control plane over the same catalog has added.
-async fn heed_settings(catalog: Arc<dyn Catalog>, directory: Arc<Configured>) {
-    let mut changes = catalog.changes(Topic::Settings);
-    while changes.changed().await.is_ok() {
-        match foretide_api::added_volumes(catalog.as_ref()).await {
-            Ok(added) => directory.volumes_added(&added),
-            Err(error) => tracing::warn!(%error, "added volumes are not read again"),
         }
     }
 }

@@ -13,6 +13,7 @@ use foretide_catalog::Run;
 use foretide_flow::{AccessBatch, AccessOp, BitsPerSecond, FilePath, Ruleset, Timestamp, Topology, VolumeId};
 use tokio::sync::{Semaphore, watch};
 
+use super::standing::Standing;
 use crate::run::simulate::{self, AsIf, Changes, recorded_world, ways};
 
 /// An agent sends what it has seen within seconds; what comes later than this after the end of a run waited in a spool, and
@@ -27,9 +28,7 @@ const PLAYED_MAX: usize = 2_000_000;
 /// The lake, as a folder, and the world as it is now.
 pub struct Recorded {
     lake: PathBuf,
-    topology: watch::Receiver<Arc<Topology>>,
-    rules: Arc<Ruleset>,
-    planner: foretide_planner::Config,
+    standing: watch::Receiver<Arc<Standing>>,
     model: foretide_model::Config,
     /// One question is played at a time.
     playing: Arc<Semaphore>,
@@ -37,14 +36,8 @@ pub struct Recorded {
 
 impl Recorded {
     /// Over the lake in this folder.
-    pub fn new(
-        lake: PathBuf,
-        topology: watch::Receiver<Arc<Topology>>,
-        rules: Arc<Ruleset>,
-        planner: foretide_planner::Config,
-        model: foretide_model::Config,
-    ) -> Self {
-        Self { lake, topology, rules, planner, model, playing: Arc::new(Semaphore::new(1)) }
+    pub fn new(lake: PathBuf, standing: watch::Receiver<Arc<Standing>>, model: foretide_model::Config) -> Self {
+        Self { lake, standing, model, playing: Arc::new(Semaphore::new(1)) }
     }
 }
 
@@ -58,9 +51,8 @@ impl Recordings for Recorded {
 
     async fn what_if(&self, question: WhatIf) -> Result<Replayed, NotReplayed> {
         let permit = Arc::clone(&self.playing).try_acquire_owned().map_err(|_| NotReplayed::Busy)?;
-        let topology = Topology::clone(&self.topology.borrow());
-        let (lake, rules) = (self.lake.clone(), Ruleset::clone(&self.rules));
-        let (planner, model) = (self.planner.clone(), self.model.clone());
+        let standing = Arc::clone(&self.standing.borrow());
+        let (lake, model) = (self.lake.clone(), self.model.clone());
         let play = move || -> Result<Replayed, String> {
             // Given back when the play is over, also if nobody waits for it any more.
             let _playing = permit;
@@ -72,8 +64,9 @@ impl Recordings for Recorded {
                 budget_bytes: question.budget_bytes,
                 faults: None,
             };
+            let (topology, rules) = (Topology::clone(&standing.topology), Ruleset::clone(&standing.rules));
             let world = recorded_world(topology, rules, &batches, &as_if, changes)?;
-            let ways = ways(&world, &planner, &model)?.into_iter().map(shown).collect();
+            let ways = ways(&world, &standing.planner, &model)?.into_iter().map(shown).collect();
             let bytes = world.files.iter().map(|f| f.bytes).sum();
             Ok(Replayed { jobs: world.jobs.len() as u64, files: world.files.len() as u64, bytes, ways })
         };

@@ -14,8 +14,8 @@ use foretide_api::{Told, mode_in_force, tell};
 use foretide_catalog::limits::PAGE_ITEMS;
 use foretide_catalog::{Catalog, CatalogError, ForecastFilter, ResidentFile, Topic, WarmupFilter, WarmupUpdate};
 use foretide_flow::{
-    AccessBatch, Forecast, ForecastId, LearnRequest, Listing, Move, MoveId, OutcomeBatch, Plan, Ruleset, SiteId,
-    Timestamp, Topology, Warmup, WarmupId, WarmupRequest, WarmupState,
+    AccessBatch, Forecast, ForecastId, LearnRequest, Listing, Move, MoveId, OutcomeBatch, Plan, SiteId, Timestamp,
+    Topology, Warmup, WarmupId, WarmupRequest, WarmupState,
 };
 use foretide_model::Model;
 use foretide_planner::{
@@ -24,6 +24,7 @@ use foretide_planner::{
 use tokio::sync::{mpsc, watch};
 
 use super::residency::Resident;
+use super::standing::Standing;
 use super::warmups::{Turn, covered, left_out, turn};
 
 /// Shortest time between two rounds: within it, what comes belongs together.
@@ -74,11 +75,9 @@ pub enum RingError {
 /// The model, the planner and what passes between them.
 pub struct Ring {
     catalog: Arc<dyn Catalog>,
-    /// As it held when the round began.
-    topology: Arc<Topology>,
-    topologies: watch::Receiver<Arc<Topology>>,
-    rules: Arc<Ruleset>,
-    planner: foretide_planner::Config,
+    /// As it was when the round began.
+    standing: Arc<Standing>,
+    standings: watch::Receiver<Arc<Standing>>,
     model: Model,
     news: mpsc::Receiver<News>,
     forecasts: BTreeMap<ForecastId, Forecast>,
@@ -98,16 +97,14 @@ impl Ring {
     /// The catalog's.
     pub async fn new(
         catalog: Arc<dyn Catalog>,
-        topologies: watch::Receiver<Arc<Topology>>,
-        rules: Arc<Ruleset>,
-        planner: foretide_planner::Config,
+        standings: watch::Receiver<Arc<Standing>>,
         model: foretide_model::Config,
         news: mpsc::Receiver<News>,
     ) -> Result<Self, RingError> {
         let previous = catalog.latest_plan().await?;
         let model = restored(catalog.as_ref(), model).await?;
         let forecasts = standing(catalog.as_ref(), Timestamp::now()).await?;
-        let topology = Arc::clone(&topologies.borrow());
+        let standing = Arc::clone(&standings.borrow());
         Ok(Self {
             supply: Supply::default(),
             resident: Resident::default(),
@@ -117,10 +114,8 @@ impl Ring {
             warmups: BTreeMap::new(),
             previous,
             catalog,
-            topology,
-            topologies,
-            rules,
-            planner,
+            standing,
+            standings,
             model,
             news,
         })
@@ -165,7 +160,7 @@ impl Ring {
             }
             News::Outcomes(batch, resident) => {
                 if let Some(plan) = &self.previous {
-                    self.feedback.heard(&batch, plan, &self.topology, Timestamp::now());
+                    self.feedback.heard(&batch, plan, &self.standing.topology, Timestamp::now());
                 }
                 self.model.outcome(&batch);
                 self.resident.change(&batch.site, resident);
@@ -176,23 +171,29 @@ impl Ring {
 
     async fn round(&mut self, now: Timestamp) -> Result<(), CatalogError> {
         let began = Instant::now();
-        self.topology = Arc::clone(&self.topologies.borrow_and_update());
+        let standing = Arc::clone(&self.standings.borrow_and_update());
+        if !Arc::ptr_eq(&standing.rules, &self.standing.rules) {
+            // What rules leave of a warm-up is found out anew.
+            self.warmups.clear();
+        }
+        self.standing = standing;
+        let Standing { topology, rules, planner, .. } = &*Arc::clone(&self.standing);
         self.ask_model(now).await?;
         let asked = began.elapsed();
         let warmups = self.demands_of_warmups(now).await?;
-        self.resident.refresh(self.catalog.as_ref(), &self.topology).await?;
+        self.resident.refresh(self.catalog.as_ref(), topology).await?;
         let running = self.running().await?;
-        let mode = mode_in_force(self.catalog.as_ref(), self.planner.mode).await?;
-        let config = foretide_planner::Config { mode, ..self.planner.clone() };
+        let mode = mode_in_force(self.catalog.as_ref(), planner.mode).await?;
+        let config = foretide_planner::Config { mode, ..planner.clone() };
         let brakes = self.feedback.brakes(&config, self.catalog.prefetch_off().await?, now);
-        let topology = self.feedback.measured(&self.topology, now);
+        let topology = self.feedback.measured(topology, now);
         let forecasts: Vec<Forecast> = self.forecasts.values().cloned().collect();
         let gathered = began.elapsed();
         let Solution { plan, proposed, proof } = solve_in_full(&Problem {
             forecasts: &forecasts,
             warmups: &warmups,
             topology: &topology,
-            rules: &self.rules,
+            rules,
             supply: &self.supply,
             resident: &self.resident,
             running: &running,
@@ -345,7 +346,7 @@ impl Ring {
         let files: Vec<WarmupFile> = sizes.into_iter().map(|(path, bytes)| WarmupFile { path, bytes }).collect();
         let bytes = files.iter().map(|f| f.bytes).sum();
         let required = Some((bytes, files.len() as u64));
-        match covered(&warmup.request, &files, &self.rules, &self.topology, now) {
+        match covered(&warmup.request, &files, &self.standing.rules, &self.standing.topology, now) {
             Err(why) => {
                 let update = WarmupUpdate { required, ..WarmupUpdate::default() };
                 self.catalog.update_warmup(&warmup.id, &update, now).await?;
@@ -369,9 +370,13 @@ impl Ring {
         self.catalog.update_warmup(&warmup.id, &update, now).await.map(drop)
     }
 
+    /// Makes it fail. One that was ready, or that somebody took back meanwhile, stays as it is.
     async fn fail(&self, id: &WarmupId, why: String, now: Timestamp) -> Result<(), CatalogError> {
         let update = WarmupUpdate { state: Some(WarmupState::Failed), why: Some(why), ..WarmupUpdate::default() };
-        let failed = self.catalog.update_warmup(id, &update, now).await?;
+        let failed = match self.catalog.update_warmup(id, &update, now).await {
+            Err(CatalogError::Refused { .. } | CatalogError::NotFound { .. }) => return Ok(()),
+            told => told?,
+        };
         tell(self.catalog.as_ref(), &Told::Warmup(failed.into()), now).await
     }
 
@@ -386,7 +391,7 @@ impl Ring {
             for m in moves {
                 bytes += m.length;
                 last_start = last_start.max(m.start_at);
-                link = self.topology.link(&m.from, &m.to).or(link);
+                link = self.standing.topology.link(&m.from, &m.to).or(link);
             }
             if let Some(link) = link {
                 let crossing = Duration::from_secs_f64(link.rate.seconds_for(bytes) + link.rtt_ms / 1e3);

@@ -45,7 +45,8 @@ pub use disk::{Disk, RealDisk};
 pub use evict::{Candidate, Claim, EpochAware, EvictionPolicy, Rank};
 pub use fill::Fill;
 pub use types::{
-    Arrival, Census, CheckReport, Config, Evicted, FileKey, Lost, ReadNote, Resident, StoreError, Subset, WholeFile,
+    Arrival, Census, CheckReport, Config, Evicted, Expelled, FileKey, Lost, ReadNote, Resident, StoreError, Subset,
+    WholeFile,
 };
 
 use crate::{ChunkMap, DomainKey, decode_manifest};
@@ -297,19 +298,32 @@ impl Store {
         self.lock().evicted_lost
     }
 
-    /// Takes out everything that is not in use; how many bytes left.
+    /// Takes out every file of which that is said, pinned ones too; those in use stay. The files are judged outside the
+    /// lock, so that readers do not wait for many judgements.
     ///
     /// # Errors
     /// [`StoreError`] if the disk fails.
-    pub fn clear(&self, now: Timestamp) -> Result<u64, StoreError> {
+    pub fn expel(&self, now: Timestamp, mut leaves: impl FnMut(&FileKey) -> bool) -> Result<Expelled, StoreError> {
+        let mut judged: Vec<(u64, FileKey)> =
+            self.lock().files.iter().map(|(no, h)| (*no, h.record.key.clone())).collect();
+        judged.retain(|(_, key)| leaves(key));
         let mut state = self.lock();
         let before = state.resident_bytes;
-        let idle = state.files.iter().filter(|(_, h)| Arc::strong_count(&h.lease) == 1).map(|(no, _)| *no);
-        let gone = idle.collect();
+        let (mut gone, mut expelled) = (Vec::new(), Expelled::default());
+        for (no, key) in judged {
+            match state.files.get(&no).filter(|h| h.record.key == key) {
+                Some(held) if Arc::strong_count(&held.lease) > 1 => expelled.in_use.push(key),
+                Some(_) => {
+                    gone.push(no);
+                    expelled.gone.push(key);
+                }
+                None => {}
+            }
+        }
         self.take_out(&mut state, &gone, now)?;
-        let left = before - state.resident_bytes;
+        expelled.bytes = before - state.resident_bytes;
         drop(state);
-        self.remove_data(gone).map(|()| left)
+        self.remove_data(gone).map(|()| expelled)
     }
 
     /// Evicts until `need` bytes fit; the files whose data is to be removed once the lock is free.

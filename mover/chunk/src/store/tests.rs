@@ -252,7 +252,7 @@ fn files_that_left_are_emptied_and_used_again_unless_somebody_reads_them() {
     bring(&store, &b, &noise(2, 20_000), &demand(1)).unwrap();
     // As the kernel does for a job whose agent was killed.
     let read_by_a_job = File::open(data_file(dir.path())).unwrap();
-    store.clear(Timestamp(2)).unwrap();
+    store.expel(Timestamp(2), |_| true).unwrap();
     assert_eq!((spares(dir.path()), on_disk(dir.path())), (1, 0));
     let mut still = vec![0; 20_000];
     read_by_a_job.read_exact_at(&mut still, 0).unwrap();
@@ -310,7 +310,7 @@ fn reads_are_told_apart_by_what_brought_the_bytes() {
     let note = store.note_read(&k, 100..600, Timestamp(9));
     assert_eq!((note.prefetched_bytes, note.first, note.arrived_at), (500, true, Some(Timestamp(5))));
     assert!(!store.note_read(&k, 100..600, Timestamp(10)).first);
-    store.clear(Timestamp(11)).unwrap();
+    store.expel(Timestamp(11), |_| true).unwrap();
     let evicted = store.drain_evicted();
     assert!(evicted[0].unread_prefetched_bytes > 20_000 && evicted[0].unread_prefetched_bytes < 50_000);
     assert_eq!((store.resident_bytes(), store.used_bytes(), on_disk(dir.path())), (0, 0, 0));

@@ -121,6 +121,17 @@ pub struct Evicted {
     pub unread_prefetched_bytes: u64,
 }
 
+/// What [`Store::expel`](super::Store::expel) brought about.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Expelled {
+    /// File versions that left.
+    pub gone: Vec<FileKey>,
+    /// Resident bytes of these.
+    pub bytes: u64,
+    /// Those that stay because somebody reads or fills them.
+    pub in_use: Vec<FileKey>,
+}
+
 /// One part of several, to spread a check over days.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Subset {

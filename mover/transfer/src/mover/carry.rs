@@ -10,7 +10,7 @@ use tokio::task::JoinSet;
 
 use super::fetch::{Fetcher, Purpose, blocking};
 use super::flight::{Registered, Split};
-use super::{Inner, MAX_SLEEP, SEGMENT_BYTES, lock, now, segments, wanted};
+use super::{Inner, MAX_SLEEP, Running, SEGMENT_BYTES, lock, now, segments, wanted};
 use crate::TransferError;
 
 /// Rounds of looking and fetching: what was joined may have been given up, the file may have changed meanwhile.
@@ -46,11 +46,11 @@ pub(super) async fn run_moves(inner: Arc<Inner>) {
         let share_kib = (m.length.div_ceil(1024) as usize).clamp(MIN_SHARE_KIB, room.num_permits());
         let surplus = room.split(room.num_permits() - share_kib);
         drop(surplus);
-        let (id, cause) = (m.id.clone(), m.cause.clone());
+        let (id, volume, path, cause) = (m.id.clone(), m.volume.clone(), m.path.clone(), m.cause.clone());
         // Registered before it can end: it takes itself off under the same lock.
         let mut running = lock(&inner.running);
         let task = moves.spawn(run_move(inner.clone(), m, room, slot));
-        running.insert(id, (cause, task));
+        running.insert(id, Running { volume, path, cause, task });
     }
 }
 

@@ -20,6 +20,7 @@ mod land;
 mod news;
 mod read;
 mod repair;
+mod uphold;
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -42,6 +43,7 @@ use fetch::{Duplicates, Fetcher};
 use flight::Flights;
 pub use news::News;
 pub use repair::Repaired;
+pub use uphold::Upheld;
 
 /// How moves and reads are carried out.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -99,7 +101,7 @@ struct Inner {
     flights: Arc<Flights>,
     duplicates: Arc<Duplicates>,
     desk: Mutex<Desk>,
-    running: Mutex<HashMap<MoveId, (MoveCause, AbortHandle)>>,
+    running: Mutex<HashMap<MoveId, Running>>,
     wake: Notify,
     /// KiB that moves may still ask for.
     window: Arc<Semaphore>,
@@ -107,6 +109,15 @@ struct Inner {
     slots: Arc<Semaphore>,
     /// Where flights run: whoever asks for one may stand on a thread of the kernel's.
     runtime: tokio::runtime::Handle,
+}
+
+/// A move that is being carried out.
+#[derive(Debug)]
+struct Running {
+    volume: VolumeId,
+    path: FilePath,
+    cause: MoveCause,
+    task: AbortHandle,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -186,17 +197,17 @@ impl Mover {
         let inner = &self.inner;
         for id in &assignment.cancel {
             lock(&inner.desk).remove(id);
-            if let Some((_, task)) = lock(&inner.running).remove(id) {
-                task.abort();
+            if let Some(running) = lock(&inner.running).remove(id) {
+                running.task.abort();
             }
         }
         let forecast = |cause: &MoveCause| matches!(cause, MoveCause::Forecast { .. });
         if assignment.prefetch_off {
             lock(&inner.desk).drop_forecasts();
-            lock(&inner.running).retain(|_, (cause, task)| {
-                let stop = forecast(cause);
+            lock(&inner.running).retain(|_, running| {
+                let stop = forecast(&running.cause);
                 if stop {
-                    task.abort();
+                    running.task.abort();
                 }
                 !stop
             });
@@ -212,6 +223,11 @@ impl Mover {
     /// Moves that wait and that run.
     pub fn counts(&self) -> (usize, usize) {
         (lock(&self.inner.desk).ids().count(), lock(&self.inner.running).len())
+    }
+
+    /// Whether a file may be here by the rules as they are now.
+    pub fn may_rest(&self, key: &FileKey) -> bool {
+        self.inner.borders.check(&key.volume, &key.path, &self.inner.identity.site, "receiver").is_ok()
     }
 
     /// One directory at the source, complete.

@@ -66,7 +66,7 @@ fn open_borders() -> Arc<Borders> {
     Borders::new(Ruleset::default(), topology())
 }
 
-fn closed_borders() -> Arc<Borders> {
+fn phi_stays() -> Ruleset {
     let rule = Rule {
         name: "phi-stays-in-eu".into(),
         effect: Effect::Deny,
@@ -78,7 +78,11 @@ fn closed_borders() -> Arc<Borders> {
         outside_jurisdictions: vec!["eu".into()],
         until: None,
     };
-    Borders::new(Ruleset::new(vec![rule], Effect::Allow, &topology()).unwrap(), topology())
+    Ruleset::new(vec![rule], Effect::Allow, &topology()).unwrap()
+}
+
+fn closed_borders() -> Arc<Borders> {
+    Borders::new(phi_stays(), topology())
 }
 
 async fn serve(source: Box<dyn Source>, borders: Arc<Borders>) -> Server {

@@ -29,6 +29,64 @@ async fn promise_i_sender_and_receiver_refuse_by_the_rules_name() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn promise_i_what_a_changed_rule_forbids_stops_and_leaves() {
+    let (source, cache) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    std::fs::create_dir(source.path().join("patients")).unwrap();
+    for name in ["patients/1", "patients/2", "public"] {
+        std::fs::write(source.path().join(name), noise(1, 300_000)).unwrap();
+    }
+    let server = serve(local(source.path()), open_borders()).await;
+    let borders = open_borders();
+    let mut gpu = Gpu::start_with(cache.path(), 1 << 30, &server.address().to_string(), borders.clone(), TOKEN);
+    for name in ["patients/1", "patients/2", "public"] {
+        gpu.content(name).await.unwrap();
+    }
+    let read_on = gpu.mover.store().open_whole(&gpu.key("patients/2").await).unwrap();
+    assert!(!borders.replace(Ruleset::default(), topology()), "the same rules are no change");
+    assert_eq!(gpu.mover.uphold().await.unwrap().gone, []);
+
+    assert!(borders.replace(phi_stays(), topology()));
+    let upheld = gpu.mover.uphold().await.unwrap();
+    assert_eq!((upheld.gone.len(), upheld.in_use), (1, 1), "{upheld:?}");
+    assert_eq!(upheld.gone[0].path, path("patients/1"));
+    let mut told = Vec::new();
+    while told.len() < 3 {
+        match gpu.next().await {
+            Outcome::Refused(r) => told.push(format!("{} {}", r.rule, r.path)),
+            Outcome::Evicted { path, bytes, .. } => told.push(format!("evicted {path} {bytes}")),
+            _ => {}
+        }
+    }
+    told.sort();
+    let expected = ["evicted patients/1 300000", "phi-stays-in-eu patients/1", "phi-stays-in-eu patients/2"];
+    assert_eq!(told, expected, "each is on record with the rule's name");
+    let held = gpu.key("patients/2").await;
+    assert!(!gpu.mover.may_rest(&held) && gpu.mover.may_rest(&gpu.key("public").await));
+    drop(read_on);
+    assert_eq!(gpu.mover.uphold().await.unwrap().gone, [held], "it leaves when nobody reads it any more");
+    assert_eq!(gpu.mover.store().resident_bytes(), 300_000);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn promise_i_a_move_under_way_is_stopped_by_a_changed_rule() {
+    let (source, cache) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    std::fs::create_dir(source.path().join("patients")).unwrap();
+    std::fs::write(source.path().join("patients/1"), noise(1, 300_000)).unwrap();
+    let (slow, _) = Odd::new(source.path(), Duration::from_secs(2));
+    let server = serve(slow, open_borders()).await;
+    let borders = open_borders();
+    let mut gpu = Gpu::start_with(cache.path(), 1 << 30, &server.address().to_string(), borders.clone(), TOKEN);
+    gpu.take(vec![a_move("patients/1", 300_000)]);
+    while gpu.mover.counts().1 == 0 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    borders.replace(phi_stays(), topology());
+    assert_eq!(gpu.mover.uphold().await.unwrap().stopped, 1);
+    assert!(matches!(gpu.next().await, Outcome::Failed { why, .. } if why.contains("phi-stays-in-eu")));
+    assert_eq!(gpu.mover.counts(), (0, 0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn promise_d_a_peer_that_lies_is_named_and_nothing_is_stored() {
     let (source, cache) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     std::fs::write(source.path().join("f"), noise(1, 3_000_000)).unwrap();

@@ -1,4 +1,4 @@
-//! A volume is added while everything runs, read through the mount, found, tagged and located.
+//! What changes while everything runs: a volume is added, read, found, tagged and located; a border is drawn.
 
 mod house;
 
@@ -68,4 +68,39 @@ fn a_volume_that_is_added_is_read_found_tagged_and_located() {
     let told = String::from_utf8_lossy(&refused.stderr).into_owned();
     assert!(!refused.status.success() && told.contains("in use by another process"), "{told}");
     assert!(told.contains(&house.at("cache").display().to_string()), "it names the folder: {told}");
+}
+
+#[test]
+fn promise_i_a_border_that_is_drawn_holds_at_once_for_what_is_there_already() {
+    if !can_mount() {
+        return;
+    }
+    let house = House::start(&std::env::temp_dir(), Path::new("/srv/none"), |port| port);
+    fs::write(house.at("offered/set/sub/patient.dcm"), "kept by law").unwrap();
+    fs::write(house.at("offered/set/open.txt"), "of no concern").unwrap();
+    let folder = house.at("offered/set").display().to_string();
+    house.foretide(&["volume", "add", "scans", &folder, "--at", "storage"]).unwrap();
+    let (patient, open) = (house.at("mnt/scans/sub/patient.dcm"), house.at("mnt/scans/open.txt"));
+    eventually("both are read", || fs::read(&patient).is_ok() && fs::read(&open).is_ok());
+    let located = |path| house.foretide(&["where", "scans", path]).unwrap_or_default();
+    eventually("both are resident", || {
+        located("sub/patient.dcm").contains("11 of 11 bytes") && located("open.txt").contains("13 of 13 bytes")
+    });
+
+    house.reconfigure(
+        "[[policy.rule]]\nname = \"stays-home\"\neffect = \"deny\"\npaths = \"sub/**\"\nsites = [\"gpu\"]\n",
+    );
+    let refused = || fs::read(&patient).is_err_and(|e| e.kind() == std::io::ErrorKind::PermissionDenied);
+    eventually("what was there is refused, though the kernel had it in memory", refused);
+    eventually("it is not resident any more", || !located("sub/patient.dcm").contains("11 of 11 bytes"));
+    assert_eq!(fs::read(&open).unwrap(), b"of no concern");
+    let told = located("sub/patient.dcm");
+    assert!(told.contains("stays-home"), "the rule is named: {told}");
+
+    house.reconfigure("[[policy.rule]]\nname = \"stays-home\"\neffect = \"allow\"\n");
+    let log = house.at("serve.log");
+    eventually("a configuration that cannot be meant is told", || {
+        fs::read_to_string(&log).is_ok_and(|log| log.contains("what held before goes on holding"))
+    });
+    assert!(refused(), "and changes nothing");
 }
