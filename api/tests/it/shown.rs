@@ -227,8 +227,10 @@ async fn what_a_mode_holds_back_is_shown_and_approved_once() {
     let proposed = served.got(Scope::Read, "/v1/plans/p/proposals").await;
     assert_eq!(proposed["items"].as_array().unwrap().len(), 2, "what does not fit is no proposal");
 
-    let approve =
-        |body: Value| async { served.posted(Scope::Warm, "/v1/plans/p/approve", &body).await["items"].clone() };
+    let approve = |body: Value| {
+        let served = &served;
+        async move { served.posted(Scope::Warm, "/v1/plans/p/approve", &body).await["items"].clone() }
+    };
     let at_one = approve(json!({ "site": "gpu-eu" })).await;
     assert_eq!((&at_one[0]["request"]["paths"], &at_one[0]["request"]["site"]), (&json!(["a"]), &json!("gpu-eu")));
     assert_eq!(at_one[0]["request"]["label"], "approved of plan p");

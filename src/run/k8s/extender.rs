@@ -111,7 +111,7 @@ async fn filter(State(extender): State<Arc<Extender>>, Json(args): Json<Extender
 async fn prioritize(State(extender): State<Arc<Extender>>, Json(args): Json<ExtenderArgs>) -> Json<Value> {
     let items = args.nodes.unwrap_or_default().items;
     let advice = extender.advice(&args.pod, &items).await;
-    let scores = advice.map(|advice| scores(&advice.sites)).unwrap_or_default();
+    let scores = advice.as_ref().map(|advice| scores(&advice.sites)).unwrap_or_default();
     let one = |node: &Value| {
         let score = extender.site(node).and_then(|site| scores.get(site)).copied().unwrap_or(0);
         json!({ "host": node["metadata"]["name"], "score": score })
