@@ -218,6 +218,7 @@ async fn all(c: &Arc<dyn Catalog>) -> Vec<String> {
     told.push(text(c.read_summaries(&ReadFilter::default(), None, 100).await.map(|p| p.items)));
     told.push(text(c.refusals(0, 100).await.map(|r| r.into_iter().map(|r| r.refusal).collect::<Vec<_>>())));
     told.push(text(c.warmups(&WarmupFilter::default(), None, 100).await.map(|p| p.items)));
+    told.push(text(c.tagged(&volume("data")).await));
     for w in ["w0", "w1"] {
         told.push(text(c.census(&w.into()).await));
     }
