@@ -6,8 +6,8 @@ use tracing_subscriber::EnvFilter;
 
 use crate::client::{ClientError, ControlClient};
 use crate::run::{
-    RunError, advise, agent, cache, certify, copy, demo, doctor, evaluate, find, link, mount, plan, policy, profile,
-    serve, simulate, slurm, status, tag, trace, volume, warm, whereis,
+    RunError, advise, agent, cache, certify, copy, demo, doctor, evaluate, find, k8s, link, mount, plan, policy,
+    profile, serve, simulate, slurm, status, tag, trace, volume, warm, whereis,
 };
 
 /// Moves data toward GPUs ahead of the reads.
@@ -65,6 +65,8 @@ enum Command {
     Copy(copy::Options),
     /// Stand between slurmctld and the control plane, on the host of slurmctld.
     Slurm(slurm::Options),
+    /// Answer Kueue's admission checks, or rank nodes for kube-scheduler.
+    K8s(k8s::Options),
     /// Say what this machine can do and what is missing.
     Doctor(doctor::Options),
     /// Print completions for a shell.
@@ -106,8 +108,10 @@ impl ControlOptions {
 
 /// Logs go to standard error, so that standard output is the command's answer alone.
 pub fn start_log(cli: &Cli) {
-    let long_running =
-        matches!(cli.command, Command::Serve(_) | Command::Agent(_) | Command::Mount(_) | Command::Slurm(_));
+    let long_running = matches!(
+        cli.command,
+        Command::Serve(_) | Command::Agent(_) | Command::Mount(_) | Command::Slurm(_) | Command::K8s(_)
+    );
     let default = match (cli.verbose, long_running) {
         (0, false) => "warn",
         (0, true) | (1, false) => "info",
@@ -153,6 +157,7 @@ pub fn dispatch(cli: Cli) -> Result<(), RunError> {
             Command::Certify(options) => certify::run(&options),
             Command::Copy(options) => copy::run(options).await,
             Command::Slurm(options) => slurm::run(options).await,
+            Command::K8s(options) => k8s::run(options).await,
             Command::Doctor(options) => doctor::run(&options),
             Command::Link(options) => Ok(link::run(options).await?),
             Command::Completions { .. } => Ok(()),

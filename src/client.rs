@@ -4,12 +4,12 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use foretide_api::{
-    Advice, AdviceWanted, BatchTaken, Files, Hello, List, Listings, Problem, Sites, Tagging, VolumeList, VolumeView,
-    VolumeWanted, WarmupView, WarmupWanted, Welcome, Whereabouts,
+    Advice, AdviceWanted, Approval, BatchTaken, Files, Hello, List, Listings, ModeChoice, ModeView, Problem, Sites,
+    Tagging, VolumeList, VolumeView, VolumeWanted, WarmupView, WarmupWanted, Welcome, Whereabouts,
 };
 use foretide_flow::{
-    Assignment, FilePath, Forecast, NodeId, OutcomeBatch, Plan, Profile, ReadSummary, Timestamp, VolumeId, Warmup,
-    WarmupId, WarmupRequest,
+    Assignment, FilePath, Forecast, NodeId, OutcomeBatch, Plan, PlanId, Profile, ReadSummary, Timestamp, VolumeId,
+    Warmup, WarmupId, WarmupRequest,
 };
 use reqwest::{Method, RequestBuilder, Response};
 use serde::de::DeserializeOwned;
@@ -120,7 +120,27 @@ impl ControlClient {
         Ok(())
     }
 
-    /// Asks for a warm-up.
+    /// The mode in force, after a choice if one is made.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn mode(&self, choice: Option<ModeChoice>) -> Result<ModeView, ClientError> {
+        let request = match choice {
+            Some(choice) => self.request(Method::PUT, "/v1/mode")?.json(&choice),
+            None => self.request(Method::GET, "/v1/mode")?,
+        };
+        self.json(request).await
+    }
+
+    /// Asks for a warm-up by all that can be said of one.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn want(&self, wanted: &WarmupWanted) -> Result<Warmup, ClientError> {
+        self.json(self.request(Method::POST, "/v1/warmups")?.json(wanted)).await
+    }
+
+    /// Asks for a warm-up whose data and site are known.
     ///
     /// # Errors
     /// [`ClientError`].
@@ -152,6 +172,14 @@ impl ControlClient {
         self.json(self.request(Method::DELETE, &format!("/v1/warmups/{id}"))?).await
     }
 
+    /// Releases a warm-up whose job has run.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn release_warmup(&self, id: &WarmupId) -> Result<Warmup, ClientError> {
+        self.json(self.request(Method::POST, &format!("/v1/warmups/{id}/release"))?).await
+    }
+
     /// Sites ranked for a job.
     ///
     /// # Errors
@@ -166,6 +194,16 @@ impl ControlClient {
     /// [`ClientError`].
     pub async fn plan(&self, id: Option<&str>) -> Result<Plan, ClientError> {
         self.json(self.request(Method::GET, &format!("/v1/plans/{}", id.unwrap_or("latest")))?).await
+    }
+
+    /// Asks for what a plan proposes; the warm-ups that it becomes.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn approve(&self, plan: &PlanId, approval: &Approval) -> Result<Vec<Warmup>, ClientError> {
+        let request = self.request(Method::POST, &format!("/v1/plans/{plan}/approve"))?.json(approval);
+        let list: List<Warmup> = self.json(request).await?;
+        Ok(list.items)
     }
 
     /// All sites: caches, agents, links.

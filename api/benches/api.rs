@@ -18,13 +18,14 @@ use async_trait::async_trait;
 use axum::Router;
 use axum::routing::get;
 use foretide_api::{
-    Accepted, AccessSink, AddedVolume, Advice, Adviser, Api, Config, Courier, Directory, Listener, PlanChanges, Ports,
-    Question, Rejected, Scope, Told, digest_of, mint, tell,
+    Accepted, AccessSink, AddedVolume, Advice, Adviser, Api, Config, Courier, Directory, FilesRead, Listener,
+    NotReplayed, PlanChanges, Ports, Question, Recordings, Rejected, Replayed, Scope, Told, WhatIf, digest_of, mint,
+    tell,
 };
-use foretide_catalog::{Catalog, CatalogError, ResidentFile};
+use foretide_catalog::{Catalog, CatalogError, ResidentFile, Run};
 use foretide_flow::{
-    BitsPerSecond, CacheSpec, FilePath, Forecast, Link, Listing, Mode, NodeId, OutcomeBatch, Plan, Ruleset, Site,
-    SiteId, Timestamp, Topology, Volume, VolumeId, Warmup, WarmupId, WarmupRequest, WarmupState,
+    BitsPerSecond, CacheSpec, FilePath, Forecast, LeftOut, Link, Listing, Mode, NodeId, OutcomeBatch, Plan, Ruleset,
+    Site, SiteId, Timestamp, Topology, Volume, VolumeId, Warmup, WarmupId, WarmupRequest,
 };
 use serde_json::json;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
@@ -94,11 +95,24 @@ impl Adviser for Quiet {
     fn explain(&self, _: &Plan, _: &FilePath) -> String {
         String::new()
     }
+    fn proposals(&self, _: &Plan) -> Vec<LeftOut> {
+        Vec::new()
+    }
     fn changes(&self, _: &Plan, _: &Plan) -> PlanChanges {
         PlanChanges { added: Vec::new(), removed: Vec::new(), changed: Vec::new(), kept: 0 }
     }
     async fn advise(&self, _: Question, _: Timestamp) -> Result<Advice, CatalogError> {
         Ok(Advice { files: 0, bytes: 0, complete: true, sites: Vec::new() })
+    }
+}
+
+#[async_trait]
+impl Recordings for Quiet {
+    async fn files_read(&self, _: &Run, _: usize) -> FilesRead {
+        Err("nothing is recorded here".into())
+    }
+    async fn what_if(&self, _: WhatIf) -> Result<Replayed, NotReplayed> {
+        Err(NotReplayed::Busy)
     }
 }
 
@@ -112,19 +126,8 @@ impl Courier for Quiet {
 fn warmup(n: u64) -> Warmup {
     let path = FilePath::parse(&format!("set-{:03}/shard-{n:06}", n % 500)).expect("a path");
     let (volume, site) = (VolumeId::new("data").expect("a name"), SiteId::new("gpu").expect("a name"));
-    Warmup {
-        id: WarmupId::from(format!("w-{n}")),
-        request: WarmupRequest { label: format!("job {n}"), ..WarmupRequest::new(volume, vec![path], site) },
-        asked_at: Timestamp(1_700_000_000_000_000),
-        state: WarmupState::Queued,
-        why: None,
-        required_bytes: None,
-        required_files: None,
-        resident_bytes: 0,
-        eta: None,
-        promised: None,
-        ready_at: None,
-    }
+    let request = WarmupRequest { label: format!("job {n}"), ..WarmupRequest::new(volume, vec![path], site) };
+    Warmup::new(WarmupId::from(format!("w-{n}")), request, Timestamp(1_700_000_000_000_000))
 }
 
 /// What the askers need.
@@ -327,6 +330,7 @@ fn main() {
             accesses: quiet.clone(),
             listener: quiet.clone(),
             adviser: quiet.clone(),
+            recordings: quiet.clone(),
             courier: quiet,
         };
         // What one token may ask is bounded; here it is the machine that bounds.

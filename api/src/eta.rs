@@ -19,6 +19,8 @@ use crate::wanted::price_per_gb;
 const SAMPLES_MIN: usize = 10;
 /// Samples looked at, newest: what links and planner are like now.
 const SAMPLES_MAX: usize = 200;
+/// Warm-ups looked through for them: not each was ever ready.
+const LOOKED_AT: usize = 1000;
 /// They are read again after this long: a status must not cost a list.
 const FRESH_FOR: Duration = Duration::from_secs(60);
 /// Stretch of a time nine times in ten, while nothing better is known.
@@ -38,10 +40,13 @@ pub struct WarmupView {
     pub eta_p50: Option<Timestamp>,
     /// Ready by then nine times in ten.
     pub eta_p90: Option<Timestamp>,
-    /// Time between `eta_p50` (or when it was ready) and `need_by`, seconds; below zero it is late.
+    /// Time between `eta_p50` (or when it was ready) and when it is due (`need_by`, or p10 of `starts`), seconds; below zero
+    /// it is late.
     pub slack_s: Option<f64>,
     /// Money for all its bytes at the link's price; null until they are known.
     pub cost: Option<f64>,
+    /// Of `moved_bytes`, those that needed not cross a link: chunks that were there already, and what compression spared.
+    pub deduplicated_bytes: u64,
 }
 
 /// Stretch of a named time: its median and its ninth decile.
@@ -58,9 +63,9 @@ impl Default for Stretch {
 }
 
 impl Stretch {
-    /// What these warm-ups, ready each, teach.
-    fn of<'w>(ready: impl Iterator<Item = &'w Warmup>) -> Self {
-        let mut samples: Vec<f64> = ready.filter_map(sample).take(SAMPLES_MAX).collect();
+    /// What these warm-ups teach, those of them that were ready.
+    fn of<'w>(warmups: impl Iterator<Item = &'w Warmup>) -> Self {
+        let mut samples: Vec<f64> = warmups.filter_map(sample).take(SAMPLES_MAX).collect();
         if samples.len() < SAMPLES_MIN {
             return Self::default();
         }
@@ -80,13 +85,14 @@ impl Stretch {
             Some(promised.at + named.mul_f64(stretch))
         };
         let expected = warmup.ready_at.filter(|_| warmup.state == WarmupState::Ready).or_else(|| eta(self.p50));
-        let slack_s = request.need_by.zip(expected).map(|(by, at)| (by.0 - at.0) as f64 / 1e6);
+        let slack_s = request.due().zip(expected).map(|(by, at)| (by.0 - at.0) as f64 / 1e6);
         let price = price_per_gb(&request.volume, &request.site, topology);
         WarmupView {
             from: home.filter(|home| *home != request.site),
             eta_p50: eta(self.p50),
             eta_p90: eta(self.p90),
             slack_s,
+            deduplicated_bytes: warmup.moved_bytes.saturating_sub(warmup.wire_bytes),
             cost: warmup.required_bytes.map(|bytes| bytes as f64 / 1e9 * price),
             warmup,
         }
@@ -122,8 +128,10 @@ impl Calibration {
         if let Some((_, stretch)) = known.filter(|(at, _)| at.elapsed() < FRESH_FOR) {
             return Ok(stretch);
         }
-        let ready = WarmupFilter { site: None, states: vec![WarmupState::Ready] };
-        let stretch = Stretch::of(catalog.warmups(&ready, None, SAMPLES_MAX).await?.items.iter());
+        // What was released, taken back or has expired since it was ready says as much.
+        let ended = vec![WarmupState::Ready, WarmupState::Degraded, WarmupState::Expired, WarmupState::Cancelled];
+        let filter = WarmupFilter { site: None, states: ended };
+        let stretch = Stretch::of(catalog.warmups(&filter, None, LOOKED_AT).await?.items.iter());
         *known = Some((Instant::now(), stretch));
         Ok(stretch)
     }
@@ -139,17 +147,13 @@ mod tests {
         let (volume, site) = (VolumeId::new("v").unwrap(), SiteId::new("gpu").unwrap());
         let eta = Timestamp(named_s * 1_000_000);
         Warmup {
-            id: WarmupId::from("w"),
-            request: WarmupRequest::new(volume, vec![FilePath::root()], site),
-            asked_at: Timestamp(0),
             state: if took_s.is_some() { WarmupState::Ready } else { WarmupState::Moving },
-            why: None,
             required_bytes: Some(1),
             required_files: Some(1),
-            resident_bytes: 0,
             eta: took_s.is_none().then_some(eta),
             promised: Some(Promised { at: Timestamp(0), eta }),
             ready_at: took_s.map(|s| Timestamp(s * 1_000_000)),
+            ..Warmup::new(WarmupId::from("w"), WarmupRequest::new(volume, vec![FilePath::root()], site), Timestamp(0))
         }
     }
 

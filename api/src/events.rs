@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use axum::response::sse::{Event as Frame, KeepAlive, Sse};
 use foretide_catalog::{Catalog, CatalogError, Event, Topic};
-use foretide_flow::{NodeId, Plan, PlanId, Refusal, SiteId, Timestamp, Warmup};
+use foretide_flow::{Mode, NodeId, Plan, PlanId, Refusal, SiteId, Timestamp, Warmup};
 use futures::Stream;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore, watch};
@@ -25,6 +25,7 @@ use utoipa::ToSchema;
 use crate::Api;
 use crate::config::Config;
 use crate::error::ApiError;
+use crate::tenant::Sight;
 
 /// Events read from the catalog at a time: about 250 KB.
 const READ_EVENTS: usize = 256;
@@ -87,6 +88,11 @@ pub enum Told {
     Switch {
         /// Whether prefetching is off now.
         prefetch_off: bool,
+    },
+    /// Another mode was chosen.
+    Mode {
+        /// The mode in force.
+        mode: Mode,
     },
 }
 
@@ -211,6 +217,7 @@ impl Tail {
 /// One listener.
 struct Listener {
     api: Api,
+    tenant: Option<String>,
     after: u64,
     kinds: Vec<String>,
     ready: VecDeque<Frame>,
@@ -248,9 +255,10 @@ impl Listener {
         if let Some(first) = fresh.first().filter(|e| e.id > self.after + 1) {
             self.ready.push_back(lost(self.after, first.id - self.after - 1));
         }
+        let sight = Sight::of(&self.api, self.tenant.clone());
         for event in fresh {
             self.after = event.id;
-            if self.kinds.is_empty() || self.kinds.contains(&event.kind) {
+            if (self.kinds.is_empty() || self.kinds.contains(&event.kind)) && sight.sees_event(event) {
                 self.ready.push_back(frame(event));
             }
         }
@@ -267,9 +275,11 @@ fn lost(after: u64, events: u64) -> Frame {
     Frame::default().event("lost").data(format!("{{\"after\":{after},\"events\":{events}}}"))
 }
 
-/// Opens a stream of what comes after `after`; of what comes from now on, if it is absent.
+/// Opens a stream of what comes after `after`; of what comes from now on, if it is absent. Of a tenant's listener,
+/// numbers that it is not told are others'.
 pub(crate) async fn listen(
     api: &Api,
+    tenant: Option<String>,
     after: Option<u64>,
     kinds: Vec<String>,
 ) -> Result<Sse<impl Stream<Item = Result<Frame, Infallible>> + use<>>, ApiError> {
@@ -281,6 +291,7 @@ pub(crate) async fn listen(
         ready.push_back(lost(strange, 0));
     }
     let listener = Listener {
+        tenant,
         after: after.unwrap_or(last).min(last),
         kinds,
         ready,

@@ -5,9 +5,11 @@
 //! only translates: it checks what came in, makes one or two calls of the catalog, and shapes the answer. All else
 //! stands once, in its own file:
 //!
-//! - `auth`: tokens, scopes, and the guard that hangs before every route; `pace`: how often one token may ask.
+//! - `auth`: tokens, scopes, and the guard that hangs before every route; `tenant`: what a caller sees; `pace`: how often
+//!   one token may ask.
 //! - `extract`: from a request to values; `problem`: from an error to HTTP, as problem+json.
-//! - `wanted`: what a caller asks for, and which of it can never be; `eta`: how true the plan's times turn out.
+//! - `selection`: which data a caller means; `wanted`: what is asked for, and which of it can never be; `eta`: how true
+//!   the plan's times turn out.
 //! - `webhooks`: events carried to those who do not listen; `chores`: what is done without being asked.
 //! - `wait`: long polls. A handler takes the catalog's change counter, looks, and waits for the counter only if
 //!   what it saw is what the caller has already.
@@ -30,6 +32,8 @@ mod pace;
 mod ports;
 mod problem;
 mod routes;
+mod selection;
+mod tenant;
 mod wait;
 mod wanted;
 mod webhooks;
@@ -39,7 +43,7 @@ use std::sync::Arc;
 use foretide_catalog::Catalog;
 use tokio::sync::watch;
 
-pub use auth::{FIRST_TOKEN, Scope, first_token, mint};
+pub use auth::{FIRST_TOKEN, Scope, first_token, mint, mint_for};
 pub use chores::keep_house;
 pub use config::Config;
 pub use document::openapi;
@@ -47,19 +51,20 @@ pub use eta::WarmupView;
 pub use events::{EventView, Told, tell};
 pub use metrics::Metrics;
 pub use ports::{
-    Accepted, AccessSink, Advice, Adviser, Courier, Directory, Listener, MoveChange, PlanChanges, Ports, Question,
-    Rejected, SiteAdvice, digest_of,
+    Accepted, AccessSink, Advice, Adviser, Courier, Directory, FilesRead, Listener, MoveChange, NotReplayed,
+    PlanChanges, Ports, Question, Recordings, Rejected, Replayed, SiteAdvice, Way, WhatIf, digest_of,
 };
 pub use problem::{PROBLEM_JSON, Problem};
 pub use routes::agent::{BatchTaken, Hello, Listings, ListingsTaken, NextNumbers, Peer, ToServe, Welcome};
 pub use routes::files::{FileView, Files, HeldAt, SiteCopy, Tagging, Whereabouts};
-pub use routes::fleet::{AgentView, RefusalView, SiteView, Sites, Switch};
-pub use routes::house::{AuditView, Health, TokenMade, TokenView, TokenWanted, Tokens};
+pub use routes::fleet::{AgentView, ModeChoice, ModeView, RefusalView, SiteView, Sites, Switch, mode_in_force};
+pub use routes::house::{AuditView, Health, Me, TokenMade, TokenView, TokenWanted, Tokens};
 pub use routes::learned::RunView;
 pub use routes::placement::{AdviceWanted, Announced, OrderWanted};
-pub use routes::plans::{MoveView, PlanLine};
+pub use routes::plans::{Approval, MoveView, PlanLine, Proposals};
 pub use routes::policy::{Policy, SiteVerdict};
 pub use routes::volumes::{AddedVolume, VolumeList, VolumeView, VolumeWanted, added_volumes};
+pub use routes::whatif::WhatIfWanted;
 pub use routes::{List, router};
 pub use wanted::{WarmupChange, WarmupWanted};
 
@@ -71,6 +76,7 @@ pub struct Api {
     accesses: Arc<dyn AccessSink>,
     listener: Arc<dyn Listener>,
     adviser: Arc<dyn Adviser>,
+    recordings: Arc<dyn Recordings>,
     courier: Arc<dyn Courier>,
     config: Arc<Config>,
     calibration: Arc<eta::Calibration>,
@@ -88,7 +94,7 @@ impl Api {
     /// Composes the API. When `stop` becomes true (or its sender is gone), long polls and event streams end, so that
     /// a server can shut down.
     pub fn new(config: Config, catalog: Arc<dyn Catalog>, ports: Ports, stop: watch::Receiver<bool>) -> Self {
-        let Ports { directory, accesses, listener, adviser, courier } = ports;
+        let Ports { directory, accesses, listener, adviser, recordings, courier } = ports;
         Self {
             calibration: Arc::default(),
             hooks: Arc::new(webhooks::Register::new(Arc::clone(&catalog))),
@@ -103,6 +109,7 @@ impl Api {
             accesses,
             listener,
             adviser,
+            recordings,
             courier,
             stop,
         }

@@ -1,13 +1,14 @@
 //! What the API needs of other rooms. It imports none of them: the binary plugs each in.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use foretide_catalog::{CatalogError, ResidentFile};
+use foretide_catalog::{CatalogError, ResidentFile, Run};
 use foretide_flow::{
-    FilePath, Forecast, Listing, Mode, Move, NodeId, OutcomeBatch, Plan, Ruleset, SiteId, Timestamp, Topology, VolumeId,
+    FilePath, Forecast, LeftOut, Listing, Mode, Move, NodeId, OutcomeBatch, Plan, Ruleset, SiteId, Timestamp, Topology,
+    VolumeId,
 };
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -106,6 +107,10 @@ pub struct Question {
     pub volume: VolumeId,
     /// Files or directories with all below.
     pub paths: Vec<FilePath>,
+    /// Of what is below `paths`, not this.
+    pub except: Vec<FilePath>,
+    /// Of that, only what matches one of these globs, which were checked; all if empty.
+    pub globs: Vec<String>,
     /// Candidates; all sites with a cache, and the volume's own, if empty.
     pub sites: Vec<SiteId>,
     /// Accelerators that are free at a site, where the asker knows.
@@ -181,6 +186,9 @@ pub trait Adviser: Send + Sync {
     /// Everything that a plan says of a file, or of a directory and what is below it, in words.
     fn explain(&self, plan: &Plan, path: &FilePath) -> String;
 
+    /// What a plan would move if a mode did not hold it back, folder by folder.
+    fn proposals(&self, plan: &Plan) -> Vec<LeftOut>;
+
     /// How `after` differs from `before`.
     fn changes(&self, before: &Plan, after: &Plan) -> PlanChanges;
 
@@ -189,6 +197,94 @@ pub trait Adviser: Send + Sync {
     /// # Errors
     /// The catalog's.
     async fn advise(&self, question: Question, now: Timestamp) -> Result<Advice, CatalogError>;
+}
+
+/// Which files a run has read, or why nobody can say.
+pub type FilesRead = Result<BTreeMap<VolumeId, BTreeSet<FilePath>>, String>;
+
+/// What would have been, of what was read in a time, if something had been otherwise.
+#[derive(Clone, Debug, PartialEq)]
+pub struct WhatIf {
+    /// From then on.
+    pub from: Timestamp,
+    /// Until then.
+    pub until: Timestamp,
+    /// All jobs run here; where they ran if absent.
+    pub at: Option<SiteId>,
+    /// Each cache holds so many bytes.
+    pub cache_bytes: Option<u64>,
+    /// Each link carries so many bits a second.
+    pub link_bits_per_s: Option<u64>,
+    /// Prefetch may move so many bytes in all.
+    pub budget_bytes: Option<u64>,
+}
+
+/// One way to get the data, and what would have come of it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Way {
+    /// `off` (no cache), `on demand` (a cache that keeps what was read), `foretide`, or `oracle` (a prefetcher that knows
+    /// what comes, under the same links and caches).
+    pub name: String,
+    /// Whether every read was done.
+    pub finished: bool,
+    /// When the last one was, seconds from the first.
+    pub ended_s: f64,
+    /// Waiting of all jobs added up, seconds.
+    pub stall_s: f64,
+    /// Reads.
+    pub reads: u64,
+    /// Reads that did not wait.
+    pub hits: u64,
+    /// Bytes that moves brought.
+    pub moved_bytes: u64,
+    /// Of these, bytes that left unread, or never were read.
+    pub wasted_bytes: u64,
+    /// Bytes that crossed links, for moves and for readers.
+    pub link_bytes: u64,
+    /// Money for links.
+    pub money: f64,
+    /// The busiest minute of a link, as part of what it carries.
+    pub peak_link: f64,
+    /// Most bytes in a cache.
+    pub peak_cache_bytes: u64,
+}
+
+/// What would have been.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Replayed {
+    /// Processes that read.
+    pub jobs: u64,
+    /// Files that they read.
+    pub files: u64,
+    /// Bytes of these, as far as they were read.
+    pub bytes: u64,
+    /// What would have come of each way.
+    pub ways: Vec<Way>,
+}
+
+/// Why there is no answer from what was recorded.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NotReplayed {
+    /// It cannot be answered as it was asked; why, in words.
+    #[error("{0}")]
+    Refused(String),
+    /// As many questions as may be are being answered.
+    #[error("another such question is being answered, and it takes a processor")]
+    Busy,
+}
+
+/// Answers from what was recorded of accesses.
+#[async_trait]
+pub trait Recordings: Send + Sync {
+    /// Plays what was recorded again in a world that is otherwise.
+    ///
+    /// # Errors
+    /// [`NotReplayed`].
+    async fn what_if(&self, question: WhatIf) -> Result<Replayed, NotReplayed>;
+
+    /// The files that a run has read and had not made itself; an error in words if there are more than `most`, or if what
+    /// was recorded of it is no longer kept.
+    async fn files_read(&self, run: &Run, most: usize) -> FilesRead;
 }
 
 /// Carries a webhook's message to its receiver.
@@ -211,6 +307,8 @@ pub struct Ports {
     pub listener: Arc<dyn Listener>,
     /// Who answers where something could be.
     pub adviser: Arc<dyn Adviser>,
+    /// Who knows what was read.
+    pub recordings: Arc<dyn Recordings>,
     /// Who carries webhooks.
     pub courier: Arc<dyn Courier>,
 }

@@ -1,5 +1,5 @@
 //! What a caller wants warmed, as the API takes it, and what becomes of it: a request that names one volume, its
-//! paths and one site. Pure but for what is looked up before ([`Known`]).
+//! paths and one site. Pure: which data is meant is found out before, in [`selection`](crate::selection).
 //!
 //! The door refuses what can never be: unknown names, moments in the past, shares that are none, and data that a
 //! rule forbids at that site wholly ([`forbidden_outright`]). Where a rule speaks of some files only, the planner
@@ -8,49 +8,86 @@
 use std::collections::BTreeMap;
 
 use foretide_flow::{
-    Effect, FilePath, OnUnready, Profile, Ruleset, SiteId, Timestamp, Topology, VolumeId, WarmupRequest, WorkloadId,
+    Effect, FilePath, OnUnready, Ruleset, RunId, SiteId, TimeWindow, Timestamp, Topology, VolumeId, WarmupId,
+    WarmupRequest, WorkloadId,
 };
 use serde::{Deserialize, Deserializer, Serialize};
 use utoipa::ToSchema;
 
 use crate::error::ApiError;
+use crate::selection::Selection;
 
 /// Bytes of a label: a line for people.
 const LABEL_MAX_BYTES: usize = 1000;
 /// Labels for programs on one warm-up: a job's number, user, queue and what its scheduler adds.
 const LABELS_MAX: usize = 32;
+/// Warm-ups that one waits for: the inputs of a job in a workflow.
+const RUN_AFTER_MAX: usize = 100;
 
 /// Have this there by then.
 ///
-/// What: `volume` with `paths`, or a `workload` that was seen before, whose data it then is. Where: `site`, or the
-/// best of `sites`, or, with neither, the best of all that have a cache.
+/// What: `volume` with `paths`, `globs`, `tags` or several of these; or a `workload` that was seen before, whose data it then
+/// is; or a `run`, for just the files that it read. Where: `site`, or the best of `sites`, or, with neither, the best of all
+/// that have a cache.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct WarmupWanted {
     /// From which volume.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub volume: Option<VolumeId>,
-    /// Files or directories (with all below); the root, `""`, alone means the whole volume.
+    /// Files or directories (with all below); the root, `""`, alone means the whole volume. At most 10,000.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub paths: Vec<FilePath>,
-    /// What this workload reads, in place of volume and paths.
+    /// Files or directories below `paths` that are not meant.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub except: Vec<FilePath>,
+    /// Only files whose path in the volume matches one of these (`**` crosses folders); at most 64. Without `paths`, of
+    /// the whole volume.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub globs: Vec<String>,
+    /// Only what carries all these tags; the volume can be left out if one alone has such data.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub tags: BTreeMap<String, String>,
+    /// What this workload reads, in place of a volume.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub workload: Option<WorkloadId>,
+    /// What this run has read, in place of a volume.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub run: Option<RunId>,
     /// Where.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub site: Option<SiteId>,
     /// Where it may be, if `site` is absent; the best one is chosen.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub sites: Vec<SiteId>,
+    /// Only at sites in these jurisdictions, whatever the rules allow.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub jurisdictions: Vec<String>,
     /// By when. A soft deadline: late is better than never.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub need_by: Option<Timestamp>,
+    /// When its job starts, where that is not certain: without `need_by`, it is due at p10, so that nine of ten starts
+    /// find it there, and it is kept beyond p90.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub starts: Option<TimeWindow>,
     /// Void from then on: a hard end.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub expire_at: Option<Timestamp>,
     /// Kept at least until then.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pin_until: Option<Timestamp>,
+    /// Kept at least so long after it first was READY, seconds; at most a year.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(maximum = 31536000)]
+    pub pin_for_s: Option<u64>,
+    /// Warm-ups of a higher one are served first, whatever their deadlines.
+    #[serde(skip_serializing_if = "is_zero")]
+    #[schema(minimum = -100, maximum = 100, default = 0)]
+    pub priority: i8,
+    /// Nothing of it moves before each of these warm-ups was READY; it fails if one of them can no longer be.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schema(max_items = 100)]
+    pub run_after: Vec<WarmupId>,
     /// The share of the bytes with which the job can begin: PARTIAL from then on.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(exclusive_minimum = 0.0, maximum = 1.0)]
@@ -76,6 +113,10 @@ pub struct WarmupWanted {
     pub dry_run: bool,
 }
 
+fn is_zero(n: &i8) -> bool {
+    *n == 0
+}
+
 /// What of a warm-up may be asked for anew. An absent member stays as it is, null takes it away.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, default)]
@@ -92,6 +133,14 @@ pub struct WarmupChange {
     #[serde(deserialize_with = "present", skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Timestamp>)]
     pub pin_until: Option<Option<Timestamp>>,
+    /// How long it is kept at least once it is ready, seconds.
+    #[serde(deserialize_with = "present", skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<u64>, maximum = 31536000)]
+    pub pin_for_s: Option<Option<u64>>,
+    /// Who is served first.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = -100, maximum = 100)]
+    pub priority: Option<i8>,
     /// Its words for people.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(max_length = 1000)]
@@ -101,41 +150,6 @@ pub struct WarmupChange {
 /// A member that is there, be it null.
 fn present<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Option<Option<T>>, D::Error> {
     Option::<T>::deserialize(deserializer).map(Some)
-}
-
-/// Data of one volume.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Selection {
-    pub(crate) volume: VolumeId,
-    pub(crate) paths: Vec<FilePath>,
-}
-
-/// Which data is meant: named, or read by a workload whose `profile` was looked up.
-pub(crate) fn select(
-    volume: Option<VolumeId>,
-    paths: Vec<FilePath>,
-    workload: Option<&WorkloadId>,
-    profile: Option<Profile>,
-    topology: &Topology,
-) -> Result<Selection, ApiError> {
-    let selection = match (volume, workload) {
-        (Some(_), Some(_)) => {
-            return Err(ApiError::WrongShape("name volume and paths, or a workload, not both".into()));
-        }
-        (Some(volume), None) => Selection { volume, paths },
-        (None, Some(workload)) => read_by(workload, profile)?,
-        (None, None) => return Err(ApiError::WrongShape("name a volume, or a workload that was seen".into())),
-    };
-    if !topology.volumes.contains_key(&selection.volume) {
-        return Err(unknown_volume(&selection.volume, topology));
-    }
-    if selection.paths.is_empty() { Err(ApiError::NoPaths) } else { Ok(selection) }
-}
-
-fn read_by(workload: &WorkloadId, profile: Option<Profile>) -> Result<Selection, ApiError> {
-    let profile = profile.ok_or_else(|| ApiError::Refused(format!("workload {workload} has not been seen")))?;
-    let nowhere = || ApiError::Refused(format!("workload {workload} was seen to read no volume yet"));
-    Ok(Selection { volume: profile.volume.ok_or_else(nowhere)?, paths: vec![profile.root] })
 }
 
 /// The error that names the volumes there are.
@@ -163,9 +177,31 @@ pub(crate) fn check_site(site: &SiteId, topology: &Topology) -> Result<(), ApiEr
     }
 }
 
+/// Whether the asker lets data be there.
+pub(crate) fn check_jurisdiction(wanted: &[String], site: &SiteId, topology: &Topology) -> Result<(), ApiError> {
+    let where_it_is = topology.sites.get(site).map_or("", |s| s.jurisdiction.as_str());
+    if wanted.is_empty() || wanted.iter().any(|j| j == where_it_is) {
+        return Ok(());
+    }
+    let wanted = names(wanted.iter());
+    Err(ApiError::Refused(format!("site {site} is in jurisdiction {where_it_is:?}, and only {wanted} was asked for")))
+}
+
 /// Whether words, labels, shares and moments can be meant.
 pub(crate) fn check_terms(wanted: &WarmupWanted, now: Timestamp) -> Result<(), ApiError> {
     check_label(&wanted.label)?;
+    check_priority(wanted.priority)?;
+    check_pin(wanted.pin_for_s)?;
+    if wanted.run_after.len() > RUN_AFTER_MAX {
+        return Err(ApiError::WrongShape(format!("run_after: give at most {RUN_AFTER_MAX}")));
+    }
+    if let Some(TimeWindow { p10, p50, p90 }) = wanted.starts.filter(|s| !(s.p10 <= s.p50 && s.p50 <= s.p90)) {
+        let order = format!("{}, {}, {}", p10.0, p50.0, p90.0);
+        return Err(ApiError::WrongShape(format!("starts is {order}: give p10 <= p50 <= p90")));
+    }
+    if let Some(starts) = wanted.starts.filter(|s| s.p90 <= now) {
+        return Err(ApiError::in_the_past("starts.p90", starts.p90, now));
+    }
     let text = |t: &String| t.len() > LABEL_MAX_BYTES;
     if wanted.labels.len() > LABELS_MAX || wanted.labels.iter().any(|(k, v)| k.is_empty() || text(k) || text(v)) {
         return Err(ApiError::WrongShape(format!(
@@ -184,7 +220,29 @@ pub(crate) fn check_terms(wanted: &WarmupWanted, now: Timestamp) -> Result<(), A
 /// Whether a change can be meant.
 pub(crate) fn check_change(change: &WarmupChange, now: Timestamp) -> Result<(), ApiError> {
     check_label(change.label.as_deref().unwrap_or_default())?;
+    check_priority(change.priority.unwrap_or(0))?;
+    check_pin(change.pin_for_s.flatten())?;
     check_moments(change.need_by.flatten(), change.expire_at.flatten(), change.pin_until.flatten(), now)
+}
+
+/// Above and below it nothing more can be said.
+const PRIORITY_MAX: i8 = 100;
+
+fn check_priority(priority: i8) -> Result<(), ApiError> {
+    if (-PRIORITY_MAX..=PRIORITY_MAX).contains(&priority) {
+        return Ok(());
+    }
+    Err(ApiError::WrongShape(format!("priority is {priority}: give -{PRIORITY_MAX} to {PRIORITY_MAX}")))
+}
+
+/// A year: what is kept for longer is no cache.
+const PIN_MAX_S: u64 = 365 * 86_400;
+
+fn check_pin(pin_for_s: Option<u64>) -> Result<(), ApiError> {
+    match pin_for_s.filter(|s| *s > PIN_MAX_S) {
+        Some(s) => Err(ApiError::WrongShape(format!("pin_for_s is {s}: give at most {PIN_MAX_S}, a year"))),
+        None => Ok(()),
+    }
 }
 
 fn check_label(label: &str) -> Result<(), ApiError> {
@@ -223,9 +281,15 @@ pub(crate) fn request_of(
     let price = price_per_gb(&selection.volume, &site, topology);
     let affordable = wanted.max_cost.filter(|_| price > 0.0).map(|cost| (cost / price * 1e9) as u64);
     WarmupRequest {
+        except: selection.except,
+        globs: selection.globs,
         need_by: wanted.need_by,
+        starts: wanted.starts,
         expire_at: wanted.expire_at,
         pin_until: wanted.pin_until,
+        pin_for_s: wanted.pin_for_s,
+        priority: wanted.priority,
+        run_after: wanted.run_after,
         min_fraction: wanted.min_fraction,
         max_bytes: wanted.max_bytes.into_iter().chain(affordable).min(),
         on_unready: wanted.on_unready,
@@ -288,7 +352,7 @@ mod tests {
     }
 
     fn max_bytes_of(wanted: WarmupWanted, cost_per_gb: f64) -> Option<u64> {
-        let selection = Selection { volume: VolumeId::new("v").unwrap(), paths: vec![FilePath::root()] };
+        let selection = Selection::of(VolumeId::new("v").unwrap(), vec![FilePath::root()]);
         request_of(wanted, selection, SiteId::new("gpu").unwrap(), &topology(cost_per_gb)).max_bytes
     }
 

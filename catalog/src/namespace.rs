@@ -132,6 +132,9 @@ pub trait Namespace: Send + Sync {
     /// Tags of a path: its own and those of the directories above it; the nearest wins.
     async fn tags(&self, volume: &VolumeId, path: &FilePath) -> Result<BTreeMap<String, String>>;
 
+    /// The paths of a volume that carry tags of their own, with these.
+    async fn tagged(&self, volume: &VolumeId) -> Result<BTreeMap<FilePath, BTreeMap<String, String>>>;
+
     /// Keeps what a file version consists of.
     ///
     /// # Errors

@@ -1,6 +1,6 @@
 //! How states follow from one another: of warm-ups and of moves. Pure, and the same for every store.
 
-use foretide_flow::{MoveState, Promised, Timestamp, Warmup, WarmupState};
+use foretide_flow::{FilePath, MoveState, Promised, Timestamp, Warmup, WarmupState};
 
 use crate::WarmupUpdate;
 
@@ -26,6 +26,33 @@ pub(crate) fn step(warmup: &Warmup, to: WarmupState) -> Option<Warmup> {
     // Only a count makes it ready again once it is degraded.
     let on_the_way = matches!(warmup.state, WarmupState::Queued | WarmupState::Planned);
     (on_the_way && follows(warmup.state, to)).then(|| Warmup { state: to, why: None, ..warmup.clone() })
+}
+
+/// How a move for a warm-up ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum MoveEnd {
+    /// Its bytes are there; so many crossed a link.
+    Arrived { bytes: u64, wire_bytes: u64 },
+    /// It was given up.
+    Failed { why: String, path: FilePath, at: Timestamp },
+}
+
+/// What the ends of its moves, in their order, make of a warm-up: sums, reasons, and `Moving` when something arrived.
+pub(crate) fn moves_ended(warmup: &Warmup, ends: &[MoveEnd]) -> Warmup {
+    let mut next = warmup.clone();
+    if is_over(warmup.state) {
+        return next;
+    }
+    for end in ends {
+        match end {
+            MoveEnd::Arrived { bytes, wire_bytes } => {
+                next.brought(*bytes, *wire_bytes);
+                next = step(&next, WarmupState::Moving).unwrap_or(next);
+            }
+            MoveEnd::Failed { why, path, at } => next.failed(why, path, *at),
+        }
+    }
+    next
 }
 
 /// What the store's count makes of it: `Ready` or `Degraded` (promise C), or only more bytes.
@@ -92,6 +119,7 @@ pub(crate) fn update(
     if let Some(eta) = update.eta.filter(|_| !is_over(warmup.state)) {
         next.eta = eta;
         next.promised = next.promised.or(eta.map(|eta| Promised { at, eta }));
+        next.plan.clone_from(&update.plan);
     }
     if let Some(terms) = update.terms.as_ref().filter(|_| !is_over(warmup.state)) {
         terms.apply(&mut next.request);
@@ -141,19 +169,7 @@ mod tests {
     fn queued() -> Warmup {
         let (volume, site) = (VolumeId::new("v").unwrap(), SiteId::new("s").unwrap());
         let request = WarmupRequest::new(volume, vec![FilePath::root()], site);
-        Warmup {
-            id: WarmupId::from("w"),
-            request,
-            asked_at: Timestamp(0),
-            state: WarmupState::Queued,
-            why: None,
-            required_bytes: None,
-            required_files: None,
-            resident_bytes: 0,
-            eta: None,
-            promised: None,
-            ready_at: None,
-        }
+        Warmup::new(WarmupId::from("w"), request, Timestamp(0))
     }
 
     #[test]
@@ -189,6 +205,18 @@ mod tests {
         let failed = update(&w, &known, None, Timestamp(1)).unwrap();
         assert_eq!(failed.state, WarmupState::Failed);
         assert_eq!(failed.why.as_deref(), Some("it covers 11 bytes, more than the 10 that it may"));
+    }
+
+    #[test]
+    fn the_ends_of_moves_are_added_up_until_it_is_over() {
+        let arrived = MoveEnd::Arrived { bytes: 10, wire_bytes: 4 };
+        let failed = MoveEnd::Failed { why: "link cut".into(), path: FilePath::parse("a").unwrap(), at: Timestamp(2) };
+        let moved = moves_ended(&queued(), &[failed.clone(), arrived.clone(), failed.clone()]);
+        assert_eq!((moved.state, moved.moved_bytes, moved.wire_bytes), (WarmupState::Moving, 10, 4));
+        assert_eq!((moved.failures[0].why.as_str(), moved.failures[0].moves), ("link cut", 2));
+        assert_eq!(moves_ended(&queued(), &[failed]).state, WarmupState::Queued, "a failure brings nothing");
+        let over = Warmup { state: WarmupState::Cancelled, ..moved };
+        assert_eq!(moves_ended(&over, &[arrived]), over);
     }
 
     #[derive(Clone, Debug)]

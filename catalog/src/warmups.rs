@@ -1,7 +1,7 @@
 //! What was asked for, and how far it is.
 
 use async_trait::async_trait;
-use foretide_flow::{SiteId, Timestamp, Warmup, WarmupId, WarmupRequest, WarmupState};
+use foretide_flow::{PlanId, SiteId, Timestamp, Warmup, WarmupId, WarmupRequest, WarmupState};
 
 use crate::{CatalogError, Page, Result, limits};
 
@@ -35,6 +35,8 @@ pub struct WarmupUpdate {
     pub required: Option<(u64, u64)>,
     /// When it is expected to be ready; `Some(None)` if nobody can say.
     pub eta: Option<Option<Timestamp>>,
+    /// The plan that says so; kept with `eta`.
+    pub plan: Option<PlanId>,
     /// Other terms than those first asked for.
     pub terms: Option<NewTerms>,
 }
@@ -48,6 +50,10 @@ pub struct NewTerms {
     pub expire_at: Option<Option<Timestamp>>,
     /// How long it is kept at least.
     pub pin_until: Option<Option<Timestamp>>,
+    /// How long it is kept at least once it is ready, seconds.
+    pub pin_for_s: Option<Option<u64>>,
+    /// Who is served first.
+    pub priority: Option<i8>,
     /// Its words for people.
     pub label: Option<String>,
 }
@@ -57,6 +63,8 @@ impl NewTerms {
         request.need_by = self.need_by.unwrap_or(request.need_by);
         request.expire_at = self.expire_at.unwrap_or(request.expire_at);
         request.pin_until = self.pin_until.unwrap_or(request.pin_until);
+        request.pin_for_s = self.pin_for_s.unwrap_or(request.pin_for_s);
+        request.priority = self.priority.unwrap_or(request.priority);
         if let Some(label) = &self.label {
             request.label.clone_from(label);
         }

@@ -1,6 +1,9 @@
 //! A file's path inside its volume.
 
+use std::ffi::OsStr;
 use std::fmt;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 use std::sync::Arc;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -75,6 +78,11 @@ impl FilePath {
     /// The bytes as the kernel has them.
     pub fn as_bytes(&self) -> &[u8] {
         &self.0
+    }
+
+    /// The same bytes as the system's path type has them.
+    pub fn as_os_path(&self) -> &Path {
+        Path::new(OsStr::from_bytes(&self.0))
     }
 
     /// Whether this is the volume's root.

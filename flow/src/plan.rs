@@ -167,6 +167,12 @@ pub struct CensusRequest {
     pub volume: VolumeId,
     /// Files, or directories with all below.
     pub paths: Vec<FilePath>,
+    /// Of what is below `paths`, not this; see [`Selector`](crate::Selector).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub except: Vec<FilePath>,
+    /// Of that, only what matches one of these globs; all if empty.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub globs: Vec<String>,
     /// Pinned until then, so that nothing of it is evicted.
     pub pin_until: Option<Timestamp>,
 }

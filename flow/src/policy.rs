@@ -201,7 +201,7 @@ impl Ruleset {
             rule.until.is_none_or(|until| now <= until)
                 && rule.volume.as_ref().is_none_or(|v| v == volume)
                 && rule.tags.iter().all(|(k, v)| tags.get(k) == Some(v))
-                && glob.as_ref().is_none_or(|g| g.is_match(os_path(path)))
+                && glob.as_ref().is_none_or(|g| g.is_match(path.as_os_path()))
                 && names_site(rule, site, destination)
         });
         match decided {
@@ -241,11 +241,6 @@ fn names_site(rule: &Rule, site: &SiteId, destination: Option<&Site>) -> bool {
     (rule.sites.is_empty() || rule.sites.contains(site))
         && (rule.jurisdictions.is_empty() || within(&rule.jurisdictions))
         && (rule.outside_jurisdictions.is_empty() || !within(&rule.outside_jurisdictions))
-}
-
-fn os_path(path: &FilePath) -> &std::path::Path {
-    use std::os::unix::ffi::OsStrExt;
-    std::path::Path::new(std::ffi::OsStr::from_bytes(path.as_bytes()))
 }
 
 fn compile(rule: &str, glob: &str) -> Result<GlobMatcher, RulesetError> {

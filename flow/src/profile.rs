@@ -49,6 +49,14 @@ pub struct PathTemplate {
     pub bytes: u64,
 }
 
+impl PathTemplate {
+    /// A glob that matches every path of this shape, and perhaps some that only look like it.
+    pub fn glob(&self) -> String {
+        let between = |text: &str| globset::escape(text).replace(char::REPLACEMENT_CHARACTER, "*");
+        self.shape.split('#').map(between).collect::<Vec<_>>().join("*")
+    }
+}
+
 /// When runs start.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
@@ -104,8 +112,28 @@ pub struct Profile {
     pub readers: f64,
     /// Share of the bytes of a run that the run before had read too.
     pub reuse: f64,
-    /// Path shapes, most bytes first.
+    /// Path shapes, most bytes first, at most [`Profile::MAX_TEMPLATES`].
     pub templates: Vec<PathTemplate>,
     /// When it runs.
     pub calendar: Calendar,
+}
+
+impl Profile {
+    /// Path shapes of one workload: as many as people look at.
+    pub const MAX_TEMPLATES: usize = 16;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_shape_becomes_a_glob_that_matches_its_paths() {
+        let volume = VolumeId::new("v").unwrap();
+        let template = PathTemplate { volume, shape: "a[1]/day-#/part-#.tar".into(), files: 1, bytes: 1 };
+        let selector = crate::Selector::new(&[FilePath::root()], &[], &[template.glob()]).unwrap();
+        let covers = |path: &str| selector.covers(&FilePath::parse(path).unwrap());
+        assert!(covers("a[1]/day-2026-11-25/part-003.tar"));
+        assert!(!covers("a1/day-2026-11-25/part-003.tar") && !covers("a[1]/day-1/x/part-3.tar"));
+    }
 }

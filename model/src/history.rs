@@ -18,8 +18,6 @@ use crate::run::{FileKey, LiveRun, Rate};
 use crate::select::Score;
 use crate::shape::shape;
 
-/// Path shapes shown in a profile, the largest by bytes.
-const PROFILE_TEMPLATES: usize = 16;
 /// A file is read whole when at least this share of its bytes was: formats leave out paddings and footers.
 pub const WHOLE_SHARE: f64 = 0.9;
 
@@ -282,7 +280,7 @@ fn templates(record: &RunRecord) -> Vec<PathTemplate> {
         .map(|((volume, shape), (files, bytes))| PathTemplate { volume, shape, files, bytes })
         .collect();
     out.sort_by(|a, b| b.bytes.cmp(&a.bytes).then_with(|| a.shape.cmp(&b.shape)));
-    out.truncate(PROFILE_TEMPLATES);
+    out.truncate(Profile::MAX_TEMPLATES);
     out
 }
 

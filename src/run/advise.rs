@@ -79,7 +79,7 @@ pub async fn run(options: Options) -> Result<(), RunError> {
                 paths,
                 sites: options.site.clone(),
                 free_accelerators: options.free.iter().map(|f| (f.site.clone(), f.accelerators)).collect(),
-                workload: None,
+                ..AdviceWanted::default()
             };
             options.control.client()?.advise(&wanted).await?
         }

@@ -10,6 +10,7 @@ pub mod doctor;
 pub mod evaluate;
 pub mod find;
 pub mod import;
+pub mod k8s;
 pub mod link;
 pub mod mount;
 mod notify;

@@ -1,9 +1,9 @@
 //! `foretide plan`: the plan as people read it, why a file is in it or not, what changed, and who says go or stop.
 
 use clap::{Args, Subcommand};
-use foretide_api::PlanLine;
-use foretide_flow::{FilePath, Plan, SiteId, VolumeId, WarmupRequest};
-use foretide_planner::{diff, explain, proposals, show};
+use foretide_api::{Approval, ModeChoice, ModeView, PlanLine};
+use foretide_flow::{FilePath, Mode, Plan, SiteId};
+use foretide_planner::{diff, explain, show};
 
 use super::RunError;
 use super::warm::line;
@@ -55,10 +55,36 @@ enum What {
         #[arg(long)]
         site: Option<SiteId>,
     },
+    /// Show the mode in force, or choose another one: from the next plan on.
+    Mode {
+        /// How far Foretide acts on its own forecasts: advise, shadow, enforce; or configured, for what the configuration
+        /// says.
+        mode: Option<Chosen>,
+    },
     /// Stop all prefetch at once; warm-ups go on.
     Pause,
     /// Let prefetch go on.
     Resume,
+}
+
+/// A mode as people write it.
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum Chosen {
+    Advise,
+    Shadow,
+    Enforce,
+    Configured,
+}
+
+impl Chosen {
+    fn mode(self) -> Option<Mode> {
+        match self {
+            Self::Advise => Some(Mode::Advise),
+            Self::Shadow => Some(Mode::Shadow),
+            Self::Enforce => Some(Mode::Enforce),
+            Self::Configured => None,
+        }
+    }
 }
 
 /// Runs it.
@@ -86,7 +112,14 @@ pub async fn run(options: Options) -> Result<(), RunError> {
             let found = diff(&before, &after);
             told(json, &found, || found.to_string())
         }
-        What::Approve { path, site } => approve(&control, json, path.as_ref(), site.as_ref()).await,
+        What::Approve { path, site } => approve(&control, json, path, site).await,
+        What::Mode { mode } => {
+            let view = control.mode(mode.map(|mode| ModeChoice { mode: mode.mode() })).await?;
+            told(json, &view, || {
+                let ModeView { mode, configured } = view;
+                format!("{mode:?}, configured {configured:?}\n").to_lowercase()
+            })
+        }
         What::Pause => Ok(control.switch_prefetch(false).await?),
         What::Resume => Ok(control.switch_prefetch(true).await?),
     }
@@ -117,81 +150,11 @@ async fn two(control: &ControlClient, before: Option<String>, after: Option<Stri
 async fn approve(
     control: &ControlClient,
     json: bool,
-    path: Option<&FilePath>,
-    site: Option<&SiteId>,
+    path: Option<FilePath>,
+    site: Option<SiteId>,
 ) -> Result<(), RunError> {
     let plan = control.plan(None).await?;
-    let requests = requests(&plan, path, site)?;
-    if requests.is_empty() {
-        let why =
-            "the plan proposes nothing there: what is not held back by the modes advise and shadow moves by itself";
-        return Err(RunError::Told(why.into()));
-    }
-    let mut warmups = Vec::with_capacity(requests.len());
-    for request in &requests {
-        warmups.push(control.ask_warmup(request).await?);
-    }
+    let warmups = control.approve(&plan.id, &Approval { path, site }).await?;
     let text = || warmups.iter().map(|w| line(w, plan.made_at) + "\n").collect();
     told(json, &warmups, text)
-}
-
-/// One warm-up for each volume and site, of what the plan proposes.
-///
-/// # Errors
-/// If so many files at the top of a volume are proposed that the plan does not name them all: to ask for its root would be to
-/// ask for everything in it.
-fn requests(plan: &Plan, path: Option<&FilePath>, site: Option<&SiteId>) -> Result<Vec<WarmupRequest>, RunError> {
-    let mut by: std::collections::BTreeMap<(&VolumeId, &SiteId), Vec<FilePath>> = std::collections::BTreeMap::new();
-    for proposal in proposals(plan) {
-        if site.is_none_or(|s| s == &proposal.to) && path.is_none_or(|p| proposal.path.is_within(p)) {
-            if proposal.path.is_root() {
-                return Err(RunError::Told(format!(
-                    "{} more files at the top of volume {} are proposed to {} than the plan names: approve files or folders \
-                     by name, or ask for all of the volume with foretide warm",
-                    proposal.files, proposal.volume, proposal.to
-                )));
-            }
-            by.entry((&proposal.volume, &proposal.to)).or_default().push(proposal.path.clone());
-        }
-    }
-    let request = |((volume, site), paths): ((&VolumeId, &SiteId), Vec<FilePath>)| WarmupRequest {
-        label: format!("approved of plan {}", plan.id),
-        ..WarmupRequest::new(volume.clone(), paths, site.clone())
-    };
-    Ok(by.into_iter().map(request).collect())
-}
-
-#[cfg(test)]
-mod tests {
-    use foretide_flow::{LeftOut, Timestamp};
-
-    use super::*;
-
-    #[test]
-    fn the_root_of_a_volume_is_never_approved_for_files_in_it() {
-        let (volume, to) = (VolumeId::new("data").unwrap(), SiteId::new("gpu").unwrap());
-        let proposed = |path: &str, files| LeftOut {
-            volume: volume.clone(),
-            path: FilePath::parse(path).unwrap(),
-            to: to.clone(),
-            files,
-            bytes: 10,
-            why: "the mode is advise: it would be moved".into(),
-        };
-        let plan = |left_out| Plan {
-            id: "p".into(),
-            made_at: Timestamp(0),
-            horizon: Timestamp(1),
-            moves: vec![],
-            refused: vec![],
-            left_out,
-        };
-        let asked = requests(&plan(vec![proposed("a", 1), proposed("c", 4)]), None, None).unwrap();
-        let paths: Vec<_> = asked[0].paths.iter().map(ToString::to_string).collect();
-        assert_eq!((asked.len(), paths), (1, vec!["a".to_owned(), "c".to_owned()]));
-        let many = plan(vec![proposed("a", 1), proposed("", 5)]);
-        let told = requests(&many, None, None).unwrap_err().to_string();
-        assert!(told.contains("5 more files at the top of volume data"), "{told}");
-        assert_eq!(requests(&many, Some(&FilePath::parse("a").unwrap()), None).unwrap().len(), 1);
-    }
 }

@@ -113,7 +113,7 @@ async fn release(control: &ControlClient, spool: &Spool, options: &Options, job:
     if let Ok(want) = spool.want(job, &options.site)? {
         let asked = control.ask_once(&want.wanted, &want.key(&options.cluster, job)).await;
         let released = match asked {
-            Ok(view) if !is_over(view.warmup.state) => control.cancel_warmup(&view.warmup.id).await.map(drop),
+            Ok(view) if !is_over(view.warmup.state) => control.release_warmup(&view.warmup.id).await.map(drop),
             other => other.map(drop),
         };
         if let Err(error @ ClientError::Unreachable { .. }) = released {
@@ -142,7 +142,7 @@ impl Want {
     }
 
     /// Parses `key=value` lines: `warm=VOLUME:PATH` (may come again for the same volume) or `workload=NAME`, and
-    /// `site`, `within_s`, `fraction`, `label`.
+    /// `glob` (may come again), `site`, `within_s`, `fraction`, `priority`, `after` (a warm-up's id), `label`.
     fn parse(text: &str, job: &str, site: &SiteId, said_at: Timestamp) -> Result<Self, String> {
         let mut wanted = WarmupWanted {
             site: Some(site.clone()),
@@ -169,8 +169,14 @@ impl Want {
                     wanted.need_by = Some(said_at + Duration::from_secs(seconds));
                 }
                 "fraction" => wanted.min_fraction = Some(value.parse().map_err(|e| bad(&e))?),
+                "glob" => wanted.globs.push(value.to_owned()),
+                "priority" => wanted.priority = value.parse().map_err(|e| bad(&e))?,
+                "after" => wanted.run_after.push(value.into()),
                 "label" => wanted.label = value.to_owned(),
-                _ => return Err(bad(&"unknown; use warm, workload, site, within_s, fraction, label")),
+                _ => {
+                    let known = "warm, workload, glob, site, within_s, fraction, priority, after, label";
+                    return Err(bad(&format!("unknown; use {known}")));
+                }
             }
         }
         Ok(Self { wanted, said_at })
@@ -277,6 +283,9 @@ mod tests {
         assert_eq!(wanted.paths, ["train", "val"].map(|p| FilePath::parse(p).unwrap()));
         assert_eq!((wanted.need_by, wanted.min_fraction), (Some(Timestamp(61_000_000)), Some(0.5)));
         assert_eq!(wanted.labels["slurm_job"], "7");
+        let narrow = parse("warm=imagenet:train\nglob=train/*.tar\npriority=5\nafter=w-1\n").unwrap();
+        assert_eq!((narrow.globs, narrow.priority), (vec!["train/*.tar".to_owned()], 5));
+        assert_eq!(narrow.run_after[0].as_str(), "w-1");
         assert_eq!(parse("workload=w-1").unwrap().workload.unwrap().as_str(), "w-1");
         assert_eq!(parse("warm=imagenet").unwrap().paths, [FilePath::root()], "a volume alone means all of it");
     }

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
-use foretide_flow::{FilePath, SiteId, Timestamp, VolumeId, Warmup, WarmupId, WarmupRequest, WarmupState};
+use foretide_api::WarmupWanted;
+use foretide_flow::{FilePath, SiteId, Timestamp, VolumeId, Warmup, WarmupId, WarmupState};
 
 use super::RunError;
 use crate::cli::ControlOptions;
@@ -27,32 +28,16 @@ pub struct Options {
 #[derive(Subcommand, Debug)]
 enum What {
     /// Ask for a warm-up.
-    Ask {
-        /// Volume.
-        volume: VolumeId,
-        /// Files or folders in it; the whole volume if none is given.
-        #[arg(value_parser = |text: &str| FilePath::parse(text))]
-        paths: Vec<FilePath>,
-        /// Site that needs the data.
-        #[arg(long)]
-        site: SiteId,
-        /// Needed within this time, such as 2h.
-        #[arg(long, value_parser = parse_duration)]
-        within: Option<Duration>,
-        /// Keep it at least this long.
-        #[arg(long, value_parser = parse_duration)]
-        pin: Option<Duration>,
-        /// Free text for people, such as a job's name.
-        #[arg(long, default_value = "")]
-        label: String,
-        /// Return only when it is READY; exit with 1 if it fails.
-        #[arg(long)]
-        wait: bool,
-    },
+    Ask(Box<Asked>),
     /// Show warm-ups.
     List,
     /// Show one.
     Show {
+        /// Its id.
+        id: String,
+    },
+    /// Its job has run: it is over, and its pin ends.
+    Release {
         /// Its id.
         id: String,
     },
@@ -63,6 +48,70 @@ enum What {
     },
 }
 
+/// What is asked for, and how.
+#[derive(Args, Debug)]
+struct Asked {
+    /// Volume; not needed with --tag, --workload or --run.
+    volume: Option<VolumeId>,
+    /// Files or folders in it; the whole volume if none is given.
+    #[arg(value_parser = |text: &str| FilePath::parse(text))]
+    paths: Vec<FilePath>,
+    /// Only files whose path in the volume matches this; may come again.
+    #[arg(long)]
+    glob: Vec<String>,
+    /// Only what carries this tag, as KEY=VALUE; may come again.
+    #[arg(long, value_parser = tag)]
+    tag: Vec<(String, String)>,
+    /// What this workload reads.
+    #[arg(long, conflicts_with_all = ["volume", "tag", "run"])]
+    workload: Option<String>,
+    /// What this run has read.
+    #[arg(long, conflicts_with_all = ["volume", "tag"])]
+    run: Option<String>,
+    /// Site that needs the data; the best one if none is given.
+    #[arg(long)]
+    site: Option<SiteId>,
+    /// Needed within this time, such as 2h.
+    #[arg(long, value_parser = parse_duration)]
+    within: Option<Duration>,
+    /// Keep it at least this long.
+    #[arg(long, value_parser = parse_duration)]
+    pin: Option<Duration>,
+    /// Of higher priority is served first, whatever the deadlines.
+    #[arg(long, default_value_t = 0, allow_negative_numbers = true)]
+    priority: i8,
+    /// Begin when this warm-up has been READY; may come again.
+    #[arg(long)]
+    after: Vec<String>,
+    /// Free text for people, such as a job's name.
+    #[arg(long, default_value = "")]
+    label: String,
+    /// Return only when it is READY; exit with 1 if it fails.
+    #[arg(long)]
+    wait: bool,
+}
+
+impl Asked {
+    fn wanted(self, now: Timestamp) -> WarmupWanted {
+        let whole = self.paths.is_empty() && self.volume.is_some() && self.tag.is_empty();
+        WarmupWanted {
+            volume: self.volume,
+            paths: if whole { vec![FilePath::root()] } else { self.paths },
+            globs: self.glob,
+            tags: self.tag.into_iter().collect(),
+            workload: self.workload.map(Into::into),
+            run: self.run.map(Into::into),
+            site: self.site,
+            need_by: self.within.map(|t| now + t),
+            pin_until: self.pin.map(|t| now + t),
+            priority: self.priority,
+            run_after: self.after.into_iter().map(Into::into).collect(),
+            label: self.label,
+            ..WarmupWanted::default()
+        }
+    }
+}
+
 /// Runs it.
 ///
 /// # Errors
@@ -70,17 +119,9 @@ enum What {
 pub async fn run(options: Options) -> Result<(), RunError> {
     let control = options.control.client()?;
     let warmups = match options.what {
-        What::Ask { volume, paths, site, within, pin, label, wait } => {
-            let now = Timestamp::now();
-            let paths = if paths.is_empty() { vec![FilePath::root()] } else { paths };
-            let need_by = within.map(|t| now + t);
-            let request = WarmupRequest {
-                need_by,
-                pin_until: pin.map(|t| now + t),
-                label,
-                ..WarmupRequest::new(volume, paths, site)
-            };
-            let mut warmup = control.ask_warmup(&request).await?;
+        What::Ask(asked) => {
+            let wait = asked.wait;
+            let mut warmup = control.want(&asked.wanted(Timestamp::now())).await?;
             while wait && !is_final(warmup.state) {
                 tokio::time::sleep(LOOK_EVERY).await;
                 warmup = control.warmup(&warmup.id).await?;
@@ -92,6 +133,7 @@ pub async fn run(options: Options) -> Result<(), RunError> {
         }
         What::List => control.list("/v1/warmups").await?,
         What::Show { id } => vec![control.warmup(&WarmupId::from(id)).await?],
+        What::Release { id } => vec![control.release_warmup(&WarmupId::from(id)).await?],
         What::Cancel { id } => vec![control.cancel_warmup(&WarmupId::from(id)).await?],
     };
     if options.json {
@@ -100,6 +142,11 @@ pub async fn run(options: Options) -> Result<(), RunError> {
         warmups.iter().for_each(|w| println!("{}", line(w, Timestamp::now())));
     }
     Ok(())
+}
+
+fn tag(text: &str) -> Result<(String, String), String> {
+    let (key, value) = text.split_once('=').filter(|(key, _)| !key.is_empty()).ok_or("write it as KEY=VALUE")?;
+    Ok((key.to_owned(), value.to_owned()))
 }
 
 fn is_final(state: WarmupState) -> bool {

@@ -497,10 +497,12 @@ async fn census_requests(api: &Api, site: &SiteId) -> Result<Vec<CensusRequest>,
     loop {
         let page = api.catalog.warmups(&filter, cursor, WARMUPS_AT_ONCE).await?;
         all.extend(page.items.into_iter().map(|w| CensusRequest {
+            pin_until: w.pinned_until(),
             warmup: w.id,
             volume: w.request.volume,
             paths: w.request.paths,
-            pin_until: w.request.pin_until,
+            except: w.request.except,
+            globs: w.request.globs,
         }));
         cursor = page.next;
         if cursor.is_none() {

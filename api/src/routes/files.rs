@@ -15,6 +15,7 @@ use crate::Api;
 use crate::auth::Caller;
 use crate::error::ApiError;
 use crate::extract::{Body, Query, within};
+use crate::tenant::Sight;
 use crate::wanted::unknown_volume;
 
 /// Files of a directory that are counted at a site, at most; beyond it the answer says that there are more.
@@ -102,7 +103,11 @@ fn tags_of(text: &str) -> Result<BTreeMap<String, String>, ApiError> {
         (status = 409, description = "`below` is given without `volume`, or the cursor is none of this search's.",
          body = crate::Problem, content_type = "application/problem+json"),
     ))]
-pub(crate) async fn find(State(api): State<Api>, Query(query): Query<FilesQuery>) -> Result<Json<Files>, ApiError> {
+pub(crate) async fn find(
+    State(api): State<Api>,
+    sight: Sight,
+    Query(query): Query<FilesQuery>,
+) -> Result<Json<Files>, ApiError> {
     let limit = page_size(query.limit)?;
     let wanted = FileQuery {
         volume: query.volume,
@@ -117,7 +122,8 @@ pub(crate) async fn find(State(api): State<Api>, Query(query): Query<FilesQuery>
         resident_at: query.resident_at,
     };
     let page = api.catalog.find_files(&wanted, query.cursor.as_deref(), limit).await?;
-    Ok(Json(Files { items: page.items.into_iter().map(FileView::from).collect(), next: page.next }))
+    let seen = page.items.into_iter().filter(|found| sight.sees(&found.volume));
+    Ok(Json(Files { items: seen.map(FileView::from).collect(), next: page.next }))
 }
 
 /// The catalog counts in 63 bits.
@@ -188,12 +194,13 @@ pub struct Whereabouts {
     ))]
 pub(crate) async fn whereabouts(
     State(api): State<Api>,
+    sight: Sight,
     Query(query): Query<WhereQuery>,
 ) -> Result<Json<Whereabouts>, ApiError> {
     let WhereQuery { volume, path } = query;
-    let topology = api.directory.topology();
+    let topology = sight.topology();
     let source = topology.volumes.get(&volume).map(|v| v.at.clone());
-    let source = source.ok_or_else(|| unknown_volume(&volume, &topology))?;
+    let source = source.ok_or_else(|| unknown_volume(&volume, topology))?;
     let entry = api.catalog.entry(&volume, &path).await?;
     let is_known = path.is_root() || entry.is_some() || api.catalog.directory(&volume, &path).await?.is_some();
     let is_file = entry.is_some_and(|e| e.kind == EntryKind::File);
@@ -210,7 +217,7 @@ pub(crate) async fn whereabouts(
         if *site == source {
             why.push("the source is here".to_owned());
         } else {
-            let verdict = rules.verdict(&topology, &volume, &path, site, now);
+            let verdict = rules.verdict(topology, &volume, &path, site, now);
             if !verdict.allows() {
                 why.push(format!("rule {} forbids it", verdict.rule.as_deref().unwrap_or("default")));
             }

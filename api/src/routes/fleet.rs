@@ -1,8 +1,8 @@
-//! Sites, what was refused, and the one switch.
+//! Sites, what was refused, the one switch, and the mode.
 
 use axum::extract::State;
 use axum::{Extension, Json};
-use foretide_catalog::{Agent, AuditEntry, RefusalRecord, SiteStatus};
+use foretide_catalog::{Agent, AuditEntry, Catalog, CatalogError, RefusalRecord, SiteStatus};
 use foretide_flow::{Link, Mode, NodeId, Refusal, Site, SiteId, Timestamp, Topology, VolumeId};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -15,6 +15,7 @@ use crate::auth::Caller;
 use crate::error::ApiError;
 use crate::events::{Told, tell};
 use crate::extract::{Body, Query};
+use crate::tenant::Sight;
 
 /// An agent as people see it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -122,17 +123,19 @@ pub struct Sites {
 /// Sites: caches, agents, links, what came of prefetching there.
 #[utoipa::path(get, path = "/v1/sites", tag = "fleet",
     responses((status = 200, description = "All sites, by name.", body = Sites)))]
-pub(crate) async fn sites(State(api): State<Api>) -> Result<Json<Sites>, ApiError> {
+pub(crate) async fn sites(State(api): State<Api>, sight: Sight) -> Result<Json<Sites>, ApiError> {
     let gone_before = Timestamp::now() - std::time::Duration::from_secs(api.config.agent_gone_after_s);
-    let topology = api.directory.topology();
-    let agents = api.catalog.agents().await?;
+    let topology = sight.topology();
+    let mut agents = api.catalog.agents().await?;
+    agents.iter_mut().for_each(|agent| agent.volumes.retain(|volume| sight.sees(volume)));
     let mut items = Vec::with_capacity(topology.sites.len());
     for (site, spec) in &topology.sites {
         let status = api.catalog.site_status(site).await?;
         let here = agents.iter().filter(|a| &a.site == site).map(|a| agent_view(a, gone_before)).collect();
-        items.push(view(&topology, site, spec, here, status));
+        items.push(view(topology, site, spec, here, status));
     }
-    Ok(Json(Sites { mode: api.directory.mode(), items }))
+    let mode = mode_in_force(api.catalog.as_ref(), api.directory.mode()).await?;
+    Ok(Json(Sites { mode, items }))
 }
 
 fn agent_view(agent: &Agent, gone_before: Timestamp) -> AgentView {
@@ -168,12 +171,14 @@ impl From<RefusalRecord> for RefusalView {
     responses((status = 200, description = "A page of refusals, oldest first.", body = List<RefusalView>)))]
 pub(crate) async fn refusals(
     State(api): State<Api>,
+    sight: Sight,
     Query(query): Query<PageQuery>,
 ) -> Result<Json<List<RefusalView>>, ApiError> {
     let limit = page_size(query.limit)?;
     let records = api.catalog.refusals(query.cursor.unwrap_or(0), limit).await?;
     let next = records.last().filter(|_| records.len() == limit).map(|r| r.id);
-    Ok(Json(List { items: records.into_iter().map(Into::into).collect(), next }))
+    let seen = records.into_iter().filter(|r| sight.sees(&r.refusal.volume));
+    Ok(Json(List { items: seen.map(Into::into).collect(), next }))
 }
 
 /// The one switch (promise H).
@@ -206,4 +211,61 @@ pub(crate) async fn throw_switch(
     api.catalog.append_audit(&entry).await?;
     tell(api.catalog.as_ref(), &Told::Switch { prefetch_off: wanted.prefetch_off }, now).await?;
     Ok(Json(wanted))
+}
+
+/// The setting in which a mode stands that was chosen while everything runs.
+const MODE: &str = "mode";
+
+/// How far Foretide acts on its own forecasts: as was chosen last, or as is configured.
+///
+/// # Errors
+/// The catalog's.
+pub async fn mode_in_force(catalog: &dyn Catalog, configured: Mode) -> Result<Mode, CatalogError> {
+    let chosen = catalog.setting(MODE).await?;
+    Ok(chosen.and_then(|mode| serde_json::from_value(mode).ok()).unwrap_or(configured))
+}
+
+/// The mode that is chosen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ModeChoice {
+    /// How far Foretide acts on its own forecasts; null for what is configured.
+    pub mode: Option<Mode>,
+}
+
+/// The mode in force.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ModeView {
+    /// How far Foretide acts on its own forecasts.
+    pub mode: Mode,
+    /// What the configuration says.
+    pub configured: Mode,
+}
+
+/// The mode in force, where no rule of the configuration gives a site or workload its own.
+#[utoipa::path(get, path = "/v1/mode", tag = "fleet", operation_id = "mode",
+    responses((status = 200, description = "The mode.", body = ModeView)))]
+pub(crate) async fn mode(State(api): State<Api>) -> Result<Json<ModeView>, ApiError> {
+    let configured = api.directory.mode();
+    let mode = mode_in_force(api.catalog.as_ref(), configured).await?;
+    Ok(Json(ModeView { mode, configured }))
+}
+
+/// Choose how far Foretide acts on its own forecasts, from the next plan on. What a mode holds back is proposed, and can be
+/// approved. Warm-ups go on in every mode.
+#[utoipa::path(put, path = "/v1/mode", tag = "fleet", operation_id = "choose_mode", request_body = ModeChoice,
+    responses((status = 200, description = "The mode as it is now.", body = ModeView)))]
+pub(crate) async fn choose_mode(
+    State(api): State<Api>,
+    Extension(caller): Extension<Caller>,
+    Body(choice): Body<ModeChoice>,
+) -> Result<Json<ModeView>, ApiError> {
+    let now = Timestamp::now();
+    api.catalog.put_setting(MODE, &json!(choice.mode)).await?;
+    let entry = AuditEntry { at: now, who: caller.name, what: "mode.put".into(), detail: json!(choice) };
+    api.catalog.append_audit(&entry).await?;
+    let configured = api.directory.mode();
+    let mode = choice.mode.unwrap_or(configured);
+    tell(api.catalog.as_ref(), &Told::Mode { mode }, now).await?;
+    Ok(Json(ModeView { mode, configured }))
 }

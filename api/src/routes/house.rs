@@ -17,11 +17,31 @@ use utoipa::{IntoParams, ToSchema};
 use super::plans::PageQuery;
 use super::{List, page_size};
 use crate::Api;
-use crate::auth::{Caller, Scope, TOKEN_NAME_MAX_BYTES, mint};
+use crate::auth::{Caller, Scope, TOKEN_NAME_MAX_BYTES, mint_for, tenant_of};
 use crate::error::ApiError;
 use crate::events::{EventView, listen};
 use crate::extract::{Body, NO_RECORD, Path, Query, commas, record_number, text_header};
 use crate::metrics::{OPEN_METRICS, scrape};
+use crate::tenant::Sight;
+
+/// Who asks.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Me {
+    /// The token's name.
+    pub name: String,
+    /// What it may do: `admin` includes `read` and `warm`.
+    pub scopes: Vec<Scope>,
+    /// Whose data it sees; everybody's if null.
+    pub tenant: Option<String>,
+}
+
+/// Whose token this is, and what it may do.
+#[utoipa::path(get, path = "/v1/me", tag = "house", operation_id = "me",
+    responses((status = 200, description = "The token's name and scopes.", body = Me)))]
+pub(crate) async fn me(Extension(caller): Extension<Caller>) -> Json<Me> {
+    let scopes = Scope::ALL.into_iter().filter(|scope| caller.may(*scope)).collect();
+    Json(Me { name: caller.name, scopes, tenant: caller.tenant })
+}
 
 /// That the control plane lives.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -57,7 +77,8 @@ pub(crate) async fn openapi_json() -> Json<utoipa::openapi::OpenApi> {
 #[utoipa::path(get, path = "/metrics", tag = "house",
     responses((status = 200, description = "OpenMetrics 1.0.", body = String,
                content_type = "application/openmetrics-text; version=1.0.0; charset=utf-8")))]
-pub(crate) async fn metrics(State(api): State<Api>) -> Result<Response, ApiError> {
+pub(crate) async fn metrics(State(api): State<Api>, sight: Sight) -> Result<Response, ApiError> {
+    sight.whole()?;
     Ok(([(header::CONTENT_TYPE, OPEN_METRICS)], scrape(&api).await?).into_response())
 }
 
@@ -89,6 +110,7 @@ pub(crate) struct EventsQuery {
     ))]
 pub(crate) async fn events(
     State(api): State<Api>,
+    Extension(caller): Extension<Caller>,
     Query(query): Query<EventsQuery>,
     headers: HeaderMap,
 ) -> Result<Sse<impl Stream<Item = Result<Frame, Infallible>>>, ApiError> {
@@ -100,7 +122,7 @@ pub(crate) async fn events(
         }
         None => query.after,
     };
-    listen(&api, last, query.kinds).await
+    listen(&api, caller.tenant, last, query.kinds).await
 }
 
 /// A token, without its secret.
@@ -110,6 +132,8 @@ pub struct TokenView {
     pub name: String,
     /// What it may do.
     pub scopes: Vec<Scope>,
+    /// Whose data it sees; everybody's if null.
+    pub tenant: Option<String>,
     /// When it was made.
     pub made_at: Timestamp,
     /// Void after this; null if it stays.
@@ -119,7 +143,8 @@ pub struct TokenView {
 impl From<Token> for TokenView {
     fn from(t: Token) -> Self {
         let scopes = t.scope.split_whitespace().filter_map(|s| s.parse().ok()).collect();
-        Self { name: t.name, scopes, made_at: t.made_at, expires_at: t.expires_at }
+        let tenant = tenant_of(&t).map(str::to_owned);
+        Self { name: t.name, scopes, tenant, made_at: t.made_at, expires_at: t.expires_at }
     }
 }
 
@@ -140,6 +165,11 @@ pub struct TokenWanted {
     /// What it may do.
     #[schema(min_items = 1)]
     pub scopes: Vec<Scope>,
+    /// Only the data of this tenant, and what nobody owns, is seen; a volume's tag `tenant` says whose it is. Only with
+    /// `read` and `warm`.
+    #[serde(default)]
+    #[schema(pattern = "^[A-Za-z0-9._@-]{1,100}$")]
+    pub tenant: Option<String>,
     /// Void after this.
     #[serde(default)]
     pub expires_at: Option<Timestamp>,
@@ -177,9 +207,9 @@ pub(crate) async fn make_token(
 ) -> Result<(StatusCode, Json<TokenMade>), ApiError> {
     let now = Timestamp::now();
     check_token(&wanted, now)?;
-    let TokenWanted { name, scopes, expires_at } = wanted;
-    let secret = mint(api.catalog.as_ref(), &name, &scopes, expires_at, now).await?;
-    let detail = json!({ "token": name, "scopes": scopes, "expires_at": expires_at });
+    let TokenWanted { name, scopes, tenant, expires_at } = wanted;
+    let secret = mint_for(api.catalog.as_ref(), &name, &scopes, tenant.as_deref(), expires_at, now).await?;
+    let detail = json!({ "token": name, "scopes": scopes, "tenant": tenant, "expires_at": expires_at });
     note(&api, caller, "token.make", detail, now).await?;
     Ok((StatusCode::CREATED, Json(TokenMade { name, secret })))
 }
@@ -188,6 +218,12 @@ fn check_token(wanted: &TokenWanted, now: Timestamp) -> Result<(), ApiError> {
     check_name(&wanted.name)?;
     if wanted.scopes.is_empty() {
         return Err(ApiError::WrongShape("scopes is empty: name at least one of read, warm, admin, agent".into()));
+    }
+    if let Some(tenant) = &wanted.tenant {
+        check_name(tenant)?;
+        if wanted.scopes.iter().any(|scope| !matches!(scope, Scope::Read | Scope::Warm)) {
+            return Err(ApiError::WrongShape("a tenant's token has the scopes read and warm, and no other".into()));
+        }
     }
     match wanted.expires_at.filter(|at| *at <= now) {
         Some(at) => Err(ApiError::in_the_past("expires_at", at, now)),

@@ -13,6 +13,7 @@ use super::{List, page_size};
 use crate::Api;
 use crate::error::ApiError;
 use crate::extract::{Path, Query, record_number};
+use crate::tenant::Sight;
 
 /// Which forecasts are listed.
 #[derive(Debug, Default, Deserialize, IntoParams)]
@@ -42,12 +43,15 @@ pub(crate) struct ForecastsQuery {
     responses((status = 200, description = "A page of forecasts.", body = List<Forecast>)))]
 pub(crate) async fn forecasts(
     State(api): State<Api>,
+    sight: Sight,
     Query(query): Query<ForecastsQuery>,
 ) -> Result<Json<List<Forecast>>, ApiError> {
     let limit = page_size(query.limit)?;
     let holding_at = (!query.past).then(Timestamp::now);
     let filter = ForecastFilter { workload: query.workload, site: query.site, holding_at };
-    Ok(Json(List::of(api.catalog.forecasts(&filter, query.reads, query.cursor, limit).await?)))
+    let mut page: List<Forecast> = List::of(api.catalog.forecasts(&filter, query.reads, query.cursor, limit).await?);
+    page.items.retain(|f| sight.sees(&f.volume));
+    Ok(Json(page))
 }
 
 /// One forecast with the reads that it predicts.
@@ -57,8 +61,18 @@ pub(crate) async fn forecasts(
         (status = 404, description = "There is no such forecast, or it is no longer kept.",
          body = crate::Problem, content_type = "application/problem+json"),
     ))]
-pub(crate) async fn forecast(State(api): State<Api>, Path(id): Path<ForecastId>) -> Result<Json<Forecast>, ApiError> {
-    api.catalog.forecast(&id).await?.map(Json).ok_or_else(|| ApiError::not_found("forecast", &id))
+pub(crate) async fn forecast(
+    State(api): State<Api>,
+    sight: Sight,
+    Path(id): Path<ForecastId>,
+) -> Result<Json<Forecast>, ApiError> {
+    let found = api.catalog.forecast(&id).await?.filter(|f| sight.sees(&f.volume));
+    found.map(Json).ok_or_else(|| ApiError::not_found("forecast", &id))
+}
+
+/// Whether a workload is seen: by the volume that it reads; one of which none is known is nobody's yet.
+fn sees(sight: &Sight, profile: &Profile) -> bool {
+    !sight.is_narrow() || profile.volume.as_ref().is_some_and(|volume| sight.sees(volume))
 }
 
 /// Profiles of workloads, those updated last first.
@@ -66,9 +80,12 @@ pub(crate) async fn forecast(State(api): State<Api>, Path(id): Path<ForecastId>)
     responses((status = 200, description = "A page of profiles.", body = List<Profile>)))]
 pub(crate) async fn profiles(
     State(api): State<Api>,
+    sight: Sight,
     Query(query): Query<PageQuery>,
 ) -> Result<Json<List<Profile>>, ApiError> {
-    Ok(Json(List::of(api.catalog.profiles(query.cursor, page_size(query.limit)?).await?)))
+    let mut page: List<Profile> = List::of(api.catalog.profiles(query.cursor, page_size(query.limit)?).await?);
+    page.items.retain(|p| sees(&sight, p));
+    Ok(Json(page))
 }
 
 /// What is known of one workload.
@@ -80,9 +97,11 @@ pub(crate) async fn profiles(
     ))]
 pub(crate) async fn profile(
     State(api): State<Api>,
+    sight: Sight,
     Path(workload): Path<WorkloadId>,
 ) -> Result<Json<Profile>, ApiError> {
-    api.catalog.profile(&workload).await?.map(Json).ok_or_else(|| ApiError::not_found("profile", &workload))
+    let found = api.catalog.profile(&workload).await?.filter(|p| sees(&sight, p));
+    found.map(Json).ok_or_else(|| ApiError::not_found("profile", &workload))
 }
 
 /// A run and what its reads through the mount met.
@@ -160,6 +179,7 @@ pub(crate) struct RunsQuery {
     responses((status = 200, description = "A page of runs.", body = List<RunView>)))]
 pub(crate) async fn runs(
     State(api): State<Api>,
+    sight: Sight,
     Query(query): Query<RunsQuery>,
 ) -> Result<Json<List<RunView>>, ApiError> {
     let limit = page_size(query.limit)?;
@@ -173,7 +193,14 @@ pub(crate) async fn runs(
     let now = Timestamp::now();
     let page = api.catalog.runs(&filter, query.cursor, limit).await?;
     let next = page.next;
-    let items = try_join_all(page.items.into_iter().map(|run| with_reads(&api, run, now))).await?;
+    let mut seen = Vec::with_capacity(page.items.len());
+    for run in page.items {
+        let whole = !sight.is_narrow();
+        if whole || api.catalog.profile(&run.start.workload).await?.is_some_and(|p| sees(&sight, &p)) {
+            seen.push(run);
+        }
+    }
+    let items = try_join_all(seen.into_iter().map(|run| with_reads(&api, run, now))).await?;
     Ok(Json(List { items, next }))
 }
 

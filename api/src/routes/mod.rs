@@ -11,6 +11,7 @@ pub(crate) mod policy;
 pub(crate) mod volumes;
 mod warmups;
 pub(crate) mod webhooks;
+pub(crate) mod whatif;
 
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
@@ -68,6 +69,7 @@ fn groups() -> Vec<(Option<Scope>, OpenApiRouter<Api>)> {
         .routes(routes!(plans::one))
         .routes(routes!(plans::explain))
         .routes(routes!(plans::changes))
+        .routes(routes!(plans::proposals))
         .routes(routes!(plans::moves))
         .routes(routes!(learned::forecasts))
         .routes(routes!(learned::forecast))
@@ -77,9 +79,12 @@ fn groups() -> Vec<(Option<Scope>, OpenApiRouter<Api>)> {
         .routes(routes!(fleet::sites))
         .routes(routes!(fleet::refusals))
         .routes(routes!(fleet::switch))
+        .routes(routes!(fleet::mode))
+        .routes(routes!(house::me))
         .routes(routes!(policy::policy))
         .routes(routes!(policy::verdicts))
         .routes(routes!(placement::advise))
+        .routes(routes!(whatif::what_if))
         .routes(routes!(files::find))
         .routes(routes!(files::whereabouts))
         .routes(routes!(volumes::list))
@@ -89,11 +94,14 @@ fn groups() -> Vec<(Option<Scope>, OpenApiRouter<Api>)> {
         .routes(routes!(warmups::ask))
         .routes(routes!(warmups::change))
         .routes(routes!(warmups::cancel))
+        .routes(routes!(warmups::release))
+        .routes(routes!(plans::approve))
         .routes(routes!(placement::announce));
     let admin = OpenApiRouter::default()
         .routes(routes!(files::tag))
         .routes(routes!(volumes::add))
         .routes(routes!(fleet::throw_switch))
+        .routes(routes!(fleet::choose_mode))
         .routes(routes!(house::tokens))
         .routes(routes!(house::make_token))
         .routes(routes!(house::revoke_token))

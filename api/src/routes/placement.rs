@@ -8,8 +8,8 @@ use axum::http::StatusCode;
 use axum::{Extension, Json};
 use foretide_catalog::AuditEntry;
 use foretide_flow::{
-    FilePath, Forecast, ForecastId, LearnRequest, PredictedRead, RunId, SiteId, TimeWindow, Timestamp, VolumeId,
-    WorkloadId,
+    FilePath, Forecast, ForecastId, LearnRequest, PredictedRead, RunId, SiteId, TimeWindow, Timestamp, Topology,
+    VolumeId, WorkloadId,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -22,7 +22,9 @@ use crate::error::ApiError;
 use crate::events::{Told, tell};
 use crate::extract::Body;
 use crate::ports::{Advice, Question};
-use crate::wanted::{select, unknown_site, unknown_volume};
+use crate::selection::{self, Said, Selection};
+use crate::tenant::Sight;
+use crate::wanted::{unknown_site, unknown_volume};
 
 /// Where should a job run that reads this?
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
@@ -32,8 +34,16 @@ pub struct AdviceWanted {
     pub volume: Option<VolumeId>,
     /// Files or directories with all below; `""` for the whole volume.
     pub paths: Vec<FilePath>,
-    /// What this workload reads, in place of volume and paths.
+    /// Files or directories below `paths` that are not meant.
+    pub except: Vec<FilePath>,
+    /// Only files whose path in the volume matches one of these (`**` crosses folders).
+    pub globs: Vec<String>,
+    /// Only what carries all these tags.
+    pub tags: BTreeMap<String, String>,
+    /// What this workload reads, in place of a volume.
     pub workload: Option<WorkloadId>,
+    /// What this run has read, in place of a volume.
+    pub run: Option<RunId>,
     /// Candidates; all sites with a cache, and the volume's own, if empty.
     pub sites: Vec<SiteId>,
     /// Accelerators that are free at a site, where the asker knows.
@@ -43,22 +53,19 @@ pub struct AdviceWanted {
 /// Rank sites for a job by when its data would be there, what that costs, and whether rules allow it.
 #[utoipa::path(post, path = "/v1/advise", tag = "placement", request_body = AdviceWanted,
     responses((status = 200, description = "The candidates, the best first.", body = Advice)))]
-pub(crate) async fn advise(State(api): State<Api>, Body(wanted): Body<AdviceWanted>) -> Result<Json<Advice>, ApiError> {
-    let topology = api.directory.topology();
-    let profile = match &wanted.workload {
-        Some(workload) => api.catalog.profile(workload).await?,
-        None => None,
-    };
-    let selection = select(wanted.volume, wanted.paths, wanted.workload.as_ref(), profile, &topology)?;
-    if let Some(site) = wanted.sites.iter().find(|site| !topology.sites.contains_key(*site)) {
-        return Err(unknown_site(site, &topology));
+pub(crate) async fn advise(
+    State(api): State<Api>,
+    sight: Sight,
+    Body(wanted): Body<AdviceWanted>,
+) -> Result<Json<Advice>, ApiError> {
+    let topology = sight.topology();
+    let AdviceWanted { volume, paths, except, globs, tags, workload, run, sites, free_accelerators } = wanted;
+    let said = Said { volume, paths, except, globs, tags, workload, run };
+    let Selection { volume, paths, except, globs } = selection::find(&api, said, topology).await?;
+    if let Some(site) = sites.iter().find(|site| !topology.sites.contains_key(*site)) {
+        return Err(unknown_site(site, topology));
     }
-    let question = Question {
-        volume: selection.volume,
-        paths: selection.paths,
-        sites: wanted.sites,
-        free_accelerators: wanted.free_accelerators,
-    };
+    let question = Question { volume, paths, except, globs, sites, free_accelerators };
     Ok(Json(api.adviser.advise(question, Timestamp::now()).await?))
 }
 
@@ -121,10 +128,11 @@ pub struct Announced {
 pub(crate) async fn announce(
     State(api): State<Api>,
     Extension(caller): Extension<Caller>,
+    sight: Sight,
     Body(order): Body<OrderWanted>,
 ) -> Result<(StatusCode, Json<Announced>), ApiError> {
     let now = Timestamp::now();
-    check_order(&order, &api)?;
+    check_order(&order, sight.topology())?;
     let (mut sizes, mut unknown) = (Vec::with_capacity(order.paths.len()), Vec::new());
     for path in &order.paths {
         let entry = api.catalog.entry(&order.volume, path).await?;
@@ -160,12 +168,11 @@ pub(crate) async fn announce(
     Ok((StatusCode::ACCEPTED, Json(taken)))
 }
 
-fn check_order(order: &OrderWanted, api: &Api) -> Result<(), ApiError> {
-    let topology = api.directory.topology();
+fn check_order(order: &OrderWanted, topology: &Topology) -> Result<(), ApiError> {
     if !topology.volumes.contains_key(&order.volume) {
-        return Err(unknown_volume(&order.volume, &topology));
+        return Err(unknown_volume(&order.volume, topology));
     }
-    crate::wanted::check_site(&order.site, &topology)?;
+    crate::wanted::check_site(&order.site, topology)?;
     let shape = |why: String| Err(ApiError::WrongShape(why));
     if order.paths.is_empty() || order.paths.len() > ORDER_MAX_FILES {
         return shape(format!("paths holds {} files: give 1 to {ORDER_MAX_FILES}", order.paths.len()));

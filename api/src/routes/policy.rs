@@ -6,9 +6,11 @@ use foretide_flow::{Effect, FilePath, Mode, Rule, SiteId, Timestamp, VolumeId};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
+use super::fleet::mode_in_force;
 use crate::Api;
 use crate::error::ApiError;
 use crate::extract::Query;
+use crate::tenant::Sight;
 use crate::wanted::unknown_volume;
 
 /// The rules in force.
@@ -45,13 +47,13 @@ pub struct Verdicts {
 /// The rules in force, as the configuration gives them.
 #[utoipa::path(get, path = "/v1/policy", tag = "fleet",
     responses((status = 200, description = "The rules.", body = Policy)))]
-pub(crate) async fn policy(State(api): State<Api>) -> Json<Policy> {
+pub(crate) async fn policy(State(api): State<Api>, sight: Sight) -> Result<Json<Policy>, ApiError> {
     let rules = api.directory.rules();
-    Json(Policy {
-        mode: api.directory.mode(),
+    Ok(Json(Policy {
+        mode: mode_in_force(api.catalog.as_ref(), api.directory.mode()).await?,
         default_effect: rules.default_effect(),
-        rules: rules.rules().cloned().collect(),
-    })
+        rules: rules.rules().filter(|r| r.volume.as_ref().is_none_or(|v| sight.sees(v))).cloned().collect(),
+    }))
 }
 
 /// Which file.
@@ -76,15 +78,16 @@ pub(crate) struct VerdictQuery {
     ))]
 pub(crate) async fn verdicts(
     State(api): State<Api>,
+    sight: Sight,
     Query(query): Query<VerdictQuery>,
 ) -> Result<Json<Verdicts>, ApiError> {
-    let topology = api.directory.topology();
+    let topology = sight.topology();
     if !topology.volumes.contains_key(&query.volume) {
-        return Err(unknown_volume(&query.volume, &topology));
+        return Err(unknown_volume(&query.volume, topology));
     }
     let (rules, now) = (api.directory.rules(), Timestamp::now());
     let at = |(name, site): (&SiteId, &foretide_flow::Site)| {
-        let verdict = rules.verdict(&topology, &query.volume, &query.path, name, now);
+        let verdict = rules.verdict(topology, &query.volume, &query.path, name, now);
         SiteVerdict {
             site: name.clone(),
             jurisdiction: site.jurisdiction.clone(),

@@ -18,6 +18,7 @@ use crate::Api;
 use crate::auth::Caller;
 use crate::error::ApiError;
 use crate::extract::Body;
+use crate::tenant::Sight;
 use crate::wanted::unknown_site;
 
 /// The setting that holds them.
@@ -95,10 +96,10 @@ pub async fn added_volumes(catalog: &dyn Catalog) -> foretide_catalog::Result<BT
 /// Volumes, and who serves them.
 #[utoipa::path(get, path = "/v1/volumes", tag = "namespace", operation_id = "list_volumes",
     responses((status = 200, description = "All volumes, by name.", body = VolumeList)))]
-pub(crate) async fn list(State(api): State<Api>) -> Result<Json<VolumeList>, ApiError> {
+pub(crate) async fn list(State(api): State<Api>, sight: Sight) -> Result<Json<VolumeList>, ApiError> {
     let added = added_volumes(api.catalog.as_ref()).await?;
     let agents = api.catalog.agents().await?;
-    let topology = api.directory.topology();
+    let topology = sight.topology();
     let view = |(name, volume): (&VolumeId, &foretide_flow::Volume)| VolumeView {
         name: name.clone(),
         at: volume.at.clone(),

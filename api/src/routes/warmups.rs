@@ -19,10 +19,12 @@ use crate::eta::{WarmupView, is_over};
 use crate::events::{Told, tell};
 use crate::extract::{Body, Path, Query, commas, record_number, text_header};
 use crate::ports::{Advice, Question};
+use crate::selection::{self, Said, Selection};
+use crate::tenant::Sight;
 use crate::wait::{self, Seen};
 use crate::wanted::{
-    Selection, WarmupChange, WarmupWanted, check_change, check_site, check_terms, forbidden_outright, request_of,
-    select,
+    WarmupChange, WarmupWanted, check_change, check_jurisdiction, check_site, check_terms, forbidden_outright, names,
+    request_of,
 };
 
 /// The header by which a request that is sent twice counts once.
@@ -63,6 +65,7 @@ pub struct WarmupPreview {
 pub(crate) async fn ask(
     State(api): State<Api>,
     Extension(caller): Extension<Caller>,
+    sight: Sight,
     headers: HeaderMap,
     Body(wanted): Body<WarmupWanted>,
 ) -> Result<Response, ApiError> {
@@ -77,81 +80,95 @@ pub(crate) async fn ask(
         let kept = api.catalog.put_warmup(&before, Some((key, hash))).await?;
         return Ok(accepted(view(&api, kept.warmup, now).await?));
     }
-    let topology = api.directory.topology();
     check_terms(&wanted, now)?;
     let dry_run = wanted.dry_run;
-    let request = resolve(&api, wanted, &topology, now).await?;
-    if let Some((rule, path)) = forbidden_outright(&api.directory.rules(), &topology, &request, now) {
+    let request = resolve(&api, wanted, &sight, now).await?;
+    if let Some((rule, path)) = forbidden_outright(&api.directory.rules(), sight.topology(), &request, now) {
         return Err(refuse(&api, &caller, request, rule, path, now).await?);
     }
     if dry_run {
-        let question = Question {
+        let selection = Selection {
             volume: request.volume.clone(),
             paths: request.paths.clone(),
-            sites: vec![request.site.clone()],
-            free_accelerators: Default::default(),
+            except: request.except.clone(),
+            globs: request.globs.clone(),
         };
-        let advice = api.adviser.advise(question, now).await?;
+        let advice = api.adviser.advise(question(&selection, vec![request.site.clone()]), now).await?;
         return Ok(Json(WarmupPreview { request, advice }).into_response());
     }
-    let warmup = Warmup {
-        id,
-        request,
-        asked_at: now,
-        state: WarmupState::Queued,
-        why: None,
-        required_bytes: None,
-        required_files: None,
-        resident_bytes: 0,
-        eta: None,
-        promised: None,
-        ready_at: None,
-    };
-    let taken = api.catalog.put_warmup(&warmup, key.as_deref().map(|k| (k, hash))).await?;
+    let warmup = Warmup::new(id, request, now);
+    Ok(accepted(take(&api, &caller, &warmup, key.as_deref().map(|k| (k, hash)), now).await?))
+}
+
+/// Keeps a warm-up and tells listeners, unless the key has made it before.
+pub(super) async fn take(
+    api: &Api,
+    caller: &Caller,
+    warmup: &Warmup,
+    key: Option<(&str, [u8; 32])>,
+    now: Timestamp,
+) -> Result<WarmupView, ApiError> {
+    let taken = api.catalog.put_warmup(warmup, key).await?;
     if taken.new {
-        audit(&api, &caller, "warmup.ask", &taken.warmup, now).await?;
+        audit(api, caller, "warmup.ask", &taken.warmup, now).await?;
     }
-    Ok(accepted(view(&api, taken.warmup, now).await?))
+    view(api, taken.warmup, now).await
 }
 
 /// The request for one volume and one site that a wish comes to.
 async fn resolve(
     api: &Api,
     mut wanted: WarmupWanted,
-    topology: &Topology,
+    sight: &Sight,
     now: Timestamp,
 ) -> Result<WarmupRequest, ApiError> {
-    let profile = match &wanted.workload {
-        Some(workload) => api.catalog.profile(workload).await?,
-        None => None,
+    let topology = sight.topology();
+    let said = Said {
+        volume: wanted.volume.take(),
+        paths: std::mem::take(&mut wanted.paths),
+        except: std::mem::take(&mut wanted.except),
+        globs: std::mem::take(&mut wanted.globs),
+        tags: std::mem::take(&mut wanted.tags),
+        workload: wanted.workload.take(),
+        run: wanted.run.take(),
     };
-    let (volume, paths) = (wanted.volume.take(), std::mem::take(&mut wanted.paths));
-    let selection = select(volume, paths, wanted.workload.as_ref(), profile, topology)?;
+    let selection = selection::find(api, said, topology).await?;
+    for id in &wanted.run_after {
+        let absent = |_| ApiError::Refused(format!("run_after names warm-up {id}, which is not there"));
+        sight.of_warmup(api.catalog.warmup(id).await?, id).map_err(absent)?;
+    }
     let site = match wanted.site.take() {
         Some(site) => site,
-        None => best_site(api, &selection, std::mem::take(&mut wanted.sites), topology, now).await?,
+        None => best_site(api, &selection, &wanted, topology, now).await?,
     };
     check_site(&site, topology)?;
+    check_jurisdiction(&wanted.jurisdictions, &site, topology)?;
     Ok(request_of(wanted, selection, site, topology))
 }
 
-/// The best of these sites, or of all that have a cache.
+fn question(selection: &Selection, sites: Vec<SiteId>) -> Question {
+    let Selection { volume, paths, except, globs } = selection.clone();
+    Question { volume, paths, except, globs, sites, free_accelerators: Default::default() }
+}
+
+/// The best of the sites that were named, or of all that have a cache, in the jurisdictions that were.
 async fn best_site(
     api: &Api,
     selection: &Selection,
-    sites: Vec<SiteId>,
+    wanted: &WarmupWanted,
     topology: &Topology,
     now: Timestamp,
 ) -> Result<SiteId, ApiError> {
-    sites.iter().try_for_each(|site| check_site(site, topology))?;
-    let caches = || topology.sites.iter().filter(|(_, s)| s.cache.is_some()).map(|(name, _)| name.clone()).collect();
-    let question = Question {
-        volume: selection.volume.clone(),
-        paths: selection.paths.clone(),
-        sites: if sites.is_empty() { caches() } else { sites },
-        free_accelerators: Default::default(),
-    };
-    let ranked = api.adviser.advise(question, now).await?.sites;
+    wanted.sites.iter().try_for_each(|site| check_site(site, topology))?;
+    let caches = topology.sites.iter().filter(|(_, s)| s.cache.is_some()).map(|(name, _)| name);
+    let named = if wanted.sites.is_empty() { caches.cloned().collect() } else { wanted.sites.clone() };
+    let within = |site: &SiteId| check_jurisdiction(&wanted.jurisdictions, site, topology).is_ok();
+    let candidates: Vec<SiteId> = named.into_iter().filter(within).collect();
+    if candidates.is_empty() {
+        let wanted = names(wanted.jurisdictions.iter());
+        return Err(ApiError::Refused(format!("no site with a cache is in the jurisdictions asked for: {wanted}")));
+    }
+    let ranked = api.adviser.advise(question(selection, candidates), now).await?.sites;
     let nowhere = || {
         let reasons: Vec<String> = ranked.iter().map(|s| format!("{}: {}", s.site, s.reason)).collect();
         ApiError::Refused(format!("it can be at none of the sites: {}", reasons.join("; ")))
@@ -253,14 +270,15 @@ pub(crate) struct ListQuery {
     responses((status = 200, description = "A page of warm-ups.", body = List<WarmupView>)))]
 pub(crate) async fn list(
     State(api): State<Api>,
+    sight: Sight,
     Query(query): Query<ListQuery>,
 ) -> Result<Json<List<WarmupView>>, ApiError> {
     let (limit, now) = (page_size(query.limit)?, Timestamp::now());
     let filter = WarmupFilter { site: query.site, states: query.state };
     let page = api.catalog.warmups(&filter, query.cursor, limit).await?;
     let stretch = api.calibration.stretch(api.catalog.as_ref()).await?;
-    let topology = api.directory.topology();
-    let items = page.items.into_iter().map(|w| stretch.view(w, &topology, now)).collect();
+    let seen = page.items.into_iter().filter(|w| sight.sees(&w.request.volume));
+    let items = seen.map(|w| stretch.view(w, sight.topology(), now)).collect();
     Ok(Json(List { items, next: page.next }))
 }
 
@@ -287,13 +305,14 @@ pub(crate) struct WaitQuery {
     ))]
 pub(crate) async fn one(
     State(api): State<Api>,
+    sight: Sight,
     Path(id): Path<WarmupId>,
     Query(query): Query<WaitQuery>,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
     let known = wait::known_etag(&headers)?;
     let look = || async {
-        let warmup = api.catalog.warmup(&id).await?.ok_or_else(|| ApiError::not_found("warm-up", &id))?;
+        let warmup = sight.of_warmup(api.catalog.warmup(&id).await?, &id)?;
         let view = view(&api, warmup, Timestamp::now()).await?;
         let json = serde_json::to_vec(&view).unwrap_or_default();
         let etag = wait::etag_of(&json);
@@ -312,7 +331,7 @@ fn can_go_on(state: WarmupState) -> bool {
     matches!(state, WarmupState::Partial | WarmupState::Ready) || is_over(state)
 }
 
-/// Ask for other terms: another deadline, end, pin or label.
+/// Ask for other terms: another deadline, end, pin, priority or label.
 #[utoipa::path(patch, path = "/v1/warmups/{id}", tag = "warm-ups", params(("id" = WarmupId, Path)),
     request_body = WarmupChange,
     responses(
@@ -325,26 +344,26 @@ fn can_go_on(state: WarmupState) -> bool {
 pub(crate) async fn change(
     State(api): State<Api>,
     Extension(caller): Extension<Caller>,
+    sight: Sight,
     Path(id): Path<WarmupId>,
     Body(change): Body<WarmupChange>,
 ) -> Result<Json<WarmupView>, ApiError> {
     let now = Timestamp::now();
     check_change(&change, now)?;
-    let before = api.catalog.warmup(&id).await?.ok_or_else(|| ApiError::not_found("warm-up", &id))?;
+    let before = sight.of_warmup(api.catalog.warmup(&id).await?, &id)?;
     let state = crate::eta::as_of(before, now).state;
     if is_over(state) {
         return Err(ApiError::Conflict(format!("warm-up {id} is over: its state is {state:?}")));
     }
-    let WarmupChange { need_by, expire_at, pin_until, label } = change;
-    let terms = Some(NewTerms { need_by, expire_at, pin_until, label });
+    let WarmupChange { need_by, expire_at, pin_until, pin_for_s, priority, label } = change;
+    let terms = Some(NewTerms { need_by, expire_at, pin_until, pin_for_s, priority, label });
     let update = foretide_catalog::WarmupUpdate { terms, ..Default::default() };
     let warmup = api.catalog.update_warmup(&id, &update, now).await?;
     audit(&api, &caller, "warmup.change", &warmup, now).await?;
     Ok(Json(view(&api, warmup, now).await?))
 }
 
-/// Take a warm-up back, or release it once its job has run. Bytes that came stay until others need the room; their
-/// pin ends. A second time is no error.
+/// Take a warm-up back. Bytes that came stay until others need the room; their pin ends. A second time is no error.
 #[utoipa::path(delete, path = "/v1/warmups/{id}", tag = "warm-ups", params(("id" = WarmupId, Path)),
     responses(
         (status = 200, description = "The warm-up as it is now.", body = WarmupView),
@@ -356,10 +375,40 @@ pub(crate) async fn change(
 pub(crate) async fn cancel(
     State(api): State<Api>,
     Extension(caller): Extension<Caller>,
+    sight: Sight,
     Path(id): Path<WarmupId>,
 ) -> Result<Json<WarmupView>, ApiError> {
     let now = Timestamp::now();
+    sight.of_warmup(api.catalog.warmup(&id).await?, &id)?;
     let warmup = api.catalog.cancel_warmup(&id, now).await?;
     audit(&api, &caller, "warmup.cancel", &warmup, now).await?;
+    Ok(Json(view(&api, warmup, now).await?))
+}
+
+/// Release a warm-up whose job has run: what can begin by it is over as EXPIRED, and remembered as one that served; any
+/// other is CANCELLED. Bytes that came stay until others need the room; their pin ends. A second time is no error.
+#[utoipa::path(post, path = "/v1/warmups/{id}/release", tag = "warm-ups", params(("id" = WarmupId, Path)),
+    responses(
+        (status = 200, description = "The warm-up as it is now.", body = WarmupView),
+        (status = 404, description = "There is no such warm-up.",
+         body = crate::Problem, content_type = "application/problem+json"),
+    ))]
+pub(crate) async fn release(
+    State(api): State<Api>,
+    Extension(caller): Extension<Caller>,
+    sight: Sight,
+    Path(id): Path<WarmupId>,
+) -> Result<Json<WarmupView>, ApiError> {
+    let now = Timestamp::now();
+    let before = sight.of_warmup(api.catalog.warmup(&id).await?, &id)?;
+    if is_over(before.state) {
+        return Ok(Json(view(&api, before, now).await?));
+    }
+    let served = matches!(before.state, WarmupState::Ready | WarmupState::Partial | WarmupState::Degraded);
+    let state = if served { WarmupState::Expired } else { WarmupState::Cancelled };
+    let why = Some("released: its job has run".to_owned());
+    let update = foretide_catalog::WarmupUpdate { state: Some(state), why, ..Default::default() };
+    let warmup = api.catalog.update_warmup(&id, &update, now).await?;
+    audit(&api, &caller, "warmup.release", &warmup, now).await?;
     Ok(Json(view(&api, warmup, now).await?))
 }

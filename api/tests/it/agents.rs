@@ -25,7 +25,7 @@ pub fn hello(name: &str, at: &str, volumes: &[&str]) -> Value {
     })
 }
 
-fn a_move(id: &str, to: &str) -> Move {
+pub fn a_move(id: &str, to: &str) -> Move {
     let now = Timestamp::now();
     Move {
         id: MoveId::from(id),

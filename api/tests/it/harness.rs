@@ -8,13 +8,14 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use foretide_api::{
-    Accepted, AccessSink, AddedVolume, Advice, Adviser, Api, Config, Courier, Directory, Listener, PlanChanges, Ports,
-    Question, Rejected, Scope, SiteAdvice, digest_of, keep_house, mint,
+    Accepted, AccessSink, AddedVolume, Advice, Adviser, Api, Config, Courier, Directory, FilesRead, Listener,
+    NotReplayed, PlanChanges, Ports, Question, Recordings, Rejected, Replayed, Scope, SiteAdvice, Way, WhatIf,
+    digest_of, keep_house, mint,
 };
-use foretide_catalog::{Catalog, CatalogError, ResidentFile, in_memory};
+use foretide_catalog::{Catalog, CatalogError, ResidentFile, Run, in_memory};
 use foretide_flow::{
-    BitsPerSecond, CacheSpec, Effect, FilePath, Forecast, Link, Listing, Mode, NodeId, OutcomeBatch, Plan, Rule,
-    Ruleset, Site, SiteId, Timestamp, Topology, Volume, VolumeId,
+    BitsPerSecond, CacheSpec, Effect, FilePath, Forecast, LeftOut, Link, Listing, Mode, NodeId, OutcomeBatch, Plan,
+    Rule, Ruleset, Site, SiteId, Timestamp, Topology, Volume, VolumeId,
 };
 use reqwest::{Method, RequestBuilder, Response, StatusCode};
 use serde_json::Value;
@@ -173,6 +174,9 @@ impl Adviser for Sage {
     fn explain(&self, plan: &Plan, path: &FilePath) -> String {
         format!("{} moves, asked about {path}", plan.moves.len())
     }
+    fn proposals(&self, plan: &Plan) -> Vec<LeftOut> {
+        plan.left_out.iter().filter(|l| l.why == "proposed").cloned().collect()
+    }
     fn changes(&self, before: &Plan, after: &Plan) -> PlanChanges {
         PlanChanges { added: after.moves.clone(), removed: before.moves.clone(), changed: vec![], kept: 0 }
     }
@@ -197,6 +201,43 @@ impl Adviser for Sage {
             site,
         };
         Ok(Advice { files: 10, bytes: 1000, complete: true, sites: sites.into_iter().map(one).collect() })
+    }
+}
+
+/// Knows that no cache of less than 1,000 bytes can be played, that one question at a time is enough, and that every run whose name is `trained` has read two files of `images`, and of no other run anything.
+struct Scribe;
+
+#[async_trait]
+impl Recordings for Scribe {
+    async fn files_read(&self, run: &Run, _: usize) -> FilesRead {
+        if run.start.run.as_str() != "trained" {
+            return Err("what was recorded of it is no longer kept".into());
+        }
+        let files = ["train/1", "train/2"].map(|p| FilePath::parse(p).unwrap());
+        Ok([(volume("images"), files.into())].into())
+    }
+    async fn what_if(&self, question: WhatIf) -> Result<Replayed, NotReplayed> {
+        match question.cache_bytes {
+            Some(0) => Err(NotReplayed::Busy),
+            Some(1..1000) => Err(NotReplayed::Refused("no file fits".into())),
+            _ => {
+                let way = Way {
+                    name: "foretide".into(),
+                    finished: true,
+                    ended_s: question.until.since(question.from).as_secs_f64(),
+                    stall_s: 1.0,
+                    reads: 4,
+                    hits: 3,
+                    moved_bytes: question.budget_bytes.unwrap_or(0),
+                    wasted_bytes: 0,
+                    link_bytes: 0,
+                    money: 0.0,
+                    peak_link: 0.5,
+                    peak_cache_bytes: question.cache_bytes.unwrap_or(0),
+                };
+                Ok(Replayed { jobs: 1, files: 2, bytes: 300, ways: vec![way] })
+            }
+        }
     }
 }
 
@@ -252,6 +293,7 @@ pub async fn serve_with(config: Config, catalog: Arc<dyn Catalog>) -> Served {
         accesses: lake.clone(),
         listener: ear.clone(),
         adviser: Arc::new(Sage),
+        recordings: Arc::new(Scribe),
         courier: post.clone(),
     };
     let api = Api::new(config, Arc::clone(&catalog), ports, stopped.clone());

@@ -10,5 +10,6 @@ mod placement;
 mod problems;
 mod scopes;
 mod shown;
+mod tenants;
 mod warmups;
 mod webhooks;

@@ -108,3 +108,27 @@ async fn an_announced_order_stands_beside_the_forecasts() {
         problem(served.post(Scope::Warm, "/v1/announcements", &bad).await, 422, kind).await;
     }
 }
+
+#[tokio::test]
+async fn what_would_have_been_is_asked_of_the_recordings_within_bounds() {
+    let served = serve().await;
+    let asked = json!({ "span_s": 60.0, "cache_bytes": 5000, "budget_bytes": 70 });
+    let replayed = served.posted(Scope::Read, "/v1/what-if", &asked).await;
+    let way = &replayed["ways"][0];
+    assert_eq!(
+        (&way["ended_s"], &way["peak_cache_bytes"], &way["moved_bytes"]),
+        (&json!(60.0), &json!(5000), &json!(70))
+    );
+    let a_day = served.posted(Scope::Read, "/v1/what-if", &json!({})).await;
+    assert_eq!(a_day["ways"][0]["ended_s"], json!(86_400.0));
+    for (body, status, kind) in [
+        (json!({ "span_s": 0 }), 422, "wrong-shape"),
+        (json!({ "span_s": 15.0 * 86_400.0 }), 422, "wrong-shape"),
+        (json!({ "link_bits_per_s": 999 }), 422, "wrong-shape"),
+        (json!({ "at": "mars" }), 422, "unknown-site"),
+        (json!({ "cache_bytes": 10 }), 422, "refused"),
+        (json!({ "cache_bytes": 0 }), 503, "unavailable"),
+    ] {
+        problem(served.post(Scope::Read, "/v1/what-if", &body).await, status, kind).await;
+    }
+}

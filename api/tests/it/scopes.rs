@@ -9,19 +9,22 @@ use serde_json::{Value, json};
 use crate::harness::{problem, serve};
 
 /// Method, path as documented, path to try, scope; none for what anyone may call.
-const ROUTES: &[(&str, &str, &str, Option<Scope>)] = &[
+pub const ROUTES: &[(&str, &str, &str, Option<Scope>)] = &[
     ("GET", "/healthz", "/healthz", None),
     ("GET", "/v1/openapi.json", "/v1/openapi.json", None),
     ("GET", "/metrics", "/metrics", Some(Scope::Read)),
     ("GET", "/v1/warmups", "/v1/warmups", Some(Scope::Read)),
     ("GET", "/v1/warmups/{id}", "/v1/warmups/x", Some(Scope::Read)),
     ("POST", "/v1/warmups", "/v1/warmups", Some(Scope::Warm)),
+    ("POST", "/v1/warmups/{id}/release", "/v1/warmups/x/release", Some(Scope::Warm)),
     ("DELETE", "/v1/warmups/{id}", "/v1/warmups/x", Some(Scope::Warm)),
     ("GET", "/v1/plans", "/v1/plans", Some(Scope::Read)),
     ("GET", "/v1/plans/latest", "/v1/plans/latest", Some(Scope::Read)),
     ("GET", "/v1/plans/{id}", "/v1/plans/x", Some(Scope::Read)),
     ("GET", "/v1/plans/{id}/explain", "/v1/plans/x/explain", Some(Scope::Read)),
     ("GET", "/v1/plans/{id}/changes", "/v1/plans/x/changes?since=y", Some(Scope::Read)),
+    ("GET", "/v1/plans/{id}/proposals", "/v1/plans/x/proposals", Some(Scope::Read)),
+    ("POST", "/v1/plans/{id}/approve", "/v1/plans/x/approve", Some(Scope::Warm)),
     ("GET", "/v1/moves", "/v1/moves", Some(Scope::Read)),
     ("GET", "/v1/forecasts", "/v1/forecasts", Some(Scope::Read)),
     ("GET", "/v1/forecasts/{id}", "/v1/forecasts/x", Some(Scope::Read)),
@@ -35,9 +38,13 @@ const ROUTES: &[(&str, &str, &str, Option<Scope>)] = &[
     ("GET", "/v1/refusals", "/v1/refusals", Some(Scope::Read)),
     ("GET", "/v1/switch", "/v1/switch", Some(Scope::Read)),
     ("PUT", "/v1/switch", "/v1/switch", Some(Scope::Admin)),
+    ("GET", "/v1/mode", "/v1/mode", Some(Scope::Read)),
+    ("PUT", "/v1/mode", "/v1/mode", Some(Scope::Admin)),
+    ("GET", "/v1/me", "/v1/me", Some(Scope::Read)),
     ("PATCH", "/v1/warmups/{id}", "/v1/warmups/x", Some(Scope::Warm)),
     ("POST", "/v1/announcements", "/v1/announcements", Some(Scope::Warm)),
     ("POST", "/v1/advise", "/v1/advise", Some(Scope::Read)),
+    ("POST", "/v1/what-if", "/v1/what-if", Some(Scope::Read)),
     ("GET", "/v1/files", "/v1/files", Some(Scope::Read)),
     ("GET", "/v1/where", "/v1/where?volume=images&path=a", Some(Scope::Read)),
     ("GET", "/v1/policy", "/v1/policy", Some(Scope::Read)),
@@ -151,4 +158,12 @@ async fn an_expired_token_is_void() {
     problem(response, 401, "bad-token").await;
     let wanted = json!({ "name": "late", "scopes": ["read"], "expires_at": past.0 });
     problem(served.post(Scope::Admin, "/v1/tokens", &wanted).await, 422, "in-the-past").await;
+}
+
+#[tokio::test]
+async fn a_token_can_ask_what_it_may() {
+    let served = serve().await;
+    let admin = served.got(Scope::Admin, "/v1/me").await;
+    assert_eq!(admin, json!({ "name": "admin", "scopes": ["read", "warm", "admin"], "tenant": null }));
+    assert_eq!(served.got(Scope::Read, "/v1/me").await["scopes"], json!(["read"]));
 }

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use foretide_api::Scope;
 use foretide_flow::{
-    AccessBatch, Forecast, ForecastId, Losses, PredictedRead, RunEnd, RunId, RunStart, TimeWindow, Timestamp,
-    WorkloadId,
+    AccessBatch, FilePath, Forecast, ForecastId, LeftOut, Losses, Plan, PredictedRead, RunEnd, RunId, RunStart,
+    TimeWindow, Timestamp, WorkloadId,
 };
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
@@ -207,4 +207,53 @@ async fn refusals_are_evidence() {
     assert_eq!((&page["items"][0]["path"], &page["items"][0]["by"]), (&json!("a"), &json!("sender")));
     let rest = served.got(Scope::Read, &format!("/v1/refusals?limit=2&cursor={}", page["next"])).await;
     assert_eq!((&rest["items"][0]["path"], &rest["next"]), (&json!("c"), &Value::Null));
+}
+
+#[tokio::test]
+async fn what_a_mode_holds_back_is_shown_and_approved_once() {
+    let served = serve().await;
+    let left = |path: &str, to: &str, why: &str| LeftOut {
+        volume: volume("images"),
+        path: FilePath::parse(path).unwrap(),
+        to: site(to),
+        files: 2,
+        bytes: 10,
+        why: why.into(),
+    };
+    let left_out =
+        vec![left("a", "gpu-eu", "proposed"), left("b", "gpu-us", "proposed"), left("c", "gpu-eu", "no room")];
+    let plan = Plan { left_out, ..plan_of_one("p", "m", "gpu-eu") };
+    served.catalog.put_plan(&plan).await.unwrap();
+    let proposed = served.got(Scope::Read, "/v1/plans/p/proposals").await;
+    assert_eq!(proposed["items"].as_array().unwrap().len(), 2, "what does not fit is no proposal");
+
+    let approve = |body: Value| {
+        let served = &served;
+        async move { served.posted(Scope::Warm, "/v1/plans/p/approve", &body).await["items"].clone() }
+    };
+    let at_one = approve(json!({ "site": "gpu-eu" })).await;
+    assert_eq!((&at_one[0]["request"]["paths"], &at_one[0]["request"]["site"]), (&json!(["a"]), &json!("gpu-eu")));
+    assert_eq!(at_one[0]["request"]["label"], "approved of plan p");
+    let all = approve(json!({})).await;
+    assert_eq!(all.as_array().unwrap().len(), 2);
+    assert!(all.as_array().unwrap().contains(&at_one[0]), "approved twice, it is one warm-up");
+    assert_eq!(served.got(Scope::Read, "/v1/warmups").await["items"].as_array().unwrap().len(), 2);
+    let nothing = served.post(Scope::Warm, "/v1/plans/p/approve", &json!({ "path": "c" })).await;
+    problem(nothing, 409, "conflict").await;
+    problem(served.post(Scope::Warm, "/v1/plans/x/approve", &json!({})).await, 404, "not-found").await;
+}
+
+#[tokio::test]
+async fn a_mode_is_chosen_while_everything_runs_and_left_to_the_configuration_again() {
+    let served = serve().await;
+    assert_eq!(served.got(Scope::Read, "/v1/mode").await, json!({ "mode": "enforce", "configured": "enforce" }));
+    let choose = |mode: Value| served.ask(Scope::Admin, Method::PUT, "/v1/mode").json(&json!({ "mode": mode })).send();
+    assert!(choose(json!("advise")).await.unwrap().status().is_success());
+    assert_eq!(served.got(Scope::Read, "/v1/mode").await, json!({ "mode": "advise", "configured": "enforce" }));
+    assert_eq!(served.got(Scope::Read, "/v1/policy").await["mode"], "advise");
+    assert_eq!(served.got(Scope::Read, "/v1/sites").await["mode"], "advise");
+    assert_eq!(served.got(Scope::Admin, "/v1/audit").await["items"][0]["what"], "mode.put");
+    assert!(choose(Value::Null).await.unwrap().status().is_success());
+    assert_eq!(served.got(Scope::Read, "/v1/mode").await["mode"], "enforce");
+    problem(choose(json!("yolo")).await.unwrap(), 422, "wrong-shape").await;
 }

@@ -4,10 +4,14 @@ use std::time::Duration;
 
 use foretide_api::Scope;
 use foretide_catalog::WarmupUpdate;
-use foretide_flow::{Census, OutcomeBatch, Timestamp, WarmupId, WarmupState};
+use foretide_flow::{
+    AccessBatch, Census, FilePath, Losses, Move, MoveCause, Outcome, OutcomeBatch, RunStart, Timestamp, WarmupId,
+    WarmupState,
+};
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
+use crate::agents::{a_move, plan};
 use crate::harness::{Served, node, problem, serve, site};
 
 fn wanted() -> Value {
@@ -86,7 +90,18 @@ async fn what_can_never_be_is_refused_at_the_door() {
         ("min_fraction", json!(0), "wrong-shape", "min_fraction"),
         ("min_fraction", json!(1.5), "wrong-shape", "min_fraction"),
         ("max_cost", json!(-1), "wrong-shape", "max_cost"),
-        ("workload", json!("train"), "wrong-shape", "not both"),
+        ("workload", json!("train"), "wrong-shape", "not several"),
+        ("run", json!("trained"), "wrong-shape", "not several"),
+        ("globs", json!(["a["]), "wrong-shape", "a["),
+        ("globs", json!(vec!["*"; 65]), "wrong-shape", "at most 64"),
+        ("except", json!(["train"]), "wrong-shape", "except"),
+        ("tags", json!({ "set": "none" }), "refused", "carries these tags"),
+        ("priority", json!(101), "wrong-shape", "priority"),
+        ("pin_for_s", json!(400 * 86_400), "wrong-shape", "pin_for_s"),
+        ("run_after", json!(["w-none"]), "refused", "w-none"),
+        ("jurisdictions", json!(["us"]), "refused", "gpu-eu"),
+        ("starts", json!({ "p10": 3, "p50": 2, "p90": 9 }), "wrong-shape", "p10 <= p50"),
+        ("starts", json!({ "p10": 1, "p50": 2, "p90": 3 }), "in-the-past", "starts.p90"),
         ("labels", json!({ "": "x" }), "wrong-shape", "labels"),
     ] {
         let mut body = wanted();
@@ -281,4 +296,133 @@ async fn a_failed_warm_up_says_why_and_is_not_taken_back() {
     assert_eq!((&failed["state"], &failed["why"]), (&json!("FAILED"), &json!(why)));
     let cancel = served.ask(Scope::Warm, Method::DELETE, &format!("/v1/warmups/{id}")).send().await.unwrap();
     problem(cancel, 409, "conflict").await;
+}
+
+async fn asked(served: &Served, body: Value) -> Value {
+    served.posted(Scope::Warm, "/v1/warmups", &body).await["request"].clone()
+}
+
+#[tokio::test]
+async fn data_is_selected_by_glob_tag_and_run_and_the_request_keeps_what_was_found() {
+    let served = serve().await;
+    let globbed = asked(&served, json!({ "volume": "images", "globs": ["train/*.tar"], "site": "gpu-eu" })).await;
+    assert_eq!((&globbed["paths"], &globbed["globs"]), (&json!([""]), &json!(["train/*.tar"])));
+
+    let tag = |path: &str, set: &str| {
+        let body = json!({ "volume": "images", "path": path, "tags": { "set": set } });
+        served.ask(Scope::Admin, Method::PUT, "/v1/tags").json(&body).send()
+    };
+    for (path, set) in [("train", "1"), ("train/old", "0")] {
+        assert!(tag(path, set).await.unwrap().status().is_success());
+    }
+    let by_tag = json!({ "tags": { "set": "1" }, "site": "gpu-eu" });
+    let tagged = asked(&served, by_tag.clone()).await;
+    assert_eq!(
+        (&tagged["volume"], &tagged["paths"], &tagged["except"]),
+        (&json!("images"), &json!(["train"]), &json!(["train/old"]))
+    );
+    tag("train", "2").await.unwrap();
+    problem(served.post(Scope::Warm, "/v1/warmups", &by_tag).await, 422, "refused").await;
+    let phi = asked(&served, json!({ "tags": { "class": "phi" }, "site": "gpu-eu" })).await;
+    assert_eq!((&phi["volume"], &phi["paths"]), (&json!("scans"), &json!([""])), "a volume's own tags count");
+
+    for run in ["trained", "forgotten"] {
+        let start = RunStart {
+            run: run.into(),
+            workload: "w".into(),
+            command: "train".into(),
+            at: Timestamp(1),
+            site: site("gpu-eu"),
+            node: node("gpu-1"),
+        };
+        let batch = AccessBatch {
+            node: node("gpu-1"),
+            site: site("gpu-eu"),
+            sequence: if run == "trained" { 1 } else { 2 },
+            started: vec![start],
+            accesses: vec![],
+            ended: vec![],
+            losses: Losses::default(),
+        };
+        served.catalog.record_batch(&batch, run, Timestamp(2)).await.unwrap();
+    }
+    let read = asked(&served, json!({ "run": "trained", "site": "gpu-eu" })).await;
+    assert_eq!((&read["volume"], &read["paths"]), (&json!("images"), &json!(["train/1", "train/2"])));
+    for (run, why) in [("forgotten", "no longer kept"), ("never", "has not been seen")] {
+        let wanted = json!({ "run": run, "site": "gpu-eu" });
+        let told = problem(served.post(Scope::Warm, "/v1/warmups", &wanted).await, 422, "refused").await;
+        assert!(told["detail"].as_str().unwrap().contains(why), "{told}");
+    }
+}
+
+#[tokio::test]
+async fn a_jurisdiction_chooses_among_sites() {
+    let served = serve().await;
+    let anywhere = json!({ "volume": "images", "paths": [""], "jurisdictions": ["eu"] });
+    assert_eq!(asked(&served, anywhere).await["site"], "gpu-eu", "though gpu-us is better");
+    let nowhere = json!({ "volume": "images", "paths": [""], "jurisdictions": ["jp"] });
+    problem(served.post(Scope::Warm, "/v1/warmups", &nowhere).await, 422, "refused").await;
+}
+
+#[tokio::test]
+async fn a_status_says_what_moved_what_needed_not_and_why_moves_failed() {
+    let served = serve().await;
+    let id = served.posted(Scope::Warm, "/v1/warmups", &wanted()).await["id"].as_str().unwrap().to_owned();
+    let by_it = |name: &str| Move {
+        cause: MoveCause::Warmup { warmup: WarmupId::from(id.as_str()) },
+        path: FilePath::parse(name).unwrap(),
+        ..a_move(name, "gpu-eu")
+    };
+    served.catalog.put_plan(&plan("p", ["a", "b", "c"].map(by_it).into())).await.unwrap();
+    let failed = |id: &str, at: i64| Outcome::Failed { id: id.into(), at: Timestamp(at), why: "link cut".into() };
+    let outcomes = vec![
+        Outcome::Moved { id: "a".into(), at: Timestamp(5), bytes: 1000, wire_bytes: 300 },
+        failed("b", 6),
+        failed("c", 7),
+    ];
+    let batch = OutcomeBatch {
+        node: node("gpu-1"),
+        site: site("gpu-eu"),
+        sequence: 1,
+        outcomes,
+        census: vec![],
+        resident_bytes: 1000,
+        capacity_bytes: 1 << 30,
+    };
+    served.posted(Scope::Agent, "/v1/agent/outcomes", &json!(batch)).await;
+    let eta = WarmupUpdate { eta: Some(Some(Timestamp::now())), plan: Some("p".into()), ..WarmupUpdate::default() };
+    served.catalog.update_warmup(&WarmupId::from(id.as_str()), &eta, Timestamp(8)).await.unwrap();
+    let status = served.got(Scope::Read, &format!("/v1/warmups/{id}")).await;
+    assert_eq!(status["state"], "MOVING");
+    let bytes = [&status["moved_bytes"], &status["wire_bytes"], &status["deduplicated_bytes"]];
+    assert_eq!(bytes, [&json!(1000), &json!(300), &json!(700)]);
+    assert_eq!(status["failures"], json!([{ "why": "link cut", "moves": 2, "last_path": "c", "last_at": 7 }]));
+    assert_eq!(status["plan"], "p");
+}
+
+/// A warm-up that served is not remembered as one that nobody wanted.
+#[tokio::test]
+async fn a_job_that_has_run_releases_its_warm_up() {
+    let served = serve().await;
+    let mut body = wanted();
+    body["pin_for_s"] = json!(3600);
+    let id = served.posted(Scope::Warm, "/v1/warmups", &body).await["id"].as_str().unwrap().to_owned();
+    learn_size(&served, &id, 1000).await;
+    count(&served, &id, 1, 1000).await;
+    let hello = json!({ "node": "gpu-1", "site": "gpu-eu", "chunk_address": null, "volumes": [], "probes": [] });
+    served.posted(Scope::Agent, "/v1/agent/hello", &hello).await;
+    let assigned = || async { served.got(Scope::Agent, "/v1/agent/assignment?node=gpu-1").await["census"].clone() };
+    let ready_at = served.got(Scope::Read, &format!("/v1/warmups/{id}")).await["ready_at"].as_i64().unwrap();
+    assert_eq!(assigned().await[0]["pin_until"], json!(ready_at + 3_600_000_000), "pinned from READY on");
+    let release = || served.ask(Scope::Warm, Method::POST, &format!("/v1/warmups/{id}/release")).send();
+    let released: Value = release().await.unwrap().json().await.unwrap();
+    assert_eq!((&released["state"], &released["why"]), (&json!("EXPIRED"), &json!("released: its job has run")));
+    assert_eq!(assigned().await, json!([]), "its pin ends");
+    assert_eq!(release().await.unwrap().status(), StatusCode::OK, "a second time is no error");
+
+    let early = served.posted(Scope::Warm, "/v1/warmups", &wanted()).await["id"].as_str().unwrap().to_owned();
+    let early = served.posted(Scope::Warm, &format!("/v1/warmups/{early}/release"), &Value::Null).await;
+    assert_eq!(early["state"], "CANCELLED", "nothing was there yet");
+    let absent = served.ask(Scope::Warm, Method::POST, "/v1/warmups/x/release").send().await.unwrap();
+    problem(absent, 404, "not-found").await;
 }

@@ -242,6 +242,12 @@ impl Namespace for InMemory {
         Ok(self.state().namespace.effective_tags(volume, path))
     }
 
+    async fn tagged(&self, volume: &VolumeId) -> Result<BTreeMap<FilePath, BTreeMap<String, String>>> {
+        let state = self.state();
+        let own = state.namespace.tags.iter().filter(|((v, _), _)| v == volume);
+        Ok(own.map(|((_, path), tags)| (path.clone(), tags.clone())).collect())
+    }
+
     async fn put_manifest(&self, volume: &VolumeId, path: &FilePath, manifest: &Manifest) -> Result<()> {
         crate::namespace::check_manifest(manifest)?;
         let mut state = self.state();

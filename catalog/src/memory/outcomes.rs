@@ -5,13 +5,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use async_trait::async_trait;
 use foretide_flow::{
     Census, FilePath, Found, MoveCause, NodeId, Outcome, OutcomeBatch, ReadSummary, Refusal, RunId, SiteId, Timestamp,
-    VolumeId, WarmupId, WarmupState, WorkloadId,
+    VolumeId, WarmupId, WorkloadId,
 };
 
 use super::{InMemory, State, page};
 use crate::extents::{self, Ranges};
 use crate::outcomes::{empty_status, refusal_key};
-use crate::progress::move_ended;
+use crate::progress::{MoveEnd, move_ended};
 use crate::{
     Outcomes, OutcomesRecorded, Page, ReadFilter, RefusalRecord, ResidentFile, Result, SiteStatus, Topic, limits,
 };
@@ -137,13 +137,16 @@ impl State {
         row.record.wire_bytes = end.ok();
         row.record.why = end.err().cloned();
         row.end_recorded_at = recorded_at;
-        if end.is_err() {
-            return;
-        }
         let mv = row.record.mv.clone();
-        self.outcomes.arrived((site.clone(), mv.volume, mv.path), mv.offset, mv.offset + mv.length);
+        let how = match end {
+            Ok(wire_bytes) => MoveEnd::Arrived { bytes: mv.length, wire_bytes },
+            Err(why) => MoveEnd::Failed { why: why.clone(), path: mv.path.clone(), at },
+        };
         if let MoveCause::Warmup { warmup } = &mv.cause {
-            self.warmups.step(warmup, WarmupState::Moving);
+            self.warmups.move_ended(warmup, how);
+        }
+        if end.is_ok() {
+            self.outcomes.arrived((site.clone(), mv.volume, mv.path), mv.offset, mv.offset + mv.length);
         }
     }
 

@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use foretide_flow::{SiteId, Timestamp, Warmup, WarmupId, WarmupState};
 
 use super::{InMemory, State, page};
-use crate::progress::{self, is_over};
+use crate::progress::{self, MoveEnd, is_over};
 use crate::warmups::check_new;
 use crate::{CatalogError, Page, Result, Topic, WarmupFilter, WarmupTaken, WarmupUpdate, Warmups, limits};
 
@@ -27,6 +27,12 @@ impl Asked {
             && let Some(next) = progress::step(warmup, to)
         {
             *warmup = next;
+        }
+    }
+
+    pub(super) fn move_ended(&mut self, id: &WarmupId, end: MoveEnd) {
+        if let Some((_, warmup)) = self.warmups.get_mut(id) {
+            *warmup = progress::moves_ended(warmup, &[end]);
         }
     }
 

@@ -462,6 +462,11 @@ impl Namespace for SqlCatalog {
         Ok(own.into_values().flatten().collect())
     }
 
+    async fn tagged(&self, volume: &VolumeId) -> Result<BTreeMap<FilePath, BTreeMap<String, String>>> {
+        let rows = self.engine.rows("SELECT path, tags FROM tags WHERE volume = $1", args![volume.as_str()]).await?;
+        rows.iter().map(|row| Ok((path_of(row, 0)?, from_json("tags", &row.text(1)?)?))).collect()
+    }
+
     async fn put_manifest(&self, volume: &VolumeId, path: &FilePath, manifest: &Manifest) -> Result<()> {
         check_manifest(manifest)?;
         let chunks = encode_chunks(&manifest.chunks);

@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use async_trait::async_trait;
 use foretide_flow::{
     Census, FilePath, Found, Outcome, OutcomeBatch, ReadSummary, Refusal, RunId, SiteId, Timestamp, VolumeId, WarmupId,
-    WarmupState, WorkloadId,
+    WorkloadId,
 };
 
 use super::engine::{Row, Tx};
@@ -99,8 +99,8 @@ impl Tx {
             }
         }
         self.write_touched(&batch.site, at, &touched).await?;
-        for warmup in &touched.arrived_for {
-            self.step_warmup(warmup, WarmupState::Moving).await?;
+        for (warmup, ends) in &touched.ended_for {
+            self.moves_ended_for(warmup, ends).await?;
         }
         self.add_to_site(&batch.site, &here).await?;
         for (run, sums) in runs.in_order() {

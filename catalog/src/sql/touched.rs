@@ -16,7 +16,7 @@ use super::plans::{state_of, warmup_of};
 use super::text::{Arg, Statement, args, count};
 use super::words::move_state_number;
 use crate::extents::{self, Ranges};
-use crate::progress::move_ended;
+use crate::progress::{MoveEnd, move_ended};
 use crate::{ResidentFile, Result};
 
 /// A file as rows name it.
@@ -51,8 +51,8 @@ pub(super) struct Touched {
     resident: BTreeMap<Place, Residency>,
     /// Sizes of files that were read, where they are known.
     sizes: HashMap<Place, u64>,
-    /// Warm-ups of which bytes arrived.
-    pub(super) arrived_for: BTreeSet<WarmupId>,
+    /// How moves for warm-ups ended, in their order.
+    pub(super) ended_for: BTreeMap<WarmupId, Vec<MoveEnd>>,
 }
 
 fn ranges_of(bytes: &[u8]) -> Option<Ranges> {
@@ -82,12 +82,23 @@ impl Touched {
         let Some(Known { mv, .. }) = self.moves.get(id) else { return };
         let place = (mv.volume.clone(), mv.path.clone());
         extents::add(&mut self.resident.entry(place).or_default().now, mv.offset, mv.offset.saturating_add(mv.length));
-        self.arrived_for.extend(warmup_of(&mv.cause).map(WarmupId::from));
+        if let Some(warmup) = warmup_of(&mv.cause) {
+            let end = MoveEnd::Arrived { bytes: mv.length, wire_bytes };
+            self.ended_for.entry(warmup.into()).or_default().push(end);
+        }
     }
 
     /// A move failed.
     pub(super) fn failed(&mut self, id: &MoveId, at: Timestamp, why: &str) {
-        self.end(id, at, Err(why));
+        if !self.end(id, at, Err(why)) {
+            return;
+        }
+        if let Some(Known { mv, .. }) = self.moves.get(id)
+            && let Some(warmup) = warmup_of(&mv.cause)
+        {
+            let end = MoveEnd::Failed { why: why.to_owned(), path: mv.path.clone(), at };
+            self.ended_for.entry(warmup.into()).or_default().push(end);
+        }
     }
 
     fn end(&mut self, id: &MoveId, at: Timestamp, end: std::result::Result<u64, &str>) -> bool {

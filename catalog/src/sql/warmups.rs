@@ -7,7 +7,7 @@ use super::engine::Tx;
 use super::text::{Arg, Statement, args};
 use super::words::{WARMUPS_OVER, warmup_state_number};
 use super::{SqlCatalog, before, from_json, one_more, page, to_json};
-use crate::progress::{self, is_over};
+use crate::progress::{self, MoveEnd, is_over};
 use crate::warmups::check_new;
 use crate::{CatalogError, Page, Result, Topic, WarmupFilter, WarmupTaken, WarmupUpdate, Warmups, limits};
 
@@ -23,6 +23,13 @@ impl Tx {
         let sql = "UPDATE warmups SET state = $2, body = $3 WHERE id = $1";
         let state = warmup_state_number(warmup.state);
         self.run(sql, args![warmup.id.as_str(), state, &to_json(warmup)]).await.map(drop)
+    }
+
+    /// Writes down how moves for it ended.
+    pub(super) async fn moves_ended_for(&mut self, id: &WarmupId, ends: &[MoveEnd]) -> Result<()> {
+        let Some(warmup) = self.held_warmup(id).await? else { return Ok(()) };
+        let next = progress::moves_ended(&warmup, ends);
+        if next != warmup { self.set_warmup(&next).await } else { Ok(()) }
     }
 
     pub(super) async fn step_warmup(&mut self, id: &WarmupId, to: WarmupState) -> Result<()> {
@@ -53,8 +60,7 @@ impl Tx {
             }
         }
         let taken = self.held_warmup(&warmup.id).await?.is_some();
-        let active = format!("SELECT COUNT(*) FROM warmups WHERE state NOT IN {WARMUPS_OVER}");
-        let active = self.row(&active, args![]).await?.map_or(Ok(0), |r| r.count(0))?;
+        let active = self.active_warmups(1).await? - 1;
         check_new(warmup, taken, active as usize)?;
         let sql = "INSERT INTO warmups (id, number, site, state, body, idempotency_key, body_hash)
             VALUES ($1, $2, $3, $4, $5, $6, $7)";
@@ -71,6 +77,20 @@ impl Tx {
         self.run(sql, values).await?;
         self.prune_warmups(number).await?;
         Ok(WarmupTaken { warmup: warmup.clone(), new: true })
+    }
+
+    /// How many are not over, once `change` has come to it. To count them for each new one would take as long as all
+    /// the rest; so they are counted once, before the change is made, and the number is kept.
+    async fn active_warmups(&mut self, change: i64) -> Result<i64> {
+        const ACTIVE: &str = "warmups_active";
+        let sql = "UPDATE counters SET value = value + $2 WHERE name = $1 RETURNING value";
+        if let Some(row) = self.row(sql, args![ACTIVE, change]).await? {
+            return row.int(0);
+        }
+        let sql = format!("SELECT COUNT(*) FROM warmups WHERE state NOT IN {WARMUPS_OVER}");
+        let active = self.row(&sql, args![]).await?.map_or(Ok(0), |r| r.int(0))? + change;
+        self.run("INSERT INTO counters (name, value) VALUES ($1, $2)", args![ACTIVE, active]).await?;
+        Ok(active)
     }
 
     /// Forgets the oldest that are over, beyond the bound, now and then.
@@ -95,6 +115,9 @@ impl Tx {
             name: id.to_string(),
             why,
         })?;
+        if !is_over(warmup.state) && is_over(next.state) {
+            self.active_warmups(-1).await?;
+        }
         if next != warmup {
             self.set_warmup(&next).await?;
         }

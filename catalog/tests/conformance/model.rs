@@ -27,7 +27,7 @@ enum Call {
     Plan(Plan),
     Assign(u64),
     Outcomes(OutcomeBatch),
-    Ask(Warmup, Option<(&'static str, u8)>),
+    Ask(Box<Warmup>, Option<(&'static str, u8)>),
     Update(WarmupId, WarmupUpdate),
     Event(String),
 }
@@ -112,7 +112,7 @@ fn any_update() -> impl Strategy<Value = WarmupUpdate> {
     let required = prop::option::of((0u64..8, 0u64..3));
     let eta = prop::option::of(prop::option::of((0i64..9).prop_map(Timestamp)));
     (state, required, eta, prop::option::of(one_of(&["", "no room"]))).prop_map(|(state, required, eta, why)| {
-        WarmupUpdate { state, required, eta, why: why.map(str::to_owned), terms: None }
+        WarmupUpdate { state, required, eta, why: why.map(str::to_owned), ..WarmupUpdate::default() }
     })
 }
 
@@ -140,7 +140,7 @@ fn any_call() -> impl Strategy<Value = Call> {
         2 => (0u64..30).prop_map(Call::Assign),
         5 => any_outcomes().prop_map(Call::Outcomes),
         2 => (0u8..3, prop::option::of((one_of(&["k1", "k2"]), 0u8..2)))
-            .prop_map(|(w, key)| Call::Ask(warmup(&format!("w{w}"), "gpu"), key)),
+            .prop_map(|(w, key)| Call::Ask(Box::new(warmup(&format!("w{w}"), "gpu")), key)),
         3 => (0u8..3, any_update()).prop_map(|(w, update)| Call::Update(format!("w{w}").into(), update)),
         1 => "[a-c]".prop_map(Call::Event),
     ]
@@ -218,6 +218,7 @@ async fn all(c: &Arc<dyn Catalog>) -> Vec<String> {
     told.push(text(c.read_summaries(&ReadFilter::default(), None, 100).await.map(|p| p.items)));
     told.push(text(c.refusals(0, 100).await.map(|r| r.into_iter().map(|r| r.refusal).collect::<Vec<_>>())));
     told.push(text(c.warmups(&WarmupFilter::default(), None, 100).await.map(|p| p.items)));
+    told.push(text(c.tagged(&volume("data")).await));
     for w in ["w0", "w1"] {
         told.push(text(c.census(&w.into()).await));
     }

@@ -421,6 +421,31 @@ stories! {
         assert_eq!((state().await.state, state().await.ready_at), (WarmupState::Ready, Some(Timestamp(5))));
     }
 
+    async fn a_warmup_adds_up_what_its_moves_brought_and_why_they_failed(c) {
+        c.put_warmup(&warmup("w", "gpu"), None).await.unwrap();
+        let moves = ["m1", "m2", "m3"].map(|m| a_move(m, m, 0, 10, by_warmup("w")));
+        c.put_plan(&plan("p", 1, moves.into())).await.unwrap();
+        let failed = |id: &str| Outcome::Failed { id: id.into(), at: Timestamp(3), why: "link cut".into() };
+        let batch = outcomes(1, vec![failed("m1"), moved("m2", 10), failed("m3")]);
+        c.record_outcomes(&batch, Timestamp(4)).await.unwrap();
+        c.record_outcomes(&batch, Timestamp(5)).await.unwrap();
+        c.record_outcomes(&outcomes(2, vec![moved("m2", 10)]), Timestamp(6)).await.unwrap();
+        let w = c.warmup(&"w".into()).await.unwrap().unwrap();
+        assert_eq!((w.state, w.moved_bytes, w.wire_bytes), (WarmupState::Moving, 10, 5), "each move counts once");
+        let known = MoveFailures { why: "link cut".into(), moves: 2, last_path: path("m3"), last_at: Timestamp(3) };
+        assert_eq!(w.failures, [known]);
+        let named = WarmupUpdate { eta: Some(Some(Timestamp(9))), plan: Some("p".into()), ..WarmupUpdate::default() };
+        assert_eq!(c.update_warmup(&"w".into(), &named, Timestamp(7)).await.unwrap().plan, Some("p".into()));
+    }
+
+    async fn tags_are_listed_where_they_were_set(c) {
+        c.put_tags(&volume("data"), &path("a"), &tags(&[("k", "1")])).await.unwrap();
+        c.put_tags(&volume("other"), &path("b"), &tags(&[("k", "2")])).await.unwrap();
+        assert_eq!(c.tagged(&volume("data")).await.unwrap(), [(path("a"), tags(&[("k", "1")]))].into());
+        c.put_tags(&volume("data"), &path("a"), &tags(&[])).await.unwrap();
+        assert_eq!(c.tagged(&volume("data")).await.unwrap(), BTreeMap::new());
+    }
+
     async fn an_idempotency_key_makes_one_warmup(c) {
         let (key, hash) = ("k", [1; 32]);
         assert!(c.put_warmup(&warmup("w1", "gpu"), Some((key, hash))).await.unwrap().new);

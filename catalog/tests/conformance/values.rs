@@ -259,23 +259,12 @@ pub fn evicted(file: &str, bytes: u64, wasted: u64) -> Outcome {
 }
 
 pub fn warmup(id: &str, at: &str) -> Warmup {
-    Warmup {
-        id: id.into(),
-        request: WarmupRequest {
-            need_by: Some(Timestamp(1_000)),
-            label: "job 7".into(),
-            ..WarmupRequest::new(volume("data"), vec![path("train")], site(at))
-        },
-        asked_at: Timestamp(10),
-        state: WarmupState::Queued,
-        why: None,
-        required_bytes: None,
-        required_files: None,
-        resident_bytes: 0,
-        eta: None,
-        promised: None,
-        ready_at: None,
-    }
+    let request = WarmupRequest {
+        need_by: Some(Timestamp(1_000)),
+        label: "job 7".into(),
+        ..WarmupRequest::new(volume("data"), vec![path("train")], site(at))
+    };
+    Warmup::new(id.into(), request, Timestamp(10))
 }
 
 pub fn required(bytes: u64, files: u64) -> WarmupUpdate {

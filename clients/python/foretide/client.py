@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Literal
 
 import httpx
 
-from foretide.values import Advice, Announced, Warmup, to_wire
+from foretide.values import Advice, Announced, Starts, Warmup, to_wire
 
 #: A call that takes longer is given up, seconds; a wait is added to it.
 PATIENCE_S = 15.0
@@ -38,6 +38,19 @@ class ForetideError(Exception):
         self.status, self.kind, self.detail, self.remedy, self.rule = status, kind, detail, remedy, rule
 
 
+def connection(address: str | None, token: str | None) -> dict[str, Any]:
+    """How an HTTP client is made that talks to a control plane; see :class:`Client`.
+
+    Raises:
+        ValueError: there is no address or no token.
+    """
+    address = address or os.environ.get("FORETIDE_CONTROL")
+    if not address:
+        raise ValueError("no control plane: give its address, or set FORETIDE_CONTROL")
+    headers = {"Authorization": f"Bearer {token or _token()}"}
+    return {"base_url": address.rstrip("/"), "headers": headers, "timeout": PATIENCE_S}
+
+
 class Client:
     """One control plane. Safe to use from several threads; close it, or use it in a ``with``."""
 
@@ -47,14 +60,7 @@ class Client:
         Raises:
             ValueError: there is no address or no token.
         """
-        address = address or os.environ.get("FORETIDE_CONTROL")
-        if not address:
-            raise ValueError("no control plane: give its address, or set FORETIDE_CONTROL")
-        self._http = httpx.Client(
-            base_url=address.rstrip("/"),
-            headers={"Authorization": f"Bearer {token or _token()}"},
-            timeout=PATIENCE_S,
-        )
+        self._http = httpx.Client(**connection(address, token))
 
     def __enter__(self) -> Client:
         return self
@@ -70,32 +76,48 @@ class Client:
         self,
         *,
         volume: str | None = None,
-        paths: Sequence[str] = ("",),
+        paths: Sequence[str] = (),
+        globs: Sequence[str] = (),
+        tags: Mapping[str, str] | None = None,
         workload: str | None = None,
+        run: str | None = None,
         site: str | None = None,
         sites: Sequence[str] = (),
+        jurisdictions: Sequence[str] = (),
         need_by: datetime | None = None,
+        starts: Starts | None = None,
         expire_at: datetime | None = None,
         pin_until: datetime | None = None,
+        pin_for: timedelta | None = None,
+        priority: int = 0,
+        run_after: Sequence[str] = (),
         min_fraction: float | None = None,
         max_bytes: int | None = None,
         max_cost: float | None = None,
+        on_unready: Literal["run_cold", "wait", "fail"] | None = None,
         label: str = "",
         labels: Mapping[str, str] | None = None,
         key: str | None = None,
     ) -> Warmup:
-        """Asks for data to be at a site: `paths` of `volume`, or what `workload` was seen to read.
+        """Asks for data to be at a site.
 
-        Without `site` it goes to the best of `sites`, or of all. `key` names the request: sent twice, it counts once.
+        Which: `paths` of `volume` (all of it without them), of these what matches `globs` and carries all `tags`; or what
+        `workload` was seen to read; or what `run` has read. Without `site` it goes to the best of `sites`, or of all. Nothing
+        moves before each warm-up of `run_after` was READY. `key` names the request: sent twice, it counts once.
 
         Raises:
             ForetideError: it was refused, or there was no answer.
         """
-        selection: dict[str, Any] = {"workload": workload} if workload else {"volume": volume, "paths": list(paths)}
         moments = {"need_by": need_by, "expire_at": expire_at, "pin_until": pin_until}
-        body = selection | {
+        body = _selection(volume, paths, globs, tags, workload, run) | {
             "site": site,
             "sites": list(sites) or None,
+            "jurisdictions": list(jurisdictions) or None,
+            "starts": None if starts is None else {q: to_wire(getattr(starts, q)) for q in ("p10", "p50", "p90")},
+            "pin_for_s": None if pin_for is None else int(pin_for.total_seconds()),
+            "priority": priority or None,
+            "run_after": list(run_after) or None,
+            "on_unready": on_unready,
             "min_fraction": min_fraction,
             "max_bytes": max_bytes,
             "max_cost": max_cost,
@@ -152,7 +174,15 @@ class Client:
             query["cursor"] = page["next"]
 
     def release(self, warmup: str) -> Warmup:
-        """Takes a warm-up back, or releases it once its job has run.
+        """Says that the job has run: the warm-up is over, and its pin ends.
+
+        Raises:
+            ForetideError: there is none of that id.
+        """
+        return Warmup.of(self._call("POST", f"/v1/warmups/{warmup}/release"))
+
+    def cancel(self, warmup: str) -> Warmup:
+        """Takes a warm-up back.
 
         Raises:
             ForetideError: there is none of that id, or it has failed.
@@ -163,8 +193,11 @@ class Client:
         self,
         *,
         volume: str | None = None,
-        paths: Sequence[str] = ("",),
+        paths: Sequence[str] = (),
+        globs: Sequence[str] = (),
+        tags: Mapping[str, str] | None = None,
         workload: str | None = None,
+        run: str | None = None,
         sites: Sequence[str] = (),
         free_accelerators: Mapping[str, int] | None = None,
     ) -> Advice:
@@ -173,8 +206,7 @@ class Client:
         Raises:
             ForetideError: something named is not there, or there was no answer.
         """
-        selection: dict[str, Any] = {"workload": workload} if workload else {"volume": volume, "paths": list(paths)}
-        body = selection | {"sites": list(sites) or None, "free_accelerators": dict(free_accelerators or {}) or None}
+        body = _selection(volume, paths, globs, tags, workload, run) | {"sites": list(sites) or None, "free_accelerators": dict(free_accelerators or {}) or None}
         return Advice.of(self._call("POST", "/v1/advise", json=_given(body)))
 
     def announce(
@@ -213,7 +245,27 @@ class Client:
             raise ForetideError(0, "/problems/no-answer", f"no answer from {self._http.base_url}: {error}") from error
         if answer.is_success:
             return answer.json()
-        raise _problem(answer)
+        raise problem_of(answer)
+
+
+def _selection(
+    volume: str | None,
+    paths: Sequence[str],
+    globs: Sequence[str],
+    tags: Mapping[str, str] | None,
+    workload: str | None,
+    run: str | None,
+) -> dict[str, Any]:
+    # A volume alone means all of it; what is tagged, or read by somebody, is known without paths.
+    whole = volume is not None and not paths and not globs and not tags
+    return {
+        "volume": volume,
+        "paths": [""] if whole else list(paths) or None,
+        "globs": list(globs) or None,
+        "tags": dict(tags) if tags else None,
+        "workload": workload,
+        "run": run,
+    }
 
 
 def _token() -> str:
@@ -228,7 +280,8 @@ def _given(body: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in body.items() if value is not None}
 
 
-def _problem(answer: httpx.Response) -> ForetideError:
+def problem_of(answer: httpx.Response) -> ForetideError:
+    """The error that an answer is."""
     try:
         told = answer.json()
     except ValueError:

@@ -52,6 +52,25 @@ class State(str, enum.Enum):
 
 
 @dataclass(frozen=True)
+class Failures:
+    """Moves of one warm-up that failed for one reason."""
+
+    why: str
+    moves: int
+    last_path: str
+    last_at: datetime | None
+
+
+@dataclass(frozen=True)
+class Starts:
+    """When a job starts, where that is not certain: one start in ten is before `p10`, one in ten after `p90`."""
+
+    p10: datetime
+    p50: datetime
+    p90: datetime
+
+
+@dataclass(frozen=True)
 class Warmup:
     """A warm-up. `cost` is money, `slack_s` seconds (below zero it is late), sizes are bytes."""
 
@@ -65,6 +84,10 @@ class Warmup:
     required_bytes: int | None
     required_files: int | None
     resident_bytes: int
+    moved_bytes: int
+    deduplicated_bytes: int
+    failures: list[Failures]
+    plan: str | None
     asked_at: datetime | None
     ready_at: datetime | None
     eta_p50: datetime | None
@@ -87,6 +110,12 @@ class Warmup:
             required_bytes=body.get("required_bytes"),
             required_files=body.get("required_files"),
             resident_bytes=body["resident_bytes"],
+            moved_bytes=body.get("moved_bytes", 0),
+            deduplicated_bytes=body.get("deduplicated_bytes", 0),
+            failures=[
+                Failures(f["why"], f["moves"], f["last_path"], from_wire(f["last_at"])) for f in body.get("failures", ())
+            ],
+            plan=body.get("plan"),
             asked_at=from_wire(body["asked_at"]),
             ready_at=from_wire(body.get("ready_at")),
             eta_p50=from_wire(body.get("eta_p50")),

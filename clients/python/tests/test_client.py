@@ -4,7 +4,7 @@ from datetime import datetime, timedelta, timezone
 
 import pytest
 
-from foretide import Client, ForetideError, State
+from foretide import Client, ForetideError, Starts, State
 from foretide.sampler import AnnouncedSampler
 
 BYTES = sum(1000 + n for n in range(20))
@@ -34,7 +34,38 @@ def test_a_warm_up_is_asked_for_waited_for_and_released(client, served):
     assert (ready.state, ready.resident_bytes) == (State.READY, BYTES)
     assert ready.ready_at is not None and ready.slack_s is not None and ready.slack_s > 0
     assert [w.id for w in client.warmups(states=["READY"])] == [asked.id]
-    assert client.release(asked.id).state is State.CANCELLED
+    assert client.release(asked.id).state is State.EXPIRED
+    assert client.cancel(client.warm(volume="data", site="gpu").id).state is State.CANCELLED
+
+
+def test_data_is_selected_in_every_way_and_terms_are_kept(client, served):
+    _, _, agent = served
+    starts = Starts(*(now() + timedelta(hours=h) for h in (1, 2, 3)))
+    first = client.warm(volume="data", globs=["img-1*.jpg"], site="gpu", starts=starts, priority=3, pin_for=timedelta(hours=1))
+    kept = agent.get(f"/v1/warmups/{first.id}").json()["request"]
+    assert (kept["paths"], kept["globs"], kept["priority"], kept["pin_for_s"]) == ([""], ["img-1*.jpg"], 3, 3600)
+    assert kept["starts"]["p10"] < kept["starts"]["p90"]
+    for _ in range(100):
+        known = client.status(first.id)
+        if known.required_files is not None:
+            break
+    assert known.required_files == 11, "img-1 and img-10 to img-19"
+    after = client.warm(volume="data", paths=["img-0.jpg"], sites=["gpu", "far"], run_after=[first.id], jurisdictions=["us"])
+    assert after.site == "far"
+    for _ in range(100):
+        waiting = client.status(after.id)
+        if waiting.why:
+            break
+    assert waiting.state is State.QUEUED and first.id in waiting.why
+    client.cancel(first.id)
+    failed = client.wait(after.id, timeout_s=30)
+    assert failed.state is State.FAILED and first.id in failed.why
+    agent.put("/v1/tags", json={"volume": "data", "path": "img-7.jpg", "tags": {"split": "val"}}).raise_for_status()
+    tagged = client.warm(tags={"split": "val"}, site="gpu")
+    assert tagged.paths == ["img-7.jpg"]
+    nothing = client.wait(client.warm(volume="data", globs=["*.png"], site="gpu").id, timeout_s=30)
+    assert nothing.state is State.FAILED and "no files" in nothing.why
+    client.cancel(tagged.id)
 
 
 def test_a_problem_says_what_and_what_to_do(client):

@@ -118,6 +118,72 @@ export async function faultTests({ test, expect, browser, pictures }) {
     });
   });
 
+  await test("what a mode holds back is approved, one by one or all of it, by who may", async () => {
+    await on({}, async (page, fixture) => {
+      await page.click('nav a[href="#governance"]');
+      await page.getByRole("button", { name: "Approve train at gpu" }).click();
+      await page.getByText("1 warm-up was asked for").waitFor();
+      await page.getByRole("button", { name: /^Approve all 8.00 GB$/ }).click();
+      await page.getByText("2 warm-ups were asked for").waitFor();
+      expect(JSON.stringify(fixture.state.approved) === '[{"path":"train","site":"gpu"},{}]', JSON.stringify(fixture.state.approved));
+      await expectAccessible(page, "approved");
+      await picture(page, "approved");
+    });
+    await on({ scope: "read" }, async (page) => {
+      await page.click('nav a[href="#governance"]');
+      await page.waitForSelector("#proposed table");
+      await page.waitForFunction(() => document.querySelector("#mode fieldset").disabled);
+      expect(await page.getByRole("button", { name: /^Approve all/ }).isDisabled(), "a token that may read may approve");
+      expect((await page.locator("#mode").innerText()).includes("admin"), "the scope is not named");
+      await expectAccessible(page, "without the scope");
+    });
+  });
+
+  await test("tags, a run and patterns are asked for as they are typed", () =>
+    on({}, async (page, fixture) => {
+      await page.click('nav a[href="#warmups"]');
+      await page.waitForFunction(() => document.querySelector("#ask-volume")?.value);
+      const ask = async () => {
+        await page.getByRole("button", { name: "See what it would cost" }).click();
+        await page.getByRole("button", { name: /^Warm it at/ }).click();
+        await page.locator("#ask code").waitFor();
+      };
+      await page.getByLabel("Only files that match").fill("tokens/*.bin\nindex/**");
+      await page.getByLabel("Priority").fill("7");
+      await page.getByLabel("Keep once ready").fill("2");
+      await ask();
+      await page.getByLabel("what is tagged").check();
+      await page.getByLabel("Tags, key=value").fill("dataset = imagenet\nsplit=train");
+      await ask();
+      await page.getByLabel("what one run has read").check();
+      await ask();
+      const terms = { pin_for_s: 7200, priority: 7, label: "", site: "gpu-west" };
+      const expected = [{ volume: "corpus", paths: [""], globs: ["tokens/*.bin", "index/**"], ...terms }, { tags: { dataset: "imagenet", split: "train" }, ...terms }, { run: "r-1", ...terms }];
+      expect(JSON.stringify(fixture.state.asked) === JSON.stringify(expected), JSON.stringify(fixture.state.asked));
+    }));
+
+  await test("what cannot be played says so", () =>
+    on({}, async (page) => {
+      await page.click('nav a[href="#whatif"]');
+      await page.getByLabel("Play again").selectOption({ label: "the last 15 minutes" });
+      await page.getByRole("button", { name: "Play", exact: true }).click();
+      await page.getByRole("alert").waitFor();
+      expect((await page.getByRole("alert").innerText()).includes("holds no access"), "the reason is not shown");
+      await expectAccessible(page, "nothing to play");
+    }));
+
+  await test("what may pass and not stay is shown as neither allowed nor forbidden", () =>
+    on({}, async (page) => {
+      await page.click('nav a[href="#governance"]');
+      await page.waitForFunction(() => document.querySelector("#try-volume")?.value);
+      await page.getByLabel("Path").fill("archive/2019/a");
+      await page.getByRole("button", { name: "May it go?" }).click();
+      await page.waitForSelector("#rules ul li");
+      const said = await page.$$eval("#rules ul li", (all) => all.map((li) => li.innerText.replace(/\s+/g, " ")));
+      expect(said[0].includes("may pass, not stay gpu") && said[1].startsWith("may gpu-west"), said.join(" | "));
+      expect((await page.locator("#rules tbody .pill.transit").count()) === 1, "the rule is no transit in the table");
+    }));
+
   await test("4,000 small moves are one shape while they cannot be told apart, and bars once they can", () =>
     on({}, async (page) => {
       const lane = page.locator('[data-lane="storage→gpu"]');
@@ -156,7 +222,7 @@ export async function faultTests({ test, expect, browser, pictures }) {
         return { idle: await median(() => {}), busy: await median(press) };
       });
       expect(step.busy < 6 * step.idle, `a step takes ${step.busy.toFixed(1)} ms where a frame takes ${step.idle.toFixed(1)} ms`);
-      for (const view of ["sites", "heat", "where", "governance"]) {
+      for (const view of ["sites", "heat", "where", "whatif", "governance"]) {
         await page.click(`nav a[href="#${view}"]`);
         await page.waitForFunction(() => !document.querySelector('[aria-busy="true"]'));
       }

@@ -10,6 +10,8 @@ const DIST = new URL("../dist/", import.meta.url).pathname;
 const POLICY = (await readFile(new URL("../../csp.txt", import.meta.url), "utf8")).trim();
 const TYPES = { ".html": "text/html; charset=utf-8", ".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml", ".woff2": "font/woff2", ".txt": "text/plain" };
 const EVENT_EVERY_MS = 500;
+/** Each with those before it. */
+const SCOPES = ["read", "warm", "admin"];
 
 /** The same numbers each time: mulberry32. */
 function random(seed) {
@@ -78,7 +80,7 @@ function world(t0, small) {
 export async function startFixture({ port = 0, token = "fixture", scope = "admin", small = 4000, empty = false, far = 0 } = {}) {
   const t0 = Date.now() * 1000;
   const made = empty ? { moves: [], forecasts: [], profiles: [] } : world(t0, small);
-  const state = { faults: new Map(), prefetchOff: false, slowMs: 0, sse: new Set(), eventId: 0, frozenAt: null, takenBack: new Set(), asked: [] };
+  const state = { faults: new Map(), prefetchOff: false, slowMs: 0, sse: new Set(), eventId: 0, frozenAt: null, takenBack: new Set(), released: [], asked: [], mode: "advise", approved: [], played: [] };
   // Time goes in steps, as reports come, and stands still on demand.
   const farSites = Array.from({ length: far }, (_, i) => `gpu-${String(i).padStart(3, "0")}`);
   const links = [...LINKS, ...farSites.map((to) => ({ from: "storage", to, rate: 10e9, rtt_ms: 90, cost_per_gb: 0.01 }))];
@@ -129,8 +131,8 @@ export async function startFixture({ port = 0, token = "fixture", scope = "admin
     const got = moves().filter((m) => m.cause.kind === "warmup" && m.state === "done").reduce((sum, m) => sum + m.length, 0);
     const base = { volume: "corpus", site: "gpu-west" };
     return [
-      { id: "wu-1", request: { ...base, paths: ["tokens"], need_by: t0 + 55e6, label: "nightly-eval" }, asked_at: t0 - 70e6, state: "MOVING", required_bytes: 52_500_000_000, required_files: 7, resident_bytes: got, eta: t0 + 61e6, promised: { at: t0 - 60e6, eta: t0 + 60e6 }, from: "storage", eta_p50: t0 + 61e6, eta_p90: t0 + 95e6, slack_s: -6, cost: 1.05 },
-      { id: "wu-2", request: { ...base, volume: "imagenet", site: "gpu", paths: ["val"], label: "validation set" }, asked_at: t0 - 900e6, state: "READY", required_bytes: 6_744_924_160, required_files: 50_000, resident_bytes: 6_744_924_160, eta: null, ready_at: t0 - 640e6, from: "storage", eta_p50: null, eta_p90: null, slack_s: null, cost: 0.13 },
+      { id: "wu-1", request: { ...base, paths: ["tokens"], need_by: t0 + 55e6, label: "nightly-eval" }, asked_at: t0 - 70e6, state: "MOVING", moved_bytes: got, wire_bytes: Math.round(got * 0.83), deduplicated_bytes: got - Math.round(got * 0.83), plan: "p-17", failures: [{ why: "source answered: input/output error at byte 4,194,304", moves: 1, last_path: "tokens/shard-00002.bin", last_at: t0 - 24e6 }], required_bytes: 52_500_000_000, required_files: 7, resident_bytes: got, eta: t0 + 61e6, promised: { at: t0 - 60e6, eta: t0 + 60e6 }, from: "storage", eta_p50: t0 + 61e6, eta_p90: t0 + 95e6, slack_s: -6, cost: 1.05 },
+      { id: "wu-2", request: { ...base, volume: "imagenet", site: "gpu", paths: ["val"], globs: ["val/**/*.jpg"], priority: 5, label: "validation set" }, asked_at: t0 - 900e6, state: "READY", required_bytes: 6_744_924_160, required_files: 50_000, resident_bytes: 6_744_924_160, eta: null, ready_at: t0 - 640e6, from: "storage", eta_p50: null, eta_p90: null, slack_s: null, cost: 0.13 },
       { id: "wu-3", request: { ...base, paths: ["patients/2026"], label: "" }, asked_at: t0 - 300e6, state: "FAILED", why: "rule phi-stays-in-eu forbids it at gpu-west", required_bytes: null, required_files: null, resident_bytes: 0, eta: null, from: "storage", eta_p50: null, eta_p90: null, slack_s: null, cost: null },
       { id: "wu-4", request: { ...base, volume: "imagenet", site: "gpu", paths: ["train"], label: "ablation-17" }, asked_at: t0 - 5e6, state: "QUEUED", why: "its files are being learned", required_bytes: null, required_files: null, resident_bytes: 0, eta: null, from: "storage", eta_p50: null, eta_p90: null, slack_s: null, cost: null },
     ].filter((w) => !state.takenBack.has(w.id));
@@ -143,6 +145,17 @@ export async function startFixture({ port = 0, token = "fixture", scope = "admin
     const limit = Number(query.get("limit") ?? 100);
     return { items: items.slice(from, from + limit), next: from + limit < items.length ? from + limit : null };
   };
+  const proposals = () => [
+    { volume: "imagenet", path: "train", to: "gpu", files: 4005, bytes: 501_223_411, why: "the mode is advise: it would be moved" },
+    { volume: "corpus", path: "tokens/shard-00014.bin", to: "gpu-west", files: 1, bytes: 7_500_000_000, why: "the mode is advise: it would be moved" },
+  ];
+  /** Less waiting on a faster link and in a larger cache, by a rule that the tests know. */
+  const replay = ({ cache_bytes = 4e9, link_bits_per_s = 1e9, budget_bytes = Infinity }) => {
+    const slow = 1e9 / link_bits_per_s;
+    const way = (name, stall, hits, moved) => ({ name, finished: true, ended_s: 3600 + stall, stall_s: stall, reads: 12_015, hits, moved_bytes: moved, wasted_bytes: Math.round(moved * 0.03), link_bytes: 501_223_411 * 3, money: 0.03, peak_link: Math.min(1, 0.41 * slow), peak_cache_bytes: Math.min(cache_bytes, 501_223_411) });
+    const moved = Math.min(490_000_000, budget_bytes);
+    return { jobs: 8, files: 4005, bytes: 501_223_411, ways: [way("off", 1810 * slow, 0, 0), way("on demand", 640 * slow, 8010, 0), way("foretide", (21 + (490_000_000 - moved) / 1e6) * slow, 11_800, moved), way("oracle", 9 * slow, 11_990, 495_000_000)] };
+  };
   const routes = {
     "/v1/sites": () => sites(),
     "/v1/moves": (q) => list(moves().filter((m) => m.due_at >= Number(q.get("since") ?? 0)), q),
@@ -151,11 +164,16 @@ export async function startFixture({ port = 0, token = "fixture", scope = "admin
     "/v1/runs": (q) => list(runs(), q),
     "/v1/warmups": (q) => list(warmups(), q),
     "/v1/refusals": (q) => list(refusals(), q),
+    "/v1/mode": () => ({ mode: state.mode, configured: "enforce" }),
+    "/v1/me": () => ({ name: "fixture", scopes: SCOPES.slice(0, SCOPES.indexOf(scope) + 1) }),
+    "/v1/plans/p-17/proposals": () => ({ items: state.mode === "enforce" || empty ? [] : proposals() }),
+    "/v1/audit": (q) => list([{ id: 1, at: t0 - 9e9, who: "ops", what: "switch.put", detail: { prefetch_off: false } }], q),
     "/v1/switch": () => ({ prefetch_off: state.prefetchOff }),
-    "/v1/policy": () => ({ mode: "enforce", default_effect: "allow", rules: empty ? [] : [{ name: "phi-stays-in-eu", effect: "deny", paths: "patients/**", outside_jurisdictions: ["eu"] }, { name: "corpus-to-west-until-summer", effect: "allow", volume: "corpus", sites: ["gpu-west"], until: t0 + 86_400e6 }] }),
+    "/v1/policy": () => ({ mode: state.mode, default_effect: "allow", rules: empty ? [] : [{ name: "phi-stays-in-eu", effect: "deny", paths: "patients/**", outside_jurisdictions: ["eu"] }, { name: "archive-passes-through", effect: "transit", volume: "corpus", paths: "archive/**", sites: ["gpu"] }, { name: "corpus-to-west-until-summer", effect: "allow", volume: "corpus", sites: ["gpu-west"], until: t0 + 86_400e6 }] }),
     "/v1/policy/verdicts": (q) => ({ items: ["gpu", "gpu-west", "storage"].map((site) => {
       const denied = q.get("path").startsWith("patients/") && site !== "storage";
-      return { site, jurisdiction: site === "storage" ? "eu" : "us", effect: denied ? "deny" : "allow", rule: denied ? "phi-stays-in-eu" : null };
+      const passes = q.get("path").startsWith("archive/") && site === "gpu";
+      return { site, jurisdiction: site === "storage" ? "eu" : "us", effect: denied ? "deny" : passes ? "transit" : "allow", rule: denied ? "phi-stays-in-eu" : passes ? "archive-passes-through" : null };
     }) }),
   };
 
@@ -169,6 +187,27 @@ export async function startFixture({ port = 0, token = "fixture", scope = "admin
   function deed(response, method, path, wanted) {
     const taken = /^\/v1\/warmups\/(.+)$/.exec(path);
     if (method === "POST" && path === "/v1/advise") return send(response, advice(wanted));
+    if (method === "POST" && path === "/v1/what-if") {
+      state.played.push(wanted);
+      if (wanted.span_s === 900) return problem(response, 422, "content refused", "the recording holds no access", "correct what is named and send it again");
+      return send(response, replay(wanted));
+    }
+    if (scope === "read") return problem(response, 403, "token not for this", "this token has the scope read", "ask an admin for a token with the scope warm");
+    if (method === "PUT" && path === "/v1/mode") {
+      state.mode = wanted.mode ?? "enforce";
+      return send(response, routes["/v1/mode"]());
+    }
+    if (method === "POST" && path === "/v1/plans/p-17/approve") {
+      state.approved.push(wanted);
+      const those = proposals().filter((l) => !wanted.path || l.path.startsWith(wanted.path));
+      return send(response, { items: those.map((l, i) => ({ id: `wu-a${i}`, request: { volume: l.volume, site: l.to, paths: [l.path] }, asked_at: nowUs(), state: "QUEUED", resident_bytes: 0 })), next: null });
+    }
+    const released = /^\/v1\/warmups\/(.+)\/release$/.exec(path);
+    if (method === "POST" && released) {
+      state.released.push(released[1]);
+      state.takenBack.add(released[1]);
+      return send(response, {});
+    }
     if (method === "DELETE" && taken) {
       state.takenBack.add(taken[1]);
       return send(response, {});

@@ -31,7 +31,9 @@ export class Api {
     const [sites, moves, profiles, runs, warmups, refusals, plan] = await Promise.all([
       this.get("/v1/sites"), this.list("/v1/moves"), this.list("/v1/profiles"), this.list("/v1/runs"), this.list("/v1/warmups"), this.list("/v1/refusals"), this.get("/v1/plans/latest"),
     ]);
-    return { sites: sites.items, moves, profiles, runs, warmups, refusals, plan };
+    // A plan may be forgotten while it is asked about.
+    const proposals = plan ? ((await this.get(`/v1/plans/${plan.id}/proposals`))?.items ?? []) : [];
+    return { proposals, sites: sites.items, moves, profiles, runs, warmups, refusals, plan };
   }
 }
 
@@ -62,6 +64,8 @@ export function lookUp(api, of) {
       return api.moves.filter((m) => `${m.from}→${m.to}` === id && m.state === field).length;
     case "refusals":
       return api.refusals.length;
+    case "proposals":
+      return id ? api.proposals[Number(id)]?.[field] : sum(api.proposals, (l) => l[field]);
     case "plan":
       return api.plan?.left_out[Number(parts[2])]?.[field];
     case "sum":

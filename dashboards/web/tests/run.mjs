@@ -2,13 +2,13 @@
 // and FORETIDE_TOKEN: against whatever runs there, touching nothing. Without: against the fixture, its faults included.
 // Pictures go to the folder given as the first argument.
 
-import { mkdir } from "node:fs/promises";
+import { mkdir, readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { expectAccessible, expectClean, open, pageOf } from "./browser.mjs";
 import { startDemo } from "./demo.mjs";
 import { faultTests } from "./faults.mjs";
 import { startFixture } from "./fixture.mjs";
-import { Api, expectEqual } from "./numbers.mjs";
+import { Api, expectEqual, meaning } from "./numbers.mjs";
 import { unitTests } from "./units.mjs";
 
 const pictures = process.argv[2];
@@ -65,7 +65,7 @@ try {
       return `${compared} numbers equal the API's`;
     });
   }
-  for (const view of ["heat", "workloads", "sites", "warmups", "where", "governance"]) {
+  for (const view of ["heat", "workloads", "sites", "warmups", "where", "whatif", "governance"]) {
     await test(`the view ${view} shows what the API tells`, async () => {
       const at = await pageOf(browser, { scheme: view === "sites" ? "dark" : "light" });
       const { page } = at;
@@ -164,6 +164,9 @@ try {
       await button.click();
       await page.locator("#ask code").waitFor();
       expect(JSON.stringify(fixture.state.asked) === JSON.stringify([{ volume: "corpus", paths: [""], label: "nightly", site: "gpu-west" }]), JSON.stringify(fixture.state.asked));
+      await page.getByRole("button", { name: "Release validation set" }).click();
+      await page.waitForFunction(() => !document.querySelector("#warmups").innerText.includes("validation set"));
+      expect(fixture.state.released.join() === "wu-2", "what served was not released");
       await page.getByRole("button", { name: "Take back ablation-17" }).click();
       await page.waitForFunction(() => !document.querySelector("#warmups").innerText.includes("ablation-17"));
       await page.getByLabel("Label").fill("phi");
@@ -205,11 +208,71 @@ try {
     await page.getByRole("button", { name: "May it go?" }).click();
     await page.waitForSelector("#rules ul li");
     const shown = await page.$$eval("#rules ul li", (all) => all.map((li) => [li.querySelector("strong").innerText, li.querySelector(".pill").innerText]));
-    const told = (await new Api(url, token).get(`/v1/policy/verdicts?volume=${volume}&path=patients/7/scan.dcm`)).items.map((v) => [v.site, v.effect === "allow" ? "may" : "may not"]);
+    const told = (await new Api(url, token).get(`/v1/policy/verdicts?volume=${volume}&path=patients/7/scan.dcm`)).items.map((v) => [v.site, { allow: "may", transit: "may pass, not stay", deny: "may not" }[v.effect]]);
     expect(JSON.stringify(shown) === JSON.stringify(told), `page ${JSON.stringify(shown)}, API ${JSON.stringify(told)}`);
     await expectAccessible(page, "rules tried");
     await expectClean(at, "rules tried");
     await at.context.close();
+  });
+  await test("what would have been is played as the API answers, in each way", async () => {
+    const at = await pageOf(browser);
+    const { page } = at;
+    await page.goto(`${url}/#token=${encodeURIComponent(token)}`);
+    await page.click('nav a[href="#whatif"]');
+    await page.waitForFunction(() => !document.querySelector("#whatif button.primary").disabled);
+    await page.getByLabel("Play again").selectOption({ label: "the last hour" });
+    await page.getByLabel(/^Each link/).focus();
+    for (let i = 0; i < 6; i += 1) await page.keyboard.press("ArrowRight");
+    const link = await page.getByLabel(/^Each link/).getAttribute("aria-valuetext");
+    const asked = [];
+    page.on("response", async (answer) => answer.url().endsWith("/v1/what-if") && asked.push([answer.request().postDataJSON(), await answer.json()]));
+    await page.getByRole("button", { name: "Play both" }).click();
+    await page.waitForSelector("#whatif li[data-way=oracle]");
+    const [[now, as], [then, would]] = asked;
+    expect(JSON.stringify(now) === '{"span_s":3600}' && then.link_bits_per_s > 0, `asked ${JSON.stringify([now, then])}`);
+    expect(meaning(link).number === then.link_bits_per_s, `the slider says ${link}, the question ${then.link_bits_per_s}`);
+    for (const way of would.ways) {
+      const before = as.ways.find((w) => w.name === way.name);
+      const label = await page.getAttribute(`#whatif li[data-way="${way.name}"] svg`, "aria-label");
+      const [stall, was] = /: (.+) of waiting, now (.+)$/.exec(label).slice(1).map(meaning);
+      expect(Math.abs(stall.number - way.stall_s) <= stall.off && Math.abs(was.number - before.stall_s) <= was.off, `${label} is not ${way.stall_s} and ${before.stall_s}`);
+      for (const field of ["stall_s", "link_bytes", "peak_link"]) {
+        const said = meaning(await page.innerText(`#whatif li[data-way="${way.name}"] [data-field=${field}]`));
+        expect(said && (said.bound || Math.abs(said.number - way[field]) <= said.off), `${way.name}: ${field} ${way[field]} reads ${JSON.stringify(said)}`);
+      }
+    }
+    await expectAccessible(page, "what if");
+    await expectClean(at, "what if");
+    if (pictures) await page.screenshot({ path: join(pictures, "whatif.png"), fullPage: true });
+    await at.context.close();
+    return would.ways.map((w) => `${w.name} ${w.stall_s.toFixed(1)} s`).join(", ");
+  });
+  await test("a mode is chosen, what it holds back is shown, and evidence is taken away", async () => {
+    const at = await pageOf(browser);
+    const { page } = at;
+    const api = new Api(url, token);
+    const before = await api.get("/v1/mode");
+    await page.goto(`${url}/#token=${encodeURIComponent(token)}`);
+    await page.click('nav a[href="#governance"]');
+    await page.waitForSelector(`#mode input[value=${before.mode}]:checked`);
+    await page.getByRole("radio", { name: /^shadow/ }).check();
+    const holds = async (mode) => {
+      for (let i = 0; i < 100 && (await api.get("/v1/mode")).mode !== mode; i += 1) await page.waitForTimeout(100);
+      expect((await api.get("/v1/mode")).mode === mode, `the API does not say ${mode}`);
+    };
+    await holds("shadow");
+    await page.getByRole("button", { name: "Back to what is configured" }).click();
+    await holds(before.configured);
+    await page.getByRole("radio", { name: new RegExp(`^${before.mode}`) }).check();
+    await holds(before.mode);
+    const [saved] = await Promise.all([page.waitForEvent("download"), page.getByRole("button", { name: "Save evidence" }).click()]);
+    const evidence = JSON.parse(await readFile(await saved.path(), "utf8"));
+    const [policy, refusals] = [await api.get("/v1/policy"), await api.list("/v1/refusals")];
+    expect(evidence.rules.length === policy.rules.length && evidence.refusals.length >= Math.min(1, refusals.length) && Array.isArray(evidence.audit), JSON.stringify(evidence).slice(0, 300));
+    await expectAccessible(page, "mode");
+    await expectClean(at, "mode");
+    await at.context.close();
+    return `${evidence.rules.length} rules, ${evidence.refusals.length} refusals, ${evidence.audit.length} deeds`;
   });
   if (fixture) {
     await unitTests(test, expect);

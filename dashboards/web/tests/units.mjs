@@ -29,6 +29,21 @@ export async function unitTests(test, expect) {
     expect(named("python train.py --data=/data/imagenet") === "python train.py --data=/data/imagenet" && named("") === "w", "short names stay");
   });
 
+  await test("a slider's steps are round numbers of equal ratio, and each value finds its step", async () => {
+    const { TOP, cacheAt, rateAt, stepOf } = await load("whatif/scales.ts");
+    expect(cacheAt(0) === 1e7 && cacheAt(TOP) === 1e16 && rateAt(0) === 1e7 && rateAt(TOP) === 1e12, "the ends of the scales");
+    for (let step = 0; step <= TOP; step += 1) expect(stepOf(cacheAt, cacheAt(step)) === step, `step ${step} is not found again`);
+    expect(rateAt(stepOf(rateAt, 1e9)) === 1e9 && stepOf(cacheAt, 0) === 0, "the nearest step");
+  });
+
+  await test("evidence holds rules, refusals and deeds, and says what it lacks", async () => {
+    const { evidenceOf } = await load("sites/evidence.ts");
+    const policy = { mode: "enforce", default_effect: "deny", rules: [{ name: "a", effect: "deny", until: 1_000_000 }] };
+    const told = JSON.parse(evidenceOf("host", 0, policy, [{ rule: "a", volume: "v", path: "p", to: "s", by: "planner", at: 2_000_000 }], null));
+    expect(told.rules[0].until === "1970-01-01T00:00:01.000Z" && told.refusals[0].at === "1970-01-01T00:00:02.000Z", JSON.stringify(told));
+    expect(/admin/.test(told.audit) && told.default_effect === "deny", JSON.stringify(told));
+  });
+
   await test("events are the same however the network cuts them", async () => {
     const { EventParser } = await load("api/events.ts");
     const text = ": awake\n\nid: 7\nevent: plan\ndata: {\"a\":1}\n\nevent: lost\ndata: x\ndata: y\n\n";

@@ -2,11 +2,12 @@
 //!
 //! Here everything is dropped that no solver need see: what a rule forbids (property (d)), what has no way, what
 //! is there already, what is too improbable. Reads that several forecasts or warm-ups name are one want, so a byte
-//! is never planned twice for one site: the request with the earliest deadline claims it, then the forecast that
-//! is surest.
+//! is never planned twice for one site: the request of the highest priority claims it, of those the one with the earliest
+//! deadline, then the forecast that is surest.
 
 mod routes;
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap};
 
 use foretide_flow::{FilePath, Forecast, Link, Mode, PredictedRead, Refusal, SiteId, TimeWindow, Timestamp, VolumeId};
@@ -61,7 +62,7 @@ impl Want<'_> {
             Cause::Forecast(_) => read,
             Cause::Warmup(w) => {
                 let hold = std::time::Duration::from_secs_f64(problem.config.warmup_hold_s);
-                let hold_until = w.request.need_by.unwrap_or(problem.now).max(problem.now) + hold;
+                let hold_until = w.request.last_start().unwrap_or(problem.now).max(problem.now) + hold;
                 read.max(w.request.pin_until.unwrap_or(hold_until))
             }
         }
@@ -152,7 +153,8 @@ pub(crate) fn gather<'a>(problem: &Problem<'a>) -> Gathered<'a> {
         claims: BTreeMap::new(),
     };
     let mut warmups: Vec<&WarmupDemand> = problem.warmups.iter().collect();
-    warmups.sort_by_key(|w| (w.request.need_by.unwrap_or(Timestamp(i64::MAX)), w.asked_at, &w.id));
+    let due = |w: &WarmupDemand| w.request.due().unwrap_or(Timestamp(i64::MAX));
+    warmups.sort_by_key(|w| (Reverse(w.request.priority), due(w), w.asked_at, &w.id));
     warmups.into_iter().for_each(|w| g.warmup(w));
     let mut forecasts: Vec<&Forecast> = problem.forecasts.iter().collect();
     forecasts.sort_by(|a, b| (&a.id, a.made_at).cmp(&(&b.id, b.made_at)));

@@ -211,7 +211,7 @@ impl Table<'_, '_> {
     fn asked_by(&self, want: &Want<'_>) -> Option<Timestamp> {
         let Cause::Warmup(demand) = want.cause else { return None };
         let read = want.window.map(|w| w.p10);
-        demand.request.need_by.map(|by| read.map_or(by, |read| by.min(read)))
+        demand.request.due().map(|by| read.map_or(by, |read| by.min(read)))
     }
 
     pub(super) fn place_forecast(&mut self, number: usize) -> Decision {

@@ -228,6 +228,19 @@ fn d_no_move_crosses_a_forbidden_border_and_the_rule_is_named() {
 }
 
 #[test]
+fn of_two_requests_that_do_not_both_fit_the_higher_priority_is_in_time() {
+    let mut case = Case::new(topology(1, 100, 1 << 40));
+    let both = [("first", 30.0, "a"), ("urgent", 60.0, "b")];
+    case.warmups = both.map(|(name, by, file)| warmup(name, "gpu-0", Some(at(by)), &[(file, 250_000_000)])).into();
+    let due = |case: &Case, file: &str| case.solve().moves.iter().find(|m| m.path == path(file)).unwrap().due_at;
+    assert!(due(&case, "a") <= at(30.0) && due(&case, "b") <= at(60.0), "both fit: the earlier deadline goes first");
+    case.warmups.iter_mut().for_each(|w| w.request.need_by = Some(at(30.0)));
+    assert!(due(&case, "a") <= at(30.0) && due(&case, "b") > at(30.0));
+    case.warmups[1].request.priority = 1;
+    assert!(due(&case, "b") <= at(30.0) && due(&case, "a") > at(30.0));
+}
+
+#[test]
 fn what_is_left_out_says_why() {
     let mut t = topology(2, 1000, 1_000_000);
     t.links.retain(|l| l.to != site("gpu-1"));

@@ -180,7 +180,7 @@ fn asked_by(cause: &MoveCause) -> &str {
 fn reason(problem: &Problem<'_>, want: &Want<'_>, due_at: Timestamp) -> String {
     match want.cause {
         Cause::Forecast(f) => format!("{}: {}", f.forecaster, f.reason),
-        Cause::Warmup(w) => match w.request.need_by {
+        Cause::Warmup(w) => match w.request.due() {
             None => "asked for as soon as possible".into(),
             Some(by) if by <= problem.now => {
                 let late = problem.now.since(by).as_secs_f64();

@@ -177,6 +177,7 @@ impl Agent {
                     happened: cache.happened,
                     attribution: Arc::clone(&attribution),
                     census: counted,
+                    pinned: Default::default(),
                     sequence: welcome.next.outcomes,
                 }
                 .run(),

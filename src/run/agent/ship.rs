@@ -4,13 +4,15 @@
 //! spool on disk; outcomes wait here, in a bounded queue whose overflow is counted (promise J). Each batch carries
 //! a number, so one that is sent twice counts once.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use foretide_api::Listings;
 use foretide_chunk::Store;
-use foretide_flow::{Census, CensusRequest, Listing, NodeId, Outcome, OutcomeBatch, SiteId, Timestamp};
+use foretide_flow::{
+    Census, CensusRequest, FilePath, Listing, NodeId, Outcome, OutcomeBatch, Selector, SiteId, Timestamp, VolumeId,
+};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
@@ -78,6 +80,8 @@ pub struct Outcomes {
     pub attribution: Shared,
     /// Warm-ups to count.
     pub census: watch::Receiver<Vec<CensusRequest>>,
+    /// What is pinned for them.
+    pub pinned: Pins,
     /// Number of the next batch.
     pub sequence: u64,
 }
@@ -100,6 +104,10 @@ impl Outcomes {
                         None => return,
                     },
                 }
+            }
+            if self.census.has_changed().unwrap_or(false) {
+                self.census.mark_unchanged();
+                self.pin();
             }
             waiting.extend(self.named());
             while waiting.len() > OUTCOMES_WAITING {
@@ -153,9 +161,65 @@ impl Outcomes {
             tokio::task::spawn_blocking(move || wanted.into_iter().map(|request| count_one(&store, request)).collect());
         counted.await.unwrap_or_default()
     }
+
+    /// Pins in the store what warm-ups ask to be kept, and lifts the pins that none asks for any more.
+    fn pin(&mut self) {
+        let wanted = pins(&self.census.borrow());
+        for ((volume, path), _) in self.pinned.iter().filter(|(place, _)| !wanted.contains_key(*place)) {
+            self.store.pin(volume, std::slice::from_ref(path), None);
+        }
+        for ((volume, path), until) in wanted.iter().filter(|(place, until)| self.pinned.get(*place) != Some(*until)) {
+            self.store.pin(volume, std::slice::from_ref(path), Some(*until));
+        }
+        self.pinned = wanted;
+    }
 }
 
+/// Places that are to be kept, each until the last moment that a warm-up names.
+pub type Pins = BTreeMap<(VolumeId, FilePath), Timestamp>;
+
+/// A directory of which only some is meant is pinned whole: keeping too much is waste, keeping too little is a broken word.
+fn pins(requests: &[CensusRequest]) -> Pins {
+    let mut pins = Pins::new();
+    for request in requests {
+        let Some(until) = request.pin_until else { continue };
+        for path in &request.paths {
+            let known = pins.entry((request.volume.clone(), path.clone())).or_insert(until);
+            *known = until.max(*known);
+        }
+    }
+    pins
+}
+
+/// A glob that nobody can read covers nothing: then the warm-up is never ready.
 fn count_one(store: &Store, request: CensusRequest) -> Census {
-    let counted = store.census(&request.volume, &request.paths);
+    let CensusRequest { volume, paths, except, globs, .. } = &request;
+    let selector = Selector::new(paths, except, globs);
+    let wanted = |path: &FilePath| selector.as_ref().is_ok_and(|s| s.covers(path));
+    let counted = store.census_where(volume, paths, &wanted);
     Census { warmup: request.warmup, resident_files: counted.files, resident_bytes: counted.bytes }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_two_warm_ups_the_longer_pin_holds() {
+        let request = |id: &str, paths: &[&str], pin_until| CensusRequest {
+            warmup: id.into(),
+            volume: VolumeId::new("v").unwrap(),
+            paths: paths.iter().map(|p| FilePath::parse(p).unwrap()).collect(),
+            except: vec![],
+            globs: vec![],
+            pin_until,
+        };
+        let wanted = pins(&[
+            request("1", &["a", "b"], Some(Timestamp(9))),
+            request("2", &["a"], Some(Timestamp(7))),
+            request("3", &["c"], None),
+        ]);
+        let told: Vec<(String, i64)> = wanted.iter().map(|((_, path), until)| (path.to_string(), until.0)).collect();
+        assert_eq!(told, [("a".into(), 9), ("b".into(), 9)]);
+    }
 }

@@ -23,7 +23,7 @@ use self::house::{Folders, House, LinkShape};
 use self::job::{JobReport, Shape, drop_page_cache, wait_until};
 use self::progress::Progress;
 use self::report::{DatasetSize, Report, Scene, in_words};
-use self::scenes::{OUTCOMES_SETTLE, Stage};
+use self::scenes::Stage;
 use crate::client::ClientError;
 use crate::config::{parse_duration, parse_rate};
 
@@ -198,9 +198,7 @@ async fn play_recurring(
     let rehearsal = async {
         wait_until(first_start + interval).await;
         stage.rehearse(data.clone()).await?;
-        stage.cool()?;
-        tokio::time::sleep(OUTCOMES_SETTLE).await;
-        let before = stage.counters().await?;
+        let before = stage.cool().await?;
         wait_until(first_start + interval * 2).await;
         Ok::<_, DemoError>(before)
     };

@@ -10,8 +10,10 @@ use super::house::{Folders, House};
 use super::job::{self, JobReport, Shape, drop_page_cache};
 use super::report::Scene;
 
-/// Time for outcomes of a scene to arrive at the control plane before they are read.
-pub const OUTCOMES_SETTLE: Duration = Duration::from_secs(1);
+/// Between two looks at what has been counted: longer than a report is under way.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+/// How long counts may go on changing after the cache was emptied before they are taken as they are.
+const SETTLE_PATIENCE: Duration = Duration::from_secs(4);
 /// A run's start is known by the kernel's ticks since its boot, and may seem a little earlier than it was.
 const START_GRAIN: Duration = Duration::from_millis(500);
 /// How long a warm-up may take before the demo gives up: many times what the link needs.
@@ -90,27 +92,38 @@ impl Stage<'_> {
         job::run(&data, &shape, self.house.gpu_namespace(), &self.folders.log("job-rehearsal")).await
     }
 
-    /// Empties the cache of the GPU site and the page cache, and counts what leaves as wasted or not.
+    /// Empties the cache of the GPU site and the page cache, so that what was prefetched and never read shows itself on
+    /// its way out; answers what has been counted once all of that has been told to the control plane.
     ///
     /// # Errors
-    /// If the agent refuses.
-    pub fn cool(&mut self) -> Result<(), DemoError> {
+    /// If the agent refuses, or the control plane does not answer.
+    pub async fn cool(&mut self) -> Result<Counters, DemoError> {
+        let crossed_bytes = self.house.crossed_bytes();
         self.house.empty_cache()?;
-        Ok(drop_page_cache(&self.folders.sources())?)
+        drop_page_cache(&self.folders.sources())?;
+        let (emptied, mut before) = (Instant::now(), self.told().await?);
+        loop {
+            tokio::time::sleep(LOOK_EVERY).await;
+            let told = self.told().await?;
+            if (told.resident_bytes == 0 && told == before) || emptied.elapsed() > SETTLE_PATIENCE {
+                return Ok(Counters { told, crossed_bytes });
+            }
+            before = told;
+        }
     }
 
-    /// What the GPU site has counted so far.
-    ///
-    /// # Errors
-    /// If the control plane does not answer.
-    pub async fn counters(&self) -> Result<Counters, DemoError> {
+    async fn counters(&self) -> Result<Counters, DemoError> {
+        Ok(Counters { told: self.told().await?, crossed_bytes: self.house.crossed_bytes() })
+    }
+
+    async fn told(&self) -> Result<Told, DemoError> {
         let sites = self.house.control().sites().await?.items;
         let gpu = sites.iter().find(|s| s.site.as_str() == "gpu");
-        Ok(Counters {
+        Ok(Told {
             prefetched_bytes: gpu.map_or(0, |s| s.prefetched_bytes),
             wasted_bytes: gpu.map_or(0, |s| s.wasted_bytes),
             wire_bytes: gpu.map_or(0, |s| s.wire_bytes),
-            crossed_bytes: self.house.crossed_bytes(),
+            resident_bytes: gpu.map_or(0, |s| s.resident_bytes),
         })
     }
 
@@ -130,28 +143,30 @@ impl Stage<'_> {
         let log = self.folders.log(&format!("job-{name}"));
         let job = job::run(&data, shape, self.house.gpu_namespace(), &log).await?;
         self.house.check_alive()?;
-        tokio::time::sleep(OUTCOMES_SETTLE).await;
         if let Some(warmup) = asked {
             // Its job has run: the data need not be brought back.
             self.house.control().cancel_warmup(warmup).await?;
         }
-        // Emptied right away: what was prefetched and never read shows itself on the way out.
-        let crossed_bytes = self.house.crossed_bytes();
-        self.cool()?;
-        tokio::time::sleep(OUTCOMES_SETTLE).await;
-        let after = Counters { crossed_bytes, ..self.counters().await? };
+        let after = self.cool().await?;
         let reads = self.house.control().reads_since(started_at).await?;
         Ok(row(name, &job, self.local_waited_s, &before, &after, &reads))
     }
 }
 
-/// Counters that only grow.
+/// What has been counted so far.
 #[derive(Clone, Copy, Debug)]
 pub struct Counters {
+    told: Told,
+    crossed_bytes: Option<u64>,
+}
+
+/// What the control plane knows of the GPU site.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Told {
     prefetched_bytes: u64,
     wasted_bytes: u64,
     wire_bytes: u64,
-    crossed_bytes: Option<u64>,
+    resident_bytes: u64,
 }
 
 fn row(
@@ -162,8 +177,8 @@ fn row(
     after: &Counters,
     reads: &[ReadSummary],
 ) -> Scene {
-    let prefetched = after.prefetched_bytes - before.prefetched_bytes;
-    let wasted_bytes = after.wasted_bytes - before.wasted_bytes;
+    let prefetched = after.told.prefetched_bytes - before.told.prefetched_bytes;
+    let wasted_bytes = after.told.wasted_bytes - before.told.wasted_bytes;
     let crossed = after.crossed_bytes.zip(before.crossed_bytes).map(|(a, b)| a - b);
     let read: u64 = reads.iter().map(|r| r.bytes).sum();
     let covered: u64 = reads.iter().map(|r| r.prefetched_bytes).sum();
@@ -173,7 +188,7 @@ fn row(
         wall_s: job.wall_s,
         stall_s: (job.waited_s - local_waited_s).max(0.0),
         first_batch_s: job.first_batch_s,
-        bytes_moved: crossed.unwrap_or(after.wire_bytes - before.wire_bytes),
+        bytes_moved: crossed.unwrap_or(after.told.wire_bytes - before.told.wire_bytes),
         coverage: (read > 0).then(|| covered as f64 / read as f64),
         precision: (prefetched > 0).then(|| 1.0 - wasted_bytes as f64 / prefetched as f64),
         wasted_bytes,

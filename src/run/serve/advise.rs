@@ -7,9 +7,9 @@ use async_trait::async_trait;
 use foretide_api::{Advice, Adviser, MoveChange, PlanChanges, Question, SiteAdvice};
 use foretide_catalog::limits::PAGE_ITEMS;
 use foretide_catalog::{Catalog, CatalogError, Topic};
-use foretide_flow::{FilePath, LearnRequest, Plan, SiteId, Timestamp, Topology, VolumeId};
+use foretide_flow::{FilePath, LearnRequest, LeftOut, Plan, Selector, SiteId, Timestamp, Topology, VolumeId};
 use foretide_planner::{
-    AdviceRequest, Brakes, PlanDiff, Problem, Residency, Supply, WarmupFile, advise, diff, explain,
+    AdviceRequest, Brakes, PlanDiff, Problem, Residency, Supply, WarmupFile, advise, diff, explain, proposals,
 };
 use tokio::sync::{Mutex, watch};
 
@@ -79,6 +79,9 @@ impl Planner {
 
     /// The files of a question, and whether these are all. What is not known is asked of the source's agent.
     async fn files(&self, question: &Question, now: Timestamp) -> Result<(Vec<WarmupFile>, bool), CatalogError> {
+        // Globs were checked when the question was taken.
+        let selector = Selector::new(&question.paths, &question.except, &question.globs).ok();
+        let wanted = |path: &FilePath| selector.as_ref().is_some_and(|s| s.covers(path));
         let (mut files, mut complete) = (Vec::new(), true);
         for path in &question.paths {
             if !self.catalog.totals(&question.volume, path).await?.complete {
@@ -91,7 +94,8 @@ impl Planner {
                 let page = self.catalog.files_below(&question.volume, path, after.as_ref(), PAGE_ITEMS).await?;
                 let ended = page.len() < PAGE_ITEMS;
                 after = page.last().map(|e| e.path.clone());
-                files.extend(page.into_iter().map(|e| WarmupFile { path: e.path, bytes: e.size }));
+                let meant = page.into_iter().filter(|e| wanted(&e.path));
+                files.extend(meant.map(|e| WarmupFile { path: e.path, bytes: e.size }));
                 if files.len() >= FILES_MAX {
                     return Ok((files, false));
                 }
@@ -108,6 +112,10 @@ impl Planner {
 impl Adviser for Planner {
     fn explain(&self, plan: &Plan, path: &FilePath) -> String {
         explain(plan, path)
+    }
+
+    fn proposals(&self, plan: &Plan) -> Vec<LeftOut> {
+        proposals(plan).cloned().collect()
     }
 
     fn changes(&self, before: &Plan, after: &Plan) -> PlanChanges {

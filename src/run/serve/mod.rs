@@ -3,11 +3,13 @@
 mod advise;
 mod courier;
 mod lake;
+mod recordings;
 mod relearn;
 mod residency;
 mod ring;
 mod standing;
 mod suppliers;
+mod warmups;
 
 use std::fs;
 use std::io;
@@ -28,6 +30,7 @@ use self::advise::Planner;
 pub use self::advise::shown;
 use self::courier::HttpCourier;
 use self::lake::Lake;
+use self::recordings::Recorded;
 use self::ring::{NEWS_WAITING, News, Ring};
 pub use self::ring::{RingError, is_replaced};
 use self::standing::{Standing, Standings};
@@ -37,6 +40,9 @@ use crate::config::{self, ServeConfig};
 
 /// How long the API and the ring may take to end.
 const PATIENCE_AT_END: Duration = Duration::from_secs(3);
+
+/// Folder of the lake in the state folder.
+const LAKE: &str = "lake";
 
 /// Options of `foretide serve`.
 #[derive(Args, Debug)]
@@ -90,14 +96,15 @@ pub async fn run(options: Options) -> Result<(), RunError> {
     write_first_token(catalog.as_ref(), &config.state).await?;
 
     let (news, heard) = mpsc::channel(NEWS_WAITING);
-    let lake = Lake::open(config.state.join("lake"), Arc::clone(&catalog), news.clone())?;
+    let lake = Lake::open(config.state.join(LAKE), Arc::clone(&catalog), news.clone())?;
     let added = foretide_api::added_volumes(catalog.as_ref()).await?;
     let standings = Standings::new(standing, added);
     let gone_after = Duration::from_secs(config.api.agent_gone_after_s);
     let suppliers = Suppliers::new(catalog.changes(Topic::Fleet), gone_after);
-    let (catalog_too, lake_too, model) = (Arc::clone(&catalog), config.state.join("lake"), config.model.clone());
+    let (catalog_too, lake_too, model) = (Arc::clone(&catalog), config.state.join(LAKE), config.model.clone());
     let ring = Ring::new(catalog_too, standings.listen(), model, suppliers, lake_too, heard).await?;
     let (stop, stopped) = watch::channel(false);
+    let recordings = Recorded::new(config.state.join(LAKE), standings.listen(), config.model.clone());
     let adviser = Planner::new(Arc::clone(&catalog), standings.listen());
     let mut heeding = JoinSet::new();
     heeding.spawn(Arc::clone(&standings).heed_settings(Arc::clone(&catalog)));
@@ -107,6 +114,7 @@ pub async fn run(options: Options) -> Result<(), RunError> {
         accesses: Arc::new(lake),
         listener: Arc::new(ToRing(news)),
         adviser: Arc::new(adviser),
+        recordings: Arc::new(recordings),
         courier: Arc::new(HttpCourier::new()?),
     };
     let api = Api::new(config.api.clone(), Arc::clone(&catalog), ports, stopped.clone());

@@ -11,12 +11,12 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use foretide_api::{Told, tell};
+use foretide_api::{Told, mode_in_force, tell};
 use foretide_catalog::limits::PAGE_ITEMS;
 use foretide_catalog::{Catalog, CatalogError, ForecastFilter, ResidentFile, Topic, WarmupFilter, WarmupUpdate};
 use foretide_flow::{
     AccessBatch, Forecast, ForecastId, LearnRequest, Listing, Move, MoveId, OutcomeBatch, Plan, SiteId, Timestamp,
-    Topology, Warmup, WarmupId, WarmupState,
+    Topology, Warmup, WarmupId, WarmupRequest, WarmupState,
 };
 use foretide_model::Model;
 use foretide_planner::{
@@ -28,6 +28,7 @@ use super::relearn::Relearning;
 use super::residency::Resident;
 use super::standing::Standing;
 use super::suppliers::Suppliers;
+use super::warmups::{Turn, covered, left_out, turn};
 
 /// Shortest time between two rounds: within it, what comes belongs together.
 const SHORTEST_ROUND: Duration = Duration::from_millis(50);
@@ -57,6 +58,12 @@ pub enum News {
     Announced(Forecast),
 }
 
+/// What a warm-up covers, and what has to be said of it as long as it is not over; nothing, mostly.
+struct Expanded {
+    files: Vec<WarmupFile>,
+    why: String,
+}
+
 /// Why the ring cannot go on.
 #[derive(Debug, thiserror::Error)]
 pub enum RingError {
@@ -78,7 +85,7 @@ pub struct Ring {
     relearning: Relearning,
     news: mpsc::Receiver<News>,
     forecasts: BTreeMap<ForecastId, Forecast>,
-    warmups: BTreeMap<WarmupId, Vec<WarmupFile>>,
+    warmups: BTreeMap<WarmupId, Expanded>,
     previous: Option<Plan>,
     suppliers: Suppliers,
     resident: Resident,
@@ -176,7 +183,12 @@ impl Ring {
 
     async fn round(&mut self, now: Timestamp) -> Result<(), CatalogError> {
         let began = Instant::now();
-        self.standing = Arc::clone(&self.standings.borrow_and_update());
+        let standing = Arc::clone(&self.standings.borrow_and_update());
+        if !Arc::ptr_eq(&standing.rules, &self.standing.rules) {
+            // What rules leave of a warm-up is found out anew.
+            self.warmups.clear();
+        }
+        self.standing = standing;
         let Standing { topology, rules, planner, .. } = &*Arc::clone(&self.standing);
         self.ask_model(now).await?;
         let asked = began.elapsed();
@@ -184,7 +196,9 @@ impl Ring {
         self.resident.refresh(self.catalog.as_ref(), topology).await?;
         self.suppliers.refresh(self.catalog.as_ref(), topology, now).await?;
         let running = self.running().await?;
-        let brakes = self.feedback.brakes(planner, self.catalog.prefetch_off().await?, now);
+        let mode = mode_in_force(self.catalog.as_ref(), planner.mode).await?;
+        let config = foretide_planner::Config { mode, ..planner.clone() };
+        let brakes = self.feedback.brakes(&config, self.catalog.prefetch_off().await?, now);
         let topology = self.feedback.measured(topology, now);
         let forecasts: Vec<Forecast> = self.forecasts.values().cloned().collect();
         let gathered = began.elapsed();
@@ -201,7 +215,7 @@ impl Ring {
             previous: self.previous.as_ref(),
             now,
             seed: 0,
-            config: planner,
+            config: &config,
         });
         let solved = began.elapsed();
         let moves = plan.moves.len();
@@ -265,31 +279,29 @@ impl Ring {
         if unknown.is_empty() { Ok(()) } else { self.catalog.want_learned(&unknown, HEAT_NEEDED, now).await }
     }
 
-    /// Every warm-up that still wants something, with its files.
+    /// Every warm-up that still wants something and may have it, with its files.
     async fn demands_of_warmups(&mut self, now: Timestamp) -> Result<Vec<WarmupDemand>, CatalogError> {
-        use WarmupState::{Degraded, Moving, Partial, Planned, Queued, Ready};
-        let filter = WarmupFilter { site: None, states: vec![Queued, Planned, Moving, Partial, Degraded, Ready] };
-        let (mut active, mut cursor) = (Vec::new(), None);
-        loop {
-            let page = self.catalog.warmups(&filter, cursor, PAGE_ITEMS).await?;
-            active.extend(page.items);
-            cursor = page.next;
-            if cursor.is_none() {
-                break;
-            }
-        }
-        self.warmups.retain(|id, _| active.iter().any(|w| &w.id == id));
+        let active = active_warmups(self.catalog.as_ref()).await?;
+        let ids: HashSet<&WarmupId> = active.iter().map(|w| &w.id).collect();
+        self.warmups.retain(|id, _| ids.contains(id));
         let mut demands = Vec::with_capacity(active.len());
         for warmup in active {
-            if !self.warmups.contains_key(&warmup.id)
-                && let Some(files) = self.expand(&warmup, now).await?
-            {
-                self.warmups.insert(warmup.id.clone(), files);
+            if !self.may_begin(&warmup, now).await? {
+                continue;
             }
-            if let Some(files) = self.warmups.get(&warmup.id) {
+            if !self.warmups.contains_key(&warmup.id)
+                && let Some(expanded) = self.expand(&warmup, now).await?
+            {
+                self.warmups.insert(warmup.id.clone(), expanded);
+            }
+            if let Some(Expanded { files, why }) = self.warmups.get(&warmup.id) {
+                if !why.is_empty() {
+                    self.say(&warmup, why, now).await?;
+                }
+                let pin_until = warmup.pinned_until();
                 demands.push(WarmupDemand {
                     id: warmup.id,
-                    request: warmup.request,
+                    request: WarmupRequest { pin_until, ..warmup.request },
                     asked_at: warmup.asked_at,
                     files: files.clone(),
                 });
@@ -298,9 +310,30 @@ impl Ring {
         Ok(demands)
     }
 
-    /// The files that a warm-up covers, once all of its directories are known; until then they are asked for.
-    async fn expand(&self, warmup: &Warmup, now: Timestamp) -> Result<Option<Vec<WarmupFile>>, CatalogError> {
-        let (volume, mut files, mut complete) = (&warmup.request.volume, Vec::new(), true);
+    /// Whether those that it waits for have been ready. What can no longer be makes it fail.
+    async fn may_begin(&self, warmup: &Warmup, now: Timestamp) -> Result<bool, CatalogError> {
+        if warmup.state != WarmupState::Queued {
+            return Ok(true);
+        }
+        let mut before = Vec::with_capacity(warmup.request.run_after.len());
+        for id in &warmup.request.run_after {
+            before.push((id, self.catalog.warmup(id).await?));
+        }
+        match turn(&before) {
+            Turn::Now => Ok(true),
+            Turn::Later(why) => self.say(warmup, &why, now).await.map(|()| false),
+            Turn::Never(why) => self.fail(&warmup.id, why, now).await.map(|()| false),
+        }
+    }
+
+    /// The files that a warm-up covers, once all of its directories are known; until then they are asked for. One that
+    /// covers nothing, or of which rules leave less than was asked for, fails.
+    async fn expand(&self, warmup: &Warmup, now: Timestamp) -> Result<Option<Expanded>, CatalogError> {
+        let Ok(selector) = warmup.request.selector() else {
+            self.fail(&warmup.id, "its globs are not understood by this version".into(), now).await?;
+            return Ok(None);
+        };
+        let (volume, mut sizes, mut complete) = (&warmup.request.volume, BTreeMap::new(), true);
         for path in &warmup.request.paths {
             if !self.catalog.totals(volume, path).await?.complete {
                 let wish = LearnRequest { volume: volume.clone(), directory: path.clone(), recursive: true };
@@ -313,19 +346,51 @@ impl Ring {
                 let page = self.catalog.files_below(volume, path, after.as_ref(), PAGE_ITEMS).await?;
                 let ended = page.len() < PAGE_ITEMS;
                 after = page.last().map(|e| e.path.clone());
-                files.extend(page.into_iter().map(|e| WarmupFile { path: e.path, bytes: e.size }));
+                sizes.extend(page.into_iter().filter(|e| selector.covers(&e.path)).map(|e| (e.path, e.size)));
                 if ended {
                     break;
                 }
             }
         }
         if !complete {
+            self.say(warmup, "its directories are being listed at the source", now).await?;
             return Ok(None);
         }
+        let files: Vec<WarmupFile> = sizes.into_iter().map(|(path, bytes)| WarmupFile { path, bytes }).collect();
         let bytes = files.iter().map(|f| f.bytes).sum();
-        let update = WarmupUpdate { required: Some((bytes, files.len() as u64)), ..WarmupUpdate::default() };
-        self.catalog.update_warmup(&warmup.id, &update, now).await?;
-        Ok(Some(files))
+        let required = Some((bytes, files.len() as u64));
+        match covered(&warmup.request, &files, &self.standing.rules, &self.standing.topology, now) {
+            Err(why) => {
+                let update = WarmupUpdate { required, ..WarmupUpdate::default() };
+                self.catalog.update_warmup(&warmup.id, &update, now).await?;
+                self.fail(&warmup.id, why, now).await?;
+                Ok(None)
+            }
+            Ok(why) => {
+                let update = WarmupUpdate { required, why: Some(why.clone()), ..WarmupUpdate::default() };
+                let known = self.catalog.update_warmup(&warmup.id, &update, now).await?;
+                Ok((known.state != WarmupState::Failed).then_some(Expanded { files, why }))
+            }
+        }
+    }
+
+    /// Says why it is where it is, if that was not said.
+    async fn say(&self, warmup: &Warmup, why: &str, now: Timestamp) -> Result<(), CatalogError> {
+        if warmup.why.as_deref().unwrap_or_default() == why {
+            return Ok(());
+        }
+        let update = WarmupUpdate { why: Some(why.to_owned()), ..WarmupUpdate::default() };
+        self.catalog.update_warmup(&warmup.id, &update, now).await.map(drop)
+    }
+
+    /// Makes it fail. One that was ready, or that somebody took back meanwhile, stays as it is.
+    async fn fail(&self, id: &WarmupId, why: String, now: Timestamp) -> Result<(), CatalogError> {
+        let update = WarmupUpdate { state: Some(WarmupState::Failed), why: Some(why), ..WarmupUpdate::default() };
+        let failed = match self.catalog.update_warmup(id, &update, now).await {
+            Err(CatalogError::Refused { .. } | CatalogError::NotFound { .. }) => return Ok(()),
+            told => told?,
+        };
+        tell(self.catalog.as_ref(), &Told::Warmup(failed.into()), now).await
     }
 
     /// A warm-up is expected to be ready when the last of its moves is due to arrive at the planned rate.
@@ -344,8 +409,14 @@ impl Ring {
             if let Some(link) = link {
                 let crossing = Duration::from_secs_f64(link.rate.seconds_for(bytes) + link.rtt_ms / 1e3);
                 let eta = (now + crossing).max(last_start);
-                let update = WarmupUpdate { eta: Some(Some(eta)), ..WarmupUpdate::default() };
+                let plan = Some(plan.id.clone());
+                let update = WarmupUpdate { eta: Some(Some(eta)), plan, ..WarmupUpdate::default() };
                 self.catalog.update_warmup(&warmup.id, &update, now).await?;
+            } else if let Some(why) = left_out(plan, &warmup.request)
+                && let Some(waiting) = self.catalog.warmup(&warmup.id).await?
+                && waiting.state != WarmupState::Ready
+            {
+                self.say(&waiting, &why, now).await?;
             }
         }
         Ok(())
@@ -362,6 +433,21 @@ impl Ring {
         self.snapshot_at = Instant::now();
         self.catalog.put_model(SNAPSHOT, &self.model.snapshot()?, Timestamp::now()).await?;
         Ok(())
+    }
+}
+
+/// All warm-ups that are not over.
+async fn active_warmups(catalog: &dyn Catalog) -> Result<Vec<Warmup>, CatalogError> {
+    use WarmupState::{Degraded, Moving, Partial, Planned, Queued, Ready};
+    let filter = WarmupFilter { site: None, states: vec![Queued, Planned, Moving, Partial, Degraded, Ready] };
+    let (mut active, mut cursor) = (Vec::new(), None);
+    loop {
+        let page = catalog.warmups(&filter, cursor, PAGE_ITEMS).await?;
+        active.extend(page.items);
+        cursor = page.next;
+        if cursor.is_none() {
+            return Ok(active);
+        }
     }
 }
 

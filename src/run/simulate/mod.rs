@@ -8,13 +8,14 @@ mod recording;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use foretide_flow::{SiteId, VolumeId};
+use foretide_flow::{AccessBatch, BitsPerSecond, Ruleset, SiteId, Topology, VolumeId};
 use foretide_planner::Supply;
 use foretide_planner::simulate::{Caching, Faults, Foresight, Report, Seer, World, simulate};
 
 use self::foresight::Learned;
+pub(in crate::run) use self::recording::AsIf;
 use super::RunError;
-use crate::config::{ConfigError, ServeConfig, parse_bytes};
+use crate::config::{ConfigError, ServeConfig, parse_bytes, parse_rate};
 
 /// Options of `foretide simulate`.
 #[derive(Args, Debug)]
@@ -37,6 +38,9 @@ pub struct Options {
     /// Each cache holds so much, such as 200 GB, instead of what the topology says.
     #[arg(long, value_parser = parse_bytes)]
     cache: Option<u64>,
+    /// Each link carries so much, such as 10 Gbit/s, instead of what the topology says.
+    #[arg(long, value_parser = parse_rate)]
+    link: Option<BitsPerSecond>,
     /// Prefetch may move so much in all.
     #[arg(long, value_parser = parse_bytes)]
     budget: Option<u64>,
@@ -53,10 +57,23 @@ pub struct Options {
 
 /// One way to get the data, and what came of it.
 #[derive(Debug, serde::Serialize)]
-pub(super) struct Way {
-    pub(super) name: &'static str,
+pub(in crate::run) struct Way {
+    pub(in crate::run) name: &'static str,
     #[serde(flatten)]
-    pub(super) report: Report,
+    pub(in crate::run) report: Report,
+}
+
+/// What is otherwise than the topology says.
+#[derive(Clone, Copy, Debug, Default)]
+pub(in crate::run) struct Changes {
+    /// Bytes that each cache holds.
+    pub(in crate::run) cache_bytes: Option<u64>,
+    /// What each link carries.
+    pub(in crate::run) link: Option<BitsPerSecond>,
+    /// Bytes that prefetch may move in all.
+    pub(in crate::run) budget_bytes: Option<u64>,
+    /// Seed of what goes wrong; nothing if absent.
+    pub(in crate::run) faults: Option<u64>,
 }
 
 /// Runs it.
@@ -66,7 +83,10 @@ pub(super) struct Way {
 pub async fn run(options: Options) -> Result<(), RunError> {
     let config = topology(&options.topology)?;
     let world = world(&options, &config)?;
-    let ways = tokio::task::spawn_blocking(move || ways(&world, &config)).await.map_err(std::io::Error::other)??;
+    let ways = tokio::task::spawn_blocking(move || ways(&world, &config.planner, &config.model))
+        .await
+        .map_err(std::io::Error::other)?
+        .map_err(RunError::Told)?;
     if options.json {
         println!("{}", serde_json::to_string_pretty(&ways).map_err(std::io::Error::other)?);
     } else {
@@ -90,15 +110,33 @@ fn topology(path: &Path) -> Result<ServeConfig, ConfigError> {
 
 fn world(options: &Options, config: &ServeConfig) -> Result<World, RunError> {
     let meaningless = |why| RunError::Config(ConfigError::Meaningless { path: options.topology.clone(), why });
-    let mut topology = config.topology().map_err(meaningless)?;
+    let topology = config.topology().map_err(meaningless)?;
     config.planner.check().map_err(|e| meaningless(e.to_string()))?;
     let rules = config.ruleset(&topology).map_err(meaningless)?;
-    if let Some(bytes) = options.cache {
+    let as_if = AsIf { at: options.at.as_ref(), volume: options.volume.as_ref(), days: options.days };
+    let Options { cache, link, budget, faults, .. } = *options;
+    let changes = Changes { cache_bytes: cache, link, budget_bytes: budget, faults };
+    recorded_world(topology, rules, &super::trace::read_all(&options.trace)?, &as_if, changes).map_err(RunError::Told)
+}
+
+/// The recording as a world to be played.
+///
+/// # Errors
+/// In words: a recording without reads, or of a place or a volume that the topology does not have.
+pub(in crate::run) fn recorded_world(
+    mut topology: Topology,
+    rules: Ruleset,
+    batches: &[AccessBatch],
+    as_if: &AsIf<'_>,
+    changes: Changes,
+) -> Result<World, String> {
+    if let Some(bytes) = changes.cache_bytes {
         topology.sites.values_mut().filter_map(|s| s.cache.as_mut()).for_each(|c| c.capacity_bytes = bytes);
     }
-    let as_if = recording::AsIf { at: options.at.as_ref(), volume: options.volume.as_ref(), days: options.days };
-    let (files, jobs) =
-        recording::jobs(&super::trace::read_all(&options.trace)?, &topology, &as_if).map_err(RunError::Told)?;
+    if let Some(rate) = changes.link {
+        topology.links.iter_mut().for_each(|link| link.rate = rate);
+    }
+    let (files, jobs) = recording::jobs(batches, &topology, as_if)?;
     let span_us = jobs.iter().map(|j| j.starts_us).max().unwrap_or(0);
     Ok(World {
         supply: Supply::default(),
@@ -107,9 +145,9 @@ fn world(options: &Options, config: &ServeConfig) -> Result<World, RunError> {
         topology,
         files,
         jobs,
-        faults: options.faults.map_or(Faults::default(), Faults::draw),
+        faults: changes.faults.map_or(Faults::default(), Faults::draw),
         waste_budget_bytes: u64::MAX,
-        move_budget_bytes: options.budget,
+        move_budget_bytes: changes.budget_bytes,
         end_us: span_us.saturating_add(GIVEN_UP_US),
     })
 }
@@ -117,9 +155,16 @@ fn world(options: &Options, config: &ServeConfig) -> Result<World, RunError> {
 /// Jobs that have not ended so long after the last one started are given up, microseconds.
 const GIVEN_UP_US: i64 = 30 * 86_400 * 1_000_000;
 
-fn ways(world: &World, config: &ServeConfig) -> Result<Vec<Way>, RunError> {
-    let told = |e: &dyn std::fmt::Display| RunError::Told(e.to_string());
-    let mut learned = Learned::new(world, config.model.clone()).map_err(|e| told(&e))?;
+/// Plays a world in each way.
+///
+/// # Errors
+/// In words: jobs that cannot run in it, settings that cannot be meant.
+pub(in crate::run) fn ways(
+    world: &World,
+    planner: &foretide_planner::Config,
+    model: &foretide_model::Config,
+) -> Result<Vec<Way>, String> {
+    let mut learned = Learned::new(world, model.clone()).map_err(|e| e.to_string())?;
     let mut oracle = Seer::new(Foresight::Oracle, 0);
     let ways = [
         ("off", Caching::Off),
@@ -128,7 +173,7 @@ fn ways(world: &World, config: &ServeConfig) -> Result<Vec<Way>, RunError> {
         ("oracle", Caching::Prefetch(&mut oracle)),
     ];
     let one = |(name, caching)| {
-        let report = simulate(world, caching, &config.planner, 0).map_err(|e| told(&e))?;
+        let report = simulate(world, caching, planner, 0).map_err(|e| e.to_string())?;
         Ok(Way { name, report })
     };
     ways.into_iter().map(one).collect()

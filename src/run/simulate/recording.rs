@@ -6,10 +6,10 @@ use foretide_flow::{AccessBatch, AccessOp, FilePath, RunId, SiteId, Topology, Vo
 use foretide_planner::simulate::{File, Job, Read};
 
 /// What is taken otherwise than it was recorded.
-pub(super) struct AsIf<'a> {
-    pub(super) at: Option<&'a SiteId>,
-    pub(super) volume: Option<&'a VolumeId>,
-    pub(super) days: Option<f64>,
+pub(in crate::run) struct AsIf<'a> {
+    pub(in crate::run) at: Option<&'a SiteId>,
+    pub(in crate::run) volume: Option<&'a VolumeId>,
+    pub(in crate::run) days: Option<f64>,
 }
 
 /// A process as it is followed through the recording.

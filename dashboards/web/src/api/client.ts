@@ -39,8 +39,9 @@ export class Client {
     return this.call<T>("GET", path + search(query));
   }
 
-  send<T>(method: "PUT" | "POST" | "PATCH" | "DELETE", path: string, body?: unknown): Promise<T> {
-    return this.call<T>(method, path, body);
+  /** `patienceMs` is for what takes a processor on the other side. */
+  send<T>(method: "PUT" | "POST" | "PATCH" | "DELETE", path: string, body?: unknown, patienceMs = CALL_TIMEOUT_MS): Promise<T> {
+    return this.call<T>(method, path, body, patienceMs);
   }
 
   /** A whole list, page by page, at most `most` items. */
@@ -55,10 +56,10 @@ export class Client {
     return items;
   }
 
-  private async call<T>(method: string, path: string, body?: unknown): Promise<T> {
+  private async call<T>(method: string, path: string, body?: unknown, patienceMs = CALL_TIMEOUT_MS): Promise<T> {
     const json = body === undefined ? undefined : JSON.stringify(body);
     const headers = this.headers(json === undefined ? {} : { "Content-Type": "application/json" });
-    const signal = AbortSignal.timeout(CALL_TIMEOUT_MS);
+    const signal = AbortSignal.timeout(patienceMs);
     const answer = await fetch(path, { method, headers, body: json, signal, cache: "no-store" }).catch((why: unknown) => {
       throw new ApiError(0, "no answer from the control plane", String(why));
     });

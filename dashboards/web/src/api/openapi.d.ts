@@ -251,6 +251,44 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/v1/me": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Whose token this is, and what it may do. */
+        get: operations["me"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/mode": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** The mode in force, where no rule of the configuration gives a site or workload its own. */
+        get: operations["mode"];
+        /**
+         * Choose how far Foretide acts on its own forecasts, from the next plan on. What a mode holds back is proposed, and can be
+         *     approved. Warm-ups go on in every mode.
+         */
+        put: operations["choose_mode"];
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/v1/moves": {
         parameters: {
             query?: never;
@@ -319,6 +357,23 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/v1/plans/{id}/approve": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Ask for what a plan proposes: it becomes warm-ups, one for each volume and site. A second time it is the same ones. */
+        post: operations["approve_plan"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/v1/plans/{id}/changes": {
         parameters: {
             query?: never;
@@ -345,6 +400,23 @@ export interface paths {
         };
         /** Why a plan moves, refuses or leaves out what lies at a path. */
         get: operations["explain_plan"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/plans/{id}/proposals": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** What a plan proposes and a mode holds back. */
+        get: operations["plan_proposals"];
         put?: never;
         post?: never;
         delete?: never;
@@ -614,15 +686,32 @@ export interface paths {
         get: operations["one"];
         put?: never;
         post?: never;
-        /**
-         * Take a warm-up back, or release it once its job has run. Bytes that came stay until others need the room; their
-         *     pin ends. A second time is no error.
-         */
+        /** Take a warm-up back. Bytes that came stay until others need the room; their pin ends. A second time is no error. */
         delete: operations["cancel"];
         options?: never;
         head?: never;
-        /** Ask for other terms: another deadline, end, pin or label. */
+        /** Ask for other terms: another deadline, end, pin, priority or label. */
         patch: operations["change"];
+        trace?: never;
+    };
+    "/v1/warmups/{id}/release": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Release a warm-up whose job has run: what can begin by it is over as EXPIRED, and remembered as one that served; any
+         *     other is CANCELLED. Bytes that came stay until others need the room; their pin ends. A second time is no error.
+         */
+        post: operations["release"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
         trace?: never;
     };
     "/v1/webhooks": {
@@ -655,6 +744,28 @@ export interface paths {
         post?: never;
         /** Take a webhook away, at once. */
         delete: operations["remove"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/what-if": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * What was read lately, played again as if caches, links or the budget were others.
+         * @description The same jobs read the same files and compute as long between two reads; who waits, how long, and what it costs is
+         *     reckoned without a cache, with one that keeps what was read, with Foretide, which learns from nothing on, and with a
+         *     prefetcher that knows what comes.
+         */
+        post: operations["what_if"];
+        delete?: never;
         options?: never;
         head?: never;
         patch?: never;
@@ -716,6 +827,11 @@ export interface components {
         /** @description Where should a job run that reads this? */
         AdviceWanted: {
             /**
+             * @description Files or directories below `paths` that are not meant.
+             * @default []
+             */
+            except?: components["schemas"]["FilePath"][];
+            /**
              * @description Accelerators that are free at a site, where the asker knows.
              * @default {}
              */
@@ -723,15 +839,29 @@ export interface components {
                 [key: string]: number;
             };
             /**
+             * @description Only files whose path in the volume matches one of these (`**` crosses folders).
+             * @default []
+             */
+            globs?: string[];
+            /**
              * @description Files or directories with all below; `""` for the whole volume.
              * @default []
              */
             paths?: components["schemas"]["FilePath"][];
+            /** @default null */
+            run?: components["schemas"]["RunId"] | null;
             /**
              * @description Candidates; all sites with a cache, and the volume's own, if empty.
              * @default []
              */
             sites?: components["schemas"]["SiteId"][];
+            /**
+             * @description Only what carries all these tags.
+             * @default {}
+             */
+            tags?: {
+                [key: string]: string;
+            };
             /** @default null */
             volume?: components["schemas"]["VolumeId"] | null;
             /** @default null */
@@ -773,6 +903,13 @@ export interface components {
              * @description Files that are not known: their directories are asked for, announce them again.
              */
             unknown: number;
+        };
+        /** @description What of the proposals is approved; all that is absent. */
+        Approval: {
+            /** @default null */
+            path?: components["schemas"]["FilePath"] | null;
+            /** @default null */
+            site?: components["schemas"]["SiteId"] | null;
         };
         /** @description An event that no receiver took. */
         Aside: {
@@ -878,6 +1015,10 @@ export interface components {
         };
         /** @description A count that the control plane wants of a site's own store (promise C). */
         CensusRequest: {
+            /** @description Of what is below `paths`, not this; see [`Selector`](crate::Selector). */
+            except?: components["schemas"]["FilePath"][];
+            /** @description Of that, only what matches one of these globs; all if empty. */
+            globs?: string[];
             /** @description Files, or directories with all below. */
             paths: components["schemas"]["FilePath"][];
             pin_until?: components["schemas"]["Timestamp"] | null;
@@ -1275,7 +1416,7 @@ export interface components {
                  * @description Runs seen.
                  */
                 runs: number;
-                /** @description Path shapes, most bytes first. */
+                /** @description Path shapes, most bytes first, at most [`Profile::MAX_TEMPLATES`]. */
                 templates: components["schemas"]["PathTemplate"][];
                 /** @description From accesses up to here. */
                 updated_at: components["schemas"]["Timestamp"];
@@ -1339,12 +1480,18 @@ export interface components {
                  * @description Money for all its bytes at the link's price; null until they are known.
                  */
                 cost?: number | null;
+                /**
+                 * Format: int64
+                 * @description Of `moved_bytes`, those that needed not cross a link: chunks that were there already, and what compression spared.
+                 */
+                deduplicated_bytes: number;
                 eta_p50?: components["schemas"]["Timestamp"] | null;
                 eta_p90?: components["schemas"]["Timestamp"] | null;
                 from?: components["schemas"]["SiteId"] | null;
                 /**
                  * Format: double
-                 * @description Time between `eta_p50` (or when it was ready) and `need_by`, seconds; below zero it is late.
+                 * @description Time between `eta_p50` (or when it was ready) and when it is due (`need_by`, or p10 of `starts`), seconds; below zero
+                 *     it is late.
                  */
                 slack_s?: number | null;
             })[];
@@ -1390,11 +1537,31 @@ export interface components {
              */
             removed: number;
         };
+        /** @description Who asks. */
+        Me: {
+            /** @description The token's name. */
+            name: string;
+            /** @description What it may do: `admin` includes `read` and `warm`. */
+            scopes: components["schemas"]["Scope"][];
+            /** @description Whose data it sees; everybody's if null. */
+            tenant?: string | null;
+        };
         /**
          * @description How far Foretide acts on its own forecasts.
          * @enum {string}
          */
         Mode: "advise" | "shadow" | "enforce";
+        /** @description The mode that is chosen. */
+        ModeChoice: {
+            mode?: components["schemas"]["Mode"] | null;
+        };
+        /** @description The mode in force. */
+        ModeView: {
+            /** @description What the configuration says. */
+            configured: components["schemas"]["Mode"];
+            /** @description How far Foretide acts on its own forecasts. */
+            mode: components["schemas"]["Mode"];
+        };
         /** @description One extent, from one site to another. */
         Move: {
             /**
@@ -1463,6 +1630,20 @@ export interface components {
         MoveChange: components["schemas"]["Move"] & {
             /** @description When it was to start before. */
             start_before: components["schemas"]["Timestamp"];
+        };
+        /** @description Moves of one warm-up that failed for one reason. */
+        MoveFailures: {
+            /** @description When it failed. */
+            last_at: components["schemas"]["Timestamp"];
+            /** @description The last file. */
+            last_path: components["schemas"]["FilePath"];
+            /**
+             * Format: int64
+             * @description How many.
+             */
+            moves: number;
+            /** @description The reason, in words. */
+            why: string;
         };
         /** @description One move; stable over plans. */
         MoveId: string;
@@ -1841,7 +2022,7 @@ export interface components {
              * @description Runs seen.
              */
             runs: number;
-            /** @description Path shapes, most bytes first. */
+            /** @description Path shapes, most bytes first, at most [`Profile::MAX_TEMPLATES`]. */
             templates: components["schemas"]["PathTemplate"][];
             /** @description From accesses up to here. */
             updated_at: components["schemas"]["Timestamp"];
@@ -1855,6 +2036,11 @@ export interface components {
             at: components["schemas"]["Timestamp"];
             /** @description The time named. */
             eta: components["schemas"]["Timestamp"];
+        };
+        /** @description What a plan would move if the modes `advise` and `shadow` did not hold it back. */
+        Proposals: {
+            /** @description Folder by folder where several files of one are proposed. */
+            items: components["schemas"]["LeftOut"][];
         };
         /** @description The reads of one run at one site, added up. */
         ReadSummary: {
@@ -1927,6 +2113,26 @@ export interface components {
              * @description Grows.
              */
             id: number;
+        };
+        /** @description What would have been. */
+        Replayed: {
+            /**
+             * Format: int64
+             * @description Bytes of these, as far as they were read.
+             */
+            bytes: number;
+            /**
+             * Format: int64
+             * @description Files that they read.
+             */
+            files: number;
+            /**
+             * Format: int64
+             * @description Processes that read.
+             */
+            jobs: number;
+            /** @description What would have come of each way. */
+            ways: components["schemas"]["Way"][];
         };
         /** @description One rule, as the admin wrote it. Absent conditions match everything; all that are present must match. */
         Rule: {
@@ -2196,6 +2402,8 @@ export interface components {
             name: string;
             /** @description What it may do. */
             scopes: components["schemas"]["Scope"][];
+            /** @description Whose data it sees; everybody's if null. */
+            tenant?: string | null;
         };
         /** @description A token that is wanted. */
         TokenWanted: {
@@ -2204,6 +2412,11 @@ export interface components {
             name: string;
             /** @description What it may do. */
             scopes: components["schemas"]["Scope"][];
+            /**
+             * @description Only the data of this tenant, and what nobody owns, is seen; a volume's tag `tenant` says whose it is. Only with
+             *     `read` and `warm`.
+             */
+            tenant?: string | null;
         };
         /** @description What listeners are told. */
         Told: {
@@ -2318,6 +2531,14 @@ export interface components {
             };
             /** @enum {string} */
             kind: "switch";
+        } | {
+            /** @description Another mode was chosen. */
+            body: {
+                /** @description The mode in force. */
+                mode: components["schemas"]["Mode"];
+            };
+            /** @enum {string} */
+            kind: "mode";
         };
         /** @description Everything that a plan may count on. */
         Topology: {
@@ -2397,8 +2618,16 @@ export interface components {
             /** @description When it was asked. */
             asked_at: components["schemas"]["Timestamp"];
             eta?: components["schemas"]["Timestamp"] | null;
+            /** @description Why moves for it failed, newest first, at most [`Warmup::MAX_FAILURES`] different reasons. */
+            failures?: components["schemas"]["MoveFailures"][];
             /** @description Its name. */
             id: components["schemas"]["WarmupId"];
+            /**
+             * Format: int64
+             * @description Bytes that moves for it have brought; what was there already is not among them.
+             */
+            moved_bytes?: number;
+            plan?: components["schemas"]["PlanId"] | null;
             promised?: components["schemas"]["Promised"] | null;
             ready_at?: components["schemas"]["Timestamp"] | null;
             /** @description What was asked. */
@@ -2422,6 +2651,11 @@ export interface components {
             state: components["schemas"]["WarmupState"];
             /** @description Why it is in this state, in words, where that is not obvious. */
             why?: string | null;
+            /**
+             * Format: int64
+             * @description Of these, bytes that crossed a link; the rest were chunks that were there already, or was spared by compression.
+             */
+            wire_bytes?: number;
         };
         /** @description What of a warm-up may be asked for anew. An absent member stays as it is, null takes it away. */
         WarmupChange: {
@@ -2434,8 +2668,20 @@ export interface components {
             label?: string | null;
             /** @default null */
             need_by?: components["schemas"]["Timestamp"] | null;
+            /**
+             * Format: int64
+             * @description How long it is kept at least once it is ready, seconds.
+             * @default null
+             */
+            pin_for_s?: number | null;
             /** @default null */
             pin_until?: components["schemas"]["Timestamp"] | null;
+            /**
+             * Format: int32
+             * @description Who is served first.
+             * @default null
+             */
+            priority?: number | null;
         };
         /** @description One warm-up request. */
         WarmupId: string;
@@ -2448,7 +2694,11 @@ export interface components {
         };
         /** @description "Have this there by then." */
         WarmupRequest: {
+            /** @description Files or directories below `paths` that are not meant; what `paths` names below these is meant again. */
+            except?: components["schemas"]["FilePath"][];
             expire_at?: components["schemas"]["Timestamp"] | null;
+            /** @description Only files whose path in the volume matches one of these globs (`**` crosses folders); all if empty. */
+            globs?: string[];
             /** @description Free text for people, such as a job's name. */
             label?: string;
             /** @description Names and values for programs, such as a job's number. */
@@ -2470,9 +2720,22 @@ export interface components {
             on_unready?: components["schemas"]["OnUnready"];
             /** @description Files or directories (with all below); the root alone means the whole volume. */
             paths: components["schemas"]["FilePath"][];
+            /**
+             * Format: int64
+             * @description Kept at least so long after it first was READY, seconds.
+             */
+            pin_for_s?: number | null;
             pin_until?: components["schemas"]["Timestamp"] | null;
+            /**
+             * Format: int32
+             * @description Warm-ups of a higher one are served first, whatever their deadlines; 0 unless asked for.
+             */
+            priority?: number;
+            /** @description Nothing of it moves before each of these was READY; it fails if one of them can no longer be. */
+            run_after?: components["schemas"]["WarmupId"][];
             /** @description Where. */
             site: components["schemas"]["SiteId"];
+            starts?: components["schemas"]["TimeWindow"] | null;
             /** @description From which volume. */
             volume: components["schemas"]["VolumeId"];
         };
@@ -2488,20 +2751,27 @@ export interface components {
              * @description Money for all its bytes at the link's price; null until they are known.
              */
             cost?: number | null;
+            /**
+             * Format: int64
+             * @description Of `moved_bytes`, those that needed not cross a link: chunks that were there already, and what compression spared.
+             */
+            deduplicated_bytes: number;
             eta_p50?: components["schemas"]["Timestamp"] | null;
             eta_p90?: components["schemas"]["Timestamp"] | null;
             from?: components["schemas"]["SiteId"] | null;
             /**
              * Format: double
-             * @description Time between `eta_p50` (or when it was ready) and `need_by`, seconds; below zero it is late.
+             * @description Time between `eta_p50` (or when it was ready) and when it is due (`need_by`, or p10 of `starts`), seconds; below zero
+             *     it is late.
              */
             slack_s?: number | null;
         };
         /**
          * @description Have this there by then.
          *
-         *     What: `volume` with `paths`, or a `workload` that was seen before, whose data it then is. Where: `site`, or the
-         *     best of `sites`, or, with neither, the best of all that have a cache.
+         *     What: `volume` with `paths`, `globs`, `tags` or several of these; or a `workload` that was seen before, whose data it then
+         *     is; or a `run`, for just the files that it read. Where: `site`, or the best of `sites`, or, with neither, the best of all
+         *     that have a cache.
          */
         WarmupWanted: {
             /**
@@ -2509,8 +2779,24 @@ export interface components {
              * @default false
              */
             dry_run?: boolean;
+            /**
+             * @description Files or directories below `paths` that are not meant.
+             * @default []
+             */
+            except?: components["schemas"]["FilePath"][];
             /** @default null */
             expire_at?: components["schemas"]["Timestamp"] | null;
+            /**
+             * @description Only files whose path in the volume matches one of these (`**` crosses folders); at most 64. Without `paths`, of
+             *     the whole volume.
+             * @default []
+             */
+            globs?: string[];
+            /**
+             * @description Only at sites in these jurisdictions, whatever the rules allow.
+             * @default []
+             */
+            jurisdictions?: string[];
             /**
              * @description Free text for people, such as a job's name.
              * @default
@@ -2549,12 +2835,31 @@ export interface components {
              */
             on_unready?: components["schemas"]["OnUnready"];
             /**
-             * @description Files or directories (with all below); the root, `""`, alone means the whole volume.
+             * @description Files or directories (with all below); the root, `""`, alone means the whole volume. At most 10,000.
              * @default []
              */
             paths?: components["schemas"]["FilePath"][];
+            /**
+             * Format: int64
+             * @description Kept at least so long after it first was READY, seconds; at most a year.
+             * @default null
+             */
+            pin_for_s?: number | null;
             /** @default null */
             pin_until?: components["schemas"]["Timestamp"] | null;
+            /**
+             * Format: int32
+             * @description Warm-ups of a higher one are served first, whatever their deadlines.
+             * @default 0
+             */
+            priority?: number;
+            /** @default null */
+            run?: components["schemas"]["RunId"] | null;
+            /**
+             * @description Nothing of it moves before each of these warm-ups was READY; it fails if one of them can no longer be.
+             * @default []
+             */
+            run_after?: components["schemas"]["WarmupId"][];
             /** @default null */
             site?: components["schemas"]["SiteId"] | null;
             /**
@@ -2563,9 +2868,78 @@ export interface components {
              */
             sites?: components["schemas"]["SiteId"][];
             /** @default null */
+            starts?: components["schemas"]["TimeWindow"] | null;
+            /**
+             * @description Only what carries all these tags; the volume can be left out if one alone has such data.
+             * @default {}
+             */
+            tags?: {
+                [key: string]: string;
+            };
+            /** @default null */
             volume?: components["schemas"]["VolumeId"] | null;
             /** @default null */
             workload?: components["schemas"]["WorkloadId"] | null;
+        };
+        /** @description One way to get the data, and what would have come of it. */
+        Way: {
+            /**
+             * Format: double
+             * @description When the last one was, seconds from the first.
+             */
+            ended_s: number;
+            /** @description Whether every read was done. */
+            finished: boolean;
+            /**
+             * Format: int64
+             * @description Reads that did not wait.
+             */
+            hits: number;
+            /**
+             * Format: int64
+             * @description Bytes that crossed links, for moves and for readers.
+             */
+            link_bytes: number;
+            /**
+             * Format: double
+             * @description Money for links.
+             */
+            money: number;
+            /**
+             * Format: int64
+             * @description Bytes that moves brought.
+             */
+            moved_bytes: number;
+            /**
+             * @description `off` (no cache), `on demand` (a cache that keeps what was read), `foretide`, or `oracle` (a prefetcher that knows
+             *     what comes, under the same links and caches).
+             */
+            name: string;
+            /**
+             * Format: int64
+             * @description Most bytes in a cache.
+             */
+            peak_cache_bytes: number;
+            /**
+             * Format: double
+             * @description The busiest minute of a link, as part of what it carries.
+             */
+            peak_link: number;
+            /**
+             * Format: int64
+             * @description Reads.
+             */
+            reads: number;
+            /**
+             * Format: double
+             * @description Waiting of all jobs added up, seconds.
+             */
+            stall_s: number;
+            /**
+             * Format: int64
+             * @description Of these, bytes that left unread, or never were read.
+             */
+            wasted_bytes: number;
         };
         /** @description A webhook that was made. */
         WebhookMade: {
@@ -2636,6 +3010,35 @@ export interface components {
             serve?: components["schemas"]["ToServe"][];
             /** @description Sites, links, volumes. */
             topology: components["schemas"]["Topology"];
+        };
+        /** @description What would have been if? */
+        WhatIfWanted: {
+            /** @default null */
+            at?: components["schemas"]["SiteId"] | null;
+            /**
+             * Format: int64
+             * @description Prefetch may move so many bytes in all; no limit if absent.
+             * @default null
+             */
+            budget_bytes?: number | null;
+            /**
+             * Format: int64
+             * @description Each cache holds so many bytes; what it holds if absent.
+             * @default null
+             */
+            cache_bytes?: number | null;
+            /**
+             * Format: int64
+             * @description Each link carries so many bits a second; what it carries if absent.
+             * @default null
+             */
+            link_bits_per_s?: number | null;
+            /**
+             * Format: double
+             * @description Of the last so many seconds; a day unless asked for, at most 14.
+             * @default 86400
+             */
+            span_s?: number;
         };
         /** @description Where something is. */
         Whereabouts: {
@@ -3856,6 +4259,214 @@ export interface operations {
             };
         };
     };
+    me: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The token's name and scopes. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Me"];
+                };
+            };
+            /** @description No token, or one that is not known, has expired or was revoked. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The token lacks the scope `read`. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description This token asks too often; `Retry-After` says when to go on. */
+            429: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The control plane cannot read or write its records. */
+            500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    mode: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The mode. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ModeView"];
+                };
+            };
+            /** @description No token, or one that is not known, has expired or was revoked. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The token lacks the scope `read`. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description This token asks too often; `Retry-After` says when to go on. */
+            429: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The control plane cannot read or write its records. */
+            500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    choose_mode: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["ModeChoice"];
+            };
+        };
+        responses: {
+            /** @description The mode as it is now. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ModeView"];
+                };
+            };
+            /** @description The body is not JSON, or ended early; or a parameter cannot be meant. */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description No token, or one that is not known, has expired or was revoked. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The token lacks the scope `admin`. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body is larger than this route takes. */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body is of another media type. */
+            415: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body has another shape, or asks for what cannot be. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description This token asks too often; `Retry-After` says when to go on. */
+            429: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The control plane cannot read or write its records. */
+            500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
     moves: {
         parameters: {
             query?: {
@@ -4108,6 +4719,122 @@ export interface operations {
             };
         };
     };
+    approve_plan: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                id: components["schemas"]["PlanId"];
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["Approval"];
+            };
+        };
+        responses: {
+            /** @description The warm-ups that it became. */
+            202: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["List_WarmupView"];
+                };
+            };
+            /** @description The body is not JSON, or ended early; or a parameter cannot be meant. */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description No token, or one that is not known, has expired or was revoked. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The token lacks the scope `warm`. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description There is no such plan, or it is no longer kept. */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The plan proposes nothing there. */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body is larger than this route takes. */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body is of another media type. */
+            415: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body has another shape, or asks for what cannot be. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description This token asks too often; `Retry-After` says when to go on. */
+            429: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The control plane cannot read or write its records. */
+            500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
     plan_changes: {
         parameters: {
             query: {
@@ -4208,6 +4935,82 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["Explanation"];
+                };
+            };
+            /** @description A parameter cannot be meant. */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description No token, or one that is not known, has expired or was revoked. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The token lacks the scope `read`. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description There is no such plan, or it is no longer kept. */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description This token asks too often; `Retry-After` says when to go on. */
+            429: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The control plane cannot read or write its records. */
+            500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    plan_proposals: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                id: components["schemas"]["PlanId"];
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description What it proposes. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Proposals"];
                 };
             };
             /** @description A parameter cannot be meant. */
@@ -6010,6 +6813,82 @@ export interface operations {
             };
         };
     };
+    release: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                id: components["schemas"]["WarmupId"];
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The warm-up as it is now. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["WarmupView"];
+                };
+            };
+            /** @description A parameter cannot be meant. */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description No token, or one that is not known, has expired or was revoked. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The token lacks the scope `warm`. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description There is no such warm-up. */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description This token asks too often; `Retry-After` says when to go on. */
+            429: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The control plane cannot read or write its records. */
+            500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
     webhooks: {
         parameters: {
             query?: never;
@@ -6245,6 +7124,111 @@ export interface operations {
             };
             /** @description The control plane cannot read or write its records. */
             500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    what_if: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["WhatIfWanted"];
+            };
+        };
+        responses: {
+            /** @description What would have come of each way. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Replayed"];
+                };
+            };
+            /** @description The body is not JSON, or ended early; or a parameter cannot be meant. */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description No token, or one that is not known, has expired or was revoked. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The token lacks the scope `read`. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body is larger than this route takes. */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body is of another media type. */
+            415: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body has another shape, or asks for what cannot be. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description This token asks too often; `Retry-After` says when to go on. */
+            429: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The control plane cannot read or write its records. */
+            500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Another such question is being answered. */
+            503: {
                 headers: {
                     [name: string]: unknown;
                 };

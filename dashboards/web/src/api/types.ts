@@ -13,15 +13,20 @@ export type Calendar = Schemas["Calendar"];
 export type Forecast = Schemas["Forecast"];
 export type LeftOut = Schemas["LeftOut"];
 export type Link = Schemas["Link"];
+export type Me = Schemas["Me"];
+export type ModeView = Schemas["ModeView"];
 export type MoveRecord = Schemas["MoveView"];
 export type MoveState = Schemas["MoveState"];
 export type Plan = Schemas["Plan"];
 export type Policy = Schemas["Policy"];
 export type PredictedRead = Schemas["PredictedRead"];
 export type Profile = Schemas["Profile"];
+export type Proposals = Schemas["Proposals"];
+export type Replayed = Schemas["Replayed"];
 export type Refusal = Schemas["Refusal"];
 export type Rule = Schemas["Rule"];
 export type Run = Schemas["RunView"];
+export type Scope = Schemas["Scope"];
 export type SiteAdvice = Schemas["SiteAdvice"];
 export type SiteView = Schemas["SiteView"];
 export type Sites = Schemas["Sites"];
@@ -30,6 +35,8 @@ export type Verdicts = Schemas["Verdicts"];
 export type Warmup = Schemas["WarmupView"];
 export type WarmupPreview = Schemas["WarmupPreview"];
 export type WarmupWanted = Schemas["WarmupWanted"];
+export type Way = Schemas["Way"];
+export type WhatIfWanted = Schemas["WhatIfWanted"];
 
 /** Part of a list; `next` is the cursor of the rest. */
 export interface Page<T> {

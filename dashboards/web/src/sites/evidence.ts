@@ -1,6 +1,6 @@
-// Refusals added up and as a file. Pure.
+// Refusals added up and as files. Pure.
 
-import type { Refusal } from "../api/types";
+import type { Policy, Refusal } from "../api/types";
 
 export interface RuleSum {
   rule: string;
@@ -32,4 +32,28 @@ function cell(text: string): string {
 export function csvOf(refusals: readonly Refusal[]): string {
   const rows = refusals.map((r) => [new Date(r.at / 1000).toISOString(), r.rule, r.volume, r.path, r.to, r.by]);
   return [["at", "rule", "volume", "path", "to", "refused_by"], ...rows].map((row) => `${row.map(cell).join(",")}\r\n`).join("");
+}
+
+/** Who did what, as the audit log has it. */
+export interface AuditEntry {
+  id: number;
+  at: number;
+  who: string;
+  what: string;
+  detail: unknown;
+}
+
+/** All that an auditor asks for, in one file: the rules in force, each time that one was upheld, and who changed what. */
+export function evidenceOf(host: string, at: number, policy: Policy | null, refusals: readonly Refusal[], audit: readonly AuditEntry[] | null): string {
+  const moment = (us: number) => new Date(us / 1000).toISOString();
+  const evidence = {
+    control_plane: host,
+    taken_at: moment(at),
+    mode: policy?.mode ?? null,
+    default_effect: policy?.default_effect ?? null,
+    rules: policy?.rules.map((rule) => ({ ...rule, until: rule.until == null ? null : moment(rule.until) })) ?? null,
+    refusals: refusals.map((r) => ({ ...r, at: moment(r.at) })),
+    audit: audit?.map((entry) => ({ ...entry, at: moment(entry.at) })) ?? "not told: it needs the scope admin",
+  };
+  return `${JSON.stringify(evidence, null, 2)}\n`;
 }

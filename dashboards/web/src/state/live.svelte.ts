@@ -3,7 +3,7 @@
 
 import { ApiError, type Client } from "../api/client";
 import { listen, type ServerEvent } from "../api/events";
-import type { Forecast, MoveRecord, Plan, Policy, Profile, Refusal, Run, Sites, Switch, Warmup } from "../api/types";
+import type { Forecast, Me, ModeView, MoveRecord, Plan, Policy, Profile, Proposals, Refusal, Run, Scope, Sites, Switch, Warmup } from "../api/types";
 import { RunHistory } from "./history.svelte";
 import { MoveBook } from "./moves";
 import { Resource } from "./resource.svelte";
@@ -22,18 +22,19 @@ const REFUSALS_MOST = 20_000;
 /** Each comes with its reads, and those can be thousands. */
 const FORECASTS_PER_PAGE = 50;
 
-const PARTS = ["sites", "plan", "moves", "forecasts", "profiles", "runs", "warmups", "refusals", "prefetch", "policy"] as const;
+const PARTS = ["sites", "plan", "moves", "forecasts", "profiles", "runs", "warmups", "refusals", "prefetch", "policy", "mode", "proposals", "me"] as const;
 type Part = (typeof PARTS)[number];
 
 /** Lists that an event of a kind touches; a kind that is not here touches all. */
 const TOUCHES: Record<string, readonly Part[]> = {
-  plan: ["plan", "moves", "warmups"],
+  plan: ["plan", "proposals", "moves", "warmups"],
   site: ["sites", "moves", "runs"],
   forecasts: ["forecasts", "profiles"],
   warmup: ["warmups"],
   refusal: ["refusals"],
   agent: ["sites"],
   switch: ["prefetch"],
+  mode: ["mode", "policy", "sites"],
 };
 
 export class Live {
@@ -55,6 +56,10 @@ export class Live {
   readonly refusals: Resource<Refusal[]>;
   readonly prefetch: Resource<Switch | null>;
   readonly policy: Resource<Policy | null>;
+  readonly mode: Resource<ModeView | null>;
+  /** What the plan in force would move if a mode did not hold it back. */
+  readonly proposals: Resource<Proposed>;
+  readonly me: Resource<Me | null>;
 
   private readonly stopping = new AbortController();
   private lastId = "";
@@ -70,6 +75,9 @@ export class Live {
     this.warmups = new Resource(() => client.list<Warmup>("/v1/warmups"), failed, []);
     this.refusals = new Resource(() => client.list<Refusal>("/v1/refusals", {}, REFUSALS_MOST), failed, []);
     this.policy = new Resource(() => client.get<Policy>("/v1/policy"), failed, null);
+    this.mode = new Resource(() => client.get<ModeView>("/v1/mode"), failed, null);
+    this.proposals = new Resource(() => proposed(client), failed, { plan: null, items: [] });
+    this.me = new Resource(() => client.get<Me>("/v1/me"), failed, null);
     this.prefetch = new Resource(() => client.get<Switch>("/v1/switch"), failed, null);
   }
 
@@ -82,6 +90,17 @@ export class Live {
       this.stopping.abort();
       for (const part of PARTS) this[part].stop();
     };
+  }
+
+  /** Whether the token holds the scope; until that is known, whether it may try. */
+  may(scope: Scope): boolean {
+    return this.me.value?.scopes.includes(scope) ?? true;
+  }
+
+  /** Chooses the mode; null for what is configured. */
+  async setMode(mode: ModeView["mode"] | null): Promise<void> {
+    await this.client.send("PUT", "/v1/mode", { mode });
+    this.touch(["mode", "policy", "sites", "proposals"]);
   }
 
   /** Throws the switch. */
@@ -143,6 +162,25 @@ export class Live {
     this.denied = error;
     this.connection = "denied";
     this.stopping.abort();
+  }
+}
+
+/** What a plan proposes. */
+export interface Proposed {
+  plan: string | null;
+  items: Proposals["items"];
+}
+
+async function proposed(client: Client): Promise<Proposed> {
+  const plan = await latestPlan(client);
+  if (plan === null) return { plan: null, items: [] };
+  try {
+    const { items } = await client.get<Proposals>(`/v1/plans/${encodeURIComponent(plan.id)}/proposals`);
+    return { plan: plan.id, items };
+  } catch (why) {
+    // A plan is made many times a second while much moves, and the oldest are forgotten.
+    if (why instanceof ApiError && why.status === 404) return { plan: null, items: [] };
+    throw why;
   }
 }
 

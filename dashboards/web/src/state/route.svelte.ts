@@ -7,6 +7,7 @@ export const VIEWS = {
   sites: "Sites",
   warmups: "Warm-ups",
   where: "Where",
+  whatif: "What if",
   governance: "Governance",
 } as const;
 export type ViewName = keyof typeof VIEWS;

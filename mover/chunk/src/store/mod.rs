@@ -264,7 +264,12 @@ impl Store {
 
     /// Counts what is resident below any of `paths`, the newest version of each file (promise C).
     pub fn census(&self, volume: &VolumeId, paths: &[FilePath]) -> Census {
-        self.lock().census(volume, paths)
+        self.census_where(volume, paths, &|_| true)
+    }
+
+    /// The same of those files alone for which `wanted` says so.
+    pub fn census_where(&self, volume: &VolumeId, paths: &[FilePath], wanted: &dyn Fn(&FilePath) -> bool) -> Census {
+        self.lock().census(volume, paths, wanted)
     }
 
     /// Bytes resident and verified.

@@ -293,13 +293,13 @@ impl State {
             .filter_map(|(_, versions)| versions.last().map(|no| &self.files[no]))
     }
 
-    /// Counts what is below any of `paths`, each file once.
-    pub(super) fn census(&self, volume: &VolumeId, paths: &[FilePath]) -> Census {
+    /// Counts what is below any of `paths` and wanted, each file once.
+    pub(super) fn census(&self, volume: &VolumeId, paths: &[FilePath], wanted: &dyn Fn(&FilePath) -> bool) -> Census {
         let mut census = Census::default();
         for (i, path) in paths.iter().enumerate() {
             let others = &paths[..i];
             let counted = |h: &Held| others.iter().any(|o| h.record.key.path.is_within(o));
-            for held in self.below(volume, path).filter(|h| !counted(h)) {
+            for held in self.below(volume, path).filter(|h| !counted(h) && wanted(&h.record.key.path)) {
                 census.files += u64::from(held.is_whole());
                 census.bytes += held.resident_bytes;
             }

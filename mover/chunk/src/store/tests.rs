@@ -296,6 +296,8 @@ fn promise_c_the_census_counts_newest_versions_each_once() {
     assert_eq!(store.census(&v, &paths(&["d"])), Census { files: 2, bytes: 17_000 });
     assert_eq!(store.census(&v, &paths(&["d", "d/a", ""])), Census { files: 3, bytes: 24_000 });
     assert_eq!(store.census(&v, &paths(&["d/a"])), Census { files: 1, bytes: 12_000 });
+    let but_a = |path: &FilePath| *path != FilePath::parse("d/a").unwrap();
+    assert_eq!(store.census_where(&v, &paths(&["d", ""]), &but_a), Census { files: 2, bytes: 12_000 });
     std::fs::remove_file(data_file(dir.path())).unwrap();
 }
 

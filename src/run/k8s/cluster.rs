@@ -1,0 +1,165 @@
+//! The kube-apiserver, as far as it is asked here: list, watch, apply.
+
+use std::env;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full, Limited};
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
+use hyper_util::client::legacy::{Client, connect::HttpConnector};
+use hyper_util::rt::TokioExecutor;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+use rustls::{ClientConfig, RootCertStore};
+use serde_json::Value;
+
+/// Where a pod finds who it is.
+const ACCOUNT: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
+/// Under which name the fields that we set are ours (server-side apply).
+const FIELD_MANAGER: &str = "foretide";
+/// A list of tens of thousands of workloads fits.
+const ANSWER_MAX_BYTES: usize = 256 << 20;
+/// Longest wait for an answer, watches aside.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Objects of one kind.
+#[derive(Debug)]
+pub struct List {
+    /// The objects.
+    pub items: Vec<Value>,
+    /// A watch from here misses nothing.
+    pub version: String,
+}
+
+/// One kube-apiserver.
+pub struct Cluster {
+    http: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
+    address: String,
+    /// Read at each call: it is renewed.
+    token: Option<PathBuf>,
+}
+
+impl Cluster {
+    /// The one of the cluster in which this runs as a pod.
+    ///
+    /// # Errors
+    /// In words, if this is no pod.
+    pub fn around_us() -> Result<Self, String> {
+        let told = |name: &str| {
+            env::var(name).map_err(|_| format!("this runs in no pod ({name} is not set): say with --kube where to ask"))
+        };
+        let (host, port) = (told("KUBERNETES_SERVICE_HOST")?, told("KUBERNETES_SERVICE_PORT")?);
+        let host = if host.contains(':') { format!("[{host}]") } else { host };
+        let account = Path::new(ACCOUNT);
+        let trusted = roots(&account.join("ca.crt"))?;
+        Self::new(format!("https://{host}:{port}"), Some(account.join("token")), trusted)
+    }
+
+    /// The one at an address.
+    ///
+    /// # Errors
+    /// In words.
+    pub fn at(address: &str, token: Option<PathBuf>) -> Result<Self, String> {
+        Self::new(address.trim_end_matches('/').to_owned(), token, RootCertStore::empty())
+    }
+
+    fn new(address: String, token: Option<PathBuf>, trusted: RootCertStore) -> Result<Self, String> {
+        let config = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+            .with_safe_default_protocol_versions()
+            .map_err(|e| e.to_string())?
+            .with_root_certificates(trusted)
+            .with_no_client_auth();
+        let connector = HttpsConnectorBuilder::new().with_tls_config(config).https_or_http().enable_http1().build();
+        Ok(Self { http: Client::builder(TokioExecutor::new()).build(connector), address, token })
+    }
+
+    /// All objects at a path.
+    ///
+    /// # Errors
+    /// In words.
+    pub async fn list(&self, path: &str) -> Result<List, String> {
+        let body = self.ask("GET", path, None).await?;
+        let version = body["metadata"]["resourceVersion"].as_str().unwrap_or_default().to_owned();
+        let Value::Array(items) = body["items"].clone() else { return Err(format!("{path} answered no list")) };
+        Ok(List { items, version })
+    }
+
+    /// Returns when something at a path has changed since `version`, or after `wait`. That it failed is not told: the next
+    /// list says more.
+    pub async fn changed(&self, path: &str, version: &str, wait: Duration) {
+        let path = format!("{path}?watch=1&resourceVersion={version}&timeoutSeconds={}", wait.as_secs().max(1));
+        let first = async {
+            let request = self.request("GET", &path, None).ok()?;
+            let mut stream = self.http.request(request).await.ok()?.into_body();
+            stream.frame().await
+        };
+        let began = tokio::time::Instant::now();
+        if !matches!(tokio::time::timeout(wait, first).await, Ok(Some(Ok(_)))) {
+            // Ended without an event, or refused: the time is waited for, so that nobody is asked in a loop.
+            tokio::time::sleep_until(began + wait).await;
+        }
+    }
+
+    /// Sets the fields of `body` in the status of an object, as theirs who set them.
+    ///
+    /// # Errors
+    /// In words.
+    pub async fn apply_status(&self, path: &str, body: &Value) -> Result<(), String> {
+        let path = format!("{path}/status?fieldManager={FIELD_MANAGER}&force=true");
+        self.ask("PATCH", &path, Some(body)).await.map(drop)
+    }
+
+    async fn ask(&self, method: &str, path: &str, body: Option<&Value>) -> Result<Value, String> {
+        let request = self.request(method, path, body)?;
+        let what = format!("{method} {}{path}", self.address);
+        let answered = async {
+            let answer = self.http.request(request).await.map_err(|e| format!("{what}: {}", innermost(&e)))?;
+            let status = answer.status();
+            let body = Limited::new(answer.into_body(), ANSWER_MAX_BYTES).collect().await;
+            let body = body.map_err(|e| format!("{what}: {e}"))?.to_bytes();
+            let told: Value = serde_json::from_slice(&body).unwrap_or_default();
+            if status.is_success() {
+                return Ok(told);
+            }
+            Err(format!("{what}: {status} {}", told["message"].as_str().unwrap_or_default()))
+        };
+        tokio::time::timeout(PATIENCE, answered).await.unwrap_or_else(|_| Err(format!("{what}: no answer")))
+    }
+
+    fn request(&self, method: &str, path: &str, body: Option<&Value>) -> Result<http::Request<Full<Bytes>>, String> {
+        let mut request = http::Request::builder().method(method).uri(format!("{}{path}", self.address));
+        request = request.header("accept", "application/json");
+        if let Some(file) = &self.token {
+            let token = fs::read_to_string(file).map_err(|e| format!("token {}: {e}", file.display()))?;
+            request = request.header("authorization", format!("Bearer {}", token.trim()));
+        }
+        let body = match body {
+            Some(body) => {
+                request = request.header("content-type", "application/apply-patch+yaml");
+                Bytes::from(body.to_string())
+            }
+            None => Bytes::new(),
+        };
+        request.body(Full::new(body)).map_err(|e| format!("{}{path}: {e}", self.address))
+    }
+}
+
+fn roots(file: &Path) -> Result<RootCertStore, String> {
+    let failed = |e: &dyn std::fmt::Display| format!("authority {}: {e}", file.display());
+    let mut trusted = RootCertStore::empty();
+    for certificate in CertificateDer::pem_file_iter(file).map_err(|e| failed(&e))? {
+        trusted.add(certificate.map_err(|e| failed(&e))?).map_err(|e| failed(&e))?;
+    }
+    Ok(trusted)
+}
+
+fn innermost(error: &dyn std::error::Error) -> String {
+    let mut cause = error;
+    while let Some(inner) = cause.source() {
+        cause = inner;
+    }
+    cause.to_string()
+}
