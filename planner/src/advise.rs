@@ -143,7 +143,7 @@ fn judge(problem: &Problem<'_>, request: &AdviceRequest<'_>, site: &SiteId, advi
     let link = link.ok_or_else(|| format!("no link from {own}, where the volume is: add one"))?;
     let from = &link.from;
     let total: u64 = request.files.iter().map(|f| f.bytes).sum();
-    let room = place.cache.map_or(0, |c| c.capacity_bytes).saturating_sub(problem.resident.unevictable_bytes(site));
+    let room = place.cache.map_or(0, |c| c.capacity_bytes);
     if room < total {
         return Err(format!("the cache has room for {room} of {total} bytes"));
     }

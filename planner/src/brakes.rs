@@ -1,7 +1,7 @@
 //! What holds prefetch back: the one switch, mutes, modes, budgets. Forecasts alone are held back; what somebody asked
 //! for is that person's decision, and only borders and room can refuse it (promise H).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use foretide_flow::{Mode, SiteId, WorkloadId};
 use serde::{Deserialize, Serialize};
@@ -13,11 +13,27 @@ pub struct Brakes {
     pub prefetch_off: bool,
     /// Workloads whose prefetch is muted, and why, in words (promise H).
     pub muted: BTreeMap<WorkloadId, String>,
+    /// Sites where most of what was prefetched was read: there, forecasts may displace what readers brought.
+    pub proven: BTreeSet<SiteId>,
     /// What is left to spend; each budget holds by itself.
     pub budgets: Vec<BudgetLeft>,
     /// Sites whose clock is wrong, and by how many seconds it is ahead of ours: what is told there of times is not
     /// believed, and what moves there starts at once.
     pub clocks: BTreeMap<SiteId, f64>,
+}
+
+/// What became of prefetched bytes, as far as it is known.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Proof {
+    pub(crate) read_bytes: u64,
+    pub(crate) wasted_bytes: u64,
+}
+
+impl Proof {
+    pub(crate) fn holds(self, share: f64) -> bool {
+        let known = self.read_bytes + self.wasted_bytes;
+        known > 0 && self.read_bytes as f64 >= known as f64 * share
+    }
 }
 
 /// How far forecasts of some workloads at some sites are acted on. Absent conditions match everything.

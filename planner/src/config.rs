@@ -54,6 +54,11 @@ pub struct Config {
     pub waste_free_bytes: u64,
     /// Waste is counted over this time, seconds; a workload that was muted is heard again when it has passed.
     pub waste_window_s: f64,
+    /// Forecasts displace what readers brought to a cache once so much of what was prefetched to it within
+    /// `waste_window_s`, and has been read or has left, was read.
+    pub proof_share: f64,
+    /// Until then they may fill what is free, and at least this part of the cache.
+    pub trial_cache_share: f64,
     /// What forecasts may spend.
     pub budgets: Vec<Budget>,
     /// How far forecasts are acted on, by site and workload; the first that matches decides.
@@ -151,6 +156,8 @@ impl Default for Config {
             waste_share: 0.5,
             waste_free_bytes: 1_000_000_000,
             waste_window_s: 3_600.0,
+            proof_share: 0.75,
+            trial_cache_share: 0.02,
             budgets: Vec::new(),
             modes: Vec::new(),
             mode: Mode::Enforce,
@@ -184,7 +191,7 @@ impl Config {
     /// # Errors
     /// [`ConfigError`] for the first that is not.
     pub fn check(&self) -> Result<(), ConfigError> {
-        let own: [(&str, f64, f64, f64, &'static str); 15] = [
+        let own: [(&str, f64, f64, f64, &'static str); 17] = [
             ("horizon_s", self.horizon_s, 1.0, 31e6, "between 1 and 31000000 (a year)"),
             ("min_probability", self.min_probability, 0.0, 1.0, "between 0 and 1"),
             ("pull_forward_s", self.pull_forward_s, 0.0, 31e6, "0 or more"),
@@ -199,6 +206,8 @@ impl Config {
             ("start_tolerance", self.start_tolerance, 0.0, 1.0, "between 0 and 1"),
             ("warmup_hold_s", self.warmup_hold_s, 0.0, 31e6, "0 or more"),
             ("waste_share", self.waste_share, 0.0, 1.0, "between 0 and 1"),
+            ("proof_share", self.proof_share, 0.0, 1.0, "between 0 and 1"),
+            ("trial_cache_share", self.trial_cache_share, 0.0, 1.0, "between 0 and 1"),
             ("waste_window_s", self.waste_window_s, 1.0, 31e6, "between 1 and 31000000 (a year)"),
         ];
         let own = own.into_iter().map(|(key, v, low, high, must)| (key.to_owned(), v, low, high, must));

@@ -11,8 +11,8 @@ pub trait Residency {
     /// Bytes of `offset..offset + length` of a file that are resident and verified at `site`.
     fn resident_bytes(&self, site: &SiteId, volume: &VolumeId, path: &FilePath, offset: u64, length: u64) -> u64;
 
-    /// Bytes at `site` that may not be evicted for other reasons than this problem's warm-ups and forecasts.
-    fn unevictable_bytes(&self, site: &SiteId) -> u64;
+    /// Bytes that the cache of `site` holds in all.
+    fn held_bytes(&self, site: &SiteId) -> u64;
 }
 
 /// Nothing is anywhere.
@@ -23,7 +23,7 @@ impl Residency for NothingResident {
     fn resident_bytes(&self, _: &SiteId, _: &VolumeId, _: &FilePath, _: u64, _: u64) -> u64 {
         0
     }
-    fn unevictable_bytes(&self, _: &SiteId) -> u64 {
+    fn held_bytes(&self, _: &SiteId) -> u64 {
         0
     }
 }

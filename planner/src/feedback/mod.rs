@@ -9,7 +9,7 @@
 mod clocks;
 mod links;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use foretide_flow::{
     FilePath, Found, Move, MoveCause, Outcome, OutcomeBatch, Plan, SiteId, Timestamp, Topology, VolumeId, WorkloadId,
@@ -17,13 +17,14 @@ use foretide_flow::{
 
 use self::clocks::SiteClock;
 use self::links::Carried;
+use crate::brakes::Proof;
 use crate::{Brakes, Config};
 
 /// Sums are kept by so many seconds.
 const BUCKET_S: i64 = 600;
 /// Sums that are kept, over all workloads and sites: a week of fifty of each kind. The oldest go first.
 const MAX_SUMS: usize = 50_000;
-/// Files whose mover is remembered until they are read or evicted, so that waste finds its workload. The oldest go.
+/// Files whose mover is remembered until they are evicted, so that use and waste find their workload. The oldest go.
 const MAX_FILES: usize = 1_000_000;
 /// What a workload's moves to a site came to in one bucket.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -31,14 +32,23 @@ struct Sums {
     moved_bytes: u64,
     wire_bytes: u64,
     money: f64,
+    read_bytes: u64,
     wasted_bytes: u64,
+}
+
+/// Whose move brought a file.
+#[derive(Clone, Debug)]
+struct Brought {
+    workload: WorkloadId,
+    order: u64,
+    was_read: bool,
 }
 
 /// See the module.
 #[derive(Clone, Debug, Default)]
 pub struct Feedback {
     sums: BTreeMap<(i64, WorkloadId, SiteId), Sums>,
-    brought: HashMap<(SiteId, VolumeId, FilePath), (WorkloadId, u64)>,
+    brought: HashMap<(SiteId, VolumeId, FilePath), Brought>,
     order: u64,
     links: BTreeMap<(SiteId, SiteId), Carried>,
     clocks: BTreeMap<SiteId, SiteClock>,
@@ -78,9 +88,17 @@ impl Feedback {
                 }
                 Outcome::Evicted { volume, path, at, unread_prefetched_bytes, .. } => {
                     let key = (batch.site.clone(), volume.clone(), path.clone());
-                    if let Some((workload, _)) = self.brought.remove(&key) {
+                    if let Some(brought) = self.brought.remove(&key) {
                         let at = clock.by_ours(*at);
-                        self.sums_of(at, &workload, &batch.site).wasted_bytes += unread_prefetched_bytes;
+                        self.sums_of(at, &brought.workload, &batch.site).wasted_bytes += unread_prefetched_bytes;
+                    }
+                }
+                Outcome::Read { volume, path, at, prefetched_bytes: read @ 1.., .. } => {
+                    let key = (batch.site.clone(), volume.clone(), path.clone());
+                    if let Some(brought) = self.brought.get_mut(&key).filter(|b| !b.was_read) {
+                        brought.was_read = true;
+                        let workload = brought.workload.clone();
+                        self.sums_of(clock.by_ours(*at), &workload, &batch.site).read_bytes += read;
                     }
                 }
                 Outcome::Read { volume, at, bytes, prefetched_bytes: 0, waited_us, found: Found::Miss, .. } => {
@@ -102,10 +120,11 @@ impl Feedback {
     fn remember(&mut self, site: &SiteId, volume: &VolumeId, path: &FilePath, workload: &WorkloadId) {
         if self.brought.len() >= MAX_FILES {
             let half = self.order - MAX_FILES as u64 / 2;
-            self.brought.retain(|_, (_, order)| *order > half);
+            self.brought.retain(|_, b| b.order > half);
         }
         self.order += 1;
-        self.brought.insert((site.clone(), volume.clone(), path.clone()), (workload.clone(), self.order));
+        let brought = Brought { workload: workload.clone(), order: self.order, was_read: false };
+        self.brought.insert((site.clone(), volume.clone(), path.clone()), brought);
     }
 
     fn link(&mut self, from: &SiteId, to: &SiteId) -> &mut Carried {
@@ -125,7 +144,23 @@ impl Feedback {
             budget.left(bytes, money)
         });
         let wrong = self.clocks.iter().filter_map(|(site, clock)| Some((site.clone(), clock.ahead_s()?)));
-        Brakes { prefetch_off, budgets: budgets.collect(), muted: self.muted(config, now), clocks: wrong.collect() }
+        Brakes {
+            prefetch_off,
+            budgets: budgets.collect(),
+            muted: self.muted(config, now),
+            proven: self.proven(config, now),
+            clocks: wrong.collect(),
+        }
+    }
+
+    fn proven(&self, config: &Config, now: Timestamp) -> BTreeSet<SiteId> {
+        let mut by: BTreeMap<&SiteId, Proof> = BTreeMap::new();
+        for ((_, _, site), sums) in self.since(now, config.waste_window_s) {
+            let proof = by.entry(site).or_default();
+            proof.read_bytes += sums.read_bytes;
+            proof.wasted_bytes += sums.wasted_bytes;
+        }
+        by.into_iter().filter(|(_, proof)| proof.holds(config.proof_share)).map(|(site, _)| site.clone()).collect()
     }
 
     fn muted(&self, config: &Config, now: Timestamp) -> BTreeMap<WorkloadId, String> {

@@ -92,6 +92,36 @@ fn what_was_moved_is_spent_until_its_time_has_passed() {
     assert_eq!(left(90_000.0).bytes, Some(3_000_000_000));
 }
 
+/// Promise H: a site's readers keep their cache until most of what was prefetched there was read; a read counts once.
+#[test]
+fn h_a_site_is_proven_while_most_of_what_was_brought_there_was_read() {
+    let read = |n: usize, bytes| Outcome::Read {
+        run: None,
+        process: 1,
+        volume: VolumeId::new("data").unwrap(),
+        path: FilePath::parse(&format!("f/{n}")).unwrap(),
+        at: at(6.0),
+        bytes,
+        prefetched_bytes: bytes,
+        waited_us: 0,
+        found: Found::Hit,
+        lead_us: None,
+    };
+    let mut feedback = Feedback::default();
+    let is_proven = |f: &Feedback| f.brakes(&Config::default(), false, at(8.0)).proven.contains(&site("gpu"));
+    let mut heard = |outcomes| {
+        feedback.heard(&batch(outcomes), &plan(4, 100), &topology(), at(9.0));
+        is_proven(&feedback)
+    };
+    assert!(!heard((0..4).map(|n| moved(n, n as f64, 100)).collect()), "nothing of it was read");
+    assert!(heard((0..3).map(|n| read(n, 100)).collect()));
+    assert!(heard(vec![evicted(3, 7.0, 100)]), "three of four");
+    assert!(
+        !heard(vec![moved(3, 7.0, 100), evicted(3, 7.0, 1), read(0, 100), read(1, 100)]),
+        "less than three of four"
+    );
+}
+
 /// Promise H: a workload whose moves leave unread is muted by itself, with the figures, and heard again later.
 #[test]
 fn h_who_wastes_is_muted_and_told_why() {

@@ -1,11 +1,12 @@
 //! A site's cache: what was read against what may be read.
 //!
-//! Prefetched bytes take free room and the room of prefetched bytes whose time has passed, and leave first when a reader
-//! needs room; then leaves what was read longest ago.
+//! A move takes free room, then that of prefetched bytes whose time has passed, then, once moves have proved themselves here,
+//! that of what was read longest ago. A reader takes that of prefetched bytes that nobody has read before what was read.
 
 use std::collections::{BTreeSet, HashMap};
 
 use super::atlas::{Atlas, Block};
+use crate::brakes::Proof;
 
 /// A block in the cache.
 #[derive(Clone, Copy, Debug)]
@@ -22,6 +23,7 @@ struct Held {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Cache {
     capacity_bytes: u64,
+    proof_share: f64,
     held: HashMap<Block, Held>,
     /// Held blocks in the order in which they leave: unread ones by their end, then read ones by their last touch.
     leaving: BTreeSet<(bool, i64, Block)>,
@@ -30,11 +32,18 @@ pub(super) struct Cache {
     pub(super) peak_bytes: u64,
     /// Prefetched bytes that left unread.
     pub(super) wasted_bytes: u64,
+    /// Prefetched bytes that were read.
+    proved_bytes: u64,
 }
 
 impl Cache {
-    pub(super) fn new(capacity_bytes: u64) -> Self {
-        Self { capacity_bytes, ..Self::default() }
+    pub(super) fn new(capacity_bytes: u64, proof_share: f64) -> Self {
+        Self { capacity_bytes, proof_share, ..Self::default() }
+    }
+
+    /// What became of the bytes that moves brought.
+    pub(super) fn proof(&self) -> Proof {
+        Proof { read_bytes: self.proved_bytes, wasted_bytes: self.wasted_bytes }
     }
 
     pub(super) fn holds(&self, block: &Block) -> bool {
@@ -55,6 +64,10 @@ impl Cache {
     /// Whether a block is here only for as long as it takes to pass it on.
     pub(super) fn passes(&self, block: &Block, now_us: i64) -> bool {
         self.held.get(block).is_some_and(|h| h.unread_until_us.is_some_and(|until| now_us <= until))
+    }
+
+    pub(super) fn used_bytes(&self) -> u64 {
+        self.used_bytes
     }
 
     pub(super) fn len(&self) -> usize {
@@ -88,6 +101,7 @@ impl Cache {
     /// A block was read now.
     pub(super) fn touch(&mut self, block: Block, now_us: i64) {
         if let Some(held) = self.release(block) {
+            self.proved_bytes += held.unread_until_us.map_or(0, |_| held.bytes);
             self.hold(block, Held { touched_us: now_us, unread_until_us: None, ..held });
         }
     }
@@ -120,9 +134,11 @@ impl Cache {
     }
 
     fn make_room(&mut self, bytes: u64, reader: bool, now_us: i64) -> bool {
+        let may_displace = reader || self.proof().holds(self.proof_share);
         while self.used_bytes + bytes > self.capacity_bytes {
-            let may = |(read, until, _): &&(bool, i64, Block)| reader || (!read && *until < now_us);
-            match self.leaving.first().filter(may).copied() {
+            let unread = self.leaving.first().filter(|(read, until, _)| !read && (reader || *until < now_us));
+            let read_first = || self.leaving.range((true, i64::MIN, (0, 0))..).next().filter(|_| may_displace);
+            match unread.or_else(read_first).copied() {
                 Some((_, _, block)) => self.evict(block),
                 None => return false,
             }

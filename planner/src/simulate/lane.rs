@@ -1,6 +1,6 @@
 //! A link that leads to a site, and what moves are to bring over it, in order.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 
 use foretide_flow::{Link, Move, MoveId, Plan, VolumeId};
 
@@ -37,8 +37,22 @@ impl Lane {
         self.link.rate.bytes_per_second() / 1e6
     }
 
-    /// Takes a plan: what is no longer in it is stopped, what has begun goes on, what is `here` is left out, and what the
-    /// giver does not have yet waits for the next plan.
+    /// Moves that have begun, and the bytes that they have yet to bring.
+    pub(super) fn running(&self) -> impl Iterator<Item = (&Move, u64)> {
+        let mut left: BTreeMap<&MoveId, f64> = BTreeMap::new();
+        for task in self.tasks.values() {
+            *left.entry(&task.of).or_default() += task.left_bytes;
+        }
+        let begun = |(id, left): (&MoveId, f64)| {
+            let planned = self.moves.get(id)?;
+            let left_bytes = left.ceil() as u64;
+            (left_bytes < planned.length).then_some((planned, left_bytes))
+        };
+        left.into_iter().filter_map(begun)
+    }
+
+    /// Takes a plan: what is no longer in it is stopped, what has begun goes on and brings nothing twice, what is `here` is
+    /// left out, and what the giver does not have yet waits for the next plan.
     pub(super) fn assign(
         &mut self,
         plan: &Plan,
@@ -46,13 +60,15 @@ impl Lane {
         here: impl Fn(&Block) -> bool,
         gives: impl Fn(&VolumeId, &Block) -> bool,
     ) {
+        let running: HashSet<MoveId> = self.running().map(|(m, _)| m.id.clone()).collect();
         let mut begun = std::mem::take(&mut self.tasks);
         self.order.clear();
         self.moves.clear();
         for m in plan.moves.iter().filter(|m| m.to == self.link.to && m.from == self.link.from) {
             let file = atlas.intern(&m.volume, &m.path, m.offset + m.length);
             for block in atlas.blocks(file, m.offset, m.length) {
-                if here(&block) || self.tasks.contains_key(&block) {
+                let was_brought = running.contains(&m.id) && !begun.contains_key(&block);
+                if here(&block) || was_brought || self.tasks.contains_key(&block) {
                     continue;
                 }
                 let left_bytes = begun.remove(&block).map_or(atlas.bytes(block) as f64, |t| t.left_bytes);

@@ -115,8 +115,8 @@ impl Residency for Holdings<'_, '_> {
         known.map_or(0, |(s, file)| s.resident_bytes(self.atlas, file, offset, length))
     }
 
-    fn unevictable_bytes(&self, _: &SiteId) -> u64 {
-        0
+    fn held_bytes(&self, site: &SiteId) -> u64 {
+        self.sites.iter().filter(|s| s.site() == site).map(SiteState::held_bytes).sum()
     }
 }
 
@@ -128,7 +128,7 @@ pub fn simulate(world: &World, mut caching: Caching<'_>, config: &Config, seed: 
     world.check()?;
     let caches = !matches!(caching, Caching::Off);
     let mut sites: Vec<SiteState<'_>> =
-        world.topology.sites.keys().map(|site| SiteState::new(world, site, caches)).collect();
+        world.topology.sites.keys().map(|site| SiteState::new(world, site, caches, config.proof_share)).collect();
     let mut atlas = Atlas::new(&world.files);
     let mut total = Report { finished: true, ..Report::default() };
     let (mut now, mut previous, mut rounds, mut was_revoked) = (0, None, 0u64, false);
@@ -208,7 +208,9 @@ impl Round<'_> {
         let forecasts = foresee.foresee(now, &Future { world: self.world, next: &next, ready_us: &ready_us });
         let wasted: u64 = sites.iter().map(SiteState::wasted_bytes).sum();
         let moved: u64 = sites.iter().map(|s| s.report.moved_bytes).sum();
-        let mut brakes = Brakes { budgets: self.budget(moved).into_iter().collect(), ..Brakes::default() };
+        let proven =
+            sites.iter().filter(|s| s.proof().holds(self.config.proof_share)).map(|s| s.site().clone()).collect();
+        let mut brakes = Brakes { budgets: self.budget(moved).into_iter().collect(), proven, ..Brakes::default() };
         if wasted >= self.world.waste_budget_bytes {
             let mute = |f: &foretide_flow::Forecast| (f.workload.clone(), "the waste budget is spent".to_owned());
             brakes.muted = forecasts.iter().map(mute).collect();

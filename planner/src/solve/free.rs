@@ -29,9 +29,9 @@ impl Free {
         let mut free = Self { ledger, lanes: Vec::new(), lane_cost: Vec::new(), leave_free };
         for (id, site) in &topology.sites {
             let capacity = site.cache.map_or(0, |c| c.capacity_bytes);
-            let taken = problem.resident.unevictable_bytes(id) as i64;
-            free.ledger.set_cache(index[id], (capacity as i64).saturating_sub(taken));
-            free.leave_free.push((capacity as f64 * (1.0 - problem.config.forecast_cache_share)) as i64);
+            free.ledger.set_cache(index[id], capacity as i64);
+            let for_readers = (capacity as f64 * (1.0 - problem.config.forecast_cache_share)) as u64;
+            free.leave_free.push(for_readers.max(kept_from_forecasts(problem, gathered, id, capacity)) as i64);
         }
         for (site, bytes, until) in &gathered.holds {
             free.ledger.hold(index[site], *bytes as i64, grid.slot_at(*until));
@@ -76,6 +76,17 @@ impl Free {
         };
         self.lanes = routes.iter().map(|r| r.ways.iter().map(|w| lane_of(w.link)).collect()).collect();
     }
+}
+
+/// Bytes of a site's cache that forecasts may not displace because they have not proved themselves there: what is held and
+/// what they do not name themselves, up to all but a share on trial (promise H).
+fn kept_from_forecasts(problem: &Problem<'_>, gathered: &Gathered<'_>, site: &SiteId, capacity: u64) -> u64 {
+    if problem.brakes.proven.contains(site) {
+        return 0;
+    }
+    let named: u64 = gathered.holds.iter().filter(|(at, ..)| *at == site).map(|(_, bytes, _)| bytes).sum();
+    let at_most = capacity as f64 * (1.0 - problem.config.trial_cache_share);
+    problem.resident.held_bytes(site).saturating_sub(named).min(at_most as u64)
 }
 
 /// Bytes of each slot that plans may count on of a rate, beside what demand takes of it; `hours` is the part that is left

@@ -254,7 +254,7 @@ impl crate::Residency for HubHasIt {
     ) -> u64 {
         if at == &site("hub") { length } else { 0 }
     }
-    fn unevictable_bytes(&self, _: &SiteId) -> u64 {
+    fn held_bytes(&self, _: &SiteId) -> u64 {
         0
     }
 }

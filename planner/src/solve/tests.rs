@@ -411,7 +411,7 @@ impl Residency for HasHalf {
     fn resident_bytes(&self, _: &SiteId, _: &VolumeId, path: &FilePath, _: u64, length: u64) -> u64 {
         if path.to_string().starts_with("here") { length } else { length / 2 }
     }
-    fn unevictable_bytes(&self, _: &SiteId) -> u64 {
+    fn held_bytes(&self, _: &SiteId) -> u64 {
         0
     }
 }

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use foretide_chunk::{Arrival, CutConfig, Cutter, FileKey, Store, manifest_of};
+use foretide_chunk::{Arrival, Claim, CutConfig, Cutter, FileKey, Store, manifest_of};
 use foretide_flow::{Entry, EntryKind, FileVersion, Timestamp, VolumeId};
 
 use super::tree::Tree;
@@ -56,7 +56,7 @@ pub fn seed(store: &Arc<Store>, volume: &VolumeId, destination: &Path, tree: &Tr
         let Ok(chunks) = cutter.cut_file(&file, size) else { continue };
         let manifest = Arc::new(manifest_of(store.key(), FileVersion(HERE.into()), chunks));
         let key = FileKey { volume: volume.clone(), path: entry.path.clone(), version: manifest.version.clone() };
-        let arrival = Arrival { by: None, keep_until: None, at: Timestamp::now() };
+        let arrival = Arrival { by: None, claim: Claim::Asked, keep_until: None, at: Timestamp::now() };
         let fill = store.fill(&key, &manifest, 0..size, &arrival)?;
         for i in fill.missing() {
             let chunk = fill.map().range(*i);

@@ -101,29 +101,25 @@ impl Stage<'_> {
         let crossed_bytes = self.house.crossed_bytes();
         self.house.empty_cache()?;
         drop_page_cache(&self.folders.sources())?;
-        let (emptied, mut before) = (Instant::now(), self.told().await?);
+        let (emptied, mut wasted_before) = (Instant::now(), None);
         loop {
             tokio::time::sleep(LOOK_EVERY).await;
-            let told = self.told().await?;
-            if (told.resident_bytes == 0 && told == before) || emptied.elapsed() > SETTLE_PATIENCE {
-                return Ok(Counters { told, crossed_bytes });
+            let counters = self.counters().await?;
+            if wasted_before == Some(counters.wasted_bytes) || emptied.elapsed() > SETTLE_PATIENCE {
+                return Ok(Counters { crossed_bytes, ..counters });
             }
-            before = told;
+            wasted_before = Some(counters.wasted_bytes);
         }
     }
 
     async fn counters(&self) -> Result<Counters, DemoError> {
-        Ok(Counters { told: self.told().await?, crossed_bytes: self.house.crossed_bytes() })
-    }
-
-    async fn told(&self) -> Result<Told, DemoError> {
         let sites = self.house.control().sites().await?.items;
         let gpu = sites.iter().find(|s| s.site.as_str() == "gpu");
-        Ok(Told {
+        Ok(Counters {
             prefetched_bytes: gpu.map_or(0, |s| s.prefetched_bytes),
             wasted_bytes: gpu.map_or(0, |s| s.wasted_bytes),
             wire_bytes: gpu.map_or(0, |s| s.wire_bytes),
-            resident_bytes: gpu.map_or(0, |s| s.resident_bytes),
+            crossed_bytes: self.house.crossed_bytes(),
         })
     }
 
@@ -153,20 +149,13 @@ impl Stage<'_> {
     }
 }
 
-/// What has been counted so far.
+/// Counters that only grow.
 #[derive(Clone, Copy, Debug)]
 pub struct Counters {
-    told: Told,
-    crossed_bytes: Option<u64>,
-}
-
-/// What the control plane knows of the GPU site.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Told {
     prefetched_bytes: u64,
     wasted_bytes: u64,
     wire_bytes: u64,
-    resident_bytes: u64,
+    crossed_bytes: Option<u64>,
 }
 
 fn row(
@@ -177,8 +166,8 @@ fn row(
     after: &Counters,
     reads: &[ReadSummary],
 ) -> Scene {
-    let prefetched = after.told.prefetched_bytes - before.told.prefetched_bytes;
-    let wasted_bytes = after.told.wasted_bytes - before.told.wasted_bytes;
+    let prefetched = after.prefetched_bytes - before.prefetched_bytes;
+    let wasted_bytes = after.wasted_bytes - before.wasted_bytes;
     let crossed = after.crossed_bytes.zip(before.crossed_bytes).map(|(a, b)| a - b);
     let read: u64 = reads.iter().map(|r| r.bytes).sum();
     let covered: u64 = reads.iter().map(|r| r.prefetched_bytes).sum();
@@ -188,7 +177,7 @@ fn row(
         wall_s: job.wall_s,
         stall_s: (job.waited_s - local_waited_s).max(0.0),
         first_batch_s: job.first_batch_s,
-        bytes_moved: crossed.unwrap_or(after.told.wire_bytes - before.told.wire_bytes),
+        bytes_moved: crossed.unwrap_or(after.wire_bytes - before.wire_bytes),
         coverage: (read > 0).then(|| covered as f64 / read as f64),
         precision: (prefetched > 0).then(|| 1.0 - wasted_bytes as f64 / prefetched as f64),
         wasted_bytes,

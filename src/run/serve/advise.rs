@@ -44,9 +44,8 @@ impl Residency for Copies {
         self.0.get(site).and_then(|files| files.get(&key)).map_or(0, |bytes| (*bytes).min(length))
     }
 
-    /// Pins are the plan's; an answer that leaves them out says the same a moment earlier.
-    fn unevictable_bytes(&self, _: &SiteId) -> u64 {
-        0
+    fn held_bytes(&self, site: &SiteId) -> u64 {
+        self.0.get(site).into_iter().flat_map(HashMap::values).sum()
     }
 }
 

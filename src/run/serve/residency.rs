@@ -67,9 +67,9 @@ impl Residency for Resident {
         ranges.iter().map(|(from, to)| to.min(&end).saturating_sub(*from.max(&offset))).sum()
     }
 
-    /// Pins of warm-ups are part of the planner's problem; nothing else holds bytes for good.
-    fn unevictable_bytes(&self, _: &SiteId) -> u64 {
-        0
+    fn held_bytes(&self, site: &SiteId) -> u64 {
+        let ranges = self.ranges.get(site).into_iter().flat_map(|files| files.values().flatten());
+        ranges.map(|(from, to)| to - from).sum()
     }
 }
 

@@ -14,8 +14,12 @@ use super::FileKey;
 pub enum Claim {
     /// Somebody waits for the bytes.
     Demand,
-    /// A move.
-    Move,
+    /// A move that somebody asked for.
+    Asked,
+    /// A move that a forecast asks for.
+    Guess,
+    /// The same, where most of what moves brought has been read.
+    ProvenGuess,
 }
 
 /// What is known of a file that could leave.
@@ -50,6 +54,42 @@ pub struct Rank {
     pub order: u64,
 }
 
+/// Bytes that moves brought and that were read, beside those that left unread. The older they are the less they count.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Proof {
+    read_bytes: u64,
+    unread_bytes: u64,
+}
+
+impl Proof {
+    /// So much of what has been read or has left must have been read.
+    const SHARE: f64 = 0.75;
+    /// At so many bytes both sums are halved.
+    const HALVED_AT_BYTES: u64 = 1 << 40;
+
+    pub(super) fn holds(&self) -> bool {
+        let known = self.read_bytes + self.unread_bytes;
+        known > 0 && self.read_bytes as f64 >= known as f64 * Self::SHARE
+    }
+
+    pub(super) fn read(&mut self, bytes: u64) {
+        self.read_bytes += bytes;
+        self.age();
+    }
+
+    pub(super) fn left_unread(&mut self, bytes: u64) {
+        self.unread_bytes += bytes;
+        self.age();
+    }
+
+    fn age(&mut self) {
+        if self.read_bytes + self.unread_bytes > Self::HALVED_AT_BYTES {
+            self.read_bytes /= 2;
+            self.unread_bytes /= 2;
+        }
+    }
+}
+
 /// A way to choose.
 pub trait EvictionPolicy: Send + Sync + std::fmt::Debug {
     /// Its place in the order; none if it may not leave for this claim.
@@ -59,7 +99,7 @@ pub trait EvictionPolicy: Send + Sync + std::fmt::Debug {
 /// The default. In this order: older versions; what a move brought and nobody read in its time; what nobody has
 /// used for a day, oldest first; the rest in a fixed order of its own, which keeps the same part of a set that is
 /// read round and round; and, for a reader that waits (promise G), what the planner keeps, furthest future first.
-/// What is pinned stays.
+/// What is pinned stays, and a guess takes no room of what readers use before guesses have proved themselves (promise H).
 #[derive(Clone, Copy, Debug, Default)]
 pub struct EpochAware;
 
@@ -77,13 +117,15 @@ impl EvictionPolicy for EpochAware {
         }
         match (c.keep_until.filter(|t| *t > now), claim) {
             (Some(until), Claim::Demand) => return Some(Rank { class: 4, order: u64::MAX - until.0.max(0) as u64 }),
-            (Some(_), Claim::Move) => return None,
+            (Some(_), _) => return None,
             (None, _) => {}
         }
         Some(if c.keep_until.is_some() && !c.was_read {
             Rank { class: 1, order: oldest_first }
         } else if now.since(c.last_used).as_secs() > STALE_AFTER_S {
             Rank { class: 2, order: oldest_first }
+        } else if claim == Claim::Guess {
+            return None;
         } else {
             Rank { class: 3, order: scattered(c.no) }
         })
@@ -131,8 +173,8 @@ mod tests {
         let kept = Candidate { keep_until: Some(Timestamp(10)), ..candidate(&key, 1) };
         let pinned = Candidate { pinned: true, ..kept };
         let rank = |c: &Candidate<'_>, claim| EpochAware.rank(c, claim, Timestamp(5));
-        assert!(rank(&kept, Claim::Move).is_none() && rank(&kept, Claim::Demand).is_some());
-        assert!(rank(&pinned, Claim::Move).is_none() && rank(&pinned, Claim::Demand).is_none());
+        assert!(rank(&kept, Claim::Asked).is_none() && rank(&kept, Claim::Demand).is_some());
+        assert!(rank(&pinned, Claim::Asked).is_none() && rank(&pinned, Claim::Demand).is_none());
         assert!(rank(&candidate(&key, 2), Claim::Demand) < rank(&kept, Claim::Demand));
     }
 
@@ -140,11 +182,24 @@ mod tests {
     fn waste_leaves_before_what_is_used_and_old_versions_before_all() {
         let key = key();
         let now = Timestamp(100);
-        let rank = |c: Candidate<'_>| EpochAware.rank(&c, Claim::Move, now);
+        let rank = |c: Candidate<'_>| EpochAware.rank(&c, Claim::ProvenGuess, now);
         let old = rank(Candidate { superseded: true, ..candidate(&key, 1) });
         let waste = rank(Candidate { keep_until: Some(Timestamp(50)), was_read: false, ..candidate(&key, 2) });
         let used = rank(candidate(&key, 3));
         assert!(old < waste && waste < used);
+    }
+
+    #[test]
+    fn promise_h_a_guess_displaces_what_readers_use_only_once_guesses_have_proved_themselves() {
+        let key = key();
+        let used = candidate(&key, 1);
+        let rank = |c: &Candidate<'_>, claim| EpochAware.rank(c, claim, Timestamp(5));
+        assert!(rank(&used, Claim::Guess).is_none());
+        assert!([Claim::ProvenGuess, Claim::Asked, Claim::Demand].iter().all(|c| rank(&used, *c).is_some()));
+        let waste = Candidate { keep_until: Some(Timestamp(2)), was_read: false, ..used };
+        assert!(rank(&waste, Claim::Guess).is_some());
+        let forgotten = EpochAware.rank(&used, Claim::Guess, Timestamp(STALE_AFTER_S as i64 * 2_000_000));
+        assert!(forgotten.is_some(), "nobody has used it for long");
     }
 
     /// A cache of half of a set that is read in a new order each epoch: a fixed order hits about half (the best

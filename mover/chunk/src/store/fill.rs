@@ -104,11 +104,12 @@ impl Fill {
     fn store_verified(&self, chunks: Range<u32>, bytes: &[u8]) -> Result<(), StoreError> {
         let offset = self.map.range(chunks.start).start;
         let store = &self.store;
-        store.with_room(self.claim(), self.arrival.at, || write_all_at(&*store.disk, &self.file, bytes, offset))?;
+        store
+            .with_room(self.arrival.claim, self.arrival.at, || write_all_at(&*store.disk, &self.file, bytes, offset))?;
         let by_move = self.arrival.by.is_some();
         let arrived: Vec<_> = chunks.clone().map(|chunk| Event::Arrived { no: self.no, chunk, by_move }).collect();
         // Journal and table change under one lock, so that a checkpoint sees both or neither.
-        let due = store.with_room(self.claim(), self.arrival.at, || {
+        let due = store.with_room(self.arrival.claim, self.arrival.at, || {
             let mut state = store.lock();
             store.journal().append(&arrived)?;
             let added: u64 = chunks.clone().map(|i| state.arrived(self.no, &self.map, i, by_move)).sum();
@@ -122,10 +123,6 @@ impl Fill {
             store.wake_checkpoint();
         }
         Ok(())
-    }
-
-    fn claim(&self) -> Claim {
-        if self.arrival.by.is_some() { Claim::Move } else { Claim::Demand }
     }
 
     /// Copies what other files hold; what turns out to be bad there stays missing here.
@@ -159,7 +156,6 @@ impl Store {
         range: Range<u64>,
         arrival: &Arrival,
     ) -> Result<Fill, StoreError> {
-        let claim = if arrival.by.is_some() { Claim::Move } else { Claim::Demand };
         let mut state = self.lock();
         let no = match state.find(key) {
             Some(no) => no,
@@ -178,7 +174,7 @@ impl Store {
         }
         let need = charge(&map, |i| have.has(i) || wanted.contains(&i)) - charge(&map, |i| have.has(i));
         let (here, missing) = self.split_local(&state, &map, missing)?;
-        let gone = match self.make_room(&mut state, need, claim, arrival.at) {
+        let gone = match self.make_room(&mut state, need, arrival.claim, arrival.at) {
             Ok(gone) => gone,
             Err(e) => {
                 self.forget_if_empty(&mut state, no, arrival.at);

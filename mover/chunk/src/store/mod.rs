@@ -237,12 +237,14 @@ impl Store {
         let held = state.files.get_mut(&no).expect("just found");
         let record = &mut held.record;
         record.last_used = record.last_used.max(at);
-        let mut note = ReadNote::default();
+        let (mut note, mut proved_bytes) = (ReadNote::default(), 0);
         for i in map.covering(&range) {
             if record.prefetched.has(i) {
                 let chunk = map.range(i);
                 note.prefetched_bytes += chunk.end.min(range.end) - chunk.start.max(range.start);
-                note.first |= !record.read.has(i);
+                let first = !record.read.has(i);
+                note.first |= first;
+                proved_bytes += if first { chunk.end - chunk.start } else { 0 };
             }
             record.read.insert(i, map.count());
         }
@@ -250,6 +252,7 @@ impl Store {
             note.arrived_at = Some(record.arrived_at);
             note.by.clone_from(&record.by);
         }
+        state.proof.read(proved_bytes);
         state.dirty.insert(no);
         note
     }

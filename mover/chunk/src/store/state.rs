@@ -14,7 +14,7 @@ use std::sync::Arc;
 use foretide_flow::{ChunkId, FilePath, Timestamp, VolumeId};
 
 use super::bits::Bits;
-use super::evict::{Candidate, Claim, EvictionPolicy};
+use super::evict::{Candidate, Claim, EvictionPolicy, Proof};
 use super::index::Place;
 use super::record::Record;
 use super::{Census, Evicted, FileKey};
@@ -57,6 +57,8 @@ pub(super) struct State {
     pub(super) resident_bytes: u64,
     pub(super) map_bytes: usize,
     evicted: VecDeque<Evicted>,
+    /// What became of what moves brought.
+    pub(super) proof: Proof,
     /// Evictions that were forgotten because nobody drained them (promise J).
     pub(super) evicted_lost: u64,
     // Since the last checkpoint:
@@ -117,6 +119,9 @@ impl State {
         self.used_bytes += charged_bytes;
         self.resident_bytes += resident_bytes;
         self.map_bytes += map.as_ref().map_or(0, |m| m.weight_bytes());
+        if record.prefetched != Bits::None && record.read != Bits::None {
+            self.proof.read(resident_bytes);
+        }
         self.next_no = self.next_no.max(no + 1);
         let held = Held { record, map, proven: Bits::None, resident_bytes, charged_bytes, lease: Arc::new(()) };
         self.files.insert(no, held);
@@ -191,6 +196,7 @@ impl State {
                 let lengths = (0..m.count()).filter(waste).map(|i| m.manifest().chunks[i as usize].length);
                 lengths.map(u64::from).sum()
             });
+            self.proof.left_unread(unread);
             self.tell_evicted(Evicted {
                 key: record.key,
                 at: now,
@@ -217,6 +223,11 @@ impl State {
         self.files.get(&place.no).is_some_and(|h| place.chunk < h.record.chunks && h.record.have.has(place.chunk))
     }
 
+    /// What a claim is worth now.
+    pub(super) fn weighed(&self, claim: Claim) -> Claim {
+        if claim == Claim::Guess && self.proof.holds() { Claim::ProvenGuess } else { claim }
+    }
+
     /// Files to take out so that at least `bytes` and `files` of them get free; none if that cannot be.
     /// A little more is taken than asked, so that a full store does not sort its files for each chunk.
     pub(super) fn victims(
@@ -227,6 +238,7 @@ impl State {
         (bytes, files): (u64, usize),
         spare_bytes: u64,
     ) -> Option<Vec<u64>> {
+        let claim = self.weighed(claim);
         let mut ranked: Vec<_> = self
             .files
             .iter()

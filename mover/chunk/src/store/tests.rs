@@ -41,11 +41,11 @@ fn manifest(bytes: &[u8], version: &str) -> Arc<Manifest> {
 }
 
 fn demand(at: i64) -> Arrival {
-    Arrival { by: None, keep_until: None, at: Timestamp(at) }
+    Arrival { by: None, claim: Claim::Demand, keep_until: None, at: Timestamp(at) }
 }
 
 fn by_move(at: i64) -> Arrival {
-    Arrival { by: Some(MoveId::from("m1")), keep_until: None, at: Timestamp(at) }
+    Arrival { by: Some(MoveId::from("m1")), claim: Claim::Asked, keep_until: None, at: Timestamp(at) }
 }
 
 fn open(root: &Path, capacity_bytes: u64) -> Arc<Store> {

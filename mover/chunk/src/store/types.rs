@@ -8,6 +8,7 @@ use std::sync::Arc;
 use foretide_flow::{FilePath, FileVersion, MoveId, Timestamp, VolumeId};
 use serde::{Deserialize, Serialize};
 
+use super::evict::Claim;
 use crate::ChunkMap;
 
 /// Which content: one version of one file.
@@ -53,10 +54,12 @@ impl Default for Config {
 }
 
 /// Why a fill happens: told apart in the counts (coverage, waste) and in eviction.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Arrival {
     /// The move that brings the bytes; none for a demand read.
     pub by: Option<MoveId>,
+    /// What it may displace.
+    pub claim: Claim,
     /// Keep at least until then, where the planner said so.
     pub keep_until: Option<Timestamp>,
     /// Now.

@@ -3,7 +3,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use foretide_chunk::{Arrival, ChunkMap, FileKey};
+use foretide_chunk::{ChunkMap, FileKey};
 use foretide_flow::{Move, Outcome};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::task::JoinSet;
@@ -221,7 +221,7 @@ impl Inner {
         m: &Move,
         purpose: &Purpose,
     ) -> Result<(), TransferError> {
-        let arrival = Arrival { by: purpose.by.clone(), keep_until: purpose.keep_until, at: now() };
+        let arrival = purpose.arrival();
         let (store, key, manifest, range) = (self.store.clone(), key.clone(), map.manifest().clone(), wanted(m));
         let (copied, missing) = blocking(move || {
             store.fill(&key, &manifest, range, &arrival).map(|fill| (fill.copied_bytes(), fill.missing().len()))

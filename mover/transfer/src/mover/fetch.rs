@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use foretide_chunk::{ChunkMap, FileKey, Signature, Store, decode_difference, decode_manifest};
+use foretide_chunk::{Arrival, ChunkMap, Claim, FileKey, Signature, Store, decode_difference, decode_manifest};
 use foretide_flow::{FileVersion, Manifest, MoveId, Priority, Timestamp};
 
 use super::SEGMENT_BYTES;
@@ -25,6 +25,18 @@ pub(super) struct Purpose {
     /// The move; none for a reader.
     pub(super) by: Option<MoveId>,
     pub(super) keep_until: Option<Timestamp>,
+}
+
+impl Purpose {
+    /// What the store is told of the bytes that come now.
+    pub(super) fn arrival(&self) -> Arrival {
+        let claim = match (&self.by, self.priority) {
+            (Some(_), Priority::Background) => Claim::Guess,
+            (Some(_), Priority::Deadline) => Claim::Asked,
+            (Some(_), Priority::Demand) | (None, _) => Claim::Demand,
+        };
+        Arrival { by: self.by.clone(), claim, keep_until: self.keep_until, at: Timestamp::now() }
+    }
 }
 
 /// What the end of an answer says if the asker has the source's version.

@@ -7,8 +7,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use foretide_chunk::{Arrival, ChunkMap, Fill, Signature, StoreError, apply};
-use foretide_flow::Timestamp;
+use foretide_chunk::{ChunkMap, Fill, Signature, StoreError, apply};
 
 use super::fetch::{Fetcher, Purpose, span_of};
 use super::flight::Flight;
@@ -115,7 +114,7 @@ impl Landing {
     fn sink(&mut self) -> Result<&Sink, TransferError> {
         if self.sink.is_none() {
             let Self { fetcher, map, flight, purpose, .. } = &*self;
-            let arrival = Arrival { by: purpose.by.clone(), keep_until: purpose.keep_until, at: Timestamp::now() };
+            let arrival = purpose.arrival();
             let filled = fetcher.store.fill(&fetcher.key(map), map.manifest(), flight.range.clone(), &arrival);
             self.sink = Some(match filled {
                 Ok(fill) => Sink::Store(fill),

@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use foretide_chunk::{Arrival, FileKey, Store, StoreError};
+use foretide_chunk::{Arrival, Claim, FileKey, Store, StoreError};
 use foretide_flow::{Found, Priority};
 
 use super::fetch::{Fetcher, Purpose, blocking};
@@ -197,7 +197,7 @@ impl Inner {
         let manifest = manifest.filter(|m| m.version == key.version);
         let manifest = Arc::new(manifest.ok_or_else(|| TransferError::Changed { path: key.path.clone() })?);
         let (store, key) = (self.store.clone(), key.clone());
-        let arrival = Arrival { by: None, keep_until: None, at: now() };
+        let arrival = Arrival { by: None, claim: Claim::Demand, keep_until: None, at: now() };
         // A store that cannot even take the name is no reason to fail: the bytes are read past it.
         blocking(move || drop(store.fill(&key, &manifest, 0..0, &arrival))).await
     }

@@ -5,11 +5,12 @@ mod borders;
 use std::collections::{BTreeMap, HashSet};
 
 use foretide_flow::{
-    Access, AccessBatch, AccessOp, Found, Losses, MoveId, NodeId, Plan, Ruleset, RunEnd, RunId, RunStart, SiteId,
-    Timestamp, VolumeId,
+    Access, AccessBatch, AccessOp, Found, Losses, NodeId, Plan, Ruleset, RunEnd, RunId, RunStart, SiteId, Timestamp,
+    VolumeId,
 };
 
 use crate::RunningMove;
+use crate::brakes::Proof;
 use crate::simulate::atlas::{Atlas, Block};
 use crate::simulate::cache::Cache;
 use crate::simulate::job::{Doing, Running};
@@ -43,7 +44,7 @@ pub(in crate::simulate) struct SiteState<'w> {
 }
 
 impl<'w> SiteState<'w> {
-    pub(in crate::simulate) fn new(world: &'w World, site: &SiteId, caches: bool) -> Self {
+    pub(in crate::simulate) fn new(world: &'w World, site: &SiteId, caches: bool, proof_share: f64) -> Self {
         let here = world.jobs.iter().enumerate().filter(|(_, job)| &job.site == site);
         let job = |(number, job): (usize, &crate::simulate::world::Job)| {
             let first = job.reads.first().map_or(0, |r| r.compute_us);
@@ -59,7 +60,7 @@ impl<'w> SiteState<'w> {
             now_us: 0,
             jobs: here.map(job).collect(),
             lanes: world.topology.links.iter().filter(|l| &l.to == site).map(Lane::new).collect(),
-            cache: Cache::new(capacity_bytes),
+            cache: Cache::new(capacity_bytes, proof_share),
             lost: false,
             taken: Vec::new(),
             accesses: Vec::new(),
@@ -91,6 +92,16 @@ impl<'w> SiteState<'w> {
         self.cache.resident_bytes(atlas, file, offset, length)
     }
 
+    /// Bytes in the cache.
+    pub(in crate::simulate) fn held_bytes(&self) -> u64 {
+        self.cache.used_bytes()
+    }
+
+    /// What became of the bytes that moves brought.
+    pub(in crate::simulate) fn proof(&self) -> Proof {
+        self.cache.proof()
+    }
+
     /// Prefetched bytes that left unread so far.
     pub(in crate::simulate) fn wasted_bytes(&self) -> u64 {
         self.cache.wasted_bytes
@@ -98,16 +109,8 @@ impl<'w> SiteState<'w> {
 
     /// Moves that have begun.
     pub(in crate::simulate) fn running(&self) -> Vec<RunningMove> {
-        let mut left: BTreeMap<&MoveId, f64> = BTreeMap::new();
-        for task in self.lanes.iter().flat_map(|l| l.tasks.values()) {
-            *left.entry(&task.of).or_default() += task.left_bytes;
-        }
-        let begun = |(id, left): (&MoveId, f64)| {
-            let planned = self.lanes.iter().find_map(|l| l.moves.get(id))?;
-            let left_bytes = left.ceil() as u64;
-            (left_bytes < planned.length).then(|| RunningMove { planned: planned.clone(), left_bytes })
-        };
-        left.into_iter().filter_map(begun).collect()
+        let running = self.lanes.iter().flat_map(Lane::running);
+        running.map(|(planned, left_bytes)| RunningMove { planned: planned.clone(), left_bytes }).collect()
     }
 
     /// Takes a plan: what is no longer in it is stopped, what has begun goes on. `held` is what relays hold.
