@@ -5,7 +5,7 @@ TARGET := $(or $(CARGO_TARGET_DIR),target)
 # Namespaces, eBPF and passthrough need root; without it the demo runs what it can and says what root adds.
 AS_ROOT := $(shell if [ "$$(id -u)" -ne 0 ] && sudo -n true 2>/dev/null; then echo sudo -n; fi)
 
-.PHONY: demo build test test-kernels pictures lint bench bench-planner bench-collector bench-model bench-mover bench-mount
+.PHONY: demo build test deb test-kernels pictures lint bench bench-planner bench-collector bench-model bench-mover bench-mount
 .PHONY: bench-catalog bench-api clean-demo
 
 demo:
@@ -22,6 +22,7 @@ test:
 	tests/api/schemathesis
 	clients/python/test $(TARGET)/release/foretide
 	$(AS_ROOT) tests/slurm/run $(TARGET)/release/foretide
+	$(AS_ROOT) tests/helm $(TARGET)/release/foretide
 	dashboards/test
 	$(AS_ROOT) dashboards/test --demo $(TARGET)/release/foretide
 
@@ -39,6 +40,12 @@ bench-mount:
 
 bench-catalog:
 	$(CARGO) bench -p foretide-catalog --bench catalog
+
+# A package for Debian 12, in target/debian.
+deb:
+	scripts/install demo
+	command -v cargo-deb >/dev/null || $(CARGO) install --quiet --locked cargo-deb
+	$(CARGO) deb
 
 test-kernels:
 	scripts/test-kernels

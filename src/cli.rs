@@ -9,6 +9,7 @@ use crate::run::{
     RunError, advise, agent, cache, certify, copy, demo, doctor, evaluate, find, k8s, link, mount, plan, policy,
     profile, serve, simulate, slurm, status, tag, trace, volume, warm, whereis,
 };
+use crate::tls::Trust;
 
 /// Moves data toward GPUs ahead of the reads.
 #[derive(Parser, Debug)]
@@ -91,6 +92,9 @@ pub struct ControlOptions {
     /// A file that holds the token.
     #[arg(long, global = true, env = "FORETIDE_TOKEN_FILE", default_value = "/var/lib/foretide/token")]
     token_file: std::path::PathBuf,
+    /// The certificate of the authority behind the control plane's https; those that the system trusts if absent.
+    #[arg(long, global = true, env = "FORETIDE_AUTHORITY")]
+    authority: Option<std::path::PathBuf>,
 }
 
 impl ControlOptions {
@@ -99,9 +103,10 @@ impl ControlOptions {
     /// # Errors
     /// If no HTTP client can be made.
     pub fn client(&self) -> Result<ControlClient, ClientError> {
+        let trust = Trust { authorities: self.authority.clone().into(), own: None };
         match &self.token {
-            Some(token) => ControlClient::with_token(&self.control, token.clone()),
-            None => ControlClient::new(&self.control, self.token_file.clone()),
+            Some(token) => ControlClient::with_token(&self.control, token.clone(), &trust),
+            None => ControlClient::new(&self.control, self.token_file.clone(), &trust),
         }
     }
 }

@@ -14,6 +14,8 @@ use foretide_flow::{
 use reqwest::{Method, RequestBuilder, Response};
 use serde::de::DeserializeOwned;
 
+use crate::tls::{self, Authorities, TlsError, Trust};
+
 /// Longest wait for an answer, long polls aside.
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -44,6 +46,9 @@ pub enum ClientError {
         /// The system's word.
         why: std::io::Error,
     },
+    /// Its TLS cannot be spoken: a file is missing or wrong.
+    #[error("TLS: {0}")]
+    Tls(#[from] TlsError),
     /// It answered something else than its own OpenAPI says.
     #[error("{address} answered what was not expected: {why}; do both sides have the same version?")]
     Strange {
@@ -75,22 +80,25 @@ impl ControlClient {
     ///
     /// # Errors
     /// If no HTTP client can be made.
-    pub fn new(address: &str, token_file: PathBuf) -> Result<Self, ClientError> {
-        Self::with(address, Token::InFile(token_file))
+    pub fn new(address: &str, token_file: PathBuf, trust: &Trust) -> Result<Self, ClientError> {
+        Self::with(address, Token::InFile(token_file), trust)
     }
 
     /// The same with the token itself.
     ///
     /// # Errors
     /// If no HTTP client can be made.
-    pub fn with_token(address: &str, token: String) -> Result<Self, ClientError> {
-        Self::with(address, Token::Known(token))
+    pub fn with_token(address: &str, token: String, trust: &Trust) -> Result<Self, ClientError> {
+        Self::with(address, Token::Known(token), trust)
     }
 
-    fn with(address: &str, token: Token) -> Result<Self, ClientError> {
+    fn with(address: &str, token: Token, trust: &Trust) -> Result<Self, ClientError> {
         let address = address.trim_end_matches('/').to_owned();
+        let nobody = Trust { authorities: Authorities::Nobody, own: None };
+        let trust = if address.starts_with("https:") { trust } else { &nobody };
         let http = reqwest::Client::builder()
             .no_proxy()
+            .tls_backend_preconfigured(tls::client(trust)?)
             .build()
             .map_err(|e| ClientError::Strange { address: address.clone(), why: e.to_string() })?;
         Ok(Self { http, address, token })

@@ -1,17 +1,20 @@
 //! Configuration: TOML files, environment, flags; later beats earlier. Each room owns its `Config`; here they are
 //! composed, and names and units that people write are parsed.
 
-use foretide_collector::probe::Tier;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use foretide_collector::probe::Tier;
 use foretide_flow::{
     BitsPerSecond, CacheSpec, Effect, Link, Mode, NodeId, Rule, Ruleset, Site, SiteId, Topology, Volume, VolumeId,
 };
+use foretide_transfer::Manners;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer};
+
+use crate::tls::{ServerFiles, Trust};
 
 /// Why a configuration was refused. Each message names the file and the remedy.
 #[derive(Debug, thiserror::Error)]
@@ -51,6 +54,9 @@ pub struct ServeConfig {
     pub listen: SocketAddr,
     /// Folder of the catalog, the lake and the first token.
     pub state: PathBuf,
+    /// TLS of the API and the dashboard; without it, tokens pass in the clear.
+    #[serde(default)]
+    pub tls: Option<ServerFiles>,
     /// The catalog's database, as `postgres://…`; an SQLite file in `state` if absent.
     #[serde(default)]
     pub database: Option<String>,
@@ -183,7 +189,8 @@ impl ServeConfig {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct AgentConfig {
-    /// This node's name.
+    /// This node's name; that of the host, unless the configuration says otherwise.
+    #[serde(default = "named_like_the_host")]
     pub node: NodeId,
     /// The site that it stands at; the control plane must know it.
     pub site: SiteId,
@@ -193,7 +200,8 @@ pub struct AgentConfig {
     pub token_file: PathBuf,
     /// Folder of the spool and the agent's socket.
     pub state: PathBuf,
-    /// TLS between agents; without it, what they give each other passes in the clear.
+    /// TLS between agents, without which what they give each other passes in the clear; and what this one shows to a
+    /// control plane whose address is https, and whose authority must be the same.
     #[serde(default)]
     pub tls: Option<TlsConfig>,
     /// Which volumes this node serves to others.
@@ -205,6 +213,32 @@ pub struct AgentConfig {
     /// Whether reads are traced.
     #[serde(default)]
     pub trace: TraceConfig,
+}
+
+impl SourceConfig {
+    /// How these sources are asked.
+    pub fn manners(&self) -> Manners {
+        Manners { rate: self.rate, tries: self.tries }
+    }
+}
+
+impl AgentConfig {
+    /// Whom the control plane's callers trust here, and what they show.
+    pub fn trust(&self) -> Trust {
+        let own = |tls: &TlsConfig| (tls.certificate.clone(), tls.key.clone());
+        Trust {
+            authorities: self.tls.as_ref().map(|tls| tls.authority.clone()).into(),
+            own: self.tls.as_ref().map(own),
+        }
+    }
+}
+
+fn named_like_the_host() -> NodeId {
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let allowed = |c: char| if c.is_ascii_lowercase() || c.is_ascii_digit() || "._-".contains(c) { c } else { '-' };
+    let name: String = host.trim().to_ascii_lowercase().chars().take(63).map(allowed).collect();
+    let fallback = || NodeId::new("node").expect("a name");
+    NodeId::new(name.trim_start_matches(|c: char| !c.is_ascii_alphanumeric())).unwrap_or_else(|_| fallback())
 }
 
 /// What an agent shows to others: files in PEM format, made by `foretide certify` or brought along.
@@ -234,6 +268,12 @@ pub struct SourceConfig {
     /// Prefixes of object stores by volume name.
     #[serde(default)]
     pub buckets: BTreeMap<VolumeId, BucketConfig>,
+    /// What is read of them for others, together no faster than this for each volume; as fast as it goes if absent.
+    #[serde(default, deserialize_with = "optional_rate")]
+    pub rate: Option<BitsPerSecond>,
+    /// How often in all a source is asked that fails in a way that may pass, such as one that is busy or starts anew.
+    #[serde(default = "default_tries")]
+    pub tries: u32,
     /// Folders, and prefixes of object stores, that may become volumes, they and what is below them, when `foretide
     /// volume add` names them; none by default.
     #[serde(default)]
@@ -410,6 +450,14 @@ fn scaled(text: &str, units: &[(&str, f64)]) -> Option<f64> {
     (number.is_finite() && number >= 0.0).then_some(number * factor)
 }
 
+fn optional_rate<'de, D: Deserializer<'de>>(d: D) -> Result<Option<BitsPerSecond>, D::Error> {
+    rate(d).map(Some)
+}
+
+fn default_tries() -> u32 {
+    Manners::default().tries
+}
+
 fn rate<'de, D: Deserializer<'de>>(d: D) -> Result<BitsPerSecond, D::Error> {
     parse_rate(&String::deserialize(d)?).map_err(serde::de::Error::custom)
 }
@@ -451,6 +499,15 @@ mod tests {
         std::fs::write(&path, "state = \"/tmp/x\"\nlisten_on = 1\n").unwrap();
         let told = read::<ServeConfig>(&path).unwrap_err().to_string();
         assert!(told.contains("serve.toml") && told.contains("line 2") && told.contains("listen_on"), "{told}");
+    }
+
+    #[test]
+    fn an_agent_without_a_name_has_its_hosts() {
+        let text = "site = \"s\"\ncontrol = \"http://c\"\ntoken_file = \"/t\"\nstate = \"/s\"\n";
+        let agent: AgentConfig = toml::from_str(text).unwrap();
+        let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap().trim().to_ascii_lowercase();
+        let kept = host.chars().filter(|c| c.is_ascii_alphanumeric()).all(|c| agent.node.as_str().contains(c));
+        assert!(kept || host.len() > 63, "{} of {host}", agent.node);
     }
 
     #[test]

@@ -4,6 +4,7 @@ mod cli;
 mod client;
 mod config;
 mod run;
+mod tls;
 
 use std::process::ExitCode;
 
@@ -11,6 +12,8 @@ use clap::Parser;
 
 fn main() -> ExitCode {
     let cli = cli::Cli::parse();
+    // Whoever makes a client without saying how it encrypts takes this.
+    let _ = rustls::crypto::ring::default_provider().install_default();
     cli::start_log(&cli);
     match cli::dispatch(cli) {
         Ok(()) => ExitCode::SUCCESS,

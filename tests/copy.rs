@@ -55,6 +55,23 @@ fn a_tree_arrives_whole_and_only_differences_cross_again() {
 }
 
 #[test]
+fn a_dry_run_says_what_would_be_copied_and_writes_nothing() {
+    let (from, to) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    fs::write(from.path().join("one"), noise(3, 1000)).unwrap();
+    let to = to.path().join("new");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_foretide"));
+    let told =
+        command.arg("copy").arg(from.path()).arg(&to).args(["--dry-run", "--rate", "1 Gbit/s"]).output().unwrap();
+    let words = String::from_utf8_lossy(&told.stdout);
+    assert!(told.status.success() && words.contains("1 files, 0.000 GB would be copied"), "{told:?}");
+    assert!(!to.exists());
+    let mut paced = Command::new(env!("CARGO_BIN_EXE_foretide"));
+    let refused = paced.args(["copy", "foretide://h:1/v", "/nowhere", "--rate", "1 Gbit/s"]).output().unwrap();
+    let words = String::from_utf8_lossy(&refused.stderr);
+    assert!(!refused.status.success() && words.contains("source.rate"), "{words}");
+}
+
+#[test]
 fn one_file_goes_into_the_folder_and_what_is_not_there_is_named() {
     let (from, to) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     fs::write(from.path().join("one"), b"one").unwrap();

@@ -103,6 +103,7 @@ impl Control {
         let state = folder.path().join("state");
         writeln!(file, "listen = \"{address}\"\nstate = \"{}\"\n{CONFIG}", state.display()).unwrap();
         let serve = Some(foretide(folder.path(), "serve.log", &["serve", "--config", config.to_str().unwrap()]));
+        let _ = rustls::crypto::ring::default_provider().install_default();
         let http = reqwest::Client::builder().no_proxy().build().unwrap();
         let runtime = Runtime::new().unwrap();
         let token_file = state.join("token");

@@ -153,6 +153,13 @@ pub async fn first_token(catalog: &dyn Catalog, now: Timestamp) -> Result<Option
     }
 }
 
+/// What a caller showed when it connected; a server that speaks TLS adds it to each request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Connection {
+    /// Whether that was the certificate of an agent.
+    pub is_agents: bool,
+}
+
 fn bearer(headers: &HeaderMap) -> Result<&str, ApiError> {
     let value = headers.get(header::AUTHORIZATION).ok_or(ApiError::NoToken)?;
     let text = value.to_str().map_err(|_| ApiError::NoToken)?;
@@ -172,6 +179,10 @@ pub(crate) async fn guard(
     api.pace.admit(&caller.name)?;
     if !caller.may(needed) {
         return Err(ApiError::WrongScope { needed, held: join(&caller.scopes) });
+    }
+    let by_agent = request.extensions().get::<Connection>().is_some_and(|c| c.is_agents);
+    if needed == Scope::Agent && api.config.agents_show_certificates && !by_agent {
+        return Err(ApiError::NoCertificate);
     }
     request.extensions_mut().insert(caller);
     Ok(next.run(request).await)

@@ -27,6 +27,9 @@ pub struct Config {
     pub rate_requests_per_s: u32,
     /// An agent that has not been heard of for this many seconds is shown as gone: three missed long polls.
     pub agent_gone_after_s: u64,
+    /// Agents must show a certificate when they connect: set by the server that can ask for it, and not by an admin.
+    #[serde(skip)]
+    pub agents_show_certificates: bool,
 }
 
 impl Default for Config {
@@ -42,6 +45,7 @@ impl Default for Config {
             burst_requests: 2000,
             rate_requests_per_s: 1000,
             agent_gone_after_s: 180,
+            agents_show_certificates: false,
         }
     }
 }

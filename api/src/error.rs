@@ -22,6 +22,9 @@ pub enum ApiError {
         /// What the token has, as text.
         held: String,
     },
+    /// An agent's token without an agent's certificate.
+    #[error("agents show a certificate here when they connect, and this caller has shown none")]
+    NoCertificate,
     /// The token speaks for another node or tenant.
     #[error("{0}")]
     NotYours(String),
@@ -131,6 +134,9 @@ pub enum ApiError {
     /// The other room refused what the body holds.
     #[error("{0}")]
     Refused(String),
+    /// Others ask for the same, and it is answered one by one.
+    #[error("{0}")]
+    Busy(String),
     /// What must be computed cannot be now.
     #[error("{0}")]
     Unavailable(String),

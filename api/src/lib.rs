@@ -43,7 +43,7 @@ use std::sync::Arc;
 use foretide_catalog::Catalog;
 use tokio::sync::watch;
 
-pub use auth::{FIRST_TOKEN, Scope, first_token, mint, mint_for};
+pub use auth::{Connection, FIRST_TOKEN, Scope, first_token, mint, mint_for};
 pub use chores::keep_house;
 pub use config::Config;
 pub use document::openapi;

@@ -59,6 +59,7 @@ fn class(error: &ApiError) -> (StatusCode, &'static str, &'static str) {
         E::NoToken => (StatusCode::UNAUTHORIZED, "no-token", "no token"),
         E::BadToken => (StatusCode::UNAUTHORIZED, "bad-token", "token not accepted"),
         E::WrongScope { .. } => (StatusCode::FORBIDDEN, "wrong-scope", "token not for this"),
+        E::NoCertificate => (StatusCode::FORBIDDEN, "no-certificate", "no agent's certificate"),
         E::NotYours(_) => (StatusCode::FORBIDDEN, "not-yours", "token speaks for another"),
         E::Forbidden { .. } => (StatusCode::FORBIDDEN, "forbidden-by-rule", "forbidden by a residency rule"),
         E::NotFound { .. } => (StatusCode::NOT_FOUND, "not-found", "not found"),
@@ -79,6 +80,7 @@ fn class(error: &ApiError) -> (StatusCode, &'static str, &'static str) {
         E::InThePast { .. } => (StatusCode::UNPROCESSABLE_ENTITY, "in-the-past", "moment in the past"),
         E::Refused(_) => (StatusCode::UNPROCESSABLE_ENTITY, "refused", "content refused"),
         E::TooManyRequests { .. } => (StatusCode::TOO_MANY_REQUESTS, "too-many-requests", "too many requests"),
+        E::Busy(_) => (StatusCode::TOO_MANY_REQUESTS, "busy", "one at a time"),
         E::TooManyListeners(_) => (StatusCode::SERVICE_UNAVAILABLE, "too-many-listeners", "too many listeners"),
         E::Unavailable(_) => (StatusCode::SERVICE_UNAVAILABLE, "unavailable", "not available now"),
         E::Catalog(_) => (StatusCode::INTERNAL_SERVER_ERROR, "catalog", "the catalog failed"),
@@ -101,6 +103,7 @@ fn remedy(error: &ApiError) -> String {
         }
         E::BadToken => "ask an admin for a new token".into(),
         E::WrongScope { needed, .. } => format!("ask an admin for a token with the scope {needed}"),
+        E::NoCertificate => "give the agent `[tls]`: `foretide certify` makes what that needs".into(),
         E::NotYours(_) => "use the token that was made for it".into(),
         E::Forbidden { rule, .. } => format!("choose a site that rule {rule:?} allows, or ask an admin to change it"),
         E::NotFound { what, .. } => format!("list what there is with GET {}", listing_of(what)),
@@ -126,7 +129,9 @@ fn remedy(error: &ApiError) -> String {
         E::TooManyRequests { retry_after_s, .. } => {
             format!("wait {retry_after_s} s, or poll with ?wait_s= and If-None-Match")
         }
-        E::TooManyListeners(_) | E::Unavailable(_) => "try again after the seconds in `Retry-After`".into(),
+        E::Busy(_) | E::TooManyListeners(_) | E::Unavailable(_) => {
+            "try again after the seconds in `Retry-After`".into()
+        }
         E::Catalog(_) => "try again; if it stays, the log of `foretide serve` says why".into(),
     }
 }
@@ -164,7 +169,7 @@ impl IntoResponse for ApiError {
             Self::TooManyRequests { retry_after_s, .. } => {
                 headers.insert(header::RETRY_AFTER, HeaderValue::from(retry_after_s));
             }
-            Self::TooManyListeners(_) | Self::Unavailable(_) => {
+            Self::Busy(_) | Self::TooManyListeners(_) | Self::Unavailable(_) => {
                 headers.insert(header::RETRY_AFTER, HeaderValue::from(RETRY_AFTER_S));
             }
             _ => {}

@@ -22,6 +22,9 @@ pub struct Agent {
     pub passes_on: bool,
     /// How it observes, in its own words: `ebpf`, `mount`, …
     pub probes: Vec<String>,
+    /// By how much its clock is ahead of the control plane's, microseconds, as it measured that last; below zero it is behind.
+    #[serde(default)]
+    pub clock_ahead_us: Option<i64>,
     /// When it last said so.
     pub seen_at: Timestamp,
 }

@@ -11,9 +11,9 @@ use std::sync::Arc;
 
 use ::parquet::arrow::ArrowWriter;
 use ::parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
-use ::parquet::basic::{Compression, ZstdLevel};
+use ::parquet::basic::{Compression, Encoding, ZstdLevel};
 use ::parquet::file::metadata::KeyValue;
-use ::parquet::file::properties::WriterProperties;
+use ::parquet::file::properties::{EnabledStatistics, WriterProperties};
 use arrow_array::cast::AsArray;
 use arrow_array::types::{Int64Type, UInt8Type, UInt32Type, UInt64Type};
 use arrow_array::{Array, ArrayRef, BinaryArray, Int64Array, RecordBatch, StringArray, UInt32Array, UInt64Array};
@@ -29,6 +29,8 @@ use serde::{Deserialize, Serialize};
 pub const SCHEMA_VERSION: u32 = 2;
 const SCHEMA_KEY: &str = "foretide.schema";
 const BATCH_KEY: &str = "foretide.batch";
+/// Columns whose values differ from row to row: to look each up in a dictionary was most of what a batch cost.
+const SELDOM_REPEATED: [&str; 4] = ["at_us", "offset", "length", "blocked_us"];
 
 /// Why a batch could not be read or written.
 #[derive(Debug, thiserror::Error)]
@@ -99,9 +101,17 @@ pub fn encode(batch: &AccessBatch) -> Result<Vec<u8>, BatchError> {
     let pairs =
         vec![KeyValue::new(SCHEMA_KEY.into(), SCHEMA_VERSION.to_string()), KeyValue::new(BATCH_KEY.into(), head)];
     let level = ZstdLevel::try_new(1).map_err(|e| failed(e.to_string()))?;
-    let properties = WriterProperties::builder()
+    let mut properties = WriterProperties::builder()
         .set_compression(Compression::ZSTD(level))
-        .set_key_value_metadata(Some(pairs))
+        .set_statistics_enabled(EnabledStatistics::None)
+        .set_key_value_metadata(Some(pairs));
+    for column in SELDOM_REPEATED {
+        properties = properties.set_column_dictionary_enabled(column.into(), false);
+    }
+    // The lake is looked through by time.
+    let properties = properties
+        .set_column_encoding("at_us".into(), Encoding::DELTA_BINARY_PACKED)
+        .set_column_statistics_enabled("at_us".into(), EnabledStatistics::Chunk)
         .build();
     let schema = Arc::new(schema(SCHEMA_VERSION));
     let rows = RecordBatch::try_new(schema.clone(), columns(&batch.accesses)).map_err(|e| failed(e.to_string()))?;

@@ -6,7 +6,7 @@
 //! Inside: [`run`] follows running runs and tells their passes apart; [`history`] keeps finished ones and reckons
 //! profiles; [`lake`] reads the trace lake and [`features`] makes tables of it; [`calendar`] says when a workload comes back; [`habit`] what it will read then; [`forecaster`] holds
 //! the experts behind one trait; [`select`] scores them in shadow and lets one speak, or none; [`train`] teaches
-//! the learned one; [`recurrence`] judges them on recorded jobs.
+//! the learned one, and `calibrate` how sure it is to be taken; [`recurrence`] judges them on recorded jobs.
 //!
 //! Beside it: [`import`] reads traces that others recorded; [`evaluate`] replays them through a simulated site, where
 //! [`blocks`] (a forecaster for streams of block numbers), [`opened`] and [`foresight`] (what a site holds while an expected
@@ -33,6 +33,7 @@ pub mod shape;
 pub mod train;
 
 mod advise;
+mod calibrate;
 mod config;
 mod error;
 mod lake;

@@ -4,15 +4,16 @@
 //! answers with labels only). One row for each file that was there at a past start. It is trained per workload,
 //! on all runs but the newest, and judged on the newest against the plain rules played on the same run. Only if
 //! it is worth more there is it trained again on all runs and allowed to speak: that comparison runs after every
-//! run, so a ranker that falls behind falls silent.
+//! run, so a ranker that falls behind falls silent. How sure it is to be taken is learned from the newest run, too.
 
 use rand::seq::IndexedRandom;
 use rand::{SeedableRng, rngs::StdRng};
 use smartcore::ensemble::random_forest_regressor::{RandomForestRegressor, RandomForestRegressorParameters};
 use smartcore::linalg::basic::matrix::DenseMatrix;
 
+use crate::calibrate::Calibrator;
 use crate::habit::Occasion;
-use crate::habit::{Expected, Outlook, Table, habits};
+use crate::habit::{Expected, FeatureRow, Outlook, Table, habits};
 
 /// Rows beyond this are sampled: a forest learns no more from them, and training stays under a second.
 const ROWS_MOST: usize = 20_000;
@@ -46,6 +47,7 @@ impl HeldBack {
 /// A trained ranker, and how it did.
 pub struct Ranker {
     forest: Forest,
+    calibrator: Calibrator,
     /// On the newest run, told by a ranker that had not seen it.
     pub held_back: HeldBack,
 }
@@ -60,18 +62,21 @@ impl Ranker {
         let trial = fit(&table, newest, seed)?;
         let then = &occasions[..next];
         let plain = habits(then);
+        let rows = table.rows_at(newest);
+        let answers: Vec<_> = told(&trial, &rows).into_iter().zip(rows.iter().map(|r| r.read > 0.5)).collect();
+        let calibrator = Calibrator::fit(&answers);
         let held_back = HeldBack {
-            ranked: worth(&outlook(&trial, &table, newest, &plain), then),
+            ranked: worth(&outlook((&trial, &calibrator), &table, newest, &plain), then),
             plain: worth(&plain, then),
             read: read_bytes(&occasions[newest]),
         };
-        Some(Self { forest: fit(&table, next, seed)?, held_back })
+        Some(Self { forest: fit(&table, next, seed)?, calibrator, held_back })
     }
 
     /// What it expects of the last of these occasions.
     pub fn outlook(&self, occasions: &[Occasion<'_>], plain: &Outlook) -> Outlook {
         let table = Table::new(occasions);
-        outlook(&self.forest, &table, occasions.len().saturating_sub(1), plain)
+        outlook((&self.forest, &self.calibrator), &table, occasions.len().saturating_sub(1), plain)
     }
 }
 
@@ -112,18 +117,24 @@ fn fit(table: &Table<'_>, until: usize, seed: u64) -> Option<Forest> {
     Forest::fit(&DenseMatrix::from_2d_vec(&x).ok()?, &y, parameters).ok()
 }
 
+/// What the forest says of each row, as it says it.
+fn told(forest: &Forest, rows: &[FeatureRow<'_>]) -> Vec<f64> {
+    let x: Vec<Vec<f64>> = rows.iter().map(|r| r.features.clone()).collect();
+    DenseMatrix::from_2d_vec(&x).ok().and_then(|x| forest.predict(&x).ok()).unwrap_or_default()
+}
+
 /// What the forest expects on occasion `i`. It says which files; which bytes of them the rules say, where they
 /// name the file, else all.
-fn outlook(forest: &Forest, table: &Table<'_>, i: usize, plain: &Outlook) -> Outlook {
+fn outlook((forest, calibrator): (&Forest, &Calibrator), table: &Table<'_>, i: usize, plain: &Outlook) -> Outlook {
     let rows = table.rows_at(i);
-    let x: Vec<Vec<f64>> = rows.iter().map(|r| r.features.clone()).collect();
-    let told = DenseMatrix::from_2d_vec(&x).ok().and_then(|x| forest.predict(&x).ok()).unwrap_or_default();
+    let told = told(forest, &rows);
+    let probabilities = calibrator.probabilities(&told);
     let by_rule: std::collections::HashMap<_, &Expected> = plain.expected.iter().map(|e| (&e.key, e)).collect();
     let expected = rows
         .iter()
-        .zip(told)
-        .filter(|(_, p)| *p >= EXPECTED)
-        .map(|(row, p)| {
+        .zip(told.into_iter().zip(probabilities))
+        .filter(|(_, (said, _))| *said >= EXPECTED)
+        .map(|(row, (_, p))| {
             let whole = crate::ranges::Ranges::one(0, row.size);
             let last = row.last.map(|u| u.extents.cut(row.size));
             let extents = by_rule.get(row.key).map(|e| e.extents.clone()).or(last).unwrap_or(whole);

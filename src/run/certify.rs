@@ -1,5 +1,6 @@
-//! `foretide certify`: certificates for agents, issued by an authority of the installation's own, which is made when the
-//! first is asked for. Its key stays in its folder; what an agent needs lies in another, to be copied to its node.
+//! `foretide certify`: certificates for agents and for the control plane, issued by an authority of the installation's own,
+//! which is made when the first is asked for. Its key stays in its folder; what an agent needs lies in another, to be copied
+//! to its node.
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
@@ -20,10 +21,14 @@ const SECRET: u32 = 0o600;
 #[derive(Args, Debug)]
 pub struct Options {
     /// The agent's node, as its configuration names it.
-    node: NodeId,
+    #[arg(required_unless_present = "hosts")]
+    node: Option<NodeId>,
     /// Its site: what residency rules are asked for when it fetches.
-    #[arg(long)]
-    site: SiteId,
+    #[arg(long, required_unless_present = "hosts")]
+    site: Option<SiteId>,
+    /// In place of an agent: the control plane, under this host name or address; may come again.
+    #[arg(long = "host", value_name = "HOST", conflicts_with_all = ["node", "site"])]
+    hosts: Vec<String>,
     /// Folder of the authority, made if it is not there. Who reads it can pass for any agent.
     #[arg(long, default_value = "/etc/foretide/authority")]
     authority: PathBuf,
@@ -38,15 +43,18 @@ pub struct Options {
 /// Files that cannot be read or written, or are there already.
 pub fn run(options: &Options) -> Result<(), RunError> {
     let authority = authority(&options.authority)?;
-    let identity = Identity { site: options.site.clone(), node: options.node.clone() };
-    let Issued { certificate_pem, key_pem } = authority.issue(&identity)?;
+    let issued = match (&options.node, &options.site) {
+        (Some(node), Some(site)) => authority.issue(&Identity { site: site.clone(), node: node.clone() })?,
+        _ => authority.issue_to_hosts(&options.hosts)?,
+    };
+    let name = options.node.as_ref().map_or("control", NodeId::as_str);
     fs::create_dir_all(&options.into).map_err(|e| named(&options.into, e))?;
     let at = |name: &str| options.into.join(name);
-    let (certificate, key) = (at(&format!("{}.pem", options.node)), at(&format!("{}.key", options.node)));
-    write_new(&key, &key_pem, SECRET)?;
-    write_new(&certificate, &certificate_pem, PUBLIC)?;
+    let (certificate, key) = (at(&format!("{name}.pem")), at(&format!("{name}.key")));
+    write_new(&key, &issued.key_pem, SECRET)?;
+    write_new(&certificate, &issued.certificate_pem, PUBLIC)?;
     let known = at("authority.pem");
-    // Of one authority all agents have the same.
+    // Of one authority all have the same.
     if fs::read_to_string(&known).ok().as_ref() != Some(&authority.kept().certificate_pem) {
         write_new(&known, &authority.kept().certificate_pem, PUBLIC)?;
     }

@@ -41,6 +41,9 @@ pub enum RunError {
     /// The control plane.
     #[error(transparent)]
     Control(#[from] ClientError),
+    /// A certificate, or its key.
+    #[error(transparent)]
+    Tls(#[from] crate::tls::TlsError),
     /// The catalog.
     #[error(transparent)]
     Catalog(#[from] foretide_catalog::CatalogError),
@@ -73,18 +76,20 @@ pub enum RunError {
     Told(String),
 }
 
-/// Waits for SIGINT, SIGTERM or SIGHUP.
-pub async fn until_signal() {
-    until_one_of([SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()]).await;
+/// Ends with the first SIGINT, SIGTERM or SIGHUP from now on, whenever it is waited for.
+pub fn until_signal() -> impl Future<Output = ()> + Send {
+    until_one_of([SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()])
 }
 
-/// Waits for SIGINT or SIGTERM: where SIGHUP means something else.
-pub async fn until_told_to_end() {
-    until_one_of([SignalKind::interrupt(), SignalKind::terminate()]).await;
+/// The same for SIGINT and SIGTERM alone: where SIGHUP means something else.
+pub fn until_told_to_end() -> impl Future<Output = ()> + Send {
+    until_one_of([SignalKind::interrupt(), SignalKind::terminate()])
 }
 
-async fn until_one_of(kinds: impl IntoIterator<Item = SignalKind>) {
+fn until_one_of(kinds: impl IntoIterator<Item = SignalKind>) -> impl Future<Output = ()> + Send {
     let mut signals: Vec<_> = kinds.into_iter().filter_map(|kind| signal(kind).ok()).collect();
-    let waits = signals.iter_mut().map(|s| Box::pin(s.recv()));
-    futures::future::select_all(waits).await;
+    async move {
+        let waits = signals.iter_mut().map(|s| Box::pin(s.recv()));
+        futures::future::select_all(waits).await;
+    }
 }

@@ -7,6 +7,8 @@ use super::RunError;
 use super::warm::line;
 use crate::cli::ControlOptions;
 
+/// From here on a clock is worth a word: more than the way to it and NTP leave.
+const CLOCK_WRONG_US: i64 = 1_000_000;
 /// Runs shown.
 const RUNS_SHOWN: usize = 10;
 
@@ -45,6 +47,12 @@ pub async fn run(options: Options) -> Result<(), RunError> {
             gigabytes(s.prefetched_bytes),
             gigabytes(s.wasted_bytes)
         );
+        for (node, ahead_us) in s.agents.iter().filter_map(|a| Some((&a.node, a.clock_ahead_us?))) {
+            if ahead_us.abs() >= CLOCK_WRONG_US {
+                let word = if ahead_us > 0 { "ahead" } else { "behind" };
+                println!("    {node}: its clock is {:.1} s {word}", ahead_us.abs() as f64 / 1e6);
+            }
+        }
     }
     println!("warm-ups");
     warmups.iter().for_each(|w| println!("  {}", line(w, Timestamp::now())));

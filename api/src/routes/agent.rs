@@ -63,6 +63,10 @@ pub struct Hello {
     /// How it observes: `ebpf`, `mount`, …
     #[serde(default)]
     pub probes: Vec<String>,
+    /// By how much its clock is ahead of ours, microseconds, measured at the last welcome to half of the round trip; below
+    /// zero it is behind.
+    #[serde(default)]
+    pub clock_ahead_us: Option<i64>,
 }
 
 /// What an agent needs to know.
@@ -85,6 +89,9 @@ pub struct Welcome {
     pub serve: Vec<ToServe>,
     /// Where to go on counting.
     pub next: NextNumbers,
+    /// When this was said, by the control plane's clock.
+    #[serde(default)]
+    pub said_at: Timestamp,
 }
 
 /// A volume that was added at an agent's site.
@@ -169,8 +176,8 @@ pub(crate) async fn hello(State(api): State<Api>, Report(hello): Report<Hello>) 
     let now = Timestamp::now();
     let topology = api.directory.topology();
     check_hello(&hello, &topology)?;
-    let Hello { node, site, chunk_address, volumes, passes_on, probes } = hello;
-    let agent = Agent { node, site, chunk_address, volumes, passes_on, probes, seen_at: now };
+    let Hello { node, site, chunk_address, volumes, passes_on, probes, clock_ahead_us } = hello;
+    let agent = Agent { node, site, chunk_address, volumes, passes_on, probes, clock_ahead_us, seen_at: now };
     api.catalog.put_agent(&agent).await?;
     tell(api.catalog.as_ref(), &Told::Agent { node: agent.node.clone(), site: agent.site.clone() }, now).await?;
     welcome(&api, &agent.node, &agent.site, now).await.map(Json)
@@ -237,6 +244,7 @@ async fn welcome(api: &Api, node: &NodeId, site: &SiteId, now: Timestamp) -> Res
         peers: others.filter_map(peer).collect(),
         serve: added.map(|(volume, added)| ToServe { volume, sources: added.sources }).collect(),
         next: NextNumbers { accesses: next.accesses, outcomes: next.outcomes },
+        said_at: Timestamp::now(),
     })
 }
 

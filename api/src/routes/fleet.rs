@@ -34,6 +34,8 @@ pub struct AgentView {
     pub passes_on: bool,
     /// How it observes: `ebpf`, `mount`, …
     pub probes: Vec<String>,
+    /// By how much its clock is ahead of the control plane's, microseconds, to half of the round trip; below zero it is behind.
+    pub clock_ahead_us: Option<i64>,
 }
 
 /// A site: what it is, what is there, what prefetching did there.
@@ -147,6 +149,7 @@ fn agent_view(agent: &Agent, gone_before: Timestamp) -> AgentView {
         volumes: agent.volumes.clone(),
         passes_on: agent.passes_on,
         probes: agent.probes.clone(),
+        clock_ahead_us: agent.clock_ahead_us,
     }
 }
 

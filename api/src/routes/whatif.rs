@@ -1,5 +1,6 @@
 //! What would have been: the accesses of the last days, played again with other caches, links or budgets.
 
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use axum::Json;
@@ -19,8 +20,10 @@ use crate::wanted::unknown_site;
 /// site takes a minute.
 const SPAN_S: f64 = 86_400.0;
 const SPAN_MAX_S: f64 = 14.0 * 86_400.0;
-/// Bits a second of a link, at least: below it no job ends.
-const LINK_MIN_BITS_PER_S: u64 = 1_000;
+/// Bits a second of a link: with less no job ends, with more nothing waits.
+const LINK_BITS_PER_S: RangeInclusive<u64> = 1_000..=1_000_000_000_000_000;
+/// Bytes of a cache or a budget: an exabyte holds everything.
+const BYTES: RangeInclusive<u64> = 0..=1_000_000_000_000_000_000;
 
 /// What would have been if?
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
@@ -32,11 +35,13 @@ pub struct WhatIfWanted {
     /// All jobs run here; where they ran if absent.
     pub at: Option<SiteId>,
     /// Each cache holds so many bytes; what it holds if absent.
+    #[schema(maximum = 1_000_000_000_000_000_000_u64)]
     pub cache_bytes: Option<u64>,
     /// Each link carries so many bits a second; what it carries if absent.
-    #[schema(minimum = 1000)]
+    #[schema(minimum = 1000, maximum = 1_000_000_000_000_000_u64)]
     pub link_bits_per_s: Option<u64>,
     /// Prefetch may move so many bytes in all; no limit if absent.
+    #[schema(maximum = 1_000_000_000_000_000_000_u64)]
     pub budget_bytes: Option<u64>,
 }
 
@@ -50,12 +55,10 @@ impl Default for WhatIfWanted {
 ///
 /// The same jobs read the same files and compute as long between two reads; who waits, how long, and what it costs is
 /// reckoned without a cache, with one that keeps what was read, with Foretide, which learns from nothing on, and with a
-/// prefetcher that knows what comes.
+/// prefetcher that knows what comes. One question is answered at a time; who asks meanwhile is told 429 `busy`.
 #[utoipa::path(post, path = "/v1/what-if", tag = "placement", operation_id = "what_if", request_body = WhatIfWanted,
     responses(
         (status = 200, description = "What would have come of each way.", body = Replayed),
-        (status = 503, description = "Another such question is being answered.",
-         body = crate::Problem, content_type = "application/problem+json"),
     ))]
 pub(crate) async fn what_if(
     State(api): State<Api>,
@@ -67,9 +70,9 @@ pub(crate) async fn what_if(
     if !(span_s > 0.0 && span_s <= SPAN_MAX_S) {
         return Err(ApiError::WrongShape(format!("span_s is {span_s}: give a time above 0 and at most {SPAN_MAX_S}")));
     }
-    if let Some(rate) = link_bits_per_s.filter(|rate| *rate < LINK_MIN_BITS_PER_S) {
-        return Err(ApiError::WrongShape(format!("link_bits_per_s is {rate}: give at least {LINK_MIN_BITS_PER_S}")));
-    }
+    check("link_bits_per_s", link_bits_per_s, &LINK_BITS_PER_S)?;
+    check("cache_bytes", cache_bytes, &BYTES)?;
+    check("budget_bytes", budget_bytes, &BYTES)?;
     let topology = sight.topology();
     if let Some(site) = at.as_ref().filter(|site| !topology.sites.contains_key(*site)) {
         return Err(unknown_site(site, topology));
@@ -79,6 +82,16 @@ pub(crate) async fn what_if(
     let question = WhatIf { from, until, at, cache_bytes, link_bits_per_s, budget_bytes };
     api.recordings.what_if(question).await.map(Json).map_err(|e| match e {
         NotReplayed::Refused(why) => ApiError::Refused(why),
-        NotReplayed::Busy => ApiError::Unavailable(e.to_string()),
+        NotReplayed::Busy => ApiError::Busy(e.to_string()),
     })
+}
+
+fn check(name: &str, value: Option<u64>, within: &RangeInclusive<u64>) -> Result<(), ApiError> {
+    match value.filter(|value| !within.contains(value)) {
+        Some(value) => {
+            let (least, most) = (within.start(), within.end());
+            Err(ApiError::WrongShape(format!("{name} is {value}: give {least} to {most}")))
+        }
+        None => Ok(()),
+    }
 }

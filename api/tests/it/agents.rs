@@ -22,6 +22,7 @@ pub fn hello(name: &str, at: &str, volumes: &[&str]) -> Value {
         volumes: volumes.iter().map(|v| volume(v)).collect(),
         passes_on: false,
         probes: vec!["ebpf".into()],
+        clock_ahead_us: Some(1500),
     })
 }
 

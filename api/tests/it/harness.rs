@@ -306,6 +306,7 @@ pub async fn serve_with(config: Config, catalog: Arc<dyn Catalog>) -> Served {
     };
     let server = axum::serve(listener, foretide_api::router(api)).with_graceful_shutdown(down);
     let task = tokio::spawn(async move { server.await });
+    let _ = rustls::crypto::ring::default_provider().install_default();
     let client = reqwest::Client::builder().timeout(Duration::from_secs(60)).build().unwrap();
     Served { base, catalog, lake, ear, post, client, secrets, stop, task }
 }

@@ -127,7 +127,9 @@ async fn what_would_have_been_is_asked_of_the_recordings_within_bounds() {
         (json!({ "link_bits_per_s": 999 }), 422, "wrong-shape"),
         (json!({ "at": "mars" }), 422, "unknown-site"),
         (json!({ "cache_bytes": 10 }), 422, "refused"),
-        (json!({ "cache_bytes": 0 }), 503, "unavailable"),
+        (json!({ "link_bits_per_s": 1_000_000_000_000_001_u64 }), 422, "wrong-shape"),
+        (json!({ "budget_bytes": u64::MAX }), 422, "wrong-shape"),
+        (json!({ "cache_bytes": 0 }), 429, "busy"),
     ] {
         problem(served.post(Scope::Read, "/v1/what-if", &body).await, status, kind).await;
     }

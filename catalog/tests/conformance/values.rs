@@ -65,6 +65,7 @@ pub fn agent(name: &str, seen_at: i64) -> Agent {
         volumes: vec![volume("data")],
         passes_on: true,
         probes: vec!["ebpf".into()],
+        clock_ahead_us: Some(-seen_at),
         seen_at: Timestamp(seen_at),
     }
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import ssl
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
@@ -48,7 +49,9 @@ def connection(address: str | None, token: str | None) -> dict[str, Any]:
     if not address:
         raise ValueError("no control plane: give its address, or set FORETIDE_CONTROL")
     headers = {"Authorization": f"Bearer {token or _token()}"}
-    return {"base_url": address.rstrip("/"), "headers": headers, "timeout": PATIENCE_S}
+    authority = os.environ.get("FORETIDE_AUTHORITY")
+    trusted = ssl.create_default_context(cafile=authority) if authority else True
+    return {"base_url": address.rstrip("/"), "headers": headers, "timeout": PATIENCE_S, "verify": trusted}
 
 
 class Client:
@@ -56,6 +59,9 @@ class Client:
 
     def __init__(self, address: str | None = None, token: str | None = None) -> None:
         """Takes what is absent from ``FORETIDE_CONTROL``, and ``FORETIDE_TOKEN`` or ``FORETIDE_TOKEN_FILE``.
+
+        The certificate of an ``https`` address is checked against the authority in the file ``FORETIDE_AUTHORITY``, or
+        those that the system trusts.
 
         Raises:
             ValueError: there is no address or no token.

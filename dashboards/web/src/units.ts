@@ -71,6 +71,12 @@ export function relative(at: number, now: number): string {
   return delta > 0 ? `in ${seconds(delta)}` : `${seconds(-delta)} ago`;
 }
 
+/** A clock against another, microseconds ahead: within a second it is right, as far as the way between them can tell. */
+export function clockError(aheadUs: number): string {
+  if (Math.abs(aheadUs) < 1e6) return "right";
+  return `${seconds(Math.abs(aheadUs) / 1e6)} ${aheadUs > 0 ? "ahead" : "behind"}`;
+}
+
 /** A job as people call it: its command, long paths cut to their ends. Where one is shown, its title is the whole. */
 export const jobName = (job: { command?: string; workload: string }): string =>
   job.command ? job.command.replace(/(?:\/[^\s/]+)+(?=(?:\/[^\s/]+){2})/g, "…") : job.workload;

@@ -104,7 +104,7 @@ export async function startFixture({ port = 0, token = "fixture", scope = "admin
     return {
       site: name, spec: { jurisdiction, labels: {}, cache: capacity ? { capacity_bytes: capacity } : null, accelerator_per_hour: capacity ? 2.5 : 0 },
       volumes: name === "storage" ? ["corpus", "imagenet"] : [], links_in: links.filter((l) => l.to === name), links_out: links.filter((l) => l.from === name),
-      agents: [{ node: `${name}-01`, alive: true, seen_at: nowUs(), chunk_address: capacity ? null : "10.77.0.1:7272", volumes: [], probes: [capacity ? "mount" : "ebpf"] }],
+      agents: [{ node: `${name}-01`, alive: true, seen_at: nowUs(), chunk_address: capacity ? null : "10.77.0.1:7272", volumes: [], probes: [capacity ? "mount" : "ebpf"], clock_ahead_us: capacity ? -4_200_000 : 12_000 }],
       resident_bytes: Math.round(prefetched * 0.94), capacity_bytes: capacity, reported_at: capacity && !empty ? nowUs() - 400_000 : null,
       prefetched_bytes: prefetched, wire_bytes: Math.round(prefetched * 0.83), wasted_bytes: Math.round(prefetched * 0.021), waste: prefetched ? Math.round(prefetched * 0.021) / prefetched : null,
       read_bytes: read, read_prefetched_bytes: Math.round(prefetched * 0.99), coverage: read ? Math.round(prefetched * 0.99) / read : null, hits: Math.floor(read / 130_000), late: 17, misses: 203, waited_s: 41.25,

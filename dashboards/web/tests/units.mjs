@@ -29,6 +29,12 @@ export async function unitTests(test, expect) {
     expect(named("python train.py --data=/data/imagenet") === "python train.py --data=/data/imagenet" && named("") === "w", "short names stay");
   });
 
+  await test("a clock is right within a second, else by how much it is wrong", async () => {
+    const { clockError } = await load("units.ts");
+    const said = [12_000, -999_000, 4_200_000, -4_200_000].map(clockError).join(", ");
+    expect(said === "right, right, 4.20 s ahead, 4.20 s behind", said);
+  });
+
   await test("a slider's steps are round numbers of equal ratio, and each value finds its step", async () => {
     const { TOP, cacheAt, rateAt, stepOf } = await load("whatif/scales.ts");
     expect(cacheAt(0) === 1e7 && cacheAt(TOP) === 1e16 && rateAt(0) === 1e7 && rateAt(TOP) === 1e12, "the ends of the scales");

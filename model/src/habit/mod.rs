@@ -20,7 +20,7 @@ use crate::ranges::Ranges;
 use crate::run::FileKey;
 use crate::shape::Slot;
 
-pub use features::Table;
+pub use features::{FeatureRow, Table};
 pub use fresh::{Fresh, fresh};
 pub use play::habits;
 pub use table::{Candidate, Occasion};

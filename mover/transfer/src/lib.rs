@@ -29,5 +29,5 @@ pub use handshake::{Identity, Token};
 pub use message::Change;
 pub use mover::{Answer, Giver, Mover, MoverConfig, News, Repaired, Upheld};
 pub use server::{Server, ServerConfig, ServerStats};
-pub use source::{Bucket, LocalDirectory, Merged, Source, SourceFile, Stamp};
-pub use tls::{AGENT_NAME, Authority, Credentials, Issued, Tls, certificate_name};
+pub use source::{Bucket, Faulty, LocalDirectory, Manners, Merged, Source, SourceFile, Stamp};
+pub use tls::{AGENT_NAME, Authority, Credentials, Issued, Tls, certificate_name, is_of_agent};

@@ -96,13 +96,31 @@ impl Authority {
     /// # Errors
     /// [`TransferError::Tls`] if the machine cannot make keys.
     pub fn issue(&self, identity: &Identity) -> Result<Issued, TransferError> {
-        let failed = |e| tls_error("certificate", e);
         let names = vec![AGENT_NAME.to_owned(), certificate_name(identity)];
+        let usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+        self.issue_for(names, format!("{}/{}", identity.site, identity.node), usages)
+    }
+
+    /// A certificate for a server that callers know by these host names and addresses, such as the control plane.
+    ///
+    /// # Errors
+    /// [`TransferError::Tls`] if a name is none, or the machine cannot make keys.
+    pub fn issue_to_hosts(&self, hosts: &[String]) -> Result<Issued, TransferError> {
+        self.issue_for(hosts.to_vec(), hosts.join(", "), vec![ExtendedKeyUsagePurpose::ServerAuth])
+    }
+
+    fn issue_for(
+        &self,
+        names: Vec<String>,
+        shown: String,
+        usages: Vec<ExtendedKeyUsagePurpose>,
+    ) -> Result<Issued, TransferError> {
+        let failed = |e| tls_error("certificate", e);
         let mut params = CertificateParams::new(names).map_err(failed)?;
-        params.distinguished_name.push(DnType::CommonName, format!("{}/{}", identity.site, identity.node));
+        params.distinguished_name.push(DnType::CommonName, shown);
         params.use_authority_key_identifier_extension = true;
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+        params.extended_key_usages = usages;
         let key = KeyPair::generate().map_err(failed)?;
         let certificate = params.signed_by(&key, &self.issuer).map_err(failed)?;
         Ok(Issued { certificate_pem: certificate.pem(), key_pem: key.serialize_pem() })
@@ -197,6 +215,11 @@ impl Shown {
     pub(crate) fn may_be(&self, identity: &Identity) -> bool {
         self.certificate.as_ref().is_none_or(|certificate| bears(certificate, &certificate_name(identity)))
     }
+}
+
+/// Whether a certificate, which an authority has been checked for, is of an agent, whichever.
+pub fn is_of_agent(certificate: &CertificateDer<'_>) -> bool {
+    bears(certificate, AGENT_NAME)
 }
 
 /// Whether a certificate is of an agent by that name.

@@ -107,12 +107,17 @@ pub async fn run_parts(mut config: AgentConfig, parts: Parts) -> Result<(), RunE
         config.source = None;
     }
     config.trace.enabled &= parts.trace;
-    let agent = Agent::start(&config).await?;
+    // Who is told to end while it starts takes its mount away, too.
+    let mut ended = std::pin::pin!(super::until_signal());
+    let agent = tokio::select! {
+        agent = Agent::start(&config) => agent?,
+        () = &mut ended => return Ok(()),
+    };
     if !privilege::mounts_by_helper(&config)? {
         privilege::lock()?;
     }
     super::notify::ready();
-    super::until_signal().await;
+    ended.await;
     agent.stop();
     Ok(())
 }
@@ -131,7 +136,7 @@ struct Agent {
 impl Agent {
     async fn start(config: &AgentConfig) -> Result<Self, RunError> {
         check_sources(config)?;
-        let control = ControlClient::new(&config.control, config.token_file.clone())?;
+        let control = ControlClient::new(&config.control, config.token_file.clone(), &config.trust())?;
         let gives_at = config.gives_at().map_err(RunError::Told)?;
         let hello = hello_of(config, gives_at.as_ref());
         let welcome = welcomed(&control, &hello, &config.state).await?;
@@ -253,26 +258,29 @@ async fn start_server(
     credentials: Credentials,
     borders: &Arc<Borders>,
 ) -> Result<Server, RunError> {
-    let mut volumes: Vec<(VolumeId, Box<dyn Source>)> = Vec::new();
-    for (name, root) in config.source.iter().flat_map(|s| &s.volumes) {
-        volumes.push((name.clone(), Box::new(LocalDirectory::open(root)?)));
-    }
-    for (name, bucket) in config.source.iter().flat_map(|s| &s.buckets) {
-        volumes.push((name.clone(), Box::new(Bucket::open(&bucket.address, &bucket.options)?)));
-    }
-    Ok(Server::start(at.server, DomainKey::default(), credentials, volumes, Arc::clone(borders)).await?)
+    Ok(Server::start(at.server, DomainKey::default(), credentials, opened(config)?, Arc::clone(borders)).await?)
 }
 
 /// The own volumes once more, for telling the control plane what their directories hold.
 fn sources(config: &AgentConfig) -> Result<HashMap<VolumeId, Arc<dyn Source>>, RunError> {
-    let mut sources: HashMap<VolumeId, Arc<dyn Source>> = HashMap::new();
-    for (name, root) in config.source.iter().flat_map(|s| &s.volumes) {
-        sources.insert(name.clone(), Arc::new(LocalDirectory::open(root)?));
+    Ok(opened(config)?.into_iter().map(|(name, source)| (name, Arc::from(source))).collect())
+}
+
+/// Volumes by name, each with what it is read from.
+type Volumes = Vec<(VolumeId, Box<dyn Source>)>;
+
+/// The own volumes, each asked as the configuration has it.
+fn opened(config: &AgentConfig) -> Result<Volumes, RunError> {
+    let mut volumes = Volumes::new();
+    let Some(source) = &config.source else { return Ok(volumes) };
+    for (name, root) in &source.volumes {
+        volumes.push((name.clone(), source.manners().wrap(Box::new(LocalDirectory::open(root)?))));
     }
-    for (name, bucket) in config.source.iter().flat_map(|s| &s.buckets) {
-        sources.insert(name.clone(), Arc::new(Bucket::open(&bucket.address, &bucket.options)?));
+    for (name, bucket) in &source.buckets {
+        let bucket = Bucket::open(&bucket.address, &bucket.options)?;
+        volumes.push((name.clone(), source.manners().wrap(Box::new(bucket))));
     }
-    Ok(sources)
+    Ok(volumes)
 }
 
 fn own_volumes(config: &AgentConfig) -> Vec<WatchedVolume> {

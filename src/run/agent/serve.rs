@@ -7,10 +7,10 @@ use std::sync::Arc;
 
 use foretide_api::ToServe;
 use foretide_flow::VolumeId;
-use foretide_transfer::{Bucket, LocalDirectory, Merged, Server, Source};
+use foretide_transfer::{Bucket, LocalDirectory, Manners, Merged, Server, Source};
 use reqwest::Url;
 
-use crate::config::AgentConfig;
+use crate::config::{AgentConfig, SourceConfig};
 use crate::run::RunError;
 
 /// What is served, and what may be.
@@ -18,13 +18,15 @@ pub struct Served {
     server: Option<Server>,
     sources: HashMap<VolumeId, Arc<dyn Source>>,
     offer: Vec<PathBuf>,
+    manners: Manners,
 }
 
 impl Served {
     /// The volumes of the configuration, which `server` serves already.
     pub fn start(sources: HashMap<VolumeId, Arc<dyn Source>>, config: &AgentConfig, server: Option<Server>) -> Self {
         let offer = config.source.as_ref().map_or(Vec::new(), |s| s.offer.clone());
-        Self { server, sources, offer }
+        let manners = config.source.as_ref().map_or_else(Manners::default, SourceConfig::manners);
+        Self { server, sources, offer, manners }
     }
 
     /// A volume of this node.
@@ -45,7 +47,7 @@ impl Served {
         let new: Vec<_> = added.iter().filter(|v| !self.sources.contains_key(&v.volume)).collect();
         for ToServe { volume, sources } in new {
             let Some(server) = &self.server else { continue };
-            match open_offered(&self.offer, sources) {
+            match open_offered(&self.offer, sources, self.manners) {
                 Ok(Some((served, told))) => {
                     server.serve(volume.clone(), served);
                     self.sources.insert(volume.clone(), told);
@@ -64,10 +66,10 @@ impl Served {
 type Opened = (Box<dyn Source>, Arc<dyn Source>);
 
 /// A volume over what it is made of; none if not all of it is offered here.
-fn open_offered(offer: &[PathBuf], sources: &[String]) -> Result<Option<Opened>, RunError> {
+fn open_offered(offer: &[PathBuf], sources: &[String], manners: Manners) -> Result<Option<Opened>, RunError> {
     let Some(served) = open_layers(offer, sources)? else { return Ok(None) };
     let Some(told) = open_layers(offer, sources)? else { return Ok(None) };
-    Ok(Some((one_tree(served), Arc::from(one_tree(told)))))
+    Ok(Some((manners.wrap(one_tree(served)), Arc::from(manners.wrap(one_tree(told))))))
 }
 
 fn one_tree(mut layers: Vec<Box<dyn Source>>) -> Box<dyn Source> {
@@ -126,8 +128,11 @@ mod tests {
         let inside = at("offered/set").display().to_string();
         assert!(open_layer(&[], &inside).unwrap().is_none(), "nothing is offered unless said so");
         let both = [inside.clone(), at("secret").display().to_string()];
-        assert!(open_offered(&offer, &both[..1]).unwrap().is_some());
-        assert!(open_offered(&offer, &both).unwrap().is_none(), "all of it is offered or nothing is served");
+        assert!(open_offered(&offer, &both[..1], Manners::default()).unwrap().is_some());
+        assert!(
+            open_offered(&offer, &both, Manners::default()).unwrap().is_none(),
+            "all of it is offered or nothing is served"
+        );
         let offer = [PathBuf::from("s3://open/sets/")];
         for outside in ["setsecret", "", "sets/../secret", "sets/%2e%2e/secret", "sets/./../../other/sets"] {
             assert!(open_layer(&offer, &format!("s3://open/{outside}")).unwrap().is_none(), "{outside}");

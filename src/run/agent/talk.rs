@@ -49,6 +49,7 @@ pub fn hello_of(config: &AgentConfig, gives_at: Option<&GivesAt>) -> Hello {
         passes_on: gives_at.is_some() && config.cache.is_some(),
         volumes: source.map(|s| s.names().cloned().collect()).unwrap_or_default(),
         probes: if config.trace.enabled { vec!["ebpf".into()] } else { Vec::new() },
+        clock_ahead_us: None,
     }
 }
 
@@ -87,6 +88,11 @@ fn keep(path: &Path, welcome: &Welcome) {
     if let Err(error) = written {
         tracing::warn!(%error, path = %path.display(), "what the control plane said is not kept");
     }
+}
+
+/// By how much our clock is ahead of theirs, who spoke at some moment between our question and their answer's coming.
+fn ahead_us(asked_at: Timestamp, theirs: Timestamp, heard_at: Timestamp) -> i64 {
+    asked_at.0.midpoint(heard_at.0) - theirs.0
 }
 
 /// The rules of a welcome, compiled.
@@ -252,6 +258,7 @@ impl Talk {
 
     /// Answers whether all sources are known.
     async fn say_hello(&mut self) -> bool {
+        let asked_at = Timestamp::now();
         let welcome = match self.control.hello(&self.hello).await {
             Ok(welcome) => welcome,
             Err(error) => {
@@ -259,6 +266,7 @@ impl Talk {
                 return true;
             }
         };
+        self.hello.clock_ahead_us = Some(ahead_us(asked_at, welcome.said_at, Timestamp::now()));
         if self.served.serve_added(&welcome.serve) {
             // Said at once, so that others come for it.
             self.hello.volumes = self.served.volumes();
@@ -315,4 +323,17 @@ pub fn listing(source: &Arc<dyn Source>, volume: &VolumeId, directory: &FilePath
     let seen_at = Timestamp::now();
     let entries = source.list(directory)?;
     Ok(Listing { volume: volume.clone(), directory: directory.clone(), seen_at, entries })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_clock_is_compared_in_the_middle_of_the_way() {
+        let at = |ms: i64| Timestamp(ms * 1000);
+        assert_eq!(ahead_us(at(1000), at(1075), at(1150)), 0, "as long there as back");
+        assert_eq!(ahead_us(at(6000), at(1075), at(6150)), 5_000_000);
+        assert_eq!(ahead_us(at(1000), at(3075), at(1150)), -2_000_000);
+    }
 }

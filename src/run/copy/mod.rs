@@ -19,14 +19,16 @@ use std::time::{Duration, Instant};
 use clap::Args;
 use foretide_chunk::{DomainKey, Store};
 use foretide_flow::{
-    Assignment, Entry, ForecastId, Move, MoveCause, NodeId, Outcome, Priority, SiteId, Timestamp, WorkloadId,
+    Assignment, BitsPerSecond, Entry, ForecastId, Move, MoveCause, NodeId, Outcome, Priority, SiteId, Timestamp,
+    WorkloadId,
 };
-use foretide_transfer::{Borders, Identity, Mover, MoverConfig, TransferError};
+use foretide_transfer::{Borders, Identity, Manners, Mover, MoverConfig, TransferError};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 use tokio::sync::mpsc;
 
 use super::RunError;
+use crate::config::parse_rate;
 use origin::Origin;
 use tree::Tree;
 
@@ -55,6 +57,15 @@ pub struct Options {
     /// The site that this machine belongs to, for residency rules.
     #[arg(long, default_value = "copy")]
     site: SiteId,
+    /// Read a folder or an object store no faster than this, such as 200Mbit/s.
+    #[arg(long, value_parser = parse_rate)]
+    rate: Option<BitsPerSecond>,
+    /// Ask a folder or an object store so often in all if it fails in a way that may pass.
+    #[arg(long, default_value_t = Manners::default().tries)]
+    tries: u32,
+    /// Say what would be copied, and copy nothing.
+    #[arg(long)]
+    dry_run: bool,
     /// Answer as JSON.
     #[arg(long)]
     json: bool,
@@ -83,9 +94,14 @@ struct Report {
 /// What cannot be read, reached or written; what was copied by then stays, and the next run goes on from there.
 pub async fn run(options: Options) -> Result<(), RunError> {
     let began = Instant::now();
-    let origin = Origin::open(&options.source, &options.token_file).await?;
-    std::fs::create_dir_all(&options.destination)?;
-    let folder = options.destination.join(STORE_FOLDER);
+    let manners = Manners { rate: options.rate, tries: options.tries };
+    let origin = Origin::open(&options.source, &options.token_file, manners).await?;
+    let folder = if options.dry_run {
+        std::env::temp_dir().join(format!("{STORE_FOLDER}-{}", std::process::id()))
+    } else {
+        std::fs::create_dir_all(&options.destination)?;
+        options.destination.join(STORE_FOLDER)
+    };
     let config = foretide_chunk::Config { capacity_bytes: UNBOUNDED_BYTES, ..foretide_chunk::Config::default() };
     let store = Store::open(&folder, config, DomainKey::default())?;
     let identity = Identity { site: options.site.clone(), node: NodeId::new("copy").expect("a name") };
@@ -94,6 +110,19 @@ pub async fn run(options: Options) -> Result<(), RunError> {
     let mover = Mover::new(MoverConfig::default(), identity, origin.token.clone(), store.clone(), borders, tell);
     mover.set_source(&origin.volume, &origin.address);
     let tree = Arc::new(Tree::walk(&mover, &origin, &options.destination).await?);
+    if options.dry_run {
+        let report = Report {
+            files: tree.wanted.len() as u64,
+            unchanged: tree.unchanged,
+            logical_bytes: tree.wanted.iter().map(|e| e.size).sum(),
+            seconds: began.elapsed().as_secs_f64(),
+            ..Report::default()
+        };
+        drop(mover);
+        close(store).await;
+        std::fs::remove_dir_all(&folder)?;
+        return show(&report, &options);
+    }
     place::make_folders_and_links(&tree, &options.destination)?;
     let (seeds, volume, root, old) = (store.clone(), origin.volume.clone(), options.destination.clone(), tree.clone());
     tokio::task::spawn_blocking(move || place::seed(&seeds, &volume, &root, &old))
@@ -106,7 +135,7 @@ pub async fn run(options: Options) -> Result<(), RunError> {
     drop(mover);
     close(store).await;
     std::fs::remove_dir_all(&folder)?;
-    show(&report, options.json)
+    show(&report, &options)
 }
 
 /// Drops the last handle of the store, once the mover's tasks have let go of theirs.
@@ -195,12 +224,17 @@ fn a_move(origin: &Origin, entry: &Entry) -> Move {
     }
 }
 
-fn show(report: &Report, json: bool) -> Result<(), RunError> {
-    if json {
+fn show(report: &Report, options: &Options) -> Result<(), RunError> {
+    if options.json {
         println!("{}", serde_json::to_string(report).map_err(|e| RunError::Told(e.to_string()))?);
         return Ok(());
     }
     let gb = |bytes: u64| bytes as f64 / 1e9;
+    if options.dry_run {
+        let bytes = gb(report.logical_bytes);
+        println!("{} files, {bytes:.3} GB would be copied; {} files are there already", report.files, report.unchanged);
+        return Ok(());
+    }
     println!(
         "{} files, {:.3} GB in {:.1} s; {:.3} GB crossed, {:.3} GB need not; {} files were there already",
         report.files,

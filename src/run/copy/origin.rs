@@ -5,7 +5,7 @@ use std::path::Path;
 
 use foretide_chunk::DomainKey;
 use foretide_flow::{Entry, FilePath, MoveId, VolumeId};
-use foretide_transfer::{Borders, Bucket, LocalDirectory, Server, ServerConfig, Source, Token};
+use foretide_transfer::{Borders, Bucket, LocalDirectory, Manners, Server, ServerConfig, Source, Token};
 
 use crate::run::RunError;
 
@@ -32,23 +32,27 @@ impl Origin {
     ///
     /// # Errors
     /// If it names nothing that can be read.
-    pub async fn open(source: &str, token_file: &Path) -> Result<Self, RunError> {
+    pub async fn open(source: &str, token_file: &Path, manners: Manners) -> Result<Self, RunError> {
         if let Some(rest) = source.strip_prefix("foretide://") {
-            return Self::agent(source, rest, token_file);
+            return match manners.rate {
+                Some(_) => Err(told(source, "its agent chooses the rate (source.rate); leave out --rate")),
+                None => Self::agent(source, rest, token_file),
+            };
         }
         if source.contains("://") {
-            return Self::served(Box::new(Bucket::open(source, &BTreeMap::new())?), FilePath::root()).await;
+            return Self::served(manners.wrap(Box::new(Bucket::open(source, &BTreeMap::new())?)), FilePath::root())
+                .await;
         }
         let at = Path::new(source);
         if at.is_dir() {
-            return Self::served(Box::new(LocalDirectory::open(at)?), FilePath::root()).await;
+            return Self::served(manners.wrap(Box::new(LocalDirectory::open(at)?)), FilePath::root()).await;
         }
         let (Some(folder), Some(name)) = (at.parent(), at.file_name()) else {
             return Err(told(source, "no such file"));
         };
         let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
         let name = FilePath::root().join(std::os::unix::ffi::OsStrExt::as_bytes(name)).map_err(|e| told(source, e))?;
-        Self::served(Box::new(LocalDirectory::open(folder)?), name).await
+        Self::served(manners.wrap(Box::new(LocalDirectory::open(folder)?)), name).await
     }
 
     fn agent(source: &str, rest: &str, token_file: &Path) -> Result<Self, RunError> {

@@ -19,6 +19,7 @@ use super::DemoError;
 use super::job::enter_on_start;
 use crate::client::ControlClient;
 use crate::run::link;
+use crate::tls::Trust;
 
 /// How long a process may take to end by itself before it is killed.
 const PATIENCE_AT_END: Duration = Duration::from_secs(5);
@@ -160,7 +161,7 @@ impl House {
         let (link, namespaces, addresses) =
             if as_root { start_namespaces(folders, link_shape)? } else { start_forwarder(folders, link_shape)? };
         write_configs(folders, &addresses, link_shape, volumes, dataset_bytes)?;
-        let control = ControlClient::new(&addresses.control_from_here, folders.token())?;
+        let control = ControlClient::new(&addresses.control_from_here, folders.token(), &Trust::default())?;
         let mut house = Self { folders: folders.clone(), processes: vec![link], namespaces, control };
         house.spawn("serve", Site::Storage)?;
         house.wait("serve", |c| Box::pin(c.is_healthy())).await?;

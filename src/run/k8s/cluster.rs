@@ -3,7 +3,6 @@
 use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -11,10 +10,9 @@ use http_body_util::{BodyExt, Full, Limited};
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::{Client, connect::HttpConnector};
 use hyper_util::rt::TokioExecutor;
-use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject;
-use rustls::{ClientConfig, RootCertStore};
 use serde_json::Value;
+
+use crate::tls::{self, Authorities, Trust};
 
 /// Where a pod finds who it is.
 const ACCOUNT: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
@@ -54,8 +52,8 @@ impl Cluster {
         let (host, port) = (told("KUBERNETES_SERVICE_HOST")?, told("KUBERNETES_SERVICE_PORT")?);
         let host = if host.contains(':') { format!("[{host}]") } else { host };
         let account = Path::new(ACCOUNT);
-        let trusted = roots(&account.join("ca.crt"))?;
-        Self::new(format!("https://{host}:{port}"), Some(account.join("token")), trusted)
+        let trust = Trust { authorities: Authorities::Only(account.join("ca.crt")), own: None };
+        Self::new(format!("https://{host}:{port}"), Some(account.join("token")), &trust)
     }
 
     /// The one at an address.
@@ -63,15 +61,11 @@ impl Cluster {
     /// # Errors
     /// In words.
     pub fn at(address: &str, token: Option<PathBuf>) -> Result<Self, String> {
-        Self::new(address.trim_end_matches('/').to_owned(), token, RootCertStore::empty())
+        Self::new(address.trim_end_matches('/').to_owned(), token, &Trust::default())
     }
 
-    fn new(address: String, token: Option<PathBuf>, trusted: RootCertStore) -> Result<Self, String> {
-        let config = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
-            .with_safe_default_protocol_versions()
-            .map_err(|e| e.to_string())?
-            .with_root_certificates(trusted)
-            .with_no_client_auth();
+    fn new(address: String, token: Option<PathBuf>, trust: &Trust) -> Result<Self, String> {
+        let config = tls::client(trust).map_err(|e| e.to_string())?;
         let connector = HttpsConnectorBuilder::new().with_tls_config(config).https_or_http().enable_http1().build();
         Ok(Self { http: Client::builder(TokioExecutor::new()).build(connector), address, token })
     }
@@ -145,15 +139,6 @@ impl Cluster {
         };
         request.body(Full::new(body)).map_err(|e| format!("{}{path}: {e}", self.address))
     }
-}
-
-fn roots(file: &Path) -> Result<RootCertStore, String> {
-    let failed = |e: &dyn std::fmt::Display| format!("authority {}: {e}", file.display());
-    let mut trusted = RootCertStore::empty();
-    for certificate in CertificateDer::pem_file_iter(file).map_err(|e| failed(&e))? {
-        trusted.add(certificate.map_err(|e| failed(&e))?).map_err(|e| failed(&e))?;
-    }
-    Ok(trusted)
 }
 
 fn innermost(error: &dyn std::error::Error) -> String {

@@ -6,10 +6,12 @@ use std::time::Duration;
 use async_trait::async_trait;
 use foretide_api::Courier;
 
+use crate::tls::{self, Trust};
+
 /// A receiver that takes longer has not taken it: its queue is its own affair.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Over HTTP, following no redirect: a message goes where an admin said, or nowhere.
+/// Over HTTP or HTTPS, following no redirect: a message goes where an admin said, or nowhere.
 pub struct HttpCourier(reqwest::Client);
 
 impl HttpCourier {
@@ -18,8 +20,9 @@ impl HttpCourier {
     /// # Errors
     /// If the system gives no randomness or no TLS roots.
     pub fn new() -> io::Result<Self> {
+        let tls = tls::client(&Trust::default()).map_err(io::Error::other)?;
         let client = reqwest::Client::builder().timeout(PATIENCE).redirect(reqwest::redirect::Policy::none());
-        client.build().map(Self).map_err(io::Error::other)
+        client.tls_backend_preconfigured(tls).build().map(Self).map_err(io::Error::other)
     }
 }
 

@@ -3,6 +3,7 @@
 mod advise;
 mod courier;
 mod lake;
+mod listen;
 mod recordings;
 mod relearn;
 mod residency;
@@ -37,6 +38,7 @@ use self::standing::{Standing, Standings};
 use self::suppliers::Suppliers;
 use super::RunError;
 use crate::config::{self, ServeConfig};
+use crate::tls;
 
 /// How long the API and the ring may take to end.
 const PATIENCE_AT_END: Duration = Duration::from_secs(3);
@@ -86,7 +88,11 @@ impl ToRing {
 pub async fn run(options: Options) -> Result<(), RunError> {
     let config: ServeConfig = config::read(&options.config)?;
     let standing = Standing::of(&config, &options.config)?;
+    let tls = config.tls.as_ref().map(tls::server).transpose()?;
     let listen = options.listen.unwrap_or(config.listen);
+    if tls.is_none() && !listen.ip().is_loopback() {
+        tracing::warn!(%listen, "tokens pass in the clear: `foretide certify --host` makes what [tls] needs");
+    }
     let listener = tokio::net::TcpListener::bind(listen).await.map_err(|e| {
         io::Error::new(e.kind(), format!("cannot listen on {listen}: {e}; choose another with `listen` or --listen"))
     })?;
@@ -117,19 +123,14 @@ pub async fn run(options: Options) -> Result<(), RunError> {
         recordings: Arc::new(recordings),
         courier: Arc::new(HttpCourier::new()?),
     };
-    let api = Api::new(config.api.clone(), Arc::clone(&catalog), ports, stopped.clone());
+    let agents_show_certificates = config.tls.as_ref().is_some_and(|tls| tls.authority.is_some());
+    let api_config = foretide_api::Config { agents_show_certificates, ..config.api.clone() };
+    let api = Api::new(api_config, Arc::clone(&catalog), ports, stopped.clone());
     let mut turning = turn_on_own_thread(ring);
     let chores = tokio::spawn(foretide_api::keep_house(api.clone()));
     let app = foretide_api::router(api).merge(foretide_dashboards::router());
-    tracing::info!(%listen, state = %config.state.display(), "the control plane is up");
-    let serving = tokio::spawn(
-        axum::serve(listener, app)
-            .with_graceful_shutdown(async move {
-                let mut stopped = stopped;
-                let _ = stopped.wait_for(|stop| *stop).await;
-            })
-            .into_future(),
-    );
+    tracing::info!(%listen, tls = tls.is_some(), state = %config.state.display(), "the control plane is up");
+    let serving = listen::serve(listener, tls, app, stopped)?;
     tokio::select! {
         () = super::until_told_to_end() => {}
         ended = &mut turning => {

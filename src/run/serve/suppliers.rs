@@ -84,6 +84,7 @@ mod tests {
             volumes: Vec::new(),
             passes_on,
             probes: Vec::new(),
+            clock_ahead_us: None,
             seen_at: Timestamp(seen_at),
         };
         let relays =

@@ -762,7 +762,7 @@ export interface paths {
          * What was read lately, played again as if caches, links or the budget were others.
          * @description The same jobs read the same files and compute as long between two reads; who waits, how long, and what it costs is
          *     reckoned without a cache, with one that keeps what was read, with Foretide, which learns from nothing on, and with a
-         *     prefetcher that knows what comes.
+         *     prefetcher that knows what comes. One question is answered at a time; who asks meanwhile is told 429 `busy`.
          */
         post: operations["what_if"];
         delete?: never;
@@ -873,6 +873,11 @@ export interface components {
             alive: boolean;
             /** @description Where it serves chunks, if it does. */
             chunk_address?: string | null;
+            /**
+             * Format: int64
+             * @description By how much its clock is ahead of the control plane's, microseconds, to half of the round trip; below zero it is behind.
+             */
+            clock_ahead_us?: number | null;
             /** @description Its node. */
             node: components["schemas"]["NodeId"];
             /** @description Whether it passes on what its cache holds. */
@@ -1188,6 +1193,12 @@ export interface components {
         Hello: {
             /** @description Where it serves chunks, as `host:port`, if it does. */
             chunk_address?: string | null;
+            /**
+             * Format: int64
+             * @description By how much its clock is ahead of ours, microseconds, measured at the last welcome to half of the round trip; below
+             *     zero it is behind.
+             */
+            clock_ahead_us?: number | null;
             /** @description Its node. */
             node: components["schemas"]["NodeId"];
             /** @description Whether it passes on there what its cache holds. */
@@ -3006,6 +3017,8 @@ export interface components {
             prefetch_off: boolean;
             /** @description Residency rules in order: the agent upholds them itself (promise I). */
             rules: components["schemas"]["Rule"][];
+            /** @description When this was said, by the control plane's clock. */
+            said_at?: components["schemas"]["Timestamp"];
             /** @description Volumes that were added at the agent's site: it serves those that its own configuration lets out. */
             serve?: components["schemas"]["ToServe"][];
             /** @description Sites, links, volumes. */
@@ -7220,15 +7233,6 @@ export interface operations {
             };
             /** @description The control plane cannot read or write its records. */
             500: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"];
-                };
-            };
-            /** @description Another such question is being answered. */
-            503: {
                 headers: {
                     [name: string]: unknown;
                 };

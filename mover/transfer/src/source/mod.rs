@@ -2,6 +2,7 @@
 
 mod http;
 mod local;
+mod manners;
 mod merged;
 mod object;
 
@@ -11,6 +12,7 @@ use std::os::fd::OwnedFd;
 use foretide_flow::{Entry, FilePath, FileVersion, Timestamp};
 
 pub use local::LocalDirectory;
+pub use manners::{Faulty, Manners};
 pub use merged::Merged;
 pub use object::Bucket;
 

@@ -4,6 +4,7 @@
 
 mod killed;
 mod link;
+mod points;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -45,7 +46,10 @@ async fn serve(folder: &Path, listen: &str) -> Server {
 }
 
 fn mover(cache: &Path, address: &str) -> (Arc<Mover>, mpsc::Receiver<Outcome>) {
-    let store = Store::open(cache, Config::default(), DomainKey::default()).unwrap();
+    mover_with(Store::open(cache, Config::default(), DomainKey::default()).unwrap(), address)
+}
+
+fn mover_with(store: Arc<Store>, address: &str) -> (Arc<Mover>, mpsc::Receiver<Outcome>) {
     let (tell, outcomes) = mpsc::channel(10_000);
     let client = ClientConfig {
         connections: 3,

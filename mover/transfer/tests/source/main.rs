@@ -6,8 +6,8 @@ use std::io::{self, ErrorKind};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use foretide_flow::{EntryKind, FilePath};
-use foretide_transfer::{Bucket, LocalDirectory, Source};
+use foretide_flow::{BitsPerSecond, EntryKind, FilePath};
+use foretide_transfer::{Bucket, Faulty, LocalDirectory, Manners, Source};
 use object_store::memory::InMemory;
 use object_store::{ObjectStore, ObjectStoreExt};
 
@@ -112,12 +112,12 @@ fn ranges_are_exact(fixture: &dyn Fixture) {
 
 struct Folder {
     root: PathBuf,
-    source: LocalDirectory,
+    source: Box<dyn Source>,
 }
 
 impl Fixture for Folder {
     fn source(&self) -> &dyn Source {
-        &self.source
+        self.source.as_ref()
     }
     fn put(&self, path: &str, bytes: &[u8]) {
         let at = self.root.join(path);
@@ -133,7 +133,7 @@ impl Fixture for Folder {
 fn a_local_directory_conforms() {
     let dir = tempfile::tempdir().unwrap();
     let source = LocalDirectory::open(dir.path()).unwrap();
-    conforms(&Folder { root: dir.path().to_owned(), source });
+    conforms(&Folder { root: dir.path().to_owned(), source: Box::new(source) });
 }
 
 /// Objects below one prefix of a store.
@@ -167,6 +167,19 @@ impl Fixture for Objects {
     fn remove(&self, path: &str) {
         self.runtime.block_on(self.store.delete(&self.key(path))).unwrap();
     }
+}
+
+#[test]
+fn a_source_that_fails_now_and_then_conforms_when_it_is_asked_with_patience() {
+    let dir = tempfile::tempdir().unwrap();
+    let source = LocalDirectory::open(dir.path()).unwrap();
+    let faulty = Faulty::new(Box::new(source), 11, 5, ErrorKind::TimedOut);
+    let counts = faulty.counts();
+    let source = Manners { rate: Some(BitsPerSecond(10_000_000_000)), tries: 8 }.wrap(Box::new(faulty));
+    conforms(&Folder { root: dir.path().to_owned(), source });
+    let (asked, failed) = counts();
+    println!("{failed} of {asked} questions failed");
+    assert!(failed > 3);
 }
 
 fn runtime() -> tokio::runtime::Runtime {

@@ -1,0 +1,168 @@
+//! The control plane over TLS: who has which certificate gets how far.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+
+/// Patience with a busy machine.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+struct Process(Child);
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// A control plane that asks agents for certificates, and the folder of all.
+struct Control {
+    folder: TempDir,
+    port: u16,
+    _serve: Process,
+}
+
+impl Control {
+    fn start() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let at = |name: &str| folder.path().join(name).display().to_string();
+        let tls = certify(folder.path(), &["--host", "127.0.0.1", "--host", "control.example"]);
+        let config = format!(
+            "listen = \"127.0.0.1:{port}\"\nstate = \"{}\"\n[site.store]\n[volume.data]\nat = \"store\"\n{tls}",
+            at("state")
+        );
+        fs::write(at("serve.toml"), config).unwrap();
+        let serve = start(folder.path(), "serve", &["serve", "--config", &at("serve.toml")]);
+        let control = Self { folder, port, _serve: serve };
+        eventually("the first token is written", || control.at("state/token").exists());
+        control
+    }
+
+    fn at(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// `foretide status`, which every caller may ask.
+    fn status(&self, host: &str, more: &[&str]) -> Output {
+        let control = format!("{host}:{}", self.port);
+        let token = self.at("state/token");
+        let mut command = Command::new(env!("CARGO_BIN_EXE_foretide"));
+        command.args(["status", "--json", "--control", &control, "--token-file"]).arg(token).args(more);
+        command.output().unwrap()
+    }
+
+    fn trusted(&self) -> Output {
+        let authority = self.at("certificates/authority.pem").display().to_string();
+        self.status("https://127.0.0.1", &["--authority", &authority])
+    }
+
+    /// An agent that serves nothing and observes nothing.
+    fn agent(&self, node: &str, more: &str) -> Process {
+        let at = |name: &str| self.at(name).display().to_string();
+        let config = format!(
+            "node = \"{node}\"\nsite = \"store\"\ncontrol = \"https://127.0.0.1:{}\"\ntoken_file = \"{}\"\n\
+             state = \"{}\"\n[trace]\nenabled = false\n{more}",
+            self.port,
+            at("state/token"),
+            at(node),
+        );
+        fs::write(at(&format!("{node}.toml")), config).unwrap();
+        start(self.folder.path(), node, &["agent", "--config", &at(&format!("{node}.toml"))])
+    }
+}
+
+fn certify(folder: &Path, what: &[&str]) -> String {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_foretide"));
+    command.arg("certify").args(what).arg("--authority").arg(folder.join("authority"));
+    let made = command.arg("--into").arg(folder.join("certificates")).output().unwrap();
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    String::from_utf8(made.stdout).unwrap()
+}
+
+fn start(folder: &Path, name: &str, arguments: &[&str]) -> Process {
+    let log = File::create(folder.join(format!("{name}.log"))).unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_foretide"));
+    Process(command.args(arguments).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn().unwrap())
+}
+
+fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+    let began = Instant::now();
+    while !holds() {
+        assert!(began.elapsed() < PATIENCE, "never: {what}");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+fn words(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+#[test]
+fn people_reach_it_by_its_certificate_and_agents_by_their_own() {
+    let control = Control::start();
+    eventually("it answers who trusts its authority", || control.trusted().status.success());
+
+    let strange = control.status("https://127.0.0.1", &[]);
+    assert!(!strange.status.success() && words(&strange).contains("certificate"), "{}", words(&strange));
+    let plain = control.status("http://127.0.0.1", &[]);
+    assert!(!plain.status.success(), "tokens do not pass in the clear");
+    let missing = control.status("https://127.0.0.1", &["--authority", "/nowhere/authority.pem"]);
+    assert!(words(&missing).contains("/nowhere/authority.pem"), "{}", words(&missing));
+
+    let tls = certify(control.folder.path(), &["store-1", "--site", "store"]);
+    let _good = control.agent("store-1", &tls);
+    eventually("an agent with a certificate is known", || {
+        String::from_utf8_lossy(&control.trusted().stdout).contains("store-1")
+    });
+
+    // The certificate of a server: of the same authority, and of no agent.
+    let certificates = control.at("certificates").display().to_string();
+    let as_server = format!(
+        "[tls]\nauthority = \"{certificates}/authority.pem\"\ncertificate = \"{certificates}/control.pem\"\n\
+         key = \"{certificates}/control.key\"\n"
+    );
+    let _bad = control.agent("store-2", &as_server);
+    let log = control.at("store-2.log");
+    eventually("one that shows another's certificate is told", || {
+        fs::read_to_string(&log).is_ok_and(|log| log.contains("UnsupportedCertificate"))
+    });
+    assert!(!String::from_utf8_lossy(&control.trusted().stdout).contains("store-2"));
+}
+
+#[tokio::test]
+async fn an_agents_token_without_a_certificate_is_refused() {
+    let control = tokio::task::spawn_blocking(Control::start).await.unwrap();
+    let mut roots = rustls::RootCertStore::empty();
+    let pem = fs::read(control.at("certificates/authority.pem")).unwrap();
+    use rustls::pki_types::pem::PemObject;
+    roots.add(rustls::pki_types::CertificateDer::from_pem_slice(&pem).unwrap()).unwrap();
+    let tls = rustls::ClientConfig::builder_with_provider(rustls::crypto::ring::default_provider().into())
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    let http = reqwest::Client::builder().tls_backend_preconfigured(tls).build().unwrap();
+    let token = fs::read_to_string(control.at("state/token")).unwrap();
+    let hello = serde_json::json!({ "node": "store-3", "site": "store" });
+    let ask = || {
+        let address = format!("https://127.0.0.1:{}/v1/agent/hello", control.port);
+        http.post(address).bearer_auth(&token).json(&hello).send()
+    };
+    let began = Instant::now();
+    let answer = loop {
+        match ask().await {
+            Ok(answer) => break answer,
+            Err(e) => assert!(began.elapsed() < PATIENCE, "never answers: {e}"),
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    };
+    assert_eq!(answer.status().as_u16(), 403);
+    let problem: serde_json::Value = answer.json().await.unwrap();
+    assert!(problem["type"].as_str().unwrap().ends_with("no-certificate"), "{problem}");
+    assert!(problem["remedy"].as_str().unwrap().contains("foretide certify"), "{problem}");
+}
