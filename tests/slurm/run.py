@@ -223,7 +223,7 @@ def staged(control: Control, slurm: Slurm, job: str, what: str) -> None:
     assert slurm.state(job) == "PENDING", f"{what}: it is {slurm.state(job)} and its data is not there"
     control.count_all(warmup["id"])
     until(f"{what}: it runs", lambda: slurm.done(job))
-    until(f"{what}: its warm-up is released", lambda: control.warmup_of(job)["state"] == "CANCELLED")
+    until(f"{what}: its warm-up is released", lambda: control.warmup_of(job)["state"] == "EXPIRED")
 
 
 def main(binary: str) -> None:
