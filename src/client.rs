@@ -400,7 +400,7 @@ async fn refusal(answer: Response) -> ClientError {
 }
 
 /// The innermost cause: what the system said.
-fn root_cause(error: &dyn std::error::Error) -> String {
+pub fn root_cause(error: &dyn std::error::Error) -> String {
     let mut cause = error;
     while let Some(inner) = cause.source() {
         cause = inner;

@@ -271,7 +271,8 @@ pub struct SourceConfig {
     /// What is read of them for others, together no faster than this for each volume; as fast as it goes if absent.
     #[serde(default, deserialize_with = "optional_rate")]
     pub rate: Option<BitsPerSecond>,
-    /// How often in all a source is asked that fails in a way that may pass, such as one that is busy or starts anew.
+    /// How often in all a folder is asked that fails in a way that may pass, such as one whose server starts anew. The
+    /// client of object stores asks again by itself.
     #[serde(default = "default_tries")]
     pub tries: u32,
     /// Folders, and prefixes of object stores, that may become volumes, they and what is below them, when `foretide

@@ -1,12 +1,12 @@
 //! `foretide k8s` between a real control plane and a kube-apiserver. The apiserver is a stand-in: it lists, watches and
 //! merges a server-side apply of the one list that concerns us, as the real one is documented to do.
 
+mod process;
+
 use std::fs::{self, File};
 use std::io::Write;
-use std::path::Path;
-use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use axum::body::{Body, Bytes};
 use axum::extract::{Path as Segments, Query, State};
@@ -14,6 +14,7 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, patch};
 use axum::{Json, Router};
+use process::{Process, eventually, free_port};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
@@ -52,38 +53,6 @@ const CONFIG: &str = r#"
 /// Files of `data`, 1,000 bytes each.
 const FILES: u64 = 20;
 
-/// Patience with a busy machine.
-const PATIENCE: Duration = Duration::from_secs(60);
-
-/// Waits for what happens a little later.
-fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
-    let began = Instant::now();
-    while !holds() {
-        assert!(began.elapsed() < PATIENCE, "never: {what}");
-        std::thread::sleep(Duration::from_millis(50));
-    }
-}
-
-struct Process(Child);
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-fn free_port() -> u16 {
-    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
-}
-
-fn foretide(folder: &Path, log: &str, arguments: &[&str]) -> Process {
-    let log = File::create(folder.join(log)).unwrap();
-    let mut command = Command::new(env!("CARGO_BIN_EXE_foretide"));
-    command.args(arguments).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
-    Process(command.spawn().unwrap())
-}
-
 /// A control plane that knows the files of `data`.
 struct Control {
     address: String,
@@ -102,7 +71,7 @@ impl Control {
         let mut file = File::create(&config).unwrap();
         let state = folder.path().join("state");
         writeln!(file, "listen = \"{address}\"\nstate = \"{}\"\n{CONFIG}", state.display()).unwrap();
-        let serve = Some(foretide(folder.path(), "serve.log", &["serve", "--config", config.to_str().unwrap()]));
+        let serve = Some(Process::start(folder.path(), "serve", &["serve", "--config", config.to_str().unwrap()]));
         let _ = rustls::crypto::ring::default_provider().install_default();
         let http = reqwest::Client::builder().no_proxy().build().unwrap();
         let runtime = Runtime::new().unwrap();
@@ -145,7 +114,7 @@ impl Control {
     fn k8s(&self, log: &str, arguments: &[&str]) -> Process {
         let mut all = vec!["k8s", "--control", &self.address, "--token", &self.token];
         all.extend(arguments);
-        foretide(self.folder.path(), log, &all)
+        Process::start(self.folder.path(), log, &all)
     }
 }
 
@@ -333,7 +302,7 @@ fn a_job_is_let_in_when_its_data_is_there_and_never_held_for_ever() {
         ];
     });
     let address = control.runtime.block_on(kube.clone().serve());
-    let admission = control.k8s("admission.log", &["admission", "--kube", &address]);
+    let admission = control.k8s("admission", &["admission", "--kube", &address]);
 
     kube.says("silent", "Ready", "says nothing of its data");
     kube.says("garbled", "Ready", "runs cold");
@@ -379,7 +348,7 @@ fn a_job_is_let_in_when_its_data_is_there_and_never_held_for_ever() {
 fn nodes_are_kept_and_ranked_by_the_site_at_which_they_stand() {
     let control = Control::start();
     let listen = format!("127.0.0.1:{}", free_port());
-    let _extender = control.k8s("extender.log", &["extender", "--listen", &listen, "--site-label", "site"]);
+    let _extender = control.k8s("extender", &["extender", "--listen", &listen, "--site-label", "site"]);
     let node = |name: &str, labels: Value| json!({ "metadata": { "name": name, "labels": labels } });
     let nodes = json!({ "items": [node("near", json!({ "site": "gpu" })), node("far-1", json!({ "site": "far" })), node("plain", json!({}))] });
     let ask = |verb: &str, volume: &str| {

@@ -1,23 +1,15 @@
 //! The control plane over TLS: who has which certificate gets how far.
 
-use std::fs::{self, File};
+mod process;
+
+use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
-use std::time::{Duration, Instant};
+use std::process::{Command, Output};
 
+use process::{Process, eventually, free_port};
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
 use tempfile::TempDir;
-
-/// Patience with a busy machine.
-const PATIENCE: Duration = Duration::from_secs(60);
-
-struct Process(Child);
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
 
 /// A control plane that asks agents for certificates, and the folder of all.
 struct Control {
@@ -29,7 +21,7 @@ struct Control {
 impl Control {
     fn start() -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let port = free_port();
         let at = |name: &str| folder.path().join(name).display().to_string();
         let tls = certify(folder.path(), &["--host", "127.0.0.1", "--host", "control.example"]);
         let config = format!(
@@ -37,7 +29,7 @@ impl Control {
             at("state")
         );
         fs::write(at("serve.toml"), config).unwrap();
-        let serve = start(folder.path(), "serve", &["serve", "--config", &at("serve.toml")]);
+        let serve = Process::start(folder.path(), "serve", &["serve", "--config", &at("serve.toml")]);
         let control = Self { folder, port, _serve: serve };
         eventually("the first token is written", || control.at("state/token").exists());
         control
@@ -72,7 +64,7 @@ impl Control {
             at(node),
         );
         fs::write(at(&format!("{node}.toml")), config).unwrap();
-        start(self.folder.path(), node, &["agent", "--config", &at(&format!("{node}.toml"))])
+        Process::start(self.folder.path(), node, &["agent", "--config", &at(&format!("{node}.toml"))])
     }
 }
 
@@ -82,20 +74,6 @@ fn certify(folder: &Path, what: &[&str]) -> String {
     let made = command.arg("--into").arg(folder.join("certificates")).output().unwrap();
     assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
     String::from_utf8(made.stdout).unwrap()
-}
-
-fn start(folder: &Path, name: &str, arguments: &[&str]) -> Process {
-    let log = File::create(folder.join(format!("{name}.log"))).unwrap();
-    let mut command = Command::new(env!("CARGO_BIN_EXE_foretide"));
-    Process(command.args(arguments).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn().unwrap())
-}
-
-fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
-    let began = Instant::now();
-    while !holds() {
-        assert!(began.elapsed() < PATIENCE, "never: {what}");
-        std::thread::sleep(Duration::from_millis(50));
-    }
 }
 
 fn words(output: &Output) -> String {
@@ -134,13 +112,13 @@ fn people_reach_it_by_its_certificate_and_agents_by_their_own() {
     assert!(!String::from_utf8_lossy(&control.trusted().stdout).contains("store-2"));
 }
 
-#[tokio::test]
-async fn an_agents_token_without_a_certificate_is_refused() {
-    let control = tokio::task::spawn_blocking(Control::start).await.unwrap();
+#[test]
+fn an_agents_token_without_a_certificate_is_refused() {
+    let control = Control::start();
+    eventually("it answers who trusts its authority", || control.trusted().status.success());
+    let authority = CertificateDer::from_pem_file(control.at("certificates/authority.pem")).unwrap();
     let mut roots = rustls::RootCertStore::empty();
-    let pem = fs::read(control.at("certificates/authority.pem")).unwrap();
-    use rustls::pki_types::pem::PemObject;
-    roots.add(rustls::pki_types::CertificateDer::from_pem_slice(&pem).unwrap()).unwrap();
+    roots.add(authority).unwrap();
     let tls = rustls::ClientConfig::builder_with_provider(rustls::crypto::ring::default_provider().into())
         .with_safe_default_protocol_versions()
         .unwrap()
@@ -148,21 +126,13 @@ async fn an_agents_token_without_a_certificate_is_refused() {
         .with_no_client_auth();
     let http = reqwest::Client::builder().tls_backend_preconfigured(tls).build().unwrap();
     let token = fs::read_to_string(control.at("state/token")).unwrap();
+    let address = format!("https://127.0.0.1:{}/v1/agent/hello", control.port);
     let hello = serde_json::json!({ "node": "store-3", "site": "store" });
-    let ask = || {
-        let address = format!("https://127.0.0.1:{}/v1/agent/hello", control.port);
-        http.post(address).bearer_auth(&token).json(&hello).send()
-    };
-    let began = Instant::now();
-    let answer = loop {
-        match ask().await {
-            Ok(answer) => break answer,
-            Err(e) => assert!(began.elapsed() < PATIENCE, "never answers: {e}"),
-        }
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    };
-    assert_eq!(answer.status().as_u16(), 403);
-    let problem: serde_json::Value = answer.json().await.unwrap();
-    assert!(problem["type"].as_str().unwrap().ends_with("no-certificate"), "{problem}");
-    assert!(problem["remedy"].as_str().unwrap().contains("foretide certify"), "{problem}");
+    tokio::runtime::Runtime::new().unwrap().block_on(async {
+        let answer = http.post(address).bearer_auth(&token).json(&hello).send().await.unwrap();
+        assert_eq!(answer.status().as_u16(), 403);
+        let problem: serde_json::Value = answer.json().await.unwrap();
+        assert!(problem["type"].as_str().unwrap().ends_with("no-certificate"), "{problem}");
+        assert!(problem["remedy"].as_str().unwrap().contains("foretide certify"), "{problem}");
+    });
 }

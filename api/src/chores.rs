@@ -7,7 +7,7 @@ use foretide_flow::{Timestamp, WarmupState};
 
 use crate::Api;
 use crate::error::ApiError;
-use crate::eta::{as_of, is_over};
+use crate::eta::as_of;
 use crate::events::{Told, tell};
 use crate::webhooks::deliver_due;
 
@@ -60,7 +60,7 @@ async fn expire(api: &Api, now: Timestamp) -> Result<(), ApiError> {
     loop {
         let page = api.catalog.warmups(&filter, cursor, WARMUPS_AT_ONCE).await?;
         for warmup in page.items {
-            if is_over(as_of(warmup.clone(), now).state) {
+            if as_of(warmup.clone(), now).state.is_over() {
                 let update = WarmupUpdate { state: Some(WarmupState::Expired), ..WarmupUpdate::default() };
                 let expired = api.catalog.update_warmup(&warmup.id, &update, now).await?;
                 tell(api.catalog.as_ref(), &Told::Warmup(expired.into()), now).await?;

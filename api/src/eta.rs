@@ -106,14 +106,9 @@ fn sample(warmup: &Warmup) -> Option<f64> {
     (!named.is_zero()).then(|| (took.as_secs_f64() / named.as_secs_f64()).clamp(0.0, STRETCH_MAX))
 }
 
-/// Whether nothing more becomes of it.
-pub(crate) fn is_over(state: WarmupState) -> bool {
-    matches!(state, WarmupState::Failed | WarmupState::Cancelled | WarmupState::Expired)
-}
-
 /// A hard end holds from its moment on, whoever writes it down when.
 pub(crate) fn as_of(warmup: Warmup, now: Timestamp) -> Warmup {
-    let past = warmup.request.expire_at.is_some_and(|end| end <= now) && !is_over(warmup.state);
+    let past = warmup.request.expire_at.is_some_and(|end| end <= now) && !warmup.state.is_over();
     if past { Warmup { state: WarmupState::Expired, eta: None, ..warmup } } else { warmup }
 }
 

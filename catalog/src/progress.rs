@@ -4,11 +4,6 @@ use foretide_flow::{FilePath, MoveState, Promised, Timestamp, Warmup, WarmupStat
 
 use crate::WarmupUpdate;
 
-/// Whether a warm-up is over.
-pub(crate) fn is_over(state: WarmupState) -> bool {
-    matches!(state, WarmupState::Failed | WarmupState::Cancelled | WarmupState::Expired)
-}
-
 /// Whether `to` may follow `from`. See [`Warmups`](crate::Warmups) for the picture.
 fn follows(from: WarmupState, to: WarmupState) -> bool {
     use WarmupState::{Cancelled, Degraded, Expired, Failed, Moving, Partial, Planned, Queued, Ready};
@@ -40,7 +35,7 @@ pub(crate) enum MoveEnd {
 /// What the ends of its moves, in their order, make of a warm-up: sums, reasons, and `Moving` when something arrived.
 pub(crate) fn moves_ended(warmup: &Warmup, ends: &[MoveEnd]) -> Warmup {
     let mut next = warmup.clone();
-    if is_over(warmup.state) {
+    if warmup.state.is_over() {
         return next;
     }
     for end in ends {
@@ -58,7 +53,7 @@ pub(crate) fn moves_ended(warmup: &Warmup, ends: &[MoveEnd]) -> Warmup {
 /// What the store's count makes of it: `Ready` or `Degraded` (promise C), or only more bytes.
 pub(crate) fn settle(warmup: &Warmup, counted_bytes: Option<u64>, at: Timestamp) -> Warmup {
     let mut next = warmup.clone();
-    let Some(counted) = counted_bytes.filter(|_| !is_over(warmup.state)) else { return next };
+    let Some(counted) = counted_bytes.filter(|_| !warmup.state.is_over()) else { return next };
     let capped = counted.min(warmup.required_bytes.unwrap_or(u64::MAX));
     match (warmup.required_bytes, warmup.state) {
         (Some(required), _) if counted >= required => {
@@ -106,7 +101,7 @@ pub(crate) fn update(
     at: Timestamp,
 ) -> Result<Warmup, String> {
     let mut next = warmup.clone();
-    if let Some((bytes, files)) = update.required.filter(|_| !is_over(warmup.state)) {
+    if let Some((bytes, files)) = update.required.filter(|_| !warmup.state.is_over()) {
         next.required_bytes = Some(bytes);
         next.required_files = Some(files);
         if let Some(most) =
@@ -116,12 +111,12 @@ pub(crate) fn update(
             return Ok(Warmup { state: WarmupState::Failed, ..next });
         }
     }
-    if let Some(eta) = update.eta.filter(|_| !is_over(warmup.state)) {
+    if let Some(eta) = update.eta.filter(|_| !warmup.state.is_over()) {
         next.eta = eta;
         next.promised = next.promised.or(eta.map(|eta| Promised { at, eta }));
         next.plan.clone_from(&update.plan);
     }
-    if let Some(terms) = update.terms.as_ref().filter(|_| !is_over(warmup.state)) {
+    if let Some(terms) = update.terms.as_ref().filter(|_| !warmup.state.is_over()) {
         terms.apply(&mut next.request);
     }
     let mut next = settle(&next, counted_bytes, at);
@@ -271,13 +266,13 @@ mod tests {
                 let mids = [w.state, WarmupState::Partial, WarmupState::Ready, WarmupState::Degraded];
                 prop_assert!(mids.into_iter().any(|mid| step(w.state, mid) && step(mid, next.state)));
                 let enough = next.required_bytes.is_some_and(|r| counted.is_some_and(|c| c >= r));
-                prop_assert_eq!(next.state == WarmupState::Ready, enough && !is_over(next.state));
+                prop_assert_eq!(next.state == WarmupState::Ready, enough && !next.state.is_over());
                 let share = next.required_bytes.unwrap_or(0) as f64 * next.request.min_fraction.unwrap_or(1.0);
                 prop_assert!(next.state != WarmupState::Partial || counted.is_some_and(|c| c as f64 >= share));
                 // All that is asked for is there: where less is asked for now, less is.
                 let whole = Some(next.resident_bytes) == next.required_bytes;
                 prop_assert!(next.resident_bytes >= w.resident_bytes || next.state == WarmupState::Degraded || whole);
-                if is_over(w.state) { prop_assert_eq!(&next.state, &w.state); }
+                if w.state.is_over() { prop_assert_eq!(&next.state, &w.state); }
                 w = next;
             }
         }

@@ -155,6 +155,13 @@ pub enum WarmupState {
     Expired,
 }
 
+impl WarmupState {
+    /// Whether nothing more becomes of it.
+    pub fn is_over(self) -> bool {
+        matches!(self, Self::Failed | Self::Cancelled | Self::Expired)
+    }
+}
+
 /// A warm-up and how far it is.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]

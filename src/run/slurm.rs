@@ -113,7 +113,7 @@ async fn release(control: &ControlClient, spool: &Spool, options: &Options, job:
     if let Ok(want) = spool.want(job, &options.site)? {
         let asked = control.ask_once(&want.wanted, &want.key(&options.cluster, job)).await;
         let released = match asked {
-            Ok(view) if !is_over(view.warmup.state) => control.release_warmup(&view.warmup.id).await.map(drop),
+            Ok(view) if !view.warmup.state.is_over() => control.release_warmup(&view.warmup.id).await.map(drop),
             other => other.map(drop),
         };
         if let Err(error @ ClientError::Unreachable { .. }) = released {
@@ -122,10 +122,6 @@ async fn release(control: &ControlClient, spool: &Spool, options: &Options, job:
         }
     }
     Ok(spool.forget(job)?)
-}
-
-fn is_over(state: WarmupState) -> bool {
-    matches!(state, WarmupState::Failed | WarmupState::Cancelled | WarmupState::Expired)
 }
 
 /// What a job wants, and when it said so.
@@ -201,7 +197,7 @@ impl Answer {
         let warmup = &view.warmup;
         let state = format!("{:?}", warmup.state).to_uppercase();
         let why = warmup.why.as_deref().map_or(String::new(), |why| format!(": {why}"));
-        let go = matches!(warmup.state, Ready | Partial | Degraded) || is_over(warmup.state);
+        let go = matches!(warmup.state, Ready | Partial | Degraded) || warmup.state.is_over();
         Self { go, why: format!("warm-up {} is {state}{why}", warmup.id) }
     }
 

@@ -150,7 +150,7 @@ fn tag(text: &str) -> Result<(String, String), String> {
 }
 
 fn is_final(state: WarmupState) -> bool {
-    matches!(state, WarmupState::Ready | WarmupState::Failed | WarmupState::Cancelled | WarmupState::Expired)
+    state == WarmupState::Ready || state.is_over()
 }
 
 /// A warm-up on one line.

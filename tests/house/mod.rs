@@ -1,35 +1,18 @@
 //! A control plane and agents, all as processes on this machine.
 
+#[path = "../process/mod.rs"]
+mod process;
+
 use std::fs::{self, File};
 use std::io::Write;
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::process::Command;
 
 use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
 use tempfile::TempDir;
 
-/// Patience with a busy machine.
-const PATIENCE: Duration = Duration::from_secs(60);
-
-struct Process(Child);
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        let _ = kill(Pid::from_raw(self.0.id().cast_signed()), Signal::SIGTERM);
-        let asked = Instant::now();
-        while asked.elapsed() < Duration::from_secs(10) {
-            if let Ok(Some(_)) = self.0.try_wait() {
-                return;
-            }
-            std::thread::sleep(Duration::from_millis(20));
-        }
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
+use process::Process;
+pub use process::{eventually, free_port};
 
 /// The house; its processes end with it.
 pub struct House {
@@ -37,20 +20,6 @@ pub struct House {
     // In this order: the mount goes before its control plane, the folder last.
     processes: Vec<Process>,
     folder: TempDir,
-}
-
-/// A port on which nobody listens.
-pub fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
-}
-
-/// Waits for what happens a little later.
-pub fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
-    let began = Instant::now();
-    while !holds() {
-        assert!(began.elapsed() < PATIENCE, "never: {what}");
-        std::thread::sleep(Duration::from_millis(20));
-    }
 }
 
 impl House {
@@ -109,16 +78,14 @@ impl House {
         let mut file = File::options().append(true).open(self.at("serve.toml")).unwrap();
         file.write_all(more.as_bytes()).unwrap();
         let serve = self.processes.last().expect("it was started first");
-        kill(Pid::from_raw(serve.0.id().cast_signed()), Signal::SIGHUP).unwrap();
+        kill(serve.pid(), Signal::SIGHUP).unwrap();
     }
 
     fn spawn(&mut self, subcommand: &str, name: &str, config: &str) {
         let at = self.at(&format!("{name}.toml"));
         fs::write(&at, config).unwrap();
-        let log = File::create(self.at(&format!("{name}.log"))).unwrap();
-        let mut command = Command::new(env!("CARGO_BIN_EXE_foretide"));
-        command.args([subcommand, "--config"]).arg(at).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
-        self.processes.insert(0, Process(command.spawn().unwrap()));
+        let started = Process::start(self.folder.path(), name, &[subcommand, "--config", at.to_str().unwrap()]);
+        self.processes.insert(0, started);
     }
 
     /// What a command prints; its complaint if it fails.

@@ -15,7 +15,7 @@ use super::{List, page_size};
 use crate::Api;
 use crate::auth::Caller;
 use crate::error::ApiError;
-use crate::eta::{WarmupView, is_over};
+use crate::eta::WarmupView;
 use crate::events::{Told, tell};
 use crate::extract::{Body, Path, Query, commas, record_number, text_header};
 use crate::ports::{Advice, Question};
@@ -328,7 +328,7 @@ pub(crate) async fn one(
 
 /// Whether somebody who waits for it can go on.
 fn can_go_on(state: WarmupState) -> bool {
-    matches!(state, WarmupState::Partial | WarmupState::Ready) || is_over(state)
+    matches!(state, WarmupState::Partial | WarmupState::Ready) || state.is_over()
 }
 
 /// Ask for other terms: another deadline, end, pin, priority or label.
@@ -352,7 +352,7 @@ pub(crate) async fn change(
     check_change(&change, now)?;
     let before = sight.of_warmup(api.catalog.warmup(&id).await?, &id)?;
     let state = crate::eta::as_of(before, now).state;
-    if is_over(state) {
+    if state.is_over() {
         return Err(ApiError::Conflict(format!("warm-up {id} is over: its state is {state:?}")));
     }
     let WarmupChange { need_by, expire_at, pin_until, pin_for_s, priority, label } = change;
@@ -401,7 +401,7 @@ pub(crate) async fn release(
 ) -> Result<Json<WarmupView>, ApiError> {
     let now = Timestamp::now();
     let before = sight.of_warmup(api.catalog.warmup(&id).await?, &id)?;
-    if is_over(before.state) {
+    if before.state.is_over() {
         return Ok(Json(view(&api, before, now).await?));
     }
     let served = matches!(before.state, WarmupState::Ready | WarmupState::Partial | WarmupState::Degraded);

@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use foretide_api::{Config, Scope, mint};
 use foretide_catalog::in_memory;
-use foretide_flow::{AccessBatch, Forecast, ForecastId, Losses, RunId, RunStart, Timestamp, WorkloadId};
+use foretide_flow::{Forecast, ForecastId, Timestamp, WorkloadId};
 use serde_json::json;
 
 use crate::agents::{hello, plan_of_one};
-use crate::harness::{Served, node, serve_with, site, volume};
+use crate::harness::{Served, begun, serve_with, site, volume};
 
 /// Where the settings of the run are, beside the script that starts it.
 const FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/api");
@@ -34,24 +34,7 @@ async fn fill(served: &Served) {
         reads: vec![],
     };
     served.catalog.put_forecasts(&[forecast]).await.unwrap();
-    let start = RunStart {
-        run: RunId::from("r1"),
-        workload: WorkloadId::from("train"),
-        command: "train.py".into(),
-        at: now,
-        site: site("gpu-eu"),
-        node: node("gpu-1"),
-    };
-    let batch = AccessBatch {
-        node: node("gpu-1"),
-        site: site("gpu-eu"),
-        sequence: 1,
-        started: vec![start],
-        accesses: vec![],
-        ended: vec![],
-        losses: Losses::default(),
-    };
-    served.catalog.record_batch(&batch, "lake/1.parquet", now).await.unwrap();
+    served.catalog.record_batch(&begun("r1", "train", now), "lake/1.parquet", now).await.unwrap();
     let refused = json!({
         "node": "store-1", "site": "store", "sequence": 1, "census": [], "resident_bytes": 0, "capacity_bytes": 0,
         "outcomes": [{ "kind": "refused", "volume": "scans", "path": "a", "to": "gpu-us", "rule": "phi-stays-in-eu",

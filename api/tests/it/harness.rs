@@ -14,8 +14,8 @@ use foretide_api::{
 };
 use foretide_catalog::{Catalog, CatalogError, ResidentFile, Run, in_memory};
 use foretide_flow::{
-    BitsPerSecond, CacheSpec, Effect, FilePath, Forecast, LeftOut, Link, Listing, Mode, NodeId, OutcomeBatch, Plan,
-    Rule, Ruleset, Site, SiteId, Timestamp, Topology, Volume, VolumeId,
+    AccessBatch, BitsPerSecond, CacheSpec, Effect, FilePath, Forecast, LeftOut, Link, Listing, Losses, Mode, NodeId,
+    OutcomeBatch, Plan, Rule, Ruleset, RunStart, Site, SiteId, Timestamp, Topology, Volume, VolumeId,
 };
 use reqwest::{Method, RequestBuilder, Response, StatusCode};
 use serde_json::Value;
@@ -27,6 +27,27 @@ pub fn site(name: &str) -> SiteId {
 
 pub fn volume(name: &str) -> VolumeId {
     VolumeId::new(name).unwrap()
+}
+
+/// What the agent of `gpu-1` tells when a run begins there.
+pub fn begun(run: &str, workload: &str, at: Timestamp) -> AccessBatch {
+    let start = RunStart {
+        run: run.into(),
+        workload: workload.into(),
+        command: "train.py --epochs #".into(),
+        at,
+        site: site("gpu-eu"),
+        node: node("gpu-1"),
+    };
+    AccessBatch {
+        node: node("gpu-1"),
+        site: site("gpu-eu"),
+        sequence: 1,
+        started: vec![start],
+        accesses: vec![],
+        ended: vec![],
+        losses: Losses::default(),
+    }
 }
 
 pub fn node(name: &str) -> NodeId {

@@ -5,33 +5,20 @@ use std::time::Duration;
 
 use foretide_api::Scope;
 use foretide_flow::{
-    AccessBatch, FilePath, Forecast, ForecastId, LeftOut, Losses, Plan, PredictedRead, RunEnd, RunId, RunStart,
-    TimeWindow, Timestamp, WorkloadId,
+    AccessBatch, FilePath, Forecast, ForecastId, LeftOut, Losses, Plan, PredictedRead, RunEnd, RunId, TimeWindow,
+    Timestamp, WorkloadId,
 };
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
 use crate::agents::{hello, plan_of_one};
-use crate::harness::{Served, node, problem, serve, site, volume};
+use crate::harness::{Served, begun, problem, serve, site, volume};
 
 async fn a_run(served: &Served, name: &str, began: Timestamp, lasted: Duration) {
-    let run = RunId::from(name);
-    let start = RunStart {
-        run: run.clone(),
-        workload: WorkloadId::from("train"),
-        command: "train.py --epochs #".into(),
-        at: began,
-        site: site("gpu-eu"),
-        node: node("gpu-1"),
-    };
     let batch = AccessBatch {
-        node: node("gpu-1"),
-        site: site("gpu-eu"),
-        sequence: 1,
-        started: vec![start],
-        accesses: vec![],
-        ended: vec![RunEnd { run, at: began + lasted }],
+        ended: vec![RunEnd { run: RunId::from(name), at: began + lasted }],
         losses: Losses { dropped_events: 3, ..Losses::default() },
+        ..begun(name, "train", began)
     };
     served.catalog.record_batch(&batch, "lake/1.parquet", began).await.unwrap();
 }

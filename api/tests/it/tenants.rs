@@ -2,14 +2,14 @@
 
 use foretide_api::Scope;
 use foretide_flow::{
-    AccessBatch, Calendar, ExtentHabit, FilePath, Forecast, LeftOut, Losses, Move, MoveCause, OrderHabit, Plan,
-    PredictedRead, Profile, Refusal, RunStart, TimeWindow, Timestamp, WarmupId,
+    Calendar, ExtentHabit, FilePath, Forecast, LeftOut, Move, MoveCause, OrderHabit, Plan, PredictedRead, Profile,
+    Refusal, TimeWindow, Timestamp, WarmupId,
 };
 use reqwest::Method;
 use serde_json::{Value, json};
 
 use crate::agents::{a_move, plan};
-use crate::harness::{Served, node, problem, serve, site, volume};
+use crate::harness::{Served, begun, problem, serve, site, volume};
 use crate::scopes::ROUTES;
 
 /// What the other tenant is answered.
@@ -147,24 +147,7 @@ async fn fill(served: &Served) {
         calendar: Calendar::default(),
     };
     catalog.put_profile(&profile).await.unwrap();
-    let start = RunStart {
-        run: "run-a".into(),
-        workload: "train-a".into(),
-        command: "train".into(),
-        at: Timestamp(1),
-        site: site("gpu-eu"),
-        node: node("gpu-1"),
-    };
-    let batch = AccessBatch {
-        node: node("gpu-1"),
-        site: site("gpu-eu"),
-        sequence: 1,
-        started: vec![start],
-        accesses: vec![],
-        ended: vec![],
-        losses: Losses::default(),
-    };
-    catalog.record_batch(&batch, "1.parquet", Timestamp(1)).await.unwrap();
+    catalog.record_batch(&begun("run-a", "train-a", Timestamp(1)), "1.parquet", Timestamp(1)).await.unwrap();
     let entry = json!({ "path": "1", "kind": "file", "size": 5, "modified_at": 1, "mode": 420, "uid": 0, "gid": 0, "links": 1, "version": "1" });
     let listing = json!({ "volume": "of-a", "directory": "", "seen_at": 1, "entries": [entry] });
     let hello = json!({ "node": "store-1", "site": "store", "volumes": ["of-a"] });

@@ -5,14 +5,13 @@ use std::time::Duration;
 use foretide_api::Scope;
 use foretide_catalog::WarmupUpdate;
 use foretide_flow::{
-    AccessBatch, Census, FilePath, Losses, Move, MoveCause, Outcome, OutcomeBatch, RunStart, Timestamp, WarmupId,
-    WarmupState,
+    AccessBatch, Census, FilePath, Move, MoveCause, Outcome, OutcomeBatch, Timestamp, WarmupId, WarmupState,
 };
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
 use crate::agents::{a_move, plan};
-use crate::harness::{Served, node, problem, serve, site};
+use crate::harness::{Served, begun, node, problem, serve, site};
 
 fn wanted() -> Value {
     json!({ "volume": "images", "paths": ["train"], "site": "gpu-eu", "label": "job 7" })
@@ -327,23 +326,8 @@ async fn data_is_selected_by_glob_tag_and_run_and_the_request_keeps_what_was_fou
     assert_eq!((&phi["volume"], &phi["paths"]), (&json!("scans"), &json!([""])), "a volume's own tags count");
 
     for run in ["trained", "forgotten"] {
-        let start = RunStart {
-            run: run.into(),
-            workload: "w".into(),
-            command: "train".into(),
-            at: Timestamp(1),
-            site: site("gpu-eu"),
-            node: node("gpu-1"),
-        };
-        let batch = AccessBatch {
-            node: node("gpu-1"),
-            site: site("gpu-eu"),
-            sequence: if run == "trained" { 1 } else { 2 },
-            started: vec![start],
-            accesses: vec![],
-            ended: vec![],
-            losses: Losses::default(),
-        };
+        let sequence = if run == "trained" { 1 } else { 2 };
+        let batch = AccessBatch { sequence, ..begun(run, "w", Timestamp(1)) };
         served.catalog.record_batch(&batch, run, Timestamp(2)).await.unwrap();
     }
     let read = asked(&served, json!({ "run": "trained", "site": "gpu-eu" })).await;

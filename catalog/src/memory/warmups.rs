@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use foretide_flow::{SiteId, Timestamp, Warmup, WarmupId, WarmupState};
 
 use super::{InMemory, State, page};
-use crate::progress::{self, MoveEnd, is_over};
+use crate::progress::{self, MoveEnd};
 use crate::warmups::check_new;
 use crate::{CatalogError, Page, Result, Topic, WarmupFilter, WarmupTaken, WarmupUpdate, Warmups, limits};
 
@@ -44,7 +44,7 @@ impl Asked {
 
     /// Forgets the oldest that are over, beyond the bound.
     fn prune(&mut self) {
-        let mut over: Vec<_> = self.warmups.values().filter(|w| is_over(w.1.state)).collect();
+        let mut over: Vec<_> = self.warmups.values().filter(|w| w.1.state.is_over()).collect();
         let surplus = over.len().saturating_sub(limits::ENDED_WARMUPS);
         over.sort_by_key(|w| w.0);
         let oldest: Vec<_> = over.into_iter().take(surplus).map(|w| w.1.id.clone()).collect();
@@ -62,7 +62,7 @@ impl State {
             let warmup = kept.ok_or_else(|| CatalogError::KeyReused { key: key.to_owned() })?.1.clone();
             return Ok(WarmupTaken { warmup, new: false });
         }
-        let active = self.warmups.warmups.values().filter(|w| !is_over(w.1.state)).count();
+        let active = self.warmups.warmups.values().filter(|w| !w.1.state.is_over()).count();
         check_new(warmup, self.warmups.warmups.contains_key(&warmup.id), active)?;
         let number = self.number();
         self.warmups.warmups.insert(warmup.id.clone(), (number, warmup.clone()));

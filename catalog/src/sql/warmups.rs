@@ -7,7 +7,7 @@ use super::engine::Tx;
 use super::text::{Arg, Statement, args};
 use super::words::{WARMUPS_OVER, warmup_state_number};
 use super::{SqlCatalog, before, from_json, one_more, page, to_json};
-use crate::progress::{self, MoveEnd, is_over};
+use crate::progress::{self, MoveEnd};
 use crate::warmups::check_new;
 use crate::{CatalogError, Page, Result, Topic, WarmupFilter, WarmupTaken, WarmupUpdate, Warmups, limits};
 
@@ -115,7 +115,7 @@ impl Tx {
             name: id.to_string(),
             why,
         })?;
-        if !is_over(warmup.state) && is_over(next.state) {
+        if !warmup.state.is_over() && next.state.is_over() {
             self.active_warmups(-1).await?;
         }
         if next != warmup {
@@ -126,7 +126,7 @@ impl Tx {
 
     /// What a new count makes of a warm-up.
     pub(super) async fn settle_warmup(&mut self, warmup: &Warmup, at: Timestamp) -> Result<()> {
-        if is_over(warmup.state) {
+        if warmup.state.is_over() {
             return Ok(());
         }
         let counted = self.counted(&warmup.id).await?.map(|c| c.1);

@@ -64,7 +64,7 @@ mod tests {
         let moves = |list: &str| MOVE_STATES.map(|s| list.contains(&move_state_number(s).to_string()));
         assert_eq!(moves(ACTIVE_MOVES), MOVE_STATES.map(progress::is_active));
         let over = WARMUP_STATES.map(|s| WARMUPS_OVER.contains(&warmup_state_number(s).to_string()));
-        assert_eq!(over, WARMUP_STATES.map(progress::is_over));
+        assert_eq!(over, WARMUP_STATES.map(WarmupState::is_over));
         assert!(MOVE_STATES.iter().all(|s| move_state(move_state_number(*s)) == Some(*s)));
     }
 }

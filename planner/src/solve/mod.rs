@@ -236,6 +236,8 @@ fn known_before<'s>(known: &HashMap<Key<'s>, &'s Move>, gathered: &'s Gathered<'
 }
 
 #[cfg(test)]
+mod cases;
+#[cfg(test)]
 mod supply_tests;
 #[cfg(test)]
 mod tests;

@@ -8,7 +8,7 @@ use foretide_flow::{
 };
 use proptest::prelude::*;
 
-use super::tests::{Case, NOW, at, forecast, path, read, site, topology, volume, warmup};
+use super::cases::{Case, NOW, at, forecast, path, read, site, topology, volume, warmup};
 use crate::{SharedChunks, SiteLimit, Supply, diff, solve, solve_in_full};
 
 fn link(from: &str, to: &str, mbit: u64) -> Link {

@@ -278,7 +278,7 @@ fn opened(config: &AgentConfig) -> Result<Volumes, RunError> {
     }
     for (name, bucket) in &source.buckets {
         let bucket = Bucket::open(&bucket.address, &bucket.options)?;
-        volumes.push((name.clone(), source.manners().wrap(Box::new(bucket))));
+        volumes.push((name.clone(), source.manners().paced(Box::new(bucket))));
     }
     Ok(volumes)
 }

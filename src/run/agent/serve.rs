@@ -67,9 +67,9 @@ type Opened = (Box<dyn Source>, Arc<dyn Source>);
 
 /// A volume over what it is made of; none if not all of it is offered here.
 fn open_offered(offer: &[PathBuf], sources: &[String], manners: Manners) -> Result<Option<Opened>, RunError> {
-    let Some(served) = open_layers(offer, sources)? else { return Ok(None) };
-    let Some(told) = open_layers(offer, sources)? else { return Ok(None) };
-    Ok(Some((manners.wrap(one_tree(served)), Arc::from(manners.wrap(one_tree(told))))))
+    let Some(served) = open_layers(offer, sources, manners)? else { return Ok(None) };
+    let Some(told) = open_layers(offer, sources, manners)? else { return Ok(None) };
+    Ok(Some((manners.paced(one_tree(served)), Arc::from(manners.paced(one_tree(told))))))
 }
 
 fn one_tree(mut layers: Vec<Box<dyn Source>>) -> Box<dyn Source> {
@@ -80,14 +80,18 @@ fn one_tree(mut layers: Vec<Box<dyn Source>>) -> Box<dyn Source> {
     }
 }
 
-fn open_layers(offer: &[PathBuf], sources: &[String]) -> Result<Option<Vec<Box<dyn Source>>>, RunError> {
-    let layers: Result<Vec<_>, RunError> = sources.iter().map(|source| open_layer(offer, source)).collect();
+fn open_layers(
+    offer: &[PathBuf],
+    sources: &[String],
+    manners: Manners,
+) -> Result<Option<Vec<Box<dyn Source>>>, RunError> {
+    let layers: Result<Vec<_>, RunError> = sources.iter().map(|source| open_layer(offer, source, manners)).collect();
     Ok(layers?.into_iter().collect())
 }
 
 /// A folder or a prefix of an object store; none if it is not offered. Links are resolved first, so that none leads out
 /// of what is offered. The keys of an object store come from the environment.
-fn open_layer(offer: &[PathBuf], source: &str) -> Result<Option<Box<dyn Source>>, RunError> {
+fn open_layer(offer: &[PathBuf], source: &str, manners: Manners) -> Result<Option<Box<dyn Source>>, RunError> {
     if source.contains("://") {
         if !offer.iter().filter_map(|root| root.to_str()).any(|root| is_below(source, root)) {
             return Ok(None);
@@ -99,7 +103,7 @@ fn open_layer(offer: &[PathBuf], source: &str) -> Result<Option<Box<dyn Source>>
     if !offer.iter().any(offered) {
         return Ok(None);
     }
-    Ok(Some(Box::new(LocalDirectory::open(&folder)?)))
+    Ok(Some(manners.patient(Box::new(LocalDirectory::open(&folder)?))))
 }
 
 /// Whether an address of an object store lies below another, both read as the store reads them: `..` leads up.
@@ -121,24 +125,21 @@ mod tests {
         std::fs::create_dir_all(at("offered/set")).unwrap();
         std::fs::create_dir(at("secret")).unwrap();
         std::os::unix::fs::symlink(at("secret"), at("offered/out")).unwrap();
-        let offer = [at("offered")];
-        let served = |source: &str| open_layer(&offer, &at(source).display().to_string()).unwrap().is_some();
+        let (offer, manners) = ([at("offered")], Manners::default());
+        let served = |source: &str| open_layer(&offer, &at(source).display().to_string(), manners).unwrap().is_some();
         assert!(served("offered/set") && served("offered"));
         assert!(!served("secret") && !served("offered/out") && !served("offered/../secret") && !served("none"));
         let inside = at("offered/set").display().to_string();
-        assert!(open_layer(&[], &inside).unwrap().is_none(), "nothing is offered unless said so");
+        assert!(open_layer(&[], &inside, manners).unwrap().is_none(), "nothing is offered unless said so");
         let both = [inside.clone(), at("secret").display().to_string()];
-        assert!(open_offered(&offer, &both[..1], Manners::default()).unwrap().is_some());
-        assert!(
-            open_offered(&offer, &both, Manners::default()).unwrap().is_none(),
-            "all of it is offered or nothing is served"
-        );
+        assert!(open_offered(&offer, &both[..1], manners).unwrap().is_some());
+        assert!(open_offered(&offer, &both, manners).unwrap().is_none(), "all of it is offered or nothing is served");
         let offer = [PathBuf::from("s3://open/sets/")];
         for outside in ["setsecret", "", "sets/../secret", "sets/%2e%2e/secret", "sets/./../../other/sets"] {
-            assert!(open_layer(&offer, &format!("s3://open/{outside}")).unwrap().is_none(), "{outside}");
+            assert!(open_layer(&offer, &format!("s3://open/{outside}"), manners).unwrap().is_none(), "{outside}");
         }
         for elsewhere in ["s3://other/sets", "gs://open/sets", "s3://sets"] {
-            assert!(open_layer(&offer, elsewhere).unwrap().is_none(), "{elsewhere}");
+            assert!(open_layer(&offer, elsewhere, manners).unwrap().is_none(), "{elsewhere}");
         }
         assert!(is_below("s3://open/sets", "s3://open/sets/") && is_below("s3://open/sets/a/b", "s3://open/sets"));
         assert!(is_below("s3://open/any", "s3://open") && !is_below("open/sets", "s3://open/sets"));

@@ -60,7 +60,7 @@ pub struct Options {
     /// Read a folder or an object store no faster than this, such as 200Mbit/s.
     #[arg(long, value_parser = parse_rate)]
     rate: Option<BitsPerSecond>,
-    /// Ask a folder or an object store so often in all if it fails in a way that may pass.
+    /// Ask a folder so often in all if it fails in a way that may pass; the client of object stores does by itself.
     #[arg(long, default_value_t = Manners::default().tries)]
     tries: u32,
     /// Say what would be copied, and copy nothing.

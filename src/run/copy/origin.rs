@@ -40,7 +40,7 @@ impl Origin {
             };
         }
         if source.contains("://") {
-            return Self::served(manners.wrap(Box::new(Bucket::open(source, &BTreeMap::new())?)), FilePath::root())
+            return Self::served(manners.paced(Box::new(Bucket::open(source, &BTreeMap::new())?)), FilePath::root())
                 .await;
         }
         let at = Path::new(source);

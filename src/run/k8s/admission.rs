@@ -308,8 +308,7 @@ impl Controller {
     async fn release(&self, workload: &Workload<'_>, wish: &Wish) -> Result<(), String> {
         match self.ask(workload, wish).await {
             Told::Warmup(view) => {
-                let over = [WarmupState::Failed, WarmupState::Cancelled, WarmupState::Expired];
-                if over.contains(&view.warmup.state) {
+                if view.warmup.state.is_over() {
                     return Ok(());
                 }
                 self.control.release_warmup(&view.warmup.id).await.map(drop).map_err(|e| e.to_string())

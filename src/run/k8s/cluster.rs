@@ -5,13 +5,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use bytes::Bytes;
-use http_body_util::{BodyExt, Full, Limited};
-use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
-use hyper_util::client::legacy::{Client, connect::HttpConnector};
-use hyper_util::rt::TokioExecutor;
+use reqwest::{Method, RequestBuilder};
 use serde_json::Value;
 
+use crate::client::root_cause;
 use crate::tls::{self, Authorities, Trust};
 
 /// Where a pod finds who it is.
@@ -34,7 +31,7 @@ pub struct List {
 
 /// One kube-apiserver.
 pub struct Cluster {
-    http: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
+    http: reqwest::Client,
     address: String,
     /// Read at each call: it is renewed.
     token: Option<PathBuf>,
@@ -66,8 +63,8 @@ impl Cluster {
 
     fn new(address: String, token: Option<PathBuf>, trust: &Trust) -> Result<Self, String> {
         let config = tls::client(trust).map_err(|e| e.to_string())?;
-        let connector = HttpsConnectorBuilder::new().with_tls_config(config).https_or_http().enable_http1().build();
-        Ok(Self { http: Client::builder(TokioExecutor::new()).build(connector), address, token })
+        let http = reqwest::Client::builder().no_proxy().tls_backend_preconfigured(config).build();
+        Ok(Self { http: http.map_err(|e| root_cause(&e))?, address, token })
     }
 
     /// All objects at a path.
@@ -75,7 +72,7 @@ impl Cluster {
     /// # Errors
     /// In words.
     pub async fn list(&self, path: &str) -> Result<List, String> {
-        let body = self.ask("GET", path, None).await?;
+        let body = self.ask(Method::GET, path, None).await?;
         let version = body["metadata"]["resourceVersion"].as_str().unwrap_or_default().to_owned();
         let Value::Array(items) = body["items"].clone() else { return Err(format!("{path} answered no list")) };
         Ok(List { items, version })
@@ -86,12 +83,11 @@ impl Cluster {
     pub async fn changed(&self, path: &str, version: &str, wait: Duration) {
         let path = format!("{path}?watch=1&resourceVersion={version}&timeoutSeconds={}", wait.as_secs().max(1));
         let first = async {
-            let request = self.request("GET", &path, None).ok()?;
-            let mut stream = self.http.request(request).await.ok()?.into_body();
-            stream.frame().await
+            let request = self.request(Method::GET, &path, None).ok()?;
+            request.send().await.ok()?.chunk().await.ok()?
         };
         let began = tokio::time::Instant::now();
-        if !matches!(tokio::time::timeout(wait, first).await, Ok(Some(Ok(_)))) {
+        if !matches!(tokio::time::timeout(wait, first).await, Ok(Some(_))) {
             // Ended without an event, or refused: the time is waited for, so that nobody is asked in a loop.
             tokio::time::sleep_until(began + wait).await;
         }
@@ -103,48 +99,38 @@ impl Cluster {
     /// In words.
     pub async fn apply_status(&self, path: &str, body: &Value) -> Result<(), String> {
         let path = format!("{path}/status?fieldManager={FIELD_MANAGER}&force=true");
-        self.ask("PATCH", &path, Some(body)).await.map(drop)
+        self.ask(Method::PATCH, &path, Some(body)).await.map(drop)
     }
 
-    async fn ask(&self, method: &str, path: &str, body: Option<&Value>) -> Result<Value, String> {
-        let request = self.request(method, path, body)?;
+    async fn ask(&self, method: Method, path: &str, body: Option<&Value>) -> Result<Value, String> {
         let what = format!("{method} {}{path}", self.address);
-        let answered = async {
-            let answer = self.http.request(request).await.map_err(|e| format!("{what}: {}", innermost(&e)))?;
-            let status = answer.status();
-            let body = Limited::new(answer.into_body(), ANSWER_MAX_BYTES).collect().await;
-            let body = body.map_err(|e| format!("{what}: {e}"))?.to_bytes();
-            let told: Value = serde_json::from_slice(&body).unwrap_or_default();
-            if status.is_success() {
-                return Ok(told);
+        let request = self.request(method, path, body)?.timeout(PATIENCE);
+        let failed = |e: reqwest::Error| format!("{what}: {}", root_cause(&e));
+        let mut answer = request.send().await.map_err(failed)?;
+        let (status, mut body) = (answer.status(), Vec::new());
+        while let Some(part) = answer.chunk().await.map_err(failed)? {
+            body.extend_from_slice(&part);
+            if body.len() > ANSWER_MAX_BYTES {
+                return Err(format!("{what}: it answers more than {ANSWER_MAX_BYTES} bytes"));
             }
-            Err(format!("{what}: {status} {}", told["message"].as_str().unwrap_or_default()))
-        };
-        tokio::time::timeout(PATIENCE, answered).await.unwrap_or_else(|_| Err(format!("{what}: no answer")))
+        }
+        let told: Value = serde_json::from_slice(&body).unwrap_or_default();
+        if status.is_success() {
+            return Ok(told);
+        }
+        Err(format!("{what}: {status} {}", told["message"].as_str().unwrap_or_default()))
     }
 
-    fn request(&self, method: &str, path: &str, body: Option<&Value>) -> Result<http::Request<Full<Bytes>>, String> {
-        let mut request = http::Request::builder().method(method).uri(format!("{}{path}", self.address));
-        request = request.header("accept", "application/json");
+    fn request(&self, method: Method, path: &str, body: Option<&Value>) -> Result<RequestBuilder, String> {
+        let mut request =
+            self.http.request(method, format!("{}{path}", self.address)).header("accept", "application/json");
         if let Some(file) = &self.token {
             let token = fs::read_to_string(file).map_err(|e| format!("token {}: {e}", file.display()))?;
-            request = request.header("authorization", format!("Bearer {}", token.trim()));
+            request = request.bearer_auth(token.trim());
         }
-        let body = match body {
-            Some(body) => {
-                request = request.header("content-type", "application/apply-patch+yaml");
-                Bytes::from(body.to_string())
-            }
-            None => Bytes::new(),
-        };
-        request.body(Full::new(body)).map_err(|e| format!("{}{path}: {e}", self.address))
+        Ok(match body {
+            Some(body) => request.header("content-type", "application/apply-patch+yaml").body(body.to_string()),
+            None => request,
+        })
     }
-}
-
-fn innermost(error: &dyn std::error::Error) -> String {
-    let mut cause = error;
-    while let Some(inner) = cause.source() {
-        cause = inner;
-    }
-    cause.to_string()
 }

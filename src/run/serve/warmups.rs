@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use foretide_flow::{Plan, Ruleset, Timestamp, Topology, Warmup, WarmupId, WarmupRequest, WarmupState};
+use foretide_flow::{Plan, Ruleset, Timestamp, Topology, Warmup, WarmupId, WarmupRequest};
 use foretide_planner::WarmupFile;
 
 /// When a warm-up that waits for others may begin.
@@ -18,12 +18,11 @@ pub enum Turn {
 
 /// Of the warm-ups that one waits for, as far as they are known.
 pub fn turn(before: &[(&WarmupId, Option<Warmup>)]) -> Turn {
-    use WarmupState::{Cancelled, Expired, Failed};
     let mut waits: Option<String> = None;
     for (id, warmup) in before {
         match warmup {
             Some(w) if w.ready_at.is_some() => {}
-            Some(w) if matches!(w.state, Cancelled | Expired | Failed) => {
+            Some(w) if w.state.is_over() => {
                 let state = format!("{:?}", w.state).to_uppercase();
                 return Turn::Never(format!("warm-up {id}, which it waits for, is {state} and was never READY"));
             }
@@ -74,7 +73,7 @@ pub fn left_out(plan: &Plan, request: &WarmupRequest) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use foretide_flow::{Effect, FilePath, LeftOut, Rule, Site, SiteId, Volume, VolumeId};
+    use foretide_flow::{Effect, FilePath, LeftOut, Rule, Site, SiteId, Volume, VolumeId, WarmupState};
 
     use super::*;
 

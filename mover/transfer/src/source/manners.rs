@@ -1,7 +1,7 @@
 //! How a source is asked: no faster than it bears, and again where asking again may help. And one that fails now and then, to
 //! see what becomes of those who ask.
 //!
-//! Each wraps any source, and is one. They are laid over each other by [`Manners::wrap`].
+//! Each wraps any source, and is one.
 
 use std::io::{self, ErrorKind};
 use std::os::fd::OwnedFd;
@@ -38,7 +38,16 @@ impl Default for Manners {
 impl Manners {
     /// The source, asked like this.
     pub fn wrap(self, source: Box<dyn Source>) -> Box<dyn Source> {
-        let source = Box::new(Patient { inner: source, tries: self.tries.max(1) });
+        self.paced(self.patient(source))
+    }
+
+    /// The source, asked again. A [`Bucket`](crate::Bucket) needs it not: its client asks again by itself.
+    pub fn patient(self, source: Box<dyn Source>) -> Box<dyn Source> {
+        Box::new(Patient { inner: source, tries: self.tries.max(1) })
+    }
+
+    /// The source, read no faster than the rate; as it is without one.
+    pub fn paced(self, source: Box<dyn Source>) -> Box<dyn Source> {
         match self.rate {
             Some(rate) => Box::new(Paced { inner: source, limiter: Arc::new(Limiter::new(Some(rate))) }),
             None => source,
