@@ -17,6 +17,11 @@ export class ApiError extends Error {
   ) {
     super(detail ? `${title}: ${detail}` : title);
   }
+
+  /** What was caught, as something that can be shown. */
+  static of(caught: unknown): ApiError {
+    return caught instanceof ApiError ? caught : new ApiError(0, String(caught));
+  }
 }
 
 /** Parts of a message as sentences, however the API punctuates them. */
