@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use bytes::Bytes;
 use foretide_api::{
     Advice, AdviceWanted, Approval, BatchTaken, Files, Hello, List, Listings, ModeChoice, ModeView, Problem, Sites,
     Tagging, VolumeList, VolumeView, VolumeWanted, WarmupView, WarmupWanted, Welcome, Whereabouts,
@@ -311,7 +312,7 @@ impl ControlClient {
     ///
     /// # Errors
     /// [`ClientError`].
-    pub async fn send_accesses(&self, node: &NodeId, parquet: Vec<u8>) -> Result<BatchTaken, ClientError> {
+    pub async fn send_accesses(&self, node: &NodeId, parquet: Bytes) -> Result<BatchTaken, ClientError> {
         let request = self.request(Method::POST, &format!("/v1/agent/accesses?node={node}"))?;
         self.json(request.header("content-type", "application/vnd.apache.parquet").body(parquet)).await
     }

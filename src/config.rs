@@ -210,6 +210,9 @@ pub struct AgentConfig {
     /// What this node keeps of others' volumes.
     #[serde(default)]
     pub cache: Option<CacheConfig>,
+    /// Instead of a cache: volumes that this site mounts by itself, of which what will be read is brought into memory.
+    #[serde(default)]
+    pub in_place: Option<InPlaceConfig>,
     /// Whether reads are traced.
     #[serde(default)]
     pub trace: TraceConfig,
@@ -371,6 +374,18 @@ pub struct CacheConfig {
     /// The store's own.
     #[serde(default)]
     pub store: foretide_chunk::Config,
+}
+
+/// Volumes that a site mounts by itself.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct InPlaceConfig {
+    /// Bytes of this node's memory that may hold what was brought, such as `64 GB`; the control plane's configuration has the
+    /// same for the site's cache.
+    #[serde(deserialize_with = "bytes")]
+    pub capacity: u64,
+    /// Where each volume is seen here, such as `/nfs/vision`.
+    pub volumes: BTreeMap<VolumeId, PathBuf>,
 }
 
 /// Tracing.

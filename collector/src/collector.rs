@@ -9,8 +9,9 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use foretide_flow::{AccessBatch, Timestamp};
+use foretide_flow::Timestamp;
 
+use crate::parquet::Encoded;
 use crate::pipeline::Pipeline;
 use crate::probe::{Cost, Report};
 use crate::procfs::Procfs;
@@ -99,7 +100,7 @@ impl Collector {
     ///
     /// # Errors
     /// [`CollectorError::Spool`] if the disk fails.
-    pub fn next_batch(&self, max_wait: Duration) -> Result<Option<AccessBatch>, CollectorError> {
+    pub fn next_batch(&self, max_wait: Duration) -> Result<Option<Encoded>, CollectorError> {
         let until = Instant::now() + max_wait;
         let mut spool = self.shared.spool();
         loop {

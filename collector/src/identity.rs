@@ -2,8 +2,8 @@
 //!
 //! A workload is named by what does not change when the same job comes back: the program, its arguments with
 //! numbers, dates, hashes and temporary names as `#`, the directory it was started in if an argument is relative to
-//! it, and the service or kind of container it runs in. Job numbers, pod and container ids change with each run and
-//! are left out. Secrets in arguments are never kept, not even hashed.
+//! it, and the service, the owner of the pod or the kind of container it runs in. Job numbers, pod and container ids change
+//! with each run and are left out. Secrets in arguments are never kept, not even hashed.
 
 use std::sync::LazyLock;
 
@@ -40,12 +40,12 @@ pub enum Habitat {
 
 impl Habitat {
     /// What of it comes back with the next run.
-    fn lasting(&self) -> String {
+    fn lasting(&self, owner: &str) -> String {
         match self {
             Self::Plain => String::new(),
             Self::Service(unit) => format!("service {}", template(unit)),
             Self::Container(_) => "container".into(),
-            Self::Pod { .. } => "pod".into(),
+            Self::Pod { .. } => format!("pod {owner}").trim_end().to_owned(),
             Self::Slurm { .. } => "slurm".into(),
         }
     }
@@ -94,6 +94,27 @@ fn container_id(path: &str) -> Option<String> {
 fn service(path: &str) -> Option<Habitat> {
     static UNIT: LazyLock<Regex> = LazyLock::new(|| pattern(r"^/system\.slice/(?:.*/)?([^/]+\.service)"));
     UNIT.captures(path).map(|c| Habitat::Service(c[1].to_owned()))
+}
+
+/// What made a pod of this name: a Deployment, a Job or another, by what its controller puts behind its own name. That is
+/// drawn from letters and digits in which no words can be spelt.
+pub fn owner_of_pod(name: &str) -> &str {
+    let drawn = cut_last(name, |last| last.len() == 5 && is_drawn(last));
+    // The number of a stateful or indexed pod or of a cron job's minute, or the digest of a template.
+    let rest = drawn.unwrap_or(name);
+    let is_number = |last: &str| last.bytes().all(|b| b.is_ascii_digit());
+    let is_digest = |last: &str| drawn.is_some() && (8..=10).contains(&last.len()) && is_drawn(last);
+    cut_last(rest, |last| is_number(last) || is_digest(last)).unwrap_or(rest)
+}
+
+fn is_drawn(text: &str) -> bool {
+    text.chars().all(|c| "bcdfghjklmnpqrstvwxz2456789".contains(c))
+}
+
+/// A name without its last part, if that is such a part and not all.
+fn cut_last(name: &str, is_such: impl Fn(&str) -> bool) -> Option<&str> {
+    let (rest, last) = name.rsplit_once('-')?;
+    (!rest.is_empty() && !last.is_empty() && is_such(last)).then_some(rest)
 }
 
 /// Numbers, hashes, and names drawn for one run, as `#`.
@@ -158,6 +179,8 @@ pub struct Image {
     pub cwd: String,
     /// Its `/proc/PID/cgroup`.
     pub cgroup: String,
+    /// What made its Kubernetes pod, with its namespace; empty where that is not known. Only asked for the root of a run.
+    pub owner: String,
 }
 
 impl Image {
@@ -186,7 +209,7 @@ impl Image {
             hasher.update(text.as_bytes());
         };
         part(&template(self.program()));
-        part(&Habitat::parse(&self.cgroup).lasting());
+        part(&Habitat::parse(&self.cgroup).lasting(&self.owner));
         arguments.iter().for_each(|a| part(a));
         if arguments.iter().any(|a| is_relative_path(a)) {
             part(&template(&self.cwd));
@@ -225,7 +248,7 @@ mod tests {
 
     fn image(command: &str) -> Image {
         let argv: Vec<String> = command.split(' ').map(str::to_owned).collect();
-        Image { exe: format!("/usr/bin/{}", argv[0]), argv, cwd: "/home/ada".into(), cgroup: String::new() }
+        Image { exe: format!("/usr/bin/{}", argv[0]), argv, cwd: "/home/ada".into(), ..Image::default() }
     }
 
     fn same(a: &str, b: &str) -> bool {
@@ -372,5 +395,35 @@ mod tests {
         );
         assert_eq!(with("0::/system.slice/ingest@3.service"), with("0::/system.slice/ingest@4.service"));
         assert_ne!(with("0::/system.slice/ingest.service"), with("0::/system.slice/export.service"));
+    }
+
+    #[test]
+    fn pods_of_one_owner_are_one_workload_and_of_another_owner_another() {
+        let pod = "0::/kubepods/besteffort/pod123e4567-e89b-12d3-a456-426614174000/x\n";
+        let of = |cgroup: &str, owner: &str| {
+            Image { cgroup: cgroup.into(), owner: owner.into(), ..image("train --data /d") }.workload()
+        };
+        assert_eq!(of(pod, "lab/train"), of(&pod.replace("123e4567", "00000000"), "lab/train"));
+        assert_ne!(of(pod, "lab/train"), of(pod, "lab/evaluate"));
+        assert_ne!(of(pod, "lab/train"), of(pod, "other/train"));
+    }
+
+    #[test]
+    fn a_pods_owner_is_read_from_its_name() {
+        for (pod, owner) in [
+            ("train-6d4b75cb6d-hx7k2", "train"),      // a Deployment's ReplicaSet
+            ("train-resnet-x2v9q", "train-resnet"),   // a Job or DaemonSet
+            ("train-resnet-3-x2v9q", "train-resnet"), // an indexed Job
+            ("nightly-28912345-bq7wz", "nightly"),    // a CronJob's Job
+            ("store-0", "store"),                     // a StatefulSet
+            ("mnist-worker-12", "mnist-worker"),      // a training operator's replica
+            ("train-model", "train-model"),           // bare, and a word has vowels
+            ("train", "train"),
+            ("hx7k2", "hx7k2"),
+            ("-hx7k2", "-hx7k2"),
+            ("", ""),
+        ] {
+            assert_eq!(owner_of_pod(pod), owner, "{pod}");
+        }
     }
 }

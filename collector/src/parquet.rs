@@ -7,12 +7,13 @@
 //! Version 1 had the codes of `op` and `found` as 8-bit integers, which data-frame libraries often leave out; since
 //! version 2 they have 32 bits, in a file of the same size. Both are read.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use ::parquet::arrow::ArrowWriter;
 use ::parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use ::parquet::basic::{Compression, Encoding, ZstdLevel};
-use ::parquet::file::metadata::KeyValue;
+use ::parquet::file::metadata::{KeyValue, ParquetMetaDataReader};
 use ::parquet::file::properties::{EnabledStatistics, WriterProperties};
 use arrow_array::cast::AsArray;
 use arrow_array::types::{Int64Type, UInt8Type, UInt32Type, UInt64Type};
@@ -29,8 +30,9 @@ use serde::{Deserialize, Serialize};
 pub const SCHEMA_VERSION: u32 = 2;
 const SCHEMA_KEY: &str = "foretide.schema";
 const BATCH_KEY: &str = "foretide.batch";
-/// Columns whose values differ from row to row: to look each up in a dictionary was most of what a batch cost.
-const SELDOM_REPEATED: [&str; 4] = ["at_us", "offset", "length", "blocked_us"];
+/// Columns of numbers: to look each up in a dictionary was most of what a batch cost, and saves nothing that the compressor
+/// does not.
+const NUMBERS: [&str; 7] = ["at_us", "process", "op", "offset", "length", "blocked_us", "found"];
 
 /// Why a batch could not be read or written.
 #[derive(Debug, thiserror::Error)]
@@ -63,6 +65,54 @@ struct Head {
     started: Vec<RunStart>,
     ended: Vec<RunEnd>,
     losses: Losses,
+    /// Processes of the accesses, each with its run. Older batches do not tell.
+    #[serde(default)]
+    processes: Vec<(u32, RunId)>,
+}
+
+/// A batch as it lies in the spool and travels: only its head has been read, the accesses have not.
+#[derive(Clone, Debug)]
+pub struct Encoded {
+    bytes: Bytes,
+    sequence: u64,
+    processes: Vec<(u32, RunId)>,
+}
+
+impl Encoded {
+    /// Reads the head.
+    ///
+    /// # Errors
+    /// [`BatchError`] if the bytes end too early or are no batch.
+    pub fn read(bytes: impl Into<Bytes>) -> Result<Self, BatchError> {
+        let bytes = bytes.into();
+        let metadata = ParquetMetaDataReader::new().parse_and_finish(&bytes);
+        let metadata = metadata.map_err(|e| BatchError::Damaged(e.to_string()))?;
+        let (_, Head { sequence, processes, .. }) = head(metadata.file_metadata().key_value_metadata())?;
+        Ok(Self { bytes, sequence, processes })
+    }
+
+    /// Its number.
+    pub fn sequence(&self) -> u64 {
+        self.sequence
+    }
+
+    /// The processes that accessed something, each with its run; none in a batch of an older Foretide.
+    pub fn processes(&self) -> &[(u32, RunId)] {
+        &self.processes
+    }
+
+    /// All of it, to be sent or written.
+    pub fn bytes(&self) -> &Bytes {
+        &self.bytes
+    }
+
+    /// Reads the accesses too.
+    ///
+    /// # Errors
+    /// [`BatchError`] if they are damaged.
+    pub fn decode(&self) -> Result<AccessBatch, BatchError> {
+        decode_shared(self.bytes.clone())
+    }
 }
 
 /// The columns of a version.
@@ -96,6 +146,7 @@ pub fn encode(batch: &AccessBatch) -> Result<Vec<u8>, BatchError> {
         started: batch.started.clone(),
         ended: batch.ended.clone(),
         losses: batch.losses,
+        processes: processes(&batch.accesses),
     };
     let head = serde_json::to_string(&head).map_err(|e| failed(e.to_string()))?;
     let pairs =
@@ -105,7 +156,7 @@ pub fn encode(batch: &AccessBatch) -> Result<Vec<u8>, BatchError> {
         .set_compression(Compression::ZSTD(level))
         .set_statistics_enabled(EnabledStatistics::None)
         .set_key_value_metadata(Some(pairs));
-    for column in SELDOM_REPEATED {
+    for column in NUMBERS {
         properties = properties.set_column_dictionary_enabled(column.into(), false);
     }
     // The lake is looked through by time.
@@ -120,6 +171,13 @@ pub fn encode(batch: &AccessBatch) -> Result<Vec<u8>, BatchError> {
     writer.write(&rows).map_err(|e| failed(e.to_string()))?;
     writer.close().map_err(|e| failed(e.to_string()))?;
     Ok(out)
+}
+
+fn processes(accesses: &[Access]) -> Vec<(u32, RunId)> {
+    let mut known = HashSet::new();
+    let mut last = None;
+    let changes = accesses.iter().map(|a| (a.process, &a.run)).filter(|this| last.replace(*this) != Some(*this));
+    changes.filter(|this| known.insert(*this)).map(|(process, run)| (process, run.clone())).collect()
 }
 
 fn columns(accesses: &[Access]) -> Vec<ArrayRef> {
@@ -143,9 +201,12 @@ fn columns(accesses: &[Access]) -> Vec<ArrayRef> {
 /// # Errors
 /// [`BatchError`] if the bytes are not a whole batch of this version.
 pub fn decode(bytes: &[u8]) -> Result<AccessBatch, BatchError> {
+    decode_shared(Bytes::copy_from_slice(bytes))
+}
+
+fn decode_shared(bytes: Bytes) -> Result<AccessBatch, BatchError> {
     let damaged = |e: String| BatchError::Damaged(e);
-    let builder =
-        ParquetRecordBatchReaderBuilder::try_new(Bytes::copy_from_slice(bytes)).map_err(|e| damaged(e.to_string()))?;
+    let builder = ParquetRecordBatchReaderBuilder::try_new(bytes).map_err(|e| damaged(e.to_string()))?;
     let (version, head) = head(builder.metadata().file_metadata().key_value_metadata())?;
     if builder.schema().fields() != schema(version).fields() {
         return Err(BatchError::Foreign("its columns are others".into()));
@@ -154,7 +215,7 @@ pub fn decode(bytes: &[u8]) -> Result<AccessBatch, BatchError> {
     for rows in builder.build().map_err(|e| damaged(e.to_string()))? {
         take_rows(&rows.map_err(|e| damaged(e.to_string()))?, version, &mut accesses)?;
     }
-    let Head { node, site, sequence, started, ended, losses } = head;
+    let Head { node, site, sequence, started, ended, losses, .. } = head;
     Ok(AccessBatch { node, site, sequence, started, accesses, ended, losses })
 }
 
@@ -284,7 +345,12 @@ mod tests {
         #[test]
         fn any_batch_reads_back(accesses in proptest::collection::vec(access(), 0..50)) {
             let batch = batch(accesses);
-            prop_assert_eq!(decode(&encode(&batch).unwrap()).unwrap(), batch);
+            let encoded = Encoded::read(encode(&batch).unwrap()).unwrap();
+            prop_assert_eq!(encoded.decode().unwrap(), batch.clone());
+            prop_assert_eq!(encoded.sequence(), batch.sequence);
+            let told: HashSet<_> = encoded.processes().iter().cloned().collect();
+            prop_assert_eq!(told.len(), encoded.processes().len(), "each once");
+            prop_assert_eq!(told, batch.accesses.iter().map(|a| (a.process, a.run.clone())).collect());
         }
 
         #[test]
@@ -292,6 +358,7 @@ mod tests {
             let whole = encode(&batch(vec![])).unwrap();
             let cut = &whole[..(whole.len() as f64 * keep) as usize];
             prop_assert!(matches!(decode(cut), Err(BatchError::Damaged(_))));
+            prop_assert!(matches!(Encoded::read(cut.to_vec()), Err(BatchError::Damaged(_))));
         }
     }
 

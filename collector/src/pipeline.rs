@@ -4,8 +4,7 @@
 //! the batch is taken. The end of a run is held back until the next look at the source, because the last reads of a
 //! process lie in shared memory and may be told after its exit.
 
-use std::collections::HashMap;
-
+use foldhash::{HashMap, HashMapExt};
 use foretide_flow::{
     Access, AccessBatch, AccessOp, FilePath, Found, Losses, NodeId, RunEnd, RunId, RunStart, SiteId, Timestamp,
     VolumeId,
@@ -74,15 +73,22 @@ pub struct Pipeline {
     runs: Runs,
     paths: Paths,
     harvest: Harvest,
-    /// Where in `harvest.accesses` the read lies that a next one may continue.
-    open_reads: HashMap<(u32, u64), usize>,
-    /// When a process last did something to a file. Opens carry a fine clock and reads a coarse one, so a read could
-    /// seem older than its open; nothing is told as older than what was told before it.
-    last_told: HashMap<(u32, u64), Timestamp>,
+    /// What each process last did to each file, since the batch began.
+    recent: HashMap<(u32, u64), Recent>,
     ending: Vec<(u32, Timestamp)>,
     forgotten: Vec<u64>,
     /// Waits whose access is not told yet: it lies in shared memory, which is told after the ring, or at the next look.
     waits: Vec<MappedWait>,
+}
+
+/// What a process last did to a file.
+#[derive(Clone, Copy, Debug)]
+struct Recent {
+    /// When. Opens carry a fine clock and reads a coarse one, so a read could seem older than its open; nothing is told as
+    /// older than what was told before it.
+    at: Timestamp,
+    /// Where in the harvest the read lies that a next one may continue.
+    open_read: Option<usize>,
 }
 
 /// A wait that was told by itself.
@@ -103,10 +109,9 @@ impl Pipeline {
     /// `booted_at` turns the ticks of a process' start into a time; `paths_kept` bounds memory.
     pub fn new(node: NodeId, site: SiteId, runs: Runs, booted_at: Timestamp, paths_kept: usize) -> Self {
         let paths = Paths { young: HashMap::new(), old: HashMap::new(), kept: paths_kept };
-        let (harvest, open_reads) = (Harvest::default(), HashMap::new());
-        let last_told = HashMap::new();
+        let (harvest, recent) = (Harvest::default(), HashMap::new());
         let (ending, forgotten, waits) = (Vec::new(), Vec::new(), Vec::new());
-        Self { node, site, booted_at, runs, paths, harvest, open_reads, last_told, ending, forgotten, waits }
+        Self { node, site, booted_at, runs, paths, harvest, recent, ending, forgotten, waits }
     }
 
     /// Takes the observations of one poll.
@@ -132,10 +137,11 @@ impl Pipeline {
 
     /// Everything since this was last asked.
     pub fn harvest(&mut self) -> Harvest {
-        self.open_reads.clear();
-        self.last_told.clear();
-        let mut harvest = std::mem::take(&mut self.harvest);
-        harvest.accesses.sort_by_key(|a| a.at);
+        self.recent.clear();
+        // The next one will be about as long.
+        let accesses = Vec::with_capacity(self.harvest.accesses.len());
+        let mut harvest = std::mem::replace(&mut self.harvest, Harvest { accesses, ..Harvest::default() });
+        harvest.accesses = in_order_of_time(harvest.accesses);
         harvest
     }
 
@@ -163,7 +169,9 @@ impl Pipeline {
             }
             Observation::Close { at, process, file } => {
                 self.event(at, process, 0, file, AccessOp::Close);
-                self.open_reads.remove(&(process, file));
+                if let Some(recent) = self.recent.get_mut(&(process, file)) {
+                    recent.open_read = None;
+                }
             }
             Observation::Extent { .. } => self.extent(seen),
             Observation::MappedWait { process, file, offset, blocked_us } => {
@@ -187,7 +195,7 @@ impl Pipeline {
         let Some((volume, path)) = self.resolve(file, 1) else { return };
         let run = self.run_of(process, parent);
         let found = Found::Unknown;
-        let at = self.not_before_last(process, file, at);
+        let at = self.recent(process, file, at).at;
         let access = Access { at, run, process, volume, path, op, offset: 0, length: 0, blocked_us: 0, found };
         self.harvest.accesses.push(access);
     }
@@ -198,8 +206,8 @@ impl Pipeline {
             return;
         };
         let op = if mapped { AccessOp::Fault } else { AccessOp::Read };
-        let at = self.not_before_last(process, file, at);
-        if let Some(last) = self.open_reads.get(&(process, file)).and_then(|i| self.harvest.accesses.get_mut(*i))
+        let Recent { at, open_read } = *self.recent(process, file, at);
+        if let Some(last) = open_read.and_then(|i| self.harvest.accesses.get_mut(i))
             && last.op == op
             && last.offset + last.length == offset
         {
@@ -211,14 +219,15 @@ impl Pipeline {
         }
         let Some((volume, path)) = self.resolve(file, calls) else { return };
         let run = self.run_of(process, parent);
-        self.open_reads.insert((process, file), self.harvest.accesses.len());
+        self.recent.insert((process, file), Recent { at, open_read: Some(self.harvest.accesses.len()) });
         self.harvest.accesses.push(Access { at, run, process, volume, path, op, offset, length, blocked_us, found });
     }
 
-    fn not_before_last(&mut self, process: u32, file: u64, at: Timestamp) -> Timestamp {
-        let last = self.last_told.entry((process, file)).or_insert(at);
-        *last = at.max(*last);
-        *last
+    /// What the process last did to the file, with the time of what it does now.
+    fn recent(&mut self, process: u32, file: u64, at: Timestamp) -> &mut Recent {
+        let recent = self.recent.entry((process, file)).or_insert(Recent { at, open_read: None });
+        recent.at = recent.at.max(at);
+        recent
     }
 
     /// Adds a wait to the last access that it can belong to; whether there was one.
@@ -266,6 +275,19 @@ impl Pipeline {
     }
 }
 
+/// Sorts times and places, which are a tenth of the accesses' size; those of one time stay in their order.
+fn in_order_of_time(accesses: Vec<Access>) -> Vec<Access> {
+    if accesses.is_sorted_by_key(|a| a.at) {
+        return accesses;
+    }
+    let mut order: Vec<(Timestamp, usize)> = accesses.iter().enumerate().map(|(i, a)| (a.at, i)).collect();
+    order.sort_unstable();
+    let mut given: Vec<Option<Access>> = accesses.into_iter().map(Some).collect();
+    let mut sorted = Vec::with_capacity(given.len());
+    sorted.extend(order.into_iter().filter_map(|(_, i)| given[i].take()));
+    sorted
+}
+
 /// What two reads that are told as one found.
 fn worse(a: Found, b: Found) -> Found {
     let badness = |f: Found| match f {
@@ -298,6 +320,9 @@ mod tests {
             None
         }
         fn started_ticks(&self, _: u32) -> Option<u64> {
+            None
+        }
+        fn pod(&self, _: &str) -> Option<(String, String)> {
             None
         }
         fn surroundings(&self, _: u32) -> Option<(String, String)> {

@@ -26,7 +26,13 @@ pub trait ProcessView: Send {
 
     /// The directory a process is in, and its control groups.
     fn surroundings(&self, process: u32) -> Option<(String, String)>;
+
+    /// Namespace and name of the Kubernetes pod with this uid, if it is of this machine.
+    fn pod(&self, uid: &str) -> Option<(String, String)>;
 }
+
+/// Where kubelet keeps the logs of each pod of a machine, in a folder called NAMESPACE_NAME_UID.
+const PODS: &str = "/var/log/pods";
 
 /// The real `/proc`.
 pub struct Procfs;
@@ -37,7 +43,11 @@ impl ProcessView for Procfs {
         let argv = std::fs::read(format!("/proc/{process}/cmdline")).ok()?;
         let exe = link(process, "exe").unwrap_or_default();
         let (cwd, cgroup) = self.surroundings(process)?;
-        Some(ProcessFacts { parent, started_ticks, image: Image { exe, argv: arguments(&argv), cwd, cgroup } })
+        Some(ProcessFacts {
+            parent,
+            started_ticks,
+            image: Image { exe, argv: arguments(&argv), cwd, cgroup, ..Image::default() },
+        })
     }
 
     fn started_ticks(&self, process: u32) -> Option<u64> {
@@ -48,6 +58,20 @@ impl ProcessView for Procfs {
         let cgroup = std::fs::read_to_string(format!("/proc/{process}/cgroup")).ok()?;
         Some((link(process, "cwd").unwrap_or_default(), cgroup))
     }
+
+    fn pod(&self, uid: &str) -> Option<(String, String)> {
+        pod_in(Path::new(PODS), uid)
+    }
+}
+
+/// Namespaces and names have no `_`.
+fn pod_in(logs: &Path, uid: &str) -> Option<(String, String)> {
+    let folders = std::fs::read_dir(logs).ok()?.flatten();
+    folders.map(|folder| folder.file_name().to_string_lossy().into_owned()).find_map(|folder| {
+        let (namespace, rest) = folder.split_once('_')?;
+        let (name, id) = rest.split_once('_')?;
+        (id == uid).then(|| (namespace.to_owned(), name.to_owned()))
+    })
 }
 
 fn link(process: u32, name: &str) -> Option<String> {
@@ -79,6 +103,18 @@ mod tests {
         assert_eq!(parse_stat(line), Some((70, 98765)));
         assert_eq!(parse_stat(&line.replace(" S ", " Z ")), None, "a zombie has ended");
         assert_eq!(parse_stat("71 (cut"), None);
+    }
+
+    #[test]
+    fn a_pod_is_found_by_its_uid() {
+        let logs = tempfile::tempdir().unwrap();
+        let uid = "123e4567-e89b-12d3-a456-426614174000";
+        assert_eq!(pod_in(logs.path(), uid), None);
+        for folder in [format!("lab_train-x2v9q_{uid}"), "lab_other_7".into(), "kube".into()] {
+            std::fs::create_dir(logs.path().join(folder)).unwrap();
+        }
+        assert_eq!(pod_in(logs.path(), uid), Some(("lab".into(), "train-x2v9q".into())));
+        assert_eq!(pod_in(&logs.path().join("none"), uid), None);
     }
 
     #[test]

@@ -12,12 +12,13 @@
 //!
 //! Invariant: `runs[r].members` is the number of processes in the table whose `run` is `r`.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
+use foldhash::{HashMap, HashMapExt};
 use foretide_flow::{RunId, Timestamp, WorkloadId};
 
-use crate::identity::Image;
+use crate::identity::{Habitat, Image, owner_of_pod};
 use crate::procfs::ProcessView;
 
 /// Never part of a job; what they start is a job of its own.
@@ -160,7 +161,7 @@ impl Runs {
             .or_else(|| inherited(parent))
             .or_else(|| self.view.surroundings(parent))
             .unwrap_or_default();
-        let image = Arc::new(Image { exe: program, argv, cwd, cgroup });
+        let image = Arc::new(Image { exe: program, argv, cwd, cgroup, ..Image::default() });
         match self.processes.get_mut(&process) {
             Some(known) => known.image = image,
             None => self.insert(process, Process { parent, started_ticks, image, run: None }),
@@ -275,8 +276,14 @@ impl Runs {
 
     fn describe(&self, root: u32, run: RunId) -> NewRun {
         let (image, started_ticks) =
-            self.processes.get(&root).map_or_else(Default::default, |p| (p.image.clone(), p.started_ticks));
+            self.processes.get(&root).map_or_else(Default::default, |p| ((*p.image).clone(), p.started_ticks));
+        let image = Image { owner: self.owner_of(&image), ..image };
         NewRun { run, workload: image.workload(), command: image.command(), started_ticks }
+    }
+
+    fn owner_of(&self, image: &Image) -> String {
+        let Habitat::Pod { uid, .. } = Habitat::parse(&image.cgroup) else { return String::new() };
+        self.view.pod(&uid).map_or_else(String::new, |(namespace, pod)| format!("{namespace}/{}", owner_of_pod(&pod)))
     }
 
     fn insert(&mut self, process: u32, fact: Process) {
@@ -329,6 +336,10 @@ mod tests {
     use super::*;
     use crate::procfs::ProcessFacts;
 
+    /// Pods of one job.
+    const PODS: [(&str, &str); 2] =
+        [("123e4567-e89b-12d3-a456-426614174000", "x2v9q"), ("00000000-e89b-12d3-a456-426614174000", "hx7k2")];
+
     /// A `/proc` of our making.
     #[derive(Default, Clone)]
     struct Table(Arc<std::sync::Mutex<HashMap<u32, ProcessFacts>>>);
@@ -340,8 +351,13 @@ mod tests {
 
         fn add_in(&self, process: u32, parent: u32, command: &str, cgroup: &str) {
             let argv: Vec<String> = command.split(' ').map(str::to_owned).collect();
-            let image =
-                Image { exe: argv[0].trim_start_matches('-').into(), argv, cwd: "/w".into(), cgroup: cgroup.into() };
+            let image = Image {
+                exe: argv[0].trim_start_matches('-').into(),
+                argv,
+                cwd: "/w".into(),
+                cgroup: cgroup.into(),
+                ..Image::default()
+            };
             let facts = ProcessFacts { parent, started_ticks: u64::from(process), image };
             self.0.lock().unwrap().insert(process, facts);
         }
@@ -357,6 +373,10 @@ mod tests {
         }
         fn started_ticks(&self, process: u32) -> Option<u64> {
             self.process(process).map(|f| f.started_ticks)
+        }
+        fn pod(&self, uid: &str) -> Option<(String, String)> {
+            let drawn = PODS.iter().find(|(known, _)| *known == uid)?.1;
+            Some(("lab".into(), format!("train-{drawn}")))
         }
         fn surroundings(&self, process: u32) -> Option<(String, String)> {
             self.process(process).map(|f| (f.image.cwd, f.image.cgroup))
@@ -392,6 +412,19 @@ mod tests {
         let mut r = runs(&t);
         assert_eq!(root(&mut r, 23), "n-b-21-21");
         assert_eq!(root(&mut r, 21), "n-b-21-21");
+    }
+
+    #[test]
+    fn pods_of_one_job_run_one_workload() {
+        let t = table();
+        for (process, (uid, _)) in (20..).zip(PODS) {
+            t.add_in(process, 1, "python3 /t.py", &format!("0::/kubepods/besteffort/pod{uid}/c\n"));
+        }
+        t.add_in(22, 1, "python3 /t.py", "0::/kubepods/besteffort/pod99999999-e89b-12d3-a456-426614174000/c\n");
+        let mut r = runs(&t);
+        let [a, b, unknown] = [20, 21, 22].map(|process| r.run_of(process, 0).1.unwrap().workload);
+        assert_eq!(a, b);
+        assert_ne!(a, unknown, "whose pod nobody knows is no pod of that job");
     }
 
     #[test]

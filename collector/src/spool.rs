@@ -14,7 +14,8 @@ use std::path::{Path, PathBuf};
 
 use foretide_flow::{Access, AccessBatch, AccessOp, FilePath, Losses, RunId, VolumeId};
 
-use crate::{CollectorError, parquet};
+use crate::CollectorError;
+use crate::parquet::{self, Encoded};
 
 const BATCH_SUFFIX: &str = "parquet";
 const DONE_SUFFIX: &str = "done";
@@ -106,15 +107,15 @@ impl Spool {
     }
 
     /// The oldest batch not given out since this was opened, with what was lost on the way here. A file that is no
-    /// batch any more is dropped.
+    /// batch any more is dropped. Its accesses are not read: whoever takes the batch refuses it if they are damaged.
     ///
     /// # Errors
     /// [`CollectorError::Spool`] if the disk fails.
-    pub fn take_next(&mut self) -> Result<Option<AccessBatch>, CollectorError> {
+    pub fn take_next(&mut self) -> Result<Option<Encoded>, CollectorError> {
         while let Some((&number, _)) = self.waiting.range(self.given + 1..).next() {
             self.given = number;
             let bytes = fs::read(self.path(number, BATCH_SUFFIX)).map_err(|e| self.error(e))?;
-            match parquet::decode(&bytes) {
+            match Encoded::read(bytes) {
                 Ok(batch) => return Ok(Some(batch)),
                 Err(error) => {
                     tracing::warn!(number, %error, "a spooled batch is damaged and is dropped");
@@ -270,6 +271,10 @@ mod tests {
         }
     }
 
+    fn next(spool: &mut Spool) -> Option<AccessBatch> {
+        spool.take_next().unwrap().map(|batch| batch.decode().unwrap())
+    }
+
     fn open(dir: &Path) -> Spool {
         Spool::open(dir, 1 << 20).unwrap()
     }
@@ -281,17 +286,17 @@ mod tests {
         for n in 1..=3 {
             spool.push(&batch(n, n)).unwrap();
         }
-        assert_eq!(spool.take_next().unwrap().unwrap(), batch(1, 1));
+        assert_eq!(next(&mut spool), Some(batch(1, 1)));
         spool.acknowledge(1).unwrap();
         // Killed here, in the middle of a write.
         drop(spool);
         fs::write(dir.path().join(format!("{:020}.part", 4)), b"half").unwrap();
         let mut spool = open(dir.path());
-        assert_eq!(spool.take_next().unwrap().unwrap(), batch(2, 2));
-        assert_eq!(spool.take_next().unwrap().unwrap(), batch(3, 3));
-        assert_eq!(spool.take_next().unwrap(), None);
+        assert_eq!(next(&mut spool), Some(batch(2, 2)));
+        assert_eq!(next(&mut spool), Some(batch(3, 3)));
+        assert!(spool.take_next().unwrap().is_none());
         spool.rewind();
-        assert_eq!(spool.take_next().unwrap().unwrap().sequence, 2);
+        assert_eq!(next(&mut spool).unwrap().sequence, 2);
     }
 
     #[test]
@@ -323,7 +328,7 @@ mod tests {
             })
             .sum();
         let gone_whole = spool.take_losses().summarised;
-        let batches: Vec<AccessBatch> = std::iter::from_fn(|| spool.take_next().unwrap()).collect();
+        let batches: Vec<AccessBatch> = std::iter::from_fn(|| next(&mut spool)).collect();
         let told: u64 = batches.iter().map(|b| b.accesses.len() as u64).sum();
         let counted: u64 = batches.iter().map(|b| b.losses.summarised).sum();
         assert_eq!(told + counted + gone_whole, pushed);
@@ -341,7 +346,7 @@ mod tests {
         spool.push(&batch(1, 1)).unwrap();
         spool.push(&batch(2, 1)).unwrap();
         fs::write(dir.path().join(format!("{:020}.parquet", 1)), b"PAR1 no").unwrap();
-        assert_eq!(spool.take_next().unwrap().unwrap().sequence, 2);
+        assert_eq!(next(&mut spool).unwrap().sequence, 2);
     }
 
     #[test]

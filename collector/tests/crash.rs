@@ -77,7 +77,8 @@ fn promise_e_nothing_that_was_put_in_is_lost_when_the_agent_is_killed() {
         }
         writer.wait().unwrap();
         let mut spool = Spool::open(dir.path(), SPOOL_BYTES).unwrap();
-        let told: Vec<AccessBatch> = std::iter::from_fn(|| spool.take_next().unwrap()).collect();
+        let told: Vec<AccessBatch> =
+            std::iter::from_fn(|| spool.take_next().unwrap()).map(|batch| batch.decode().unwrap()).collect();
         let last = told.last().map_or(0, |b| b.sequence);
         assert!(last == known || last == known + 1, "kill {kill}: {last} is there, {known} was said");
         assert!(told.iter().zip(1..).all(|(b, n)| *b == batch(n)), "kill {kill}");

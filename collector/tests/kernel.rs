@@ -51,7 +51,7 @@ fn loaded(report: &Report, hook: &str) -> bool {
 fn stop_and_take(mut collector: Collector) -> Vec<AccessBatch> {
     std::thread::sleep(Duration::from_millis(60));
     collector.stop();
-    std::iter::from_fn(|| collector.next_batch(Duration::ZERO).unwrap()).collect()
+    std::iter::from_fn(|| collector.next_batch(Duration::ZERO).unwrap()).map(|batch| batch.decode().unwrap()).collect()
 }
 
 /// How often each byte of each file was read, as steps: offset -> change.
@@ -327,7 +327,7 @@ fn a_fresh_run_is_told_at_once() {
     println!("first batch {:?} after the start of the program", began.elapsed());
     child.kill().unwrap();
     child.wait().unwrap();
-    let batch = batch.expect("a batch");
+    let batch = batch.expect("a batch").decode().unwrap();
     assert_eq!(batch.started.len(), 1);
     assert!(batch.started[0].command.starts_with("tail -f -n # "), "{}", batch.started[0].command);
     assert!(batch.accesses.iter().any(|a| a.path.to_string() == "pread"));

@@ -198,8 +198,11 @@ fn print_top(collector: &Collector, interval: Duration, ended: &AtomicBool) -> R
     while !ended.load(Ordering::Relaxed) {
         let wait = due.saturating_duration_since(Instant::now()).min(BATCH_WAIT);
         if let Some(batch) = collector.next_batch(wait)? {
-            collector.acknowledge(batch.sequence)?;
-            summariser.add(&batch);
+            collector.acknowledge(batch.sequence())?;
+            match batch.decode() {
+                Ok(batch) => summariser.add(&batch),
+                Err(error) => tracing::warn!(%error, "a batch is left out"),
+            }
         }
         if Instant::now() >= due {
             due = Instant::now() + interval;
@@ -252,10 +255,9 @@ fn write_batches(collector: &Collector, out: &Path, ended: &AtomicBool) -> Resul
         let wait = if ended.load(Ordering::Relaxed) { QUIET_AT_END } else { BATCH_WAIT };
         match collector.next_batch(wait)? {
             Some(batch) => {
-                let bytes = parquet::encode(&batch).map_err(|e| RunError::Told(e.to_string()))?;
-                fs::write(out.join(format!("{:012}.parquet", batch.sequence)), bytes)?;
-                collector.acknowledge(batch.sequence)?;
-                summariser.add(&batch);
+                fs::write(out.join(format!("{:012}.parquet", batch.sequence())), batch.bytes())?;
+                collector.acknowledge(batch.sequence())?;
+                summariser.add(&batch.decode().map_err(|e| RunError::Told(e.to_string()))?);
             }
             None if wait == QUIET_AT_END => return Ok(summariser),
             None => {}

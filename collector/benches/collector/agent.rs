@@ -8,7 +8,7 @@ use std::time::Duration;
 use aya::programs::BtfTracePoint;
 use aya::{Btf, Ebpf};
 use foretide_collector::probe::Tier;
-use foretide_collector::{Collector, Config, WatchedVolume};
+use foretide_collector::{Collector, Config, WatchedVolume, parquet};
 use foretide_flow::{AccessBatch, NodeId, SiteId, VolumeId};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -163,31 +163,47 @@ fn observe(tier: Tier, dir: &Path) -> Result<(), String> {
     let watch = WatchedVolume { volume: VolumeId::new("bench").map_err(name)?, root: dir.join("data") };
     let (mut collector, _) = Collector::start(config, vec![watch]).map_err(|e| e.to_string())?;
     println!("up");
-    let seen = std::thread::scope(|scope| {
-        let taker = scope.spawn(|| take(&collector));
+    let taken = spool.path().join("taken");
+    std::fs::create_dir(&taken).map_err(|e| e.to_string())?;
+    std::thread::scope(|scope| {
+        let taker = scope.spawn(|| take(&collector, &taken));
         wait();
         // What was read last lies in shared memory until the next look.
         std::thread::sleep(Duration::from_millis(300));
         STOP.store(true, std::sync::atomic::Ordering::Relaxed);
-        taker.join().unwrap_or_default()
-    });
+        taker.join().unwrap_or_else(|_| Err("the taker failed".into()))
+    })?;
     collector.stop();
-    let seen = std::iter::from_fn(|| collector.next_batch(Duration::ZERO).ok().flatten()).fold(seen, add);
+    while take_one(&collector, &taken, Duration::ZERO)? {}
+    let seen = seen_in(&taken)?;
     println!("{}", serde_json::to_string(&seen).map_err(|e| e.to_string())?);
     Ok(())
 }
 
 static STOP: std::sync::atomic::AtomicBool = std::sync::atomic::AtomicBool::new(false);
 
-fn take(collector: &Collector) -> Seen {
-    let mut seen = Seen::default();
+fn take(collector: &Collector, to: &Path) -> Result<(), String> {
     while !STOP.load(std::sync::atomic::Ordering::Relaxed) {
-        if let Ok(Some(batch)) = collector.next_batch(Duration::from_millis(100)) {
-            let _ = collector.acknowledge(batch.sequence);
-            seen = add(seen, batch);
-        }
+        take_one(collector, to, Duration::from_millis(100))?;
     }
-    seen
+    Ok(())
+}
+
+/// As an agent ships: the bytes as they are. A file stands for the control plane.
+fn take_one(collector: &Collector, to: &Path, max_wait: Duration) -> Result<bool, String> {
+    let Some(batch) = collector.next_batch(max_wait).map_err(|e| e.to_string())? else { return Ok(false) };
+    let number = batch.sequence();
+    std::fs::write(to.join(format!("{number}.parquet")), batch.bytes()).map_err(|e| e.to_string())?;
+    collector.acknowledge(number).map_err(|e| e.to_string())?;
+    Ok(true)
+}
+
+fn seen_in(taken: &Path) -> Result<Seen, String> {
+    let files = std::fs::read_dir(taken).map_err(|e| e.to_string())?;
+    files.flatten().try_fold(Seen::default(), |seen, file| {
+        let bytes = std::fs::read(file.path()).map_err(|e| e.to_string())?;
+        Ok(add(seen, parquet::decode(&bytes).map_err(|e| e.to_string())?))
+    })
 }
 
 fn add(seen: Seen, batch: AccessBatch) -> Seen {

@@ -7,7 +7,7 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use foretide_flow::{AccessBatch, Outcome, RunId, Timestamp};
+use foretide_flow::{Outcome, RunId, Timestamp};
 
 /// How long a read waits for its name.
 const HELD_FOR: Duration = Duration::from_secs(3);
@@ -25,16 +25,12 @@ pub struct Attribution {
 }
 
 impl Attribution {
-    /// Learns names from a batch of the collector.
-    pub fn learn(&mut self, batch: &AccessBatch) {
+    /// Learns names from the processes of a batch.
+    pub fn learn(&mut self, processes: &[(u32, RunId)]) {
         if self.runs.len() > PROCESSES_MAX {
             self.runs.clear();
         }
-        for access in &batch.accesses {
-            if self.runs.get(&access.process) != Some(&access.run) {
-                self.runs.insert(access.process, access.run.clone());
-            }
-        }
+        self.runs.extend(processes.iter().cloned());
     }
 
     /// Takes an outcome.
@@ -68,7 +64,7 @@ impl Attribution {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use foretide_flow::{Access, AccessOp, FilePath, Found, Losses, NodeId, SiteId, VolumeId};
+    use foretide_flow::{FilePath, Found, VolumeId};
 
     fn read_by(process: u32) -> Outcome {
         Outcome::Read {
@@ -85,37 +81,13 @@ mod tests {
         }
     }
 
-    fn batch_naming(process: u32, run: &str) -> AccessBatch {
-        let access = Access {
-            at: Timestamp(0),
-            run: RunId::from(run),
-            process,
-            volume: VolumeId::new("v").unwrap(),
-            path: FilePath::root(),
-            op: AccessOp::Open,
-            offset: 0,
-            length: 0,
-            blocked_us: 0,
-            found: Found::Unknown,
-        };
-        AccessBatch {
-            node: NodeId::new("n").unwrap(),
-            site: SiteId::new("s").unwrap(),
-            sequence: 0,
-            started: vec![],
-            accesses: vec![access],
-            ended: vec![],
-            losses: Losses::default(),
-        }
-    }
-
     #[test]
     fn a_read_waits_for_its_name_and_not_for_ever() {
         let mut attribution = Attribution::default();
         attribution.take(read_by(7), Timestamp(0));
         attribution.take(read_by(8), Timestamp(0));
         assert!(attribution.release(Timestamp(1)).is_empty());
-        attribution.learn(&batch_naming(7, "r"));
+        attribution.learn(&[(7, RunId::from("r"))]);
         let named = attribution.release(Timestamp(2));
         assert!(matches!(&named[..], [Outcome::Read { run: Some(r), process: 7, .. }] if r.as_str() == "r"));
         let nameless = attribution.release(Timestamp(0) + HELD_FOR);

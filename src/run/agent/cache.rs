@@ -17,8 +17,8 @@ use super::talk::set_peers;
 use crate::config::{AgentConfig, CacheConfig};
 use crate::run::RunError;
 
-/// Outcomes between the mover and the mount on one side and the sender on the other.
-const OUTCOMES_WAITING: usize = 1 << 17;
+/// Outcomes between who carries moves out and the mount on one side and the sender on the other.
+pub const OUTCOMES_QUEUED: usize = 1 << 17;
 /// Events of the mount on the way to the collector, where the kernel refuses its probes.
 const EVENTS_WAITING: usize = 1 << 16;
 
@@ -54,7 +54,7 @@ impl Cache {
     ) -> Result<Self, RunError> {
         let store_config = foretide_chunk::Config { capacity_bytes: cache.capacity, ..cache.store.clone() };
         let store = Store::open(&cache.path, store_config, DomainKey::default())?;
-        let (outcomes, happened) = mpsc::channel(OUTCOMES_WAITING);
+        let (outcomes, happened) = mpsc::channel(OUTCOMES_QUEUED);
         let mover = Mover::new(
             cache.mover.clone(),
             Identity { site: config.site.clone(), node: config.node.clone() },
@@ -67,7 +67,7 @@ impl Cache {
         let (happened, hydrator) = match &cache.hydrate {
             Some(folder) => {
                 let hydrator = Hydrator::start(folder, Arc::clone(&mover))?;
-                let (onward, passed_on) = mpsc::channel(OUTCOMES_WAITING);
+                let (onward, passed_on) = mpsc::channel(OUTCOMES_QUEUED);
                 tasks.spawn(hydrator.clone().follow(happened, onward));
                 (passed_on, Some(hydrator))
             }

@@ -138,9 +138,15 @@ mod tests {
     /// The unit lets the agent do what [`super::super::privilege`] keeps, and systemd knows every line of it.
     #[test]
     fn the_unit_is_one() {
-        for capability in
-            ["CAP_BPF", "CAP_PERFMON", "CAP_DAC_READ_SEARCH", "CAP_SYS_PTRACE", "CAP_SYS_ADMIN", "CAP_NET_ADMIN"]
-        {
+        for capability in [
+            "CAP_BPF",
+            "CAP_PERFMON",
+            "CAP_DAC_READ_SEARCH",
+            "CAP_SYS_PTRACE",
+            "CAP_SYS_ADMIN",
+            "CAP_NET_ADMIN",
+            "CAP_FOWNER",
+        ] {
             assert!(UNIT.contains(capability), "{capability}");
         }
         let root = tempfile::tempdir().unwrap();

@@ -8,6 +8,7 @@ mod attribution;
 mod cache;
 mod changes;
 mod hydrate;
+mod in_place;
 mod install;
 pub mod local;
 mod observe;
@@ -18,7 +19,7 @@ mod serve;
 mod ship;
 mod talk;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -33,10 +34,12 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
 use self::attribution::Shared;
-use self::cache::Cache;
+use self::cache::{Cache, OUTCOMES_QUEUED};
+use self::in_place::InPlace;
 use self::local::LocalCache;
 use self::pages::Pages;
 use self::serve::Served;
+use self::ship::Held;
 use self::talk::{PASSES_AFTER_CHANGE, Talk, hello_of, ruleset, welcomed};
 use super::RunError;
 use crate::client::ControlClient;
@@ -135,7 +138,7 @@ struct Agent {
 
 impl Agent {
     async fn start(config: &AgentConfig) -> Result<Self, RunError> {
-        check_sources(config)?;
+        check(config)?;
         let control = ControlClient::new(&config.control, config.token_file.clone(), &config.trust())?;
         let gives_at = config.gives_at().map_err(RunError::Told)?;
         let hello = hello_of(config, gives_at.as_ref());
@@ -165,21 +168,36 @@ impl Agent {
             tasks.spawn_blocking(move || changes::tell(changes, &sources, &learned));
         }
         watched.extend(cache.iter().flat_map(|c| c.watched(&welcome)));
+        watched.extend(config.in_place.iter().flat_map(|site| watch_all(&site.volumes)));
         let events = cache.as_mut().and_then(|c| c.events.take());
         let collector = match config.trace.enabled {
             true => observe::start(config, watched, events, &control, &attribution, &mut tasks)?,
             false => None,
         };
         tasks.spawn(ship::listings(control.clone(), config.node.clone(), to_tell));
-        let (mut mount, mut store, mut mover, mut hydrator) = (None, None, None, None);
+        let (mut mount, mut store, mut mover, mut hydrator, mut in_place) = (None, None, None, None, None);
+        let mut held = None;
         if let Some(cache) = cache {
+            held = Some((Held::Store(Arc::clone(&cache.store)), cache.happened));
+            (mount, store, mover) = (cache.mount, Some(cache.store), Some(cache.mover));
+            hydrator = cache.hydrator;
+        }
+        if let Some(site) = &config.in_place {
+            let (outcomes, happened) = mpsc::channel(OUTCOMES_QUEUED);
+            let pages = InPlace::start(site, config.site.clone(), Arc::clone(&borders), outcomes)?;
+            tasks.spawn(Arc::clone(&pages).run());
+            tasks.spawn(Arc::clone(&pages).watch());
+            held = Some((Held::InPlace(Arc::clone(&pages)), happened));
+            in_place = Some(pages);
+        }
+        if let Some((held, happened)) = held {
             tasks.spawn(
                 ship::Outcomes {
                     control: control.clone(),
                     node: config.node.clone(),
                     site: config.site.clone(),
-                    store: Arc::clone(&cache.store),
-                    happened: cache.happened,
+                    held,
+                    happened,
                     attribution: Arc::clone(&attribution),
                     census: counted,
                     pinned: Default::default(),
@@ -187,8 +205,6 @@ impl Agent {
                 }
                 .run(),
             );
-            (mount, store, mover) = (cache.mount, Some(cache.store), Some(cache.mover));
-            hydrator = cache.hydrator;
         }
         let hints = mount.as_ref().map(MountHandle::hints);
         let pages = hints.clone().map(|hints| Pages::start(hints, &mut tasks));
@@ -202,6 +218,7 @@ impl Agent {
                 borders,
                 mover,
                 hydrator,
+                in_place,
                 hints,
                 pages,
                 seen: HashSet::new(),
@@ -233,7 +250,13 @@ impl Agent {
     }
 }
 
-fn check_sources(config: &AgentConfig) -> Result<(), RunError> {
+fn check(config: &AgentConfig) -> Result<(), RunError> {
+    if config.cache.is_some() && config.in_place.is_some() {
+        return Err(RunError::Told(
+            "cache and in_place: an agent keeps bytes in a store or warms those that its site mounts by itself; remove one"
+                .into(),
+        ));
+    }
     for (name, root) in config.source.iter().flat_map(|s| &s.volumes) {
         fs::read_dir(root).map_err(|e| {
             RunError::Told(format!("volume {name}: {}: {e}; correct source.volumes.{name}", root.display()))
@@ -284,8 +307,11 @@ fn opened(config: &AgentConfig) -> Result<Volumes, RunError> {
 }
 
 fn own_volumes(config: &AgentConfig) -> Vec<WatchedVolume> {
-    let all = config.source.iter().flat_map(|s| &s.volumes);
-    all.map(|(volume, root)| WatchedVolume { volume: volume.clone(), root: root.clone() }).collect()
+    config.source.iter().flat_map(|source| watch_all(&source.volumes)).collect()
+}
+
+fn watch_all(volumes: &BTreeMap<VolumeId, PathBuf>) -> impl Iterator<Item = WatchedVolume> {
+    volumes.iter().map(|(volume, root)| WatchedVolume { volume: volume.clone(), root: root.clone() })
 }
 
 async fn serve_local(state: PathBuf, cache: Option<LocalCache>, collector: Option<Arc<Collector>>) {

@@ -6,7 +6,7 @@ use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use foretide_collector::source::Feed;
-use foretide_collector::{Collector, CollectorError, WatchedVolume, parquet};
+use foretide_collector::{Collector, CollectorError, WatchedVolume};
 use foretide_flow::{AccessOp, NodeId};
 use foretide_mount::MountEvent;
 use tokio::sync::mpsc;
@@ -89,14 +89,9 @@ async fn ship(collector: Arc<Collector>, control: ControlClient, attribution: Sh
             }
             Err(_) => return,
         };
-        attribution.lock().unwrap_or_else(PoisonError::into_inner).learn(&batch);
-        match parquet::encode(&batch) {
-            Ok(bytes) => {
-                insist("accesses", || control.send_accesses(&node, bytes.clone())).await;
-            }
-            Err(error) => tracing::error!(%error, sequence = batch.sequence, "a batch cannot be encoded"),
-        }
-        let (asked, sequence) = (Arc::clone(&collector), batch.sequence);
+        attribution.lock().unwrap_or_else(PoisonError::into_inner).learn(batch.processes());
+        insist("accesses", || control.send_accesses(&node, batch.bytes().clone())).await;
+        let (asked, sequence) = (Arc::clone(&collector), batch.sequence());
         let acknowledged = tokio::task::spawn_blocking(move || asked.acknowledge(sequence)).await;
         if let Ok(Err(error)) = acknowledged {
             tracing::error!(%error, "a batch stays in the spool and will be sent again");

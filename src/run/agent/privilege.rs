@@ -26,6 +26,10 @@ fn needed(config: &AgentConfig) -> HashSet<Capability> {
         // To read what other users own; and to hear changes, whose queue is made at the start.
         needed.extend([Capability::CAP_DAC_READ_SEARCH, Capability::CAP_SYS_ADMIN]);
     }
+    if config.in_place.is_some() {
+        // To read what other users own; and to ask what of it is in memory, which only an owner may.
+        needed.extend([Capability::CAP_DAC_READ_SEARCH, Capability::CAP_FOWNER]);
+    }
     if config.cache.as_ref().is_some_and(|c| c.mount.is_some()) {
         // The mount and its passthrough.
         needed.insert(Capability::CAP_SYS_ADMIN);

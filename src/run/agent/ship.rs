@@ -17,6 +17,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
 use super::attribution::Shared;
+use super::in_place::InPlace;
 use crate::client::{ClientError, ControlClient};
 
 /// Outcomes that wait for the control plane: an hour of a busy loader.
@@ -72,8 +73,8 @@ pub struct Outcomes {
     pub node: NodeId,
     /// Where.
     pub site: SiteId,
-    /// The store that is counted.
-    pub store: Arc<Store>,
+    /// What is counted.
+    pub held: Held,
     /// What happened.
     pub happened: mpsc::Receiver<Outcome>,
     /// Who knows whose read it was.
@@ -143,33 +144,32 @@ impl Outcomes {
             sequence: self.sequence,
             outcomes,
             census,
-            resident_bytes: self.store.resident_bytes(),
-            capacity_bytes: self.store.capacity_bytes(),
+            resident_bytes: self.held.resident_bytes(),
+            capacity_bytes: self.held.capacity_bytes(),
         };
         self.sequence += 1;
         insist("outcomes", || self.control.send_outcomes(&batch)).await;
     }
 
-    /// What the store holds of each warm-up, counted by the store itself (promise C).
+    /// What is held of each warm-up, counted by who holds it (promise C).
     async fn count(&self) -> Vec<Census> {
         let wanted = self.census.borrow().clone();
         if wanted.is_empty() {
             return Vec::new();
         }
-        let store = Arc::clone(&self.store);
-        let counted =
-            tokio::task::spawn_blocking(move || wanted.into_iter().map(|request| count_one(&store, request)).collect());
+        let held = self.held.clone();
+        let counted = tokio::task::spawn_blocking(move || wanted.iter().map(|request| held.count(request)).collect());
         counted.await.unwrap_or_default()
     }
 
-    /// Pins in the store what warm-ups ask to be kept, and lifts the pins that none asks for any more.
+    /// Pins what warm-ups ask to be kept, and lifts the pins that none asks for any more.
     fn pin(&mut self) {
         let wanted = pins(&self.census.borrow());
         for ((volume, path), _) in self.pinned.iter().filter(|(place, _)| !wanted.contains_key(*place)) {
-            self.store.pin(volume, std::slice::from_ref(path), None);
+            self.held.pin(volume, path, None);
         }
         for ((volume, path), until) in wanted.iter().filter(|(place, until)| self.pinned.get(*place) != Some(*until)) {
-            self.store.pin(volume, std::slice::from_ref(path), Some(*until));
+            self.held.pin(volume, path, Some(*until));
         }
         self.pinned = wanted;
     }
@@ -191,13 +191,54 @@ fn pins(requests: &[CensusRequest]) -> Pins {
     pins
 }
 
+/// Where a site's bytes are.
+#[derive(Clone)]
+pub enum Held {
+    /// In the chunk store.
+    Store(Arc<Store>),
+    /// In the page cache of files that the site mounts by itself.
+    InPlace(Arc<InPlace>),
+}
+
+impl Held {
+    fn resident_bytes(&self) -> u64 {
+        match self {
+            Self::Store(store) => store.resident_bytes(),
+            Self::InPlace(pages) => pages.resident_bytes(),
+        }
+    }
+
+    fn capacity_bytes(&self) -> u64 {
+        match self {
+            Self::Store(store) => store.capacity_bytes(),
+            Self::InPlace(pages) => pages.capacity_bytes(),
+        }
+    }
+
+    fn count(&self, request: &CensusRequest) -> Census {
+        let selector = selector_of(request);
+        let wanted = |path: &FilePath| selector.as_ref().is_some_and(|s| s.covers(path));
+        let (resident_files, resident_bytes) = match self {
+            Self::Store(store) => {
+                let counted = store.census_where(&request.volume, &request.paths, &wanted);
+                (counted.files, counted.bytes)
+            }
+            Self::InPlace(pages) => pages.census_where(&request.volume, &wanted),
+        };
+        Census { warmup: request.warmup.clone(), resident_files, resident_bytes }
+    }
+
+    /// The kernel pins nothing for us: what lies in its page cache stays as long as there is memory.
+    fn pin(&self, volume: &VolumeId, path: &FilePath, until: Option<Timestamp>) {
+        if let Self::Store(store) = self {
+            store.pin(volume, std::slice::from_ref(path), until);
+        }
+    }
+}
+
 /// A glob that nobody can read covers nothing: then the warm-up is never ready.
-fn count_one(store: &Store, request: CensusRequest) -> Census {
-    let CensusRequest { volume, paths, except, globs, .. } = &request;
-    let selector = Selector::new(paths, except, globs);
-    let wanted = |path: &FilePath| selector.as_ref().is_ok_and(|s| s.covers(path));
-    let counted = store.census_where(volume, paths, &wanted);
-    Census { warmup: request.warmup, resident_files: counted.files, resident_bytes: counted.bytes }
+fn selector_of(request: &CensusRequest) -> Option<Selector> {
+    Selector::new(&request.paths, &request.except, &request.globs).ok()
 }
 
 #[cfg(test)]

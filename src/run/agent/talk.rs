@@ -16,6 +16,7 @@ use futures::StreamExt;
 use tokio::sync::{mpsc, watch};
 
 use super::hydrate::Hydrator;
+use super::in_place::InPlace;
 use super::pages::Pages;
 use super::serve::Served;
 use crate::client::{ClientError, ControlClient};
@@ -139,6 +140,8 @@ pub struct Talk {
     pub mover: Option<Arc<Mover>>,
     /// What lays moved files down as plain files.
     pub hydrator: Option<Hydrator>,
+    /// What carries moves out where the site mounts the data by itself.
+    pub in_place: Option<Arc<InPlace>>,
     /// The mount, which learns of names that will be wanted.
     pub hints: Option<Hints>,
     /// What has the mount's files in memory when they are read.
@@ -191,6 +194,9 @@ impl Talk {
                     }
                     if let Some(mover) = &self.mover {
                         mover.take(&assignment);
+                    }
+                    if let Some(in_place) = &self.in_place {
+                        in_place.take(&assignment);
                     }
                     self.foresee(&assignment);
                 }

@@ -94,12 +94,12 @@ pub fn enter_on_start(command: &mut std::process::Command, inside: Option<&Path>
     Ok(())
 }
 
-/// Drops clean pages from the page cache: all with root, else those of the files below `data`, which are ours.
+/// Drops clean pages from the page cache: all with root, else those of the files below `data`, which are ours. What
+/// others have yet to write is not waited for.
 ///
 /// # Errors
 /// If a folder or file of `data` cannot be read.
 pub fn drop_page_cache(data: &Path) -> std::io::Result<()> {
-    nix::unistd::sync();
     match std::fs::write("/proc/sys/vm/drop_caches", "3") {
         Ok(()) => Ok(()),
         Err(_) => drop_pages_of(data),

@@ -219,7 +219,9 @@ impl Ring {
         });
         let solved = began.elapsed();
         let moves = plan.moves.len();
-        if self.previous.as_ref().is_none_or(|in_force| differs(in_force, &plan, &self.resident)) {
+        if let Some(in_force) = self.previous.as_mut().filter(|in_force| !differs(in_force, &plan, &self.resident)) {
+            forget_carried(in_force, &plan);
+        } else {
             self.catalog.put_plan(&plan).await?;
             tell(self.catalog.as_ref(), &Told::of_plan(&plan), now).await?;
             self.tell_etas(&plan, &warmups, now).await?;
@@ -497,6 +499,12 @@ fn differs(in_force: &Plan, plan: &Plan, resident: &Resident) -> bool {
         || in_force.left_out != plan.left_out
 }
 
+/// A move whose bytes are there is in force no more: should they leave, and the same move be wanted again, that is news.
+fn forget_carried(in_force: &mut Plan, plan: &Plan) {
+    let wanted: HashSet<&MoveId> = plan.moves.iter().map(|m| &m.id).collect();
+    in_force.moves.retain(|m| wanted.contains(&m.id));
+}
+
 /// Sites that keep copies.
 pub fn cache_sites(topology: &Topology) -> impl Iterator<Item = &SiteId> {
     topology.sites.iter().filter(|(_, site)| site.cache.is_some()).map(|(name, _)| name)
@@ -550,6 +558,10 @@ mod tests {
         resident.change(&b.to, arrived(vec![(0, 99)]));
         assert!(news(std::slice::from_ref(&a), &resident), "one that has not wholly arrived is given up");
         resident.change(&b.to, arrived(vec![(0, 100)]));
-        assert!(!news(&[a], &resident), "one whose bytes are there is not news");
+        assert!(!news(std::slice::from_ref(&a), &resident), "one whose bytes are there is not news");
+        let mut in_force = in_force.clone();
+        forget_carried(&mut in_force, &plan(&[a.clone()]));
+        let back = plan(&[a, b]);
+        assert!(differs(&in_force, &back, &Resident::default()), "one whose bytes were there and left is");
     }
 }

@@ -7,8 +7,7 @@
 //! Invariant: over all sights of a filling, in any number, each call is told once. A copy older than what the ring
 //! has already told (same or older cookie, given out) says nothing.
 
-use std::collections::HashMap;
-
+use foldhash::{HashMap, HashMapExt};
 use foretide_ebpf::event::{Extent, FILENAME_BYTES, FaultWait, PathHeader, Plain, ProcessHeader, SlotHeader};
 use foretide_flow::{Found, Timestamp};
 

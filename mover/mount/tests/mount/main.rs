@@ -1,6 +1,7 @@
 //! Real mounts on a real /dev/fuse. Each test's name is the sentence that it proves; docs/SEMANTICS.md cites them.
 
 mod documented;
+mod errors;
 mod failures;
 mod observed;
 mod reading;

@@ -74,6 +74,19 @@ fn as_io(e: Errno) -> io::Error {
 }
 
 impl LocalDirectory {
+    /// A regular file, open for reading.
+    ///
+    /// # Errors
+    /// `NotFound`, `InvalidInput` if it is no regular file, or the file system's own.
+    pub fn file(&self, path: &FilePath) -> io::Result<File> {
+        // Without O_NONBLOCK opening a named pipe would wait for a writer.
+        let file = File::from(self.open_beneath(path, OFlag::O_RDONLY | OFlag::O_NONBLOCK)?);
+        match file.metadata()?.is_file() {
+            true => Ok(file),
+            false => Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file")),
+        }
+    }
+
     /// A directory's entries; none if there are more than that, which is known before they are looked at.
     fn look(&self, directory: &FilePath, entries_max: usize) -> io::Result<Option<Vec<Entry>>> {
         let folder = self.open_beneath(directory, OFlag::O_RDONLY | OFlag::O_DIRECTORY)?;
@@ -122,12 +135,7 @@ impl Source for LocalDirectory {
     }
 
     fn open(&self, path: &FilePath) -> io::Result<Box<dyn SourceFile>> {
-        // Without O_NONBLOCK opening a named pipe would wait for a writer.
-        let file = File::from(self.open_beneath(path, OFlag::O_RDONLY | OFlag::O_NONBLOCK)?);
-        if !file.metadata()?.is_file() {
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
-        }
-        Ok(Box::new(LocalFile(file)))
+        Ok(Box::new(LocalFile(self.file(path)?)))
     }
 }
 
