@@ -3,12 +3,14 @@
 //! Builds the catalog through its own trait (a listing per directory, as agents tell them), waits until the index of
 //! names has followed, then asks each question many times with fresh arguments and prints the 99th percentile beside its
 //! bar. The reference is the same question to `sqlite3`-plain tables without our indexes of names and without the
-//! directories' sums: a scan of all files, run once, in the same file.
+//! directories' sums: a scan of all files, run once, in the same file. What a path's look-up costs when nothing of the file
+//! is in memory stands beside the disk itself: as many reads of 4 KiB anywhere in the same file, past the page cache.
 //!
 //! `FORETIDE_BENCH_FILES` sets the number of files; `target/bench/catalog.json` gets the rows. With `FORETIDE_BENCH_AT=FOLDER`
 //! the catalog is kept there, and a run that was stopped is gone on with: ten million files take minutes to learn.
 
 use std::collections::BTreeMap;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -182,17 +184,48 @@ async fn indexed(file: &Path) -> f64 {
     }
 }
 
+/// The 99th percentile of times.
+fn percentile_99(mut times: Vec<f64>) -> f64 {
+    times.sort_by(f64::total_cmp);
+    times[(times.len() * 99).div_ceil(100) - 1]
+}
+
+/// What the disk reads past the page cache: a whole page, aligned as it wants it.
+#[repr(align(4096))]
+struct DiskPage([u8; 4096]);
+
+/// The 99th percentile of as many reads of a page anywhere in the file, past the page cache, milliseconds; none where
+/// the file system has no such reads.
+fn disk_p99(file: &Path) -> Option<f64> {
+    let disk = std::fs::OpenOptions::new().read(true).custom_flags(libc::O_DIRECT).open(file).ok()?;
+    let pages = disk.metadata().ok()?.len() / 4096;
+    let mut page = Box::new(DiskPage([0; 4096]));
+    let mut read = |i: u64| {
+        let started = Instant::now();
+        disk.read_exact_at(&mut page.0, mixed(i) % pages * 4096).ok()?;
+        Some(started.elapsed().as_secs_f64() * 1e3)
+    };
+    (0..QUESTIONS).map(&mut read).collect::<Option<Vec<_>>>().map(percentile_99)
+}
+
+/// The kernel drops what it keeps of the file. What its connections keep stays: the upper levels of the indexes, soon.
+fn forget_pages(file: &Path) {
+    let file = std::fs::File::open(file).expect("it is there");
+    file.sync_all().expect("the disk takes it");
+    nix::fcntl::posix_fadvise(&file, 0, 0, nix::fcntl::PosixFadviseAdvice::POSIX_FADV_DONTNEED)
+        .expect("advice is taken");
+}
+
 /// The 99th percentile of the asking, milliseconds.
-async fn p99<F: Future<Output = usize>>(what: &str, ask: impl Fn(u64) -> F) -> f64 {
+async fn p99<F: Future<Output = usize>>(what: &str, first: u64, ask: impl Fn(u64) -> F) -> f64 {
     let (mut times, mut answers) = (Vec::new(), 0);
     for i in 0..QUESTIONS {
         let started = Instant::now();
-        answers += ask(mixed(i + 1_000)).await;
+        answers += ask(mixed(first + i)).await;
         times.push(started.elapsed().as_secs_f64() * 1e3);
     }
     assert!(answers > 0, "{what}: {QUESTIONS} questions and not one answer: the bench asks for what is not there");
-    times.sort_by(f64::total_cmp);
-    times[(times.len() * 99).div_ceil(100) - 1]
+    percentile_99(times)
 }
 
 /// All pages until `limit` files are found or there are no more.
@@ -243,27 +276,40 @@ impl Row {
     }
 }
 
+const SCAN: &str = "ms, a scan of all files";
+const DISK: &str = "ms p99, the disk's reads of 4 KiB";
+
 fn below(work: &'static str, ours: f64, reference: Option<f64>, bar: f64) -> Row {
-    Row { work, ours, unit: "ms p99", reference, reference_name: "scan of all files, ms", bar, at_most: true }
+    Row { work, ours, unit: "ms p99", reference, reference_name: SCAN, bar, at_most: true }
 }
 
 async fn ask_all(c: &Arc<dyn Catalog>, file: &Path, files: u64) -> Vec<Row> {
     let q = FileQuery::default;
-    let lookup = p99("look-up", |i| {
-        let (c, n) = (c.clone(), i % files);
-        async move { usize::from(c.entry(&volume(), &path(n)).await.expect("a look-up").is_some()) }
-    });
-    let prefix = p99("prefix page", |i| {
-        let (c, n) = (c.clone(), i % files);
-        async move {
-            let set = FilePath::parse(&directory(n / FILES_PER_DIRECTORY)[..8]).expect("a path");
-            c.files_below(&volume(), &set, Some(&path(n)), 1_000).await.expect("a page").len()
-        }
-    });
+    let look_ups = |first: u64| {
+        p99("look-up", first, |i| {
+            let (c, n) = (c.clone(), i % files);
+            async move { usize::from(c.entry(&volume(), &path(n)).await.expect("a look-up").is_some()) }
+        })
+    };
+    let pages = |first: u64| {
+        p99("prefix page", first, |i| {
+            let (c, n) = (c.clone(), i % files);
+            async move {
+                let set = FilePath::parse(&directory(n / FILES_PER_DIRECTORY)[..8]).expect("a path");
+                c.files_below(&volume(), &set, Some(&path(n)), 1_000).await.expect("a page").len()
+            }
+        })
+    };
+    let (look_up, page) = (look_ups(1_000).await, pages(2_000).await);
+    let disk = disk_p99(file);
+    forget_pages(file);
+    let cold_look_up = look_ups(3_000).await;
+    forget_pages(file);
+    let cold_page = pages(4_000).await;
     let find = |what: &'static str, query: Box<dyn Fn(u64) -> FileQuery>| {
         let c = c.clone();
         async move {
-            p99(what, |i| {
+            p99(what, 1_000, |i| {
                 let (c, query) = (c.clone(), query(i));
                 async move { search(&c, &query, 100).await }
             })
@@ -284,8 +330,18 @@ async fn ask_all(c: &Arc<dyn Catalog>, file: &Path, files: u64) -> Vec<Row> {
     };
     let here = move |_| FileQuery { resident_at: Some(gpu()), ..q() };
     vec![
-        below("path look-up", lookup.await, None, 1.0),
-        below("prefix page of 1,000", prefix.await, None, 5.0),
+        below("path look-up", look_up, None, 1.0),
+        below("prefix page of 1,000", page, None, 5.0),
+        Row {
+            reference: disk,
+            reference_name: DISK,
+            ..below("path look-up, nothing of the file in memory", cold_look_up, None, 1.0)
+        },
+        Row {
+            reference: disk,
+            reference_name: DISK,
+            ..below("prefix page, nothing of the file in memory", cold_page, None, 5.0)
+        },
         below(
             "name part",
             find("part", Box::new(part)).await,
@@ -342,10 +398,10 @@ async fn main() {
         "{files} files, {} MB in one file; the index of names followed {followed_s:.0} s later",
         bytes / 1_000_000
     );
-    println!("{:<56} {:>12} {:<8} {:>10} {:>10}  holds", "work", "ours", "unit", "bar", "scan ms");
+    println!("{:<56} {:>12} {:<8} {:>8}  {:<5}  beside", "work", "ours", "unit", "bar", "holds");
     for r in &rows {
-        let reference = r.reference.map_or_else(String::new, |r| format!("{r:.0}"));
-        println!("{:<56} {:>12.3} {:<8} {:>10} {reference:>10}  {}", r.work, r.ours, r.unit, r.bar, r.holds());
+        let beside = r.reference.map_or_else(String::new, |reference| format!("{reference:.1} {}", r.reference_name));
+        println!("{:<56} {:>12.3} {:<8} {:>8}  {:<5}  {beside}", r.work, r.ours, r.unit, r.bar, r.holds());
     }
     let out = target().join("bench");
     std::fs::create_dir_all(&out).expect("target/bench");

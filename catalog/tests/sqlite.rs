@@ -154,3 +154,47 @@ async fn promise_d_a_damaged_model_is_passed_over() {
     sqlx::query("UPDATE models SET bytes = x'0203' WHERE version = 2").execute(&pool).await.unwrap();
     assert_eq!(catalog.model("gbm").await.unwrap().map(|m| (m.version, m.bytes)), Some((1, vec![1; 9])));
 }
+
+/// A file of version 1 is brought up to date: its names are found by path and by their parts, and new ones get numbers
+/// that no file had.
+#[tokio::test]
+async fn a_file_of_the_first_version_is_taken_over() {
+    let directory = TempDir::new().unwrap();
+    let path = directory.path().join("catalog.db");
+    let options = sqlx::sqlite::SqliteConnectOptions::new().filename(&path).create_if_missing(true);
+    let pool = sqlx::SqlitePool::connect_with(options).await.unwrap();
+    sqlx::migrate!("migrations/sqlite").run_to(1, &pool).await.unwrap();
+    for sql in [
+        "INSERT INTO directories (id, volume, path, seen_at, files, bytes, smallest, largest, oldest, newest)
+            VALUES (1, 'data', CAST('train' AS BLOB), 5, 2, 30, 10, 20, 0, 0)",
+        "INSERT INTO files VALUES (7, 1, CAST('moon.jpg' AS BLOB), 0, 10, 0, 420, 0, 0, 1, '10-0', NULL)",
+        "INSERT INTO files VALUES (9, 1, CAST('half-moon.jpg' AS BLOB), 0, 20, 0, 420, 0, 0, 1, '20-0', NULL)",
+        "INSERT INTO files VALUES (12, 1, CAST('gone' AS BLOB), 0, 20, 0, 420, 0, 0, 1, '20-0', NULL)",
+        "DELETE FROM files WHERE id = 12",
+        "INSERT INTO file_names (rowid, name) VALUES (7, 'moon.jpg'), (9, 'half-moon.jpg')",
+        "INSERT INTO counters (name, value) VALUES ('names_indexed', 9)",
+    ] {
+        sqlx::query(sql).execute(&pool).await.unwrap();
+    }
+    pool.close().await;
+    let catalog = open(&path).await.unwrap();
+    let volume = VolumeId::new("data").unwrap();
+    let train = FilePath::parse("train").unwrap();
+    let named = |name: &str| train.join(name.as_bytes()).unwrap();
+    assert_eq!(catalog.entry(&volume, &named("moon.jpg")).await.unwrap().unwrap().size, 10);
+    let mut listing = catalog.directory(&volume, &train).await.unwrap().unwrap();
+    let moons = async || {
+        let query = FileQuery { suffix: Some("moon.jpg".into()), ..FileQuery::default() };
+        let found = catalog.find_files(&query, None, 10).await.unwrap().items;
+        found.iter().map(|f| f.entry.path.to_string()).collect::<Vec<_>>()
+    };
+    assert_eq!(moons().await, ["train/moon.jpg", "train/half-moon.jpg"]);
+    listing.seen_at = Timestamp(6);
+    listing.entries.retain(|e| e.path != named("moon.jpg"));
+    listing.entries.push(Entry { path: named("new-moon.jpg"), ..listing.entries[0].clone() });
+    catalog.put_listing(&listing).await.unwrap();
+    assert_eq!(moons().await, ["train/half-moon.jpg", "train/new-moon.jpg"]);
+    let pool = sqlx::SqlitePool::connect(&format!("sqlite://{}", path.display())).await.unwrap();
+    let number: i64 = sqlx::query_scalar("SELECT MAX(id) FROM files").fetch_one(&pool).await.unwrap();
+    assert_eq!(number, 13, "12 was a file's that is gone");
+}

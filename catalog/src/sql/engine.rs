@@ -146,6 +146,11 @@ impl Engine {
 }
 
 impl Tx {
+    /// Whether there is an index of names, which wants the files numbered.
+    pub(super) fn finds_names(&self) -> bool {
+        matches!(self.open, Open::Sqlite(_))
+    }
+
     /// Whether rows can be taken past others' locks.
     pub(super) fn skips_locked(&self) -> bool {
         matches!(self.open, Open::Postgres(_))

@@ -1,7 +1,8 @@
 //! Directories and files.
 //!
 //! A directory is a row of its own; a file is known by its directory's number and its name, so that a path's long
-//! front part is stored once, and a listing replaces a small range of an index.
+//! front part is stored once, and a listing replaces a small range of an index. In SQLite the rows themselves lie in that
+//! order: a path is found by one page of the disk, and a directory's files side by side.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::time::Duration;
@@ -108,9 +109,16 @@ impl Tx {
     }
 
     async fn put_entries(&mut self, directory: i64, entries: &[&Entry]) -> Result<()> {
-        let rows: Vec<_> = entries.iter().map(|entry| entry_row(directory, entry)).collect();
+        let mut rows: Vec<_> = entries.iter().map(|entry| entry_row(directory, entry)).collect();
+        let mut number = "";
+        if self.finds_names() && !rows.is_empty() {
+            number = ", id";
+            let first = self.take_numbers("files", rows.len()).await?;
+            rows.iter_mut().zip(first..).for_each(|(row, number)| row.push(number.into()));
+        }
+        let columns = "directory, name, kind, size, modified_at, mode, uid, gid, links, version, target";
         self.run_rows(
-            "INSERT INTO files (directory, name, kind, size, modified_at, mode, uid, gid, links, version, target) VALUES ",
+            &format!("INSERT INTO files ({columns}{number}) VALUES "),
             &rows,
             " ON CONFLICT (directory, name) DO UPDATE SET kind = excluded.kind, size = excluded.size,
             modified_at = excluded.modified_at, mode = excluded.mode, uid = excluded.uid, gid = excluded.gid,
@@ -379,8 +387,7 @@ impl Namespace for SqlCatalog {
                 "SELECT d.path, {ENTRY} FROM directories d CROSS JOIN files f WHERE f.directory = d.id AND f.kind = 0 AND d.files > 0"
             ));
             rest.add(" AND d.volume = ?", &[volume.as_str().into()]);
-            subtree.add_to("d.path", &mut rest);
-            rest.add_if(" AND d.path > ?", after.as_ref().map(|(directory, _)| directory));
+            subtree.add_after_to("d.path", after.as_ref().map(|(directory, _)| directory), &mut rest);
             rest.add(" ORDER BY d.path, f.name LIMIT ?", &[((limit - found.len()) as i64).into()]);
             for row in tx.ask(&rest).await? {
                 found.push(entry_of(&row, 1, &path_of(&row, 0)?)?);

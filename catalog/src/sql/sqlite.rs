@@ -6,6 +6,10 @@
 //! agents report their state anew and send again what was not acknowledged, so the catalog catches up. Who wants
 //! acknowledged to mean "on the platter" sets `sync_every_commit`, and pays a disk flush per call.
 //!
+//! **How it reads.** By calls, a page at a time, and not through a map of the file: where a page is not in memory, the
+//! kernel reads around the address that was touched as much as the disk's read-ahead says. With 8 MiB of it a look-up
+//! of one path took 7 ms in place of .7, and a catalog that is larger than memory is looked up at random.
+//!
 //! **Where it waits.** Each connection is a thread of sqlx's; calls wait for it, never block the async threads.
 
 use std::path::{Path, PathBuf};
@@ -56,8 +60,9 @@ fn cache_mib() -> u32 {
 const BUSY_MS: u64 = 10_000;
 /// Callers beyond the pool wait that long, then are told that the catalog is not available.
 const ACQUIRE_MS: u64 = 30_000;
-/// The file is mapped that far: reads of a catalog that fits go without system calls.
-const MAPPED_BYTES: u64 = 4 << 30;
+/// Of a new file. Of ten million files the tree has some four hundred pages above its leaves, 6 MB that stay in the
+/// caches, so that a look-up reads one page from the disk; with 4 KiB there are six thousand of them and it reads two.
+const PAGE_BYTES: u32 = 16 << 10;
 /// The write-ahead log is cut back to that after a checkpoint.
 const LOG_BYTES: u64 = 64 << 20;
 /// Statements kept prepared per connection: all of ours with their variants.
@@ -98,10 +103,10 @@ pub async fn open_sqlite(config: &SqliteConfig) -> Result<Arc<dyn Catalog>> {
         .create_if_missing(true)
         .journal_mode(SqliteJournalMode::Wal)
         .synchronous(synchronous)
+        .page_size(PAGE_BYTES)
         .busy_timeout(Duration::from_millis(BUSY_MS))
         .statement_cache_capacity(STATEMENTS)
         .pragma("cache_size", format!("-{}", u64::from(config.cache_mib) * 1024))
-        .pragma("mmap_size", MAPPED_BYTES.to_string())
         .pragma("journal_size_limit", LOG_BYTES.to_string())
         .pragma("temp_store", "memory")
         // It would print statements of ten thousand values.

@@ -147,11 +147,21 @@ impl Subtree {
 
     /// Adds the condition that `column` lies in the subtree.
     pub(super) fn add_to<'a>(&'a self, column: &str, statement: &mut Statement<'a>) {
+        self.add_after_to(column, None, statement);
+    }
+
+    /// Adds the condition that `column` lies in the subtree and, in the order of bytes, after a path. With one lower
+    /// bound: of two, SQLite takes either, and would walk from the subtree's beginning to where a page goes on.
+    pub(super) fn add_after_to<'a>(&'a self, column: &str, after: Option<&'a FilePath>, statement: &mut Statement<'a>) {
+        let after = after.filter(|after| **after >= self.path);
+        match after {
+            Some(after) => statement.add(&format!(" AND {column} > ?"), &[after.into()]),
+            None if self.path.is_root() => return,
+            None => statement.add(&format!(" AND {column} >= ?"), &[(&self.path).into()]),
+        };
         if !self.path.is_root() {
-            let piece = format!(" AND {column} >= ? AND {column} < ? AND ({column} = ? OR {column} > ?)");
-            let values =
-                [Arg::from(&self.path), Arg::from(&self.high), Arg::from(&self.path), Arg::from(&self.with_slash)];
-            statement.add(&piece, &values);
+            let piece = format!(" AND {column} < ? AND ({column} = ? OR {column} > ?)");
+            statement.add(&piece, &[Arg::from(&self.high), Arg::from(&self.path), Arg::from(&self.with_slash)]);
         }
     }
 }
