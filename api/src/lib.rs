@@ -8,6 +8,7 @@
 //! - `auth`: tokens, scopes, and the guard that hangs before every route; `tenant`: what a caller sees; `pace`: how often
 //!   one token may ask.
 //! - `extract`: from a request to values; `problem`: from an error to HTTP, as problem+json.
+//! - `sampler`: which order PyTorch's samplers give, drawn again from their parameters.
 //! - `selection`: which data a caller means; `wanted`: what is asked for, and which of it can never be; `eta`: how true
 //!   the plan's times turn out.
 //! - `webhooks`: events carried to those who do not listen; `chores`: what is done without being asked.
@@ -33,6 +34,7 @@ mod ports;
 mod problem;
 mod routes;
 mod selection;
+mod sampler;
 mod tenant;
 mod wait;
 mod wanted;
@@ -60,7 +62,8 @@ pub use routes::files::{FileView, Files, HeldAt, SiteCopy, Tagging, Whereabouts}
 pub use routes::fleet::{AgentView, ModeChoice, ModeView, RefusalView, SiteView, Sites, Switch, mode_in_force};
 pub use routes::house::{AuditView, Health, Me, TokenMade, TokenView, TokenWanted, Tokens};
 pub use routes::learned::RunView;
-pub use routes::placement::{AdviceWanted, Announced, OrderWanted};
+pub use routes::orders::{Announced, Dataset, OrderWanted};
+pub use routes::placement::AdviceWanted;
 pub use routes::plans::{Approval, MoveView, PlanLine, Proposals};
 pub use routes::policy::{Policy, SiteVerdict};
 pub use routes::volumes::{AddedVolume, VolumeList, VolumeView, VolumeWanted, added_volumes};
@@ -69,6 +72,7 @@ pub use routes::{List, router};
 pub use wanted::{WarmupChange, WarmupWanted};
 
 /// Everything that handlers need. Cheap to clone.
+pub use sampler::{Sampler, SamplerKind};
 #[derive(Clone)]
 pub struct Api {
     catalog: Arc<dyn Catalog>,

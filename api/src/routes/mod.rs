@@ -6,6 +6,7 @@ pub(crate) mod fleet;
 pub(crate) mod house;
 pub(crate) mod learned;
 pub(crate) mod placement;
+pub(crate) mod orders;
 pub(crate) mod plans;
 pub(crate) mod policy;
 pub(crate) mod volumes;
@@ -96,7 +97,7 @@ fn groups() -> Vec<(Option<Scope>, OpenApiRouter<Api>)> {
         .routes(routes!(warmups::cancel))
         .routes(routes!(warmups::release))
         .routes(routes!(plans::approve))
-        .routes(routes!(placement::announce));
+        .routes(routes!(orders::announce));
     let admin = OpenApiRouter::default()
         .routes(routes!(files::tag))
         .routes(routes!(volumes::add))
