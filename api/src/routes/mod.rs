@@ -4,9 +4,10 @@ pub(crate) mod agent;
 pub(crate) mod files;
 pub(crate) mod fleet;
 pub(crate) mod house;
+pub(crate) mod joining;
 pub(crate) mod learned;
-pub(crate) mod placement;
 pub(crate) mod orders;
+pub(crate) mod placement;
 pub(crate) mod plans;
 pub(crate) mod policy;
 pub(crate) mod volumes;
@@ -103,6 +104,7 @@ fn groups() -> Vec<(Option<Scope>, OpenApiRouter<Api>)> {
         .routes(routes!(volumes::add))
         .routes(routes!(fleet::throw_switch))
         .routes(routes!(fleet::choose_mode))
+        .routes(routes!(joining::offer))
         .routes(routes!(house::tokens))
         .routes(routes!(house::make_token))
         .routes(routes!(house::revoke_token))
@@ -116,12 +118,14 @@ fn groups() -> Vec<(Option<Scope>, OpenApiRouter<Api>)> {
         .routes(routes!(agent::listings))
         .routes(routes!(agent::outcomes))
         .routes(routes!(agent::assignment));
+    let joins = OpenApiRouter::default().routes(routes!(joining::join));
     vec![
         (None, open),
         (Some(Scope::Read), read),
         (Some(Scope::Warm), warm),
         (Some(Scope::Admin), admin),
         (Some(Scope::Agent), agents),
+        (Some(Scope::Join), joins),
     ]
 }
 
