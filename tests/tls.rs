@@ -226,8 +226,8 @@ fn nobody_joins_by_another_s_token_or_at_a_stranger() {
     assert!(!strange.status.success() && words(&strange).contains("certificate"), "{}", words(&strange));
     let wrong = control.join("gpu-7", "node", &format!("ft_{}.{digest}", "0".repeat(64)));
     assert!(!wrong.status.success() && words(&wrong).contains("401"), "{}", words(&wrong));
-    let short = control.join_token("gpu-7", "1ms");
-    std::thread::sleep(std::time::Duration::from_millis(50));
+    let short = control.join_token("gpu-7", "2s");
+    std::thread::sleep(std::time::Duration::from_millis(2100));
     let late = control.join("gpu-7", "node", &short);
     assert!(!late.status.success() && words(&late).contains("401"), "{}", words(&late));
     let cut = control.join("gpu-7", "node", secret);
