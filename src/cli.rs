@@ -6,8 +6,8 @@ use tracing_subscriber::EnvFilter;
 
 use crate::client::{ClientError, ControlClient};
 use crate::run::{
-    RunError, advise, agent, cache, certify, copy, demo, doctor, evaluate, find, k8s, link, mount, plan, policy,
-    profile, serve, simulate, slurm, status, tag, trace, volume, warm, whereis,
+    RunError, advise, agent, cache, certify, copy, demo, doctor, evaluate, find, join, k8s, link, mount, plan, policy,
+    profile, serve, simulate, slurm, status, tag, token, trace, volume, warm, whereis,
 };
 use crate::tls::Trust;
 
@@ -62,6 +62,10 @@ enum Command {
     Cache(cache::Options),
     /// Make certificates for TLS between agents.
     Certify(certify::Options),
+    /// Make this node one of the installation's, by a token that is good for that once.
+    Join(join::Options),
+    /// Make, show and revoke tokens, and offer nodes to join.
+    Token(token::Options),
     /// Bring a tree here once: only what differs crosses.
     Copy(copy::Options),
     /// Stand between slurmctld and the control plane, on the host of slurmctld.
@@ -160,6 +164,8 @@ pub fn dispatch(cli: Cli) -> Result<(), RunError> {
             Command::Tag(options) => tag::run(options).await,
             Command::Cache(options) => cache::run(options).await,
             Command::Certify(options) => certify::run(&options),
+            Command::Join(options) => join::run(options).await,
+            Command::Token(options) => token::run(options).await,
             Command::Copy(options) => copy::run(options).await,
             Command::Slurm(options) => slurm::run(options).await,
             Command::K8s(options) => k8s::run(options).await,

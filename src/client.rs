@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use foretide_api::{
-    Advice, AdviceWanted, Approval, BatchTaken, Files, Hello, List, Listings, ModeChoice, ModeView, Problem, Sites,
-    Tagging, VolumeList, VolumeView, VolumeWanted, WarmupView, WarmupWanted, Welcome, Whereabouts,
+    Advice, AdviceWanted, Approval, BatchTaken, Files, Hello, JoinMade, JoinRequest, JoinWanted, Joined, List,
+    Listings, ModeChoice, ModeView, Problem, Sites, Tagging, TokenMade, TokenWanted, Tokens, VolumeList, VolumeView,
+    VolumeWanted, WarmupView, WarmupWanted, Welcome, Whereabouts,
 };
 use foretide_flow::{
     Assignment, FilePath, Forecast, NodeId, OutcomeBatch, Plan, PlanId, Profile, ReadSummary, Timestamp, VolumeId,
@@ -263,6 +264,46 @@ impl ControlClient {
     pub async fn whereabouts(&self, volume: &VolumeId, path: &FilePath) -> Result<Whereabouts, ClientError> {
         let query = [("volume", volume.to_string()), ("path", path.to_string())];
         self.json(self.request(Method::GET, "/v1/where")?.query(&query)).await
+    }
+
+    /// Makes a token.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn make_token(&self, wanted: &TokenWanted) -> Result<TokenMade, ClientError> {
+        self.json(self.request(Method::POST, "/v1/tokens")?.json(wanted)).await
+    }
+
+    /// All tokens, without their secrets.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn tokens(&self) -> Result<Tokens, ClientError> {
+        self.json(self.request(Method::GET, "/v1/tokens")?).await
+    }
+
+    /// Revokes a token.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn revoke_token(&self, name: &str) -> Result<(), ClientError> {
+        self.send(self.request(Method::DELETE, &format!("/v1/tokens/{name}"))?).await.map(drop)
+    }
+
+    /// Makes a token by which one node can join once.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn offer_join(&self, wanted: &JoinWanted) -> Result<JoinMade, ClientError> {
+        self.json(self.request(Method::POST, "/v1/joins")?.json(wanted)).await
+    }
+
+    /// Joins by such a token.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn join(&self, request: &JoinRequest) -> Result<Joined, ClientError> {
+        self.json(self.request(Method::POST, "/v1/agent/join")?.json(request)).await
     }
 
     /// Tags a subtree.

@@ -57,6 +57,9 @@ pub struct ServeConfig {
     /// TLS of the API and the dashboard; without it, tokens pass in the clear.
     #[serde(default)]
     pub tls: Option<ServerFiles>,
+    /// How nodes join by a token; they get their certificates by `foretide certify` if absent.
+    #[serde(default)]
+    pub join: Option<JoinConfig>,
     /// The catalog's database, as `postgres://…`; an SQLite file in `state` if absent.
     #[serde(default)]
     pub database: Option<String>,
@@ -84,6 +87,18 @@ pub struct ServeConfig {
     /// The planner's own.
     #[serde(default)]
     pub planner: foretide_planner::Config,
+}
+
+/// What nodes are given that join.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct JoinConfig {
+    /// Folder of the authority, as `foretide certify` made it. Who reads it can pass for any agent.
+    pub authority: PathBuf,
+    /// The token that all agents show to each other and to the control plane, with the scope `agent` alone; made in the
+    /// state folder if absent.
+    #[serde(default)]
+    pub token_file: Option<PathBuf>,
 }
 
 fn default_listen() -> SocketAddr {
@@ -236,7 +251,8 @@ impl AgentConfig {
     }
 }
 
-fn named_like_the_host() -> NodeId {
+/// What a node is called that nobody gave a name.
+pub fn named_like_the_host() -> NodeId {
     let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     let allowed = |c: char| if c.is_ascii_lowercase() || c.is_ascii_digit() || "._-".contains(c) { c } else { '-' };
     let name: String = host.trim().to_ascii_lowercase().chars().take(63).map(allowed).collect();

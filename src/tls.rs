@@ -3,12 +3,15 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rustls::crypto::CryptoProvider;
+use rustls::client::WebPkiServerVerifier;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::server::WebPkiClientVerifier;
-use rustls::{ClientConfig, RootCertStore, ServerConfig};
+use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, ServerConfig, SignatureScheme};
 use serde::Deserialize;
+use sha2::{Digest, Sha256};
 
 /// What cannot be used, and why.
 #[derive(Debug, thiserror::Error)]
@@ -47,6 +50,8 @@ pub enum Authorities {
     Systems,
     /// The one whose certificate is in this file.
     Only(PathBuf),
+    /// The one whose certificate has this SHA-256; the server sends it along.
+    Pinned([u8; 32]),
     /// None: for addresses without TLS.
     Nobody,
 }
@@ -83,7 +88,12 @@ pub fn server(files: &ServerFiles) -> Result<ServerConfig, TlsError> {
         }
         None => builder.with_no_client_auth(),
     };
-    builder.with_single_cert(chain(&files.certificate)?, key(&files.key)?).map_err(failed)
+    let mut shown = chain(&files.certificate)?;
+    if let Some(authority) = &files.authority {
+        // Who joins knows the authority by its digest alone.
+        shown.extend(chain(authority)?.into_iter().filter(|known| !shown.contains(known)).collect::<Vec<_>>());
+    }
+    builder.with_single_cert(shown, key(&files.key)?).map_err(failed)
 }
 
 /// How a caller of an API speaks TLS.
@@ -91,20 +101,94 @@ pub fn server(files: &ServerFiles) -> Result<ServerConfig, TlsError> {
 /// # Errors
 /// [`TlsError`] with the file.
 pub fn client(trust: &Trust) -> Result<ClientConfig, TlsError> {
-    let roots = match &trust.authorities {
-        Authorities::Systems => systems(),
-        Authorities::Only(authority) => only(authority)?,
-        Authorities::Nobody => RootCertStore::empty(),
-    };
     let failed = |e: rustls::Error| TlsError { path: PathBuf::from("TLS"), why: e.to_string() };
     let versions = ClientConfig::builder_with_provider(provider()).with_safe_default_protocol_versions();
-    let builder = versions.map_err(failed)?.with_root_certificates(roots);
+    let builder = versions.map_err(failed)?;
+    let builder = match &trust.authorities {
+        Authorities::Systems => builder.with_root_certificates(systems()),
+        Authorities::Only(authority) => builder.with_root_certificates(only(authority)?),
+        Authorities::Pinned(sha256) => builder
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(Pinned { sha256: *sha256, provider: provider() })),
+        Authorities::Nobody => builder.with_root_certificates(RootCertStore::empty()),
+    };
     match &trust.own {
         Some((certificate, own)) => {
             builder.with_client_auth_cert(chain(certificate)?, key(own)?).map_err(|e| TlsError::of(certificate, &e))
         }
         None => Ok(builder.with_no_client_auth()),
     }
+}
+
+/// Trusts a server whose chain leads to the authority of this digest, by the usual rules and with no other root.
+#[derive(Debug)]
+struct Pinned {
+    sha256: [u8; 32],
+    provider: Arc<CryptoProvider>,
+}
+
+impl ServerCertVerifier for Pinned {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        name: &ServerName<'_>,
+        ocsp: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        let authority = intermediates.iter().find(|shown| Sha256::digest(shown.as_ref())[..] == self.sha256);
+        let stranger = || rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer);
+        let mut roots = RootCertStore::empty();
+        roots.add(authority.ok_or_else(stranger)?.clone().into_owned())?;
+        let usual = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&self.provider)).build();
+        let usual = usual.map_err(|e| rustls::Error::General(e.to_string()))?;
+        usual.verify_server_cert(end_entity, intermediates, name, ocsp, now)
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls12_signature(message, certificate, signed, &self.provider.signature_verification_algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls13_signature(message, certificate, signed, &self.provider.signature_verification_algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.provider.signature_verification_algorithms.supported_schemes()
+    }
+}
+
+/// SHA-256 of a certificate in PEM format, by which people tell it.
+///
+/// # Errors
+/// What is wrong with it, in words.
+pub fn fingerprint(certificate_pem: &str) -> Result<[u8; 32], String> {
+    let certificate = CertificateDer::from_pem_slice(certificate_pem.as_bytes()).map_err(|e| e.to_string())?;
+    Ok(Sha256::digest(certificate.as_ref()).into())
+}
+
+/// A digest as text.
+pub fn hex(digest: &[u8; 32]) -> String {
+    digest.iter().map(|b| format!("{b:02x}")).collect()
+}
+
+/// A digest from its text; none if it is not one.
+pub fn unhex(text: &str) -> Option<[u8; 32]> {
+    if text.len() != 64 || !text.bytes().all(|b| b.is_ascii_hexdigit()) {
+        return None;
+    }
+    let byte = |i: usize| u8::from_str_radix(&text[2 * i..2 * i + 2], 16).unwrap_or(0);
+    Some(std::array::from_fn(byte))
 }
 
 fn provider() -> Arc<CryptoProvider> {

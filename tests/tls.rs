@@ -20,13 +20,19 @@ struct Control {
 
 impl Control {
     fn start() -> Self {
+        Self::start_with("")
+    }
+
+    /// With more in its configuration, in which `{folder}` is the folder of all.
+    fn start_with(more: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let port = free_port();
         let at = |name: &str| folder.path().join(name).display().to_string();
         let tls = certify(folder.path(), &["--host", "127.0.0.1", "--host", "control.example"]);
         let config = format!(
-            "listen = \"127.0.0.1:{port}\"\nstate = \"{}\"\n[site.store]\n[volume.data]\nat = \"store\"\n{tls}",
-            at("state")
+            "listen = \"127.0.0.1:{port}\"\nstate = \"{}\"\n[site.store]\n[volume.data]\nat = \"store\"\n{tls}{}",
+            at("state"),
+            more.replace("{folder}", &folder.path().display().to_string())
         );
         fs::write(at("serve.toml"), config).unwrap();
         let serve = Process::start(folder.path(), "serve", &["serve", "--config", &at("serve.toml")]);
@@ -135,4 +141,128 @@ fn an_agents_token_without_a_certificate_is_refused() {
         assert!(problem["type"].as_str().unwrap().ends_with("no-certificate"), "{problem}");
         assert!(problem["remedy"].as_str().unwrap().contains("foretide certify"), "{problem}");
     });
+}
+
+/// A control plane whose configuration lets nodes join, and where a new node's files are.
+impl Control {
+    fn that_lets_join() -> Self {
+        Self::start_with("[join]\nauthority = \"{folder}/authority\"\n")
+    }
+
+    fn foretide(&self, arguments: &[&str]) -> Output {
+        Command::new(env!("CARGO_BIN_EXE_foretide")).args(arguments).output().unwrap()
+    }
+
+    /// What `foretide token join` prints.
+    fn join_token(&self, node: &str, good_for: &str) -> String {
+        let (address, path) = (self.address(), |name: &str| self.at(name).display().to_string());
+        let (token, authority) = (path("state/token"), path("certificates/authority.pem"));
+        let made = self.foretide(&[
+            "token",
+            "join",
+            node,
+            "--site",
+            "store",
+            "--for",
+            good_for,
+            "--control",
+            &address,
+            "--token-file",
+            &token,
+            "--authority",
+            &authority,
+        ]);
+        assert!(made.status.success(), "{}", words(&made));
+        String::from_utf8(made.stdout).unwrap().trim().to_owned()
+    }
+
+    /// `foretide join` on a node whose configuration is `folder/agent.toml`.
+    fn join(&self, node: &str, folder: &str, token: &str) -> Output {
+        let (address, config) = (self.address(), self.at(folder).join("agent.toml").display().to_string());
+        let state = self.at(folder).join("state").display().to_string();
+        self.foretide(&[
+            "join", "--server", &address, "--token", token, "--node", node, "--config", &config, "--state", &state,
+        ])
+    }
+
+    fn address(&self) -> String {
+        format!("https://127.0.0.1:{}", self.port)
+    }
+}
+
+#[test]
+fn a_node_joins_by_a_token_and_is_an_agent_then() {
+    use std::os::unix::fs::PermissionsExt;
+    let control = Control::that_lets_join();
+    let token = control.join_token("gpu-7", "10min");
+    let joined = control.join("gpu-7", "node", &token);
+    assert!(joined.status.success(), "{}", words(&joined));
+    let config = control.at("node/agent.toml");
+    let mode = |name: &str| fs::metadata(control.at("node").join(name)).unwrap().permissions().mode() & 0o777;
+    assert_eq!((mode("agent.key"), mode("agents.token"), mode("agent.pem")), (0o600, 0o600, 0o644));
+
+    let _agent = Process::start(control.folder.path(), "gpu-7", &["agent", "--config", &config.display().to_string()]);
+    eventually("the node that joined is known", || {
+        String::from_utf8_lossy(&control.trusted().stdout).contains("gpu-7")
+    });
+
+    let again = control.join("gpu-7", "node", &token);
+    assert!(words(&again).contains("is there already"), "{}", words(&again));
+    let spent = control.join("gpu-7", "elsewhere", &token);
+    assert!(!spent.status.success() && words(&spent).contains("401"), "{}", words(&spent));
+    assert!(!control.at("elsewhere/agent.key").exists(), "nothing is left of a node that did not join");
+}
+
+#[test]
+fn nobody_joins_by_another_s_token_or_at_a_stranger() {
+    let control = Control::that_lets_join();
+    let token = control.join_token("gpu-7", "10min");
+    let other = control.join("gpu-8", "node", &token);
+    assert!(!other.status.success() && words(&other).contains("made for node gpu-7"), "{}", words(&other));
+
+    let (secret, digest) = token.split_once('.').unwrap();
+    let turned: String = digest.chars().map(|c| if c == '0' { '1' } else { '0' }).collect();
+    let strange = control.join("gpu-7", "node", &format!("{secret}.{turned}"));
+    assert!(!strange.status.success() && words(&strange).contains("certificate"), "{}", words(&strange));
+    let wrong = control.join("gpu-7", "node", &format!("ft_{}.{digest}", "0".repeat(64)));
+    assert!(!wrong.status.success() && words(&wrong).contains("401"), "{}", words(&wrong));
+    let short = control.join_token("gpu-7", "2s");
+    std::thread::sleep(std::time::Duration::from_millis(2100));
+    let late = control.join("gpu-7", "node", &short);
+    assert!(!late.status.success() && words(&late).contains("401"), "{}", words(&late));
+    let cut = control.join("gpu-7", "node", secret);
+    assert!(!cut.status.success() && words(&cut).contains("no join token"), "{}", words(&cut));
+
+    assert!(control.join("gpu-7", "node", &token).status.success(), "what was refused has spent nothing");
+}
+
+#[test]
+fn a_node_with_a_configuration_has_its_papers_where_that_says() {
+    let control = Control::that_lets_join();
+    let folder = control.at("node");
+    fs::create_dir_all(&folder).unwrap();
+    let at = |name: &str| folder.join(name).display().to_string();
+    let config = |site: &str| {
+        format!(
+            "node = \"store-5\"\nsite = \"{site}\"\ncontrol = \"{}\"\ntoken_file = \"{}\"\nstate = \"{}\"\n\
+             [trace]\nenabled = false\n[tls]\nauthority = \"{}\"\ncertificate = \"{}\"\nkey = \"{}\"\n",
+            control.address(),
+            at("papers/token"),
+            at("state"),
+            at("papers/authority.pem"),
+            at("papers/own.pem"),
+            at("papers/own.key"),
+        )
+    };
+    let token = control.join_token("store-5", "10min");
+    let address = control.address();
+    let join = || control.foretide(&["join", "--server", &address, "--token", &token, "--config", &at("agent.toml")]);
+    fs::write(at("agent.toml"), config("gpu")).unwrap();
+    let misplaced = join();
+    assert!(words(&misplaced).contains("made for node store-5 at store"), "{}", words(&misplaced));
+    fs::write(at("agent.toml"), config("store")).unwrap();
+    let joined = join();
+    assert!(joined.status.success(), "{}", words(&joined));
+    let _agent = Process::start(control.folder.path(), "store-5", &["agent", "--config", &at("agent.toml")]);
+    eventually("it is known", || String::from_utf8_lossy(&control.trusted().stdout).contains("store-5"));
 }

@@ -19,8 +19,8 @@ use axum::Router;
 use axum::routing::get;
 use foretide_api::{
     Accepted, AccessSink, AddedVolume, Advice, Adviser, Api, Config, Courier, Directory, FilesRead, Listener,
-    NotReplayed, PlanChanges, Ports, Question, Recordings, Rejected, Replayed, Scope, Told, WhatIf, digest_of, mint,
-    tell,
+    NotReplayed, PlanChanges, Ports, Question, Reader, Recordings, Rejected, Replayed, Scope, Told, WhatIf, digest_of,
+    mint, tell,
 };
 use foretide_catalog::{Catalog, CatalogError, ResidentFile, Run};
 use foretide_flow::{
@@ -113,6 +113,13 @@ impl Recordings for Quiet {
     }
     async fn what_if(&self, _: WhatIf) -> Result<Replayed, NotReplayed> {
         Err(NotReplayed::Busy)
+    }
+}
+
+#[async_trait]
+impl Reader for Quiet {
+    async fn get(&self, _: &str) -> Result<Vec<u8>, String> {
+        Err("not here".into())
     }
 }
 
@@ -331,7 +338,9 @@ fn main() {
             listener: quiet.clone(),
             adviser: quiet.clone(),
             recordings: quiet.clone(),
-            courier: quiet,
+            courier: quiet.clone(),
+            reader: quiet,
+            certifier: None,
         };
         // What one token may ask is bounded; here it is the machine that bounds.
         let config = Config { rate_requests_per_s: 1_000_000, burst_requests: 1_000_000, ..Config::default() };

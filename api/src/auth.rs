@@ -1,4 +1,7 @@
-//! Who may call what. A token is 256 random bits, shown once; the catalog keeps its digest only.
+//! Who may call what. A token is 256 random bits, shown once; the catalog keeps its digest only. People may come with a token
+//! of an issuer instead ([`people`](crate::people)): from here on they are callers like any other.
+//!
+//! A token with the scope `join` is made for one node and good for once ([`joining`](crate::routes::joining)).
 //!
 //! Each route needs one scope ([`guarded`](crate::routes) hangs [`guard`] before it), and a token holds a set of them. `admin` may do
 //! what `read` and `warm` may; `agent` stands apart, so that a stolen agent's token starts no warm-up and a
@@ -12,12 +15,13 @@ use axum::http::{HeaderMap, header};
 use axum::middleware::Next;
 use axum::response::Response;
 use foretide_catalog::{Catalog, CatalogError, Token};
-use foretide_flow::Timestamp;
+use foretide_flow::{NodeId, SiteId, Timestamp};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::Api;
 use crate::error::ApiError;
+use crate::people::is_persons;
 
 /// What a token may be for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema)]
@@ -31,11 +35,19 @@ pub enum Scope {
     Admin,
     /// Report as an agent and take its assignment.
     Agent,
+    /// Have a certificate signed for the node that the token was made for, once.
+    Join,
 }
 
 impl Scope {
+    /// What people may be given.
+    pub(crate) const PEOPLE: [Scope; 3] = [Scope::Read, Scope::Warm, Scope::Admin];
+
     /// Every scope.
-    pub const ALL: [Scope; 4] = [Scope::Read, Scope::Warm, Scope::Admin, Scope::Agent];
+    pub const ALL: [Scope; 5] = [Scope::Read, Scope::Warm, Scope::Admin, Scope::Agent, Scope::Join];
+
+    /// What whoever starts the first control plane may do.
+    const FIRST: [Scope; 4] = [Scope::Read, Scope::Warm, Scope::Admin, Scope::Agent];
 
     /// Its name.
     pub fn as_str(self) -> &'static str {
@@ -44,6 +56,7 @@ impl Scope {
             Self::Warm => "warm",
             Self::Admin => "admin",
             Self::Agent => "agent",
+            Self::Join => "join",
         }
     }
 }
@@ -57,7 +70,7 @@ impl fmt::Display for Scope {
 impl FromStr for Scope {
     type Err = ApiError;
     fn from_str(s: &str) -> Result<Self, ApiError> {
-        let known = || ApiError::BadParameter(format!("{s:?} is no scope: use read, warm, admin or agent"));
+        let known = || ApiError::BadParameter(format!("{s:?} is no scope: use read, warm, admin, agent or join"));
         Self::ALL.into_iter().find(|scope| scope.as_str() == s).ok_or_else(known)
     }
 }
@@ -69,15 +82,21 @@ pub(crate) struct Caller {
     pub(crate) name: String,
     /// Whose data it sees; everybody's if none.
     pub(crate) tenant: Option<String>,
+    /// Which node may join by it, and where.
+    pub(crate) joins: Option<(NodeId, SiteId)>,
     scopes: Vec<Scope>,
 }
 
 impl Caller {
+    pub(crate) fn new(name: String, scopes: Vec<Scope>, tenant: Option<String>) -> Self {
+        Self { name, tenant, joins: None, scopes }
+    }
+
     fn of(token: Token) -> Self {
         // Unknown words are scopes of a newer version: they give nothing here.
         let scopes = token.scope.split_whitespace().filter_map(|s| s.parse().ok()).collect();
         let tenant = tenant_of(&token).map(str::to_owned);
-        Self { name: token.name, tenant, scopes }
+        Self { tenant, joins: joins_of(&token), scopes, name: token.name }
     }
 
     /// Whether it may do what needs this scope.
@@ -95,9 +114,22 @@ fn join(scopes: &[Scope]) -> String {
 /// Before the name of a token's tenant, among its scopes: the catalog keeps both in one text.
 const TENANT: &str = "tenant:";
 
+/// The same before the node and the site that a join token is for.
+const NODE: &str = "node:";
+const SITE: &str = "site:";
+
+fn said<'t>(token: &'t Token, what: &str) -> Option<&'t str> {
+    token.scope.split_whitespace().find_map(|word| word.strip_prefix(what))
+}
+
 /// The tenant that a token was made for.
 pub(crate) fn tenant_of(token: &Token) -> Option<&str> {
-    token.scope.split_whitespace().find_map(|word| word.strip_prefix(TENANT))
+    said(token, TENANT)
+}
+
+/// The node that a token was made for, and its site.
+fn joins_of(token: &Token) -> Option<(NodeId, SiteId)> {
+    Some((NodeId::new(said(token, NODE)?).ok()?, SiteId::new(said(token, SITE)?).ok()?))
 }
 
 /// How long the name of a token may be, bytes: it stands in the audit log beside each deed.
@@ -129,10 +161,28 @@ pub async fn mint_for(
     expires_at: Option<Timestamp>,
     now: Timestamp,
 ) -> Result<String, CatalogError> {
+    let whose = tenant.map_or(String::new(), |tenant| format!(" {TENANT}{tenant}"));
+    keep(catalog, Token { name: name.to_owned(), scope: join(scopes) + &whose, made_at: now, expires_at }).await
+}
+
+/// Makes a token by which that node can join, and answers its name and its secret.
+pub(crate) async fn mint_join(
+    catalog: &dyn Catalog,
+    node: &NodeId,
+    site: &SiteId,
+    expires_at: Timestamp,
+    now: Timestamp,
+) -> Result<(String, String), CatalogError> {
+    // A node may be offered to join again before the first token is spent.
+    let name = format!("join-{node}-{:08x}", rand::random::<u32>());
+    let scope = format!("{} {NODE}{node} {SITE}{site}", Scope::Join);
+    let token = Token { name: name.clone(), scope, made_at: now, expires_at: Some(expires_at) };
+    Ok((name, keep(catalog, token).await?))
+}
+
+async fn keep(catalog: &dyn Catalog, token: Token) -> Result<String, CatalogError> {
     let bits: [u8; 32] = rand::random();
     let secret = bits.iter().fold(String::from("ft_"), |s, b| s + &format!("{b:02x}"));
-    let whose = tenant.map_or(String::new(), |tenant| format!(" {TENANT}{tenant}"));
-    let token = Token { name: name.to_owned(), scope: join(scopes) + &whose, made_at: now, expires_at };
     catalog.put_token(&token, &secret).await?;
     Ok(secret)
 }
@@ -140,14 +190,14 @@ pub async fn mint_for(
 /// The name of the token that [`first_token`] makes.
 pub const FIRST_TOKEN: &str = "first";
 
-/// At the first start there is no token, and nobody could make one: makes one with every scope and answers its
+/// At the first start there is no token, and nobody could make one: makes one with every scope of people and agents and answers its
 /// secret. Later it answers nothing.
 ///
 /// # Errors
 /// The catalog's.
 pub async fn first_token(catalog: &dyn Catalog, now: Timestamp) -> Result<Option<String>, CatalogError> {
     if catalog.tokens().await?.is_empty() {
-        mint(catalog, FIRST_TOKEN, &Scope::ALL, None, now).await.map(Some)
+        mint(catalog, FIRST_TOKEN, &Scope::FIRST, None, now).await.map(Some)
     } else {
         Ok(None)
     }
@@ -174,8 +224,10 @@ pub(crate) async fn guard(
     next: Next,
 ) -> Result<Response, ApiError> {
     let secret = bearer(request.headers())?;
-    let token = api.catalog.token(secret, Timestamp::now()).await?.ok_or(ApiError::BadToken)?;
-    let caller = Caller::of(token);
+    let caller = match api.people.as_deref().filter(|_| is_persons(secret)) {
+        Some(people) => people.caller(secret).await?,
+        None => Caller::of(api.catalog.token(secret, Timestamp::now()).await?.ok_or(ApiError::BadToken)?),
+    };
     api.pace.admit(&caller.name)?;
     if !caller.may(needed) {
         return Err(ApiError::WrongScope { needed, held: join(&caller.scopes) });

@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::people::Oidc;
+
 /// What an admin may set under `[api]`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -27,6 +29,8 @@ pub struct Config {
     pub rate_requests_per_s: u32,
     /// An agent that has not been heard of for this many seconds is shown as gone: three missed long polls.
     pub agent_gone_after_s: u64,
+    /// The issuer whose tokens people may show in place of ours.
+    pub oidc: Option<Oidc>,
     /// Agents must show a certificate when they connect: set by the server that can ask for it, and not by an admin.
     #[serde(skip)]
     pub agents_show_certificates: bool,
@@ -45,6 +49,7 @@ impl Default for Config {
             burst_requests: 2000,
             rate_requests_per_s: 1000,
             agent_gone_after_s: 180,
+            oidc: None,
             agents_show_certificates: false,
         }
     }

@@ -71,6 +71,7 @@ fn add_common(operation: &mut Operation, scope: Option<Scope>) {
         add_problem(operation, "403", &format!("The token lacks the scope `{scope}`."));
         add_problem(operation, "429", "This token asks too often; `Retry-After` says when to go on.");
         add_problem(operation, "500", "The control plane cannot read or write its records.");
+        add_problem(operation, "503", "The records, or the keys of the issuer of people's tokens, cannot be had now.");
     } else {
         operation.security = Some(Vec::new());
     }

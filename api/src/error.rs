@@ -12,10 +12,13 @@ pub enum ApiError {
     #[error("the request carries no bearer token")]
     NoToken,
     /// A token that is not stored, has expired or was revoked: which of them is not told.
-    #[error("the token is not known here, has expired or was revoked")]
+    #[error("the token is not known here, has expired or was revoked; a join token is good for once")]
     BadToken,
+    /// A token of the issuer of people's tokens that is not accepted.
+    #[error("the issuer's token is not accepted: {0}")]
+    BadPersonsToken(String),
     /// The token is good, and not for this.
-    #[error("this needs a token with the scope {needed}; the token given has {held}")]
+    #[error("this needs a token with the scope {needed}; the token given has {}", if .held.is_empty() { "none" } else { .held.as_str() })]
     WrongScope {
         /// What the route needs.
         needed: Scope,

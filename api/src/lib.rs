@@ -5,9 +5,10 @@
 //! only translates: it checks what came in, makes one or two calls of the catalog, and shapes the answer. All else
 //! stands once, in its own file:
 //!
-//! - `auth`: tokens, scopes, and the guard that hangs before every route; `tenant`: what a caller sees; `pace`: how often
-//!   one token may ask.
+//! - `auth`: tokens, scopes, and the guard that hangs before every route; `people`: tokens of an OpenID Connect issuer;
+//!   `tenant`: what a caller sees; `pace`: how often one token may ask.
 //! - `extract`: from a request to values; `problem`: from an error to HTTP, as problem+json.
+//! - `sampler`: which order PyTorch's samplers give, drawn again from their parameters.
 //! - `selection`: which data a caller means; `wanted`: what is asked for, and which of it can never be; `eta`: how true
 //!   the plan's times turn out.
 //! - `webhooks`: events carried to those who do not listen; `chores`: what is done without being asked.
@@ -29,9 +30,11 @@ mod events;
 mod extract;
 mod metrics;
 mod pace;
+mod people;
 mod ports;
 mod problem;
 mod routes;
+mod sampler;
 mod selection;
 mod tenant;
 mod wait;
@@ -50,22 +53,26 @@ pub use document::openapi;
 pub use eta::WarmupView;
 pub use events::{EventView, Told, tell};
 pub use metrics::Metrics;
+pub use people::{Grant, Oidc};
 pub use ports::{
-    Accepted, AccessSink, Advice, Adviser, Courier, Directory, FilesRead, Listener, MoveChange, NotReplayed,
-    PlanChanges, Ports, Question, Recordings, Rejected, Replayed, SiteAdvice, Way, WhatIf, digest_of,
+    Accepted, AccessSink, Advice, Adviser, Certifier, Courier, Directory, FilesRead, Listener, MoveChange, NotReplayed,
+    Papers, PlanChanges, Ports, Question, Reader, Recordings, Rejected, Replayed, SiteAdvice, Way, WhatIf, digest_of,
 };
 pub use problem::{PROBLEM_JSON, Problem};
 pub use routes::agent::{BatchTaken, Hello, Listings, ListingsTaken, NextNumbers, Peer, ToServe, Welcome};
 pub use routes::files::{FileView, Files, HeldAt, SiteCopy, Tagging, Whereabouts};
 pub use routes::fleet::{AgentView, ModeChoice, ModeView, RefusalView, SiteView, Sites, Switch, mode_in_force};
 pub use routes::house::{AuditView, Health, Me, TokenMade, TokenView, TokenWanted, Tokens};
+pub use routes::joining::{JoinMade, JoinRequest, JoinWanted, Joined};
 pub use routes::learned::RunView;
-pub use routes::placement::{AdviceWanted, Announced, OrderWanted};
+pub use routes::orders::{Announced, Dataset, OrderWanted};
+pub use routes::placement::AdviceWanted;
 pub use routes::plans::{Approval, MoveView, PlanLine, Proposals};
 pub use routes::policy::{Policy, SiteVerdict};
 pub use routes::volumes::{AddedVolume, VolumeList, VolumeView, VolumeWanted, added_volumes};
 pub use routes::whatif::WhatIfWanted;
 pub use routes::{List, router};
+pub use sampler::{Sampler, SamplerKind};
 pub use wanted::{WarmupChange, WarmupWanted};
 
 /// Everything that handlers need. Cheap to clone.
@@ -78,6 +85,7 @@ pub struct Api {
     adviser: Arc<dyn Adviser>,
     recordings: Arc<dyn Recordings>,
     courier: Arc<dyn Courier>,
+    certifier: Option<Arc<dyn Certifier>>,
     config: Arc<Config>,
     calibration: Arc<eta::Calibration>,
     hooks: Arc<webhooks::Register>,
@@ -85,6 +93,7 @@ pub struct Api {
     events: Arc<events::Tail>,
     census: Arc<routes::agent::CensusLists>,
     pace: Arc<pace::Pace>,
+    people: Option<Arc<people::People>>,
     /// One volume is added at a time: the setting is read, changed and written.
     adding: Arc<tokio::sync::Mutex<()>>,
     stop: watch::Receiver<bool>,
@@ -94,13 +103,14 @@ impl Api {
     /// Composes the API. When `stop` becomes true (or its sender is gone), long polls and event streams end, so that
     /// a server can shut down.
     pub fn new(config: Config, catalog: Arc<dyn Catalog>, ports: Ports, stop: watch::Receiver<bool>) -> Self {
-        let Ports { directory, accesses, listener, adviser, recordings, courier } = ports;
+        let Ports { directory, accesses, listener, adviser, recordings, courier, reader, certifier } = ports;
         Self {
             calibration: Arc::default(),
             hooks: Arc::new(webhooks::Register::new(Arc::clone(&catalog))),
             events: Arc::new(events::Tail::new(Arc::clone(&catalog), &config)),
             census: Arc::default(),
             pace: Arc::new(pace::Pace::new(&config)),
+            people: config.oidc.clone().map(|oidc| Arc::new(people::People::new(oidc, reader))),
             adding: Arc::default(),
             metrics: Arc::new(Metrics::new()),
             config: Arc::new(config),
@@ -111,6 +121,7 @@ impl Api {
             adviser,
             recordings,
             courier,
+            certifier,
             stop,
         }
     }

@@ -297,6 +297,39 @@ pub trait Courier: Send + Sync {
     async fn post(&self, url: &str, headers: &[(&'static str, String)], body: Vec<u8>) -> Result<u16, String>;
 }
 
+/// Reads from the web what the issuer of people's tokens publishes.
+#[async_trait]
+pub trait Reader: Send + Sync {
+    /// The body of an answer with status 200 to a GET, of a bounded size and within a bounded time.
+    ///
+    /// # Errors
+    /// Why there is none, in words.
+    async fn get(&self, url: &str) -> Result<Vec<u8>, String>;
+}
+
+/// What a node needs to be an agent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Papers {
+    /// Its certificate, in PEM format.
+    pub certificate: String,
+    /// That of the authority.
+    pub authority: String,
+    /// The token that agents show.
+    pub token: String,
+}
+
+/// Signs for nodes that join: holds the key of the authority behind all agents' certificates.
+pub trait Certifier: Send + Sync {
+    /// SHA-256 of the authority's certificate, as 64 hexadecimal digits.
+    fn fingerprint(&self) -> &str;
+
+    /// The papers of that node at that site, over the key of its request.
+    ///
+    /// # Errors
+    /// What is wrong with the request, in words.
+    fn certify(&self, node: &NodeId, site: &SiteId, request_pem: &str) -> Result<Papers, String>;
+}
+
 /// All of them.
 pub struct Ports {
     /// Topology and rules.
@@ -311,4 +344,8 @@ pub struct Ports {
     pub recordings: Arc<dyn Recordings>,
     /// Who carries webhooks.
     pub courier: Arc<dyn Courier>,
+    /// Who reads what an issuer publishes; asked for nothing without [`Config::oidc`](crate::Config).
+    pub reader: Arc<dyn Reader>,
+    /// Who signs for nodes that join, if the control plane may.
+    pub certifier: Option<Arc<dyn Certifier>>,
 }

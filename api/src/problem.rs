@@ -57,7 +57,7 @@ fn class(error: &ApiError) -> (StatusCode, &'static str, &'static str) {
     use ApiError as E;
     match error {
         E::NoToken => (StatusCode::UNAUTHORIZED, "no-token", "no token"),
-        E::BadToken => (StatusCode::UNAUTHORIZED, "bad-token", "token not accepted"),
+        E::BadToken | E::BadPersonsToken(_) => (StatusCode::UNAUTHORIZED, "bad-token", "token not accepted"),
         E::WrongScope { .. } => (StatusCode::FORBIDDEN, "wrong-scope", "token not for this"),
         E::NoCertificate => (StatusCode::FORBIDDEN, "no-certificate", "no agent's certificate"),
         E::NotYours(_) => (StatusCode::FORBIDDEN, "not-yours", "token speaks for another"),
@@ -102,6 +102,7 @@ fn remedy(error: &ApiError) -> String {
             "send the header `Authorization: Bearer TOKEN`; the first token was printed at first start".into()
         }
         E::BadToken => "ask an admin for a new token".into(),
+        E::BadPersonsToken(_) => "get a new token from the issuer, for the audience that is configured here".into(),
         E::WrongScope { needed, .. } => format!("ask an admin for a token with the scope {needed}"),
         E::NoCertificate => "give the agent `[tls]`: `foretide certify` makes what that needs".into(),
         E::NotYours(_) => "use the token that was made for it".into(),
@@ -163,7 +164,7 @@ impl IntoResponse for ApiError {
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(PROBLEM_JSON));
         match self {
-            Self::NoToken | Self::BadToken => {
+            Self::NoToken | Self::BadToken | Self::BadPersonsToken(_) => {
                 headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
             }
             Self::TooManyRequests { retry_after_s, .. } => {

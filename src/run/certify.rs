@@ -14,8 +14,8 @@ use foretide_transfer::{Authority, Identity, Issued};
 use super::RunError;
 
 /// Readable to everyone; and to the owner alone.
-const PUBLIC: u32 = 0o644;
-const SECRET: u32 = 0o600;
+pub(super) const PUBLIC: u32 = 0o644;
+pub(super) const SECRET: u32 = 0o600;
 
 /// Options of `foretide certify`.
 #[derive(Args, Debug)]
@@ -67,11 +67,24 @@ pub fn run(options: &Options) -> Result<(), RunError> {
     Ok(())
 }
 
+fn files(folder: &Path) -> (PathBuf, PathBuf) {
+    (folder.join("certificate.pem"), folder.join("key.pem"))
+}
+
+/// The authority in a folder.
+///
+/// # Errors
+/// Files that are not there or are none.
+pub(super) fn kept(folder: &Path) -> Result<Authority, RunError> {
+    let (certificate, key) = files(folder);
+    let read = |path: &Path| fs::read_to_string(path).map_err(|e| named(path, e));
+    Ok(Authority::load(Issued { certificate_pem: read(&certificate)?, key_pem: read(&key)? })?)
+}
+
 fn authority(folder: &Path) -> Result<Authority, RunError> {
-    let (certificate, key) = (folder.join("certificate.pem"), folder.join("key.pem"));
+    let (certificate, key) = files(folder);
     if key.exists() {
-        let read = |path: &Path| fs::read_to_string(path).map_err(|e| named(path, e));
-        return Ok(Authority::load(Issued { certificate_pem: read(&certificate)?, key_pem: read(&key)? })?);
+        return kept(folder);
     }
     let made = Authority::new()?;
     fs::create_dir_all(folder).map_err(|e| named(folder, e))?;
@@ -80,7 +93,7 @@ fn authority(folder: &Path) -> Result<Authority, RunError> {
     Ok(made)
 }
 
-fn write_new(path: &Path, text: &str, mode: u32) -> Result<(), RunError> {
+pub(super) fn write_new(path: &Path, text: &str, mode: u32) -> Result<(), RunError> {
     let file = OpenOptions::new().write(true).create_new(true).mode(mode).open(path);
     file.and_then(|mut file| file.write_all(text.as_bytes()).and_then(|()| file.sync_all())).map_err(|e| named(path, e))
 }

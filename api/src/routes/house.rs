@@ -219,6 +219,9 @@ fn check_token(wanted: &TokenWanted, now: Timestamp) -> Result<(), ApiError> {
     if wanted.scopes.is_empty() {
         return Err(ApiError::WrongShape("scopes is empty: name at least one of read, warm, admin, agent".into()));
     }
+    if wanted.scopes.contains(&Scope::Join) {
+        return Err(ApiError::WrongShape("a token to join by is for one node: POST /v1/joins makes it".into()));
+    }
     if let Some(tenant) = &wanted.tenant {
         check_name(tenant)?;
         if wanted.scopes.iter().any(|scope| !matches!(scope, Scope::Read | Scope::Warm)) {

@@ -4,7 +4,9 @@ pub(crate) mod agent;
 pub(crate) mod files;
 pub(crate) mod fleet;
 pub(crate) mod house;
+pub(crate) mod joining;
 pub(crate) mod learned;
+pub(crate) mod orders;
 pub(crate) mod placement;
 pub(crate) mod plans;
 pub(crate) mod policy;
@@ -96,12 +98,13 @@ fn groups() -> Vec<(Option<Scope>, OpenApiRouter<Api>)> {
         .routes(routes!(warmups::cancel))
         .routes(routes!(warmups::release))
         .routes(routes!(plans::approve))
-        .routes(routes!(placement::announce));
+        .routes(routes!(orders::announce));
     let admin = OpenApiRouter::default()
         .routes(routes!(files::tag))
         .routes(routes!(volumes::add))
         .routes(routes!(fleet::throw_switch))
         .routes(routes!(fleet::choose_mode))
+        .routes(routes!(joining::offer))
         .routes(routes!(house::tokens))
         .routes(routes!(house::make_token))
         .routes(routes!(house::revoke_token))
@@ -115,12 +118,14 @@ fn groups() -> Vec<(Option<Scope>, OpenApiRouter<Api>)> {
         .routes(routes!(agent::listings))
         .routes(routes!(agent::outcomes))
         .routes(routes!(agent::assignment));
+    let joins = OpenApiRouter::default().routes(routes!(joining::join));
     vec![
         (None, open),
         (Some(Scope::Read), read),
         (Some(Scope::Warm), warm),
         (Some(Scope::Admin), admin),
         (Some(Scope::Agent), agents),
+        (Some(Scope::Join), joins),
     ]
 }
 

@@ -42,7 +42,7 @@ fn every_reference_resolves_and_every_guarded_route_names_its_problems() {
             assert!(operation["summary"].is_string(), "{method} {path} has no summary");
             let answers = operation["responses"].as_object().unwrap();
             let guarded = operation["security"].get(0).is_some();
-            let needed: &[&str] = if guarded { &["401", "403", "429", "500"] } else { &[] };
+            let needed: &[&str] = if guarded { &["401", "403", "429", "500", "503"] } else { &[] };
             for status in needed {
                 let content = &answers[*status]["content"]["application/problem+json"];
                 assert_eq!(content["schema"]["$ref"], "#/components/schemas/Problem", "{method} {path} {status}");

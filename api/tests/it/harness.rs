@@ -8,9 +8,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use foretide_api::{
-    Accepted, AccessSink, AddedVolume, Advice, Adviser, Api, Config, Courier, Directory, FilesRead, Listener,
-    NotReplayed, PlanChanges, Ports, Question, Recordings, Rejected, Replayed, Scope, SiteAdvice, Way, WhatIf,
-    digest_of, keep_house, mint,
+    Accepted, AccessSink, AddedVolume, Advice, Adviser, Api, Certifier, Config, Courier, Directory, FilesRead,
+    Listener, NotReplayed, Papers, PlanChanges, Ports, Question, Reader, Recordings, Rejected, Replayed, Scope,
+    SiteAdvice, Way, WhatIf, digest_of, keep_house, mint,
 };
 use foretide_catalog::{Catalog, CatalogError, ResidentFile, Run, in_memory};
 use foretide_flow::{
@@ -281,6 +281,34 @@ impl Courier for Post {
     }
 }
 
+/// Reads from the web, as the real one does.
+#[derive(Default)]
+struct Web(reqwest::Client);
+
+#[async_trait]
+impl Reader for Web {
+    async fn get(&self, url: &str) -> Result<Vec<u8>, String> {
+        let answer = self.0.get(url).send().await.and_then(Response::error_for_status).map_err(|e| e.to_string())?;
+        answer.bytes().await.map(Into::into).map_err(|e| e.to_string())
+    }
+}
+
+/// Signs whatever is no empty request.
+struct Notary;
+
+impl Certifier for Notary {
+    fn fingerprint(&self) -> &str {
+        "abcd"
+    }
+    fn certify(&self, node: &NodeId, site: &SiteId, request_pem: &str) -> Result<Papers, String> {
+        if request_pem.is_empty() {
+            return Err("it is no request".into());
+        }
+        let certificate = format!("{node} at {site} by {request_pem}");
+        Ok(Papers { certificate, authority: "authority".into(), token: "agents'".into() })
+    }
+}
+
 /// A server on loopback with one token per scope.
 pub struct Served {
     pub base: String,
@@ -299,6 +327,7 @@ pub async fn serve() -> Served {
 }
 
 pub async fn serve_with(config: Config, catalog: Arc<dyn Catalog>) -> Served {
+    let _ = rustls::crypto::ring::default_provider().install_default();
     let mut secrets = HashMap::new();
     for scope in Scope::ALL {
         let secret = mint(catalog.as_ref(), scope.as_str(), &[scope], None, Timestamp::now()).await.unwrap();
@@ -316,6 +345,8 @@ pub async fn serve_with(config: Config, catalog: Arc<dyn Catalog>) -> Served {
         adviser: Arc::new(Sage),
         recordings: Arc::new(Scribe),
         courier: post.clone(),
+        reader: Arc::new(Web::default()),
+        certifier: Some(Arc::new(Notary)),
     };
     let api = Api::new(config, Arc::clone(&catalog), ports, stopped.clone());
     tokio::spawn(keep_house(api.clone()));
@@ -327,7 +358,6 @@ pub async fn serve_with(config: Config, catalog: Arc<dyn Catalog>) -> Served {
     };
     let server = axum::serve(listener, foretide_api::router(api)).with_graceful_shutdown(down);
     let task = tokio::spawn(async move { server.await });
-    let _ = rustls::crypto::ring::default_provider().install_default();
     let client = reqwest::Client::builder().timeout(Duration::from_secs(60)).build().unwrap();
     Served { base, catalog, lake, ear, post, client, secrets, stop, task }
 }

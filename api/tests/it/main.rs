@@ -6,6 +6,8 @@ mod events;
 mod files;
 mod fuzz;
 mod harness;
+mod joining;
+mod people;
 mod placement;
 mod problems;
 mod scopes;

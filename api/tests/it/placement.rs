@@ -3,8 +3,9 @@
 use foretide_api::Scope;
 use foretide_flow::{Entry, EntryKind, FilePath, FileVersion, Listing, Timestamp};
 use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
 
-use crate::harness::{Served, problem, serve, volume};
+use crate::harness::{Served, node, problem, serve, volume};
 
 fn file(name: &str, size: u64) -> Entry {
     let version = FileVersion("1".into());
@@ -17,6 +18,10 @@ async fn learn(served: &Served) {
     let entries = vec![file("a.jpg", 100), file("b.jpg", 200), file("c.bin", 300)];
     let root = Listing { volume: volume("images"), directory: FilePath::root(), seen_at: Timestamp(9), entries };
     served.catalog.put_listing(&root).await.unwrap();
+}
+
+fn sha256(text: &str) -> String {
+    Sha256::digest(text).iter().map(|b| format!("{b:02x}")).collect()
 }
 
 fn names(page: &Value) -> Vec<&str> {
@@ -107,6 +112,74 @@ async fn an_announced_order_stands_beside_the_forecasts() {
         bad[field] = value;
         problem(served.post(Scope::Warm, "/v1/announcements", &bad).await, 422, kind).await;
     }
+}
+
+/// The files that a forecast says, in its order.
+async fn told(served: &Served, taken: &Value) -> Vec<String> {
+    let forecast = served.got(Scope::Read, &format!("/v1/forecasts/{}", taken["forecast"].as_str().unwrap())).await;
+    forecast["reads"].as_array().unwrap().iter().map(|read| read["path"].as_str().unwrap().to_owned()).collect()
+}
+
+#[tokio::test]
+async fn an_order_is_drawn_from_a_sampler_s_parameters() {
+    let served = serve().await;
+    learn(&served).await;
+    let sampler = json!({ "kind": "distributed", "seed": 1, "epoch": 5, "rank": 1, "world_size": 2 });
+    let given = json!({ "site": "gpu-eu", "volume": "images", "files_per_second": 2.0, "sampler": sampler,
+                        "paths": ["c.bin", "b.jpg", "a.jpg"] });
+    let of_paths = served.posted(Scope::Warm, "/v1/announcements", &given).await;
+    // torch.randperm(3) seeded with 6 is [2, 0, 1] and goes on from its front: rank 1 of 2 reads the second and the fourth.
+    assert_eq!(told(&served, &of_paths).await, ["c.bin", "a.jpg"]);
+    assert_eq!(of_paths["next"], Value::Null);
+
+    let digest = sha256("a.jpg\nb.jpg\nc.bin\n");
+    let dataset = json!({ "files": 3, "sha256": digest });
+    let mut of_listing = given.clone();
+    of_listing["paths"] = json!([]);
+    of_listing["dataset"] = dataset.clone();
+    of_listing["sampler"]["begins"] = json!([0, 2]);
+    let taken = served.posted(Scope::Warm, "/v1/announcements", &of_listing).await;
+    assert_eq!(told(&served, &taken).await, ["a.jpg", "c.bin"]);
+    of_listing["skip"] = json!(1);
+    let rest = served.posted(Scope::Warm, "/v1/announcements", &of_listing).await;
+    assert_eq!(told(&served, &rest).await, ["c.bin"]);
+    let mut only_pictures = of_listing.clone();
+    only_pictures["dataset"] = json!({ "files": 2, "globs": ["*.jpg"] });
+    only_pictures["skip"] = json!(0);
+    only_pictures["sampler"] = json!({});
+    let taken = served.posted(Scope::Warm, "/v1/announcements", &only_pictures).await;
+    assert_eq!(told(&served, &taken).await, ["a.jpg", "b.jpg"]);
+
+    let refused = [
+        ("sampler", json!({ "begins": [1] }), 409, "conflict"),
+        ("dataset", json!({ "files": 4 }), 409, "conflict"),
+        ("dataset", json!({ "files": 2 }), 409, "conflict"),
+        ("dataset", json!({ "files": 3, "sha256": "0".repeat(64) }), 409, "conflict"),
+        ("dataset", json!({ "files": 3, "sha256": "x" }), 422, "wrong-shape"),
+        ("dataset", json!({ "files": 3, "globs": ["["] }), 422, "wrong-shape"),
+        ("dataset", json!({ "files": 0 }), 422, "wrong-shape"),
+        ("sampler", json!({ "kind": "distributed", "rank": 2, "world_size": 2 }), 422, "wrong-shape"),
+        ("sampler", Value::Null, 422, "wrong-shape"),
+        ("paths", json!(["a.jpg"]), 422, "wrong-shape"),
+    ];
+    for (field, value, status, kind) in refused {
+        let mut bad = of_listing.clone();
+        bad[field] = value;
+        problem(served.post(Scope::Warm, "/v1/announcements", &bad).await, status, kind).await;
+    }
+}
+
+#[tokio::test]
+async fn a_data_set_that_is_not_known_whole_is_asked_for() {
+    let served = serve().await;
+    let order = json!({ "site": "gpu-eu", "volume": "images", "files_per_second": 2.0, "sampler": {},
+                        "dataset": { "below": "train", "files": 3 } });
+    let told = problem(served.post(Scope::Warm, "/v1/announcements", &order).await, 409, "conflict").await;
+    assert!(told["detail"].as_str().unwrap().contains("asked for"), "{told}");
+    let (node, lease) = (node("store-1"), std::time::Duration::from_secs(60));
+    let wishes = served.catalog.take_wishes(&[volume("images")], &node, Timestamp::now(), lease, 9).await.unwrap();
+    let asked: Vec<_> = wishes.iter().map(|wish| (wish.directory.to_string(), wish.recursive)).collect();
+    assert_eq!(asked, [("train".to_owned(), true)]);
 }
 
 #[tokio::test]

@@ -62,10 +62,12 @@ pub const ROUTES: &[(&str, &str, &str, Option<Scope>)] = &[
     ("POST", "/v1/agent/listings", "/v1/agent/listings", Some(Scope::Agent)),
     ("POST", "/v1/agent/outcomes", "/v1/agent/outcomes", Some(Scope::Agent)),
     ("GET", "/v1/agent/assignment", "/v1/agent/assignment?node=n", Some(Scope::Agent)),
+    ("POST", "/v1/agent/join", "/v1/agent/join", Some(Scope::Join)),
+    ("POST", "/v1/joins", "/v1/joins", Some(Scope::Admin)),
 ];
 
 /// What admins may do by being admins.
-fn may(held: Scope, needed: Scope) -> bool {
+pub fn may(held: Scope, needed: Scope) -> bool {
     held == needed || (held == Scope::Admin && matches!(needed, Scope::Read | Scope::Warm))
 }
 

@@ -217,8 +217,11 @@ class Client:
 
     def announce(
         self,
-        paths: Sequence[str],
+        paths: Sequence[str] = (),
         *,
+        sampler: Mapping[str, Any] | None = None,
+        dataset: Mapping[str, Any] | None = None,
+        skip: int = 0,
         volume: str,
         site: str,
         files_per_second: float,
@@ -229,6 +232,10 @@ class Client:
     ) -> Announced:
         """Tells the exact order in which a job will read files, at most 100,000 at a time.
 
+        Either ``paths`` are the order; or ``sampler`` says by its parameters how the order is drawn, of ``paths`` or of the
+        files that ``dataset`` means (the API's ``Sampler`` and ``Dataset``), and what is left out at its beginning is
+        ``skip``.
+
         Raises:
             ForetideError: it was refused, or there was no answer.
         """
@@ -236,6 +243,9 @@ class Client:
             "volume": volume,
             "site": site,
             "paths": list(paths),
+            "sampler": sampler,
+            "dataset": dataset,
+            "skip": skip or None,
             "files_per_second": files_per_second,
             "starts_at": None if starts_at is None else to_wire(starts_at),
             "name": name or None,

@@ -161,9 +161,13 @@ class Advice:
 
 @dataclass(frozen=True)
 class Announced:
-    """An order that was taken: the forecast that says it, and how many of its files are not known."""
+    """An order that was taken: the forecast that says it, and how many of its files are not known.
+
+    ``next`` is the ``skip`` of the next part, where a sampler's order has more files than one announcement takes.
+    """
 
     forecast: str
     files: int
     bytes: int
     unknown: int
+    next: int | None = None

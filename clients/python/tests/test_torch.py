@@ -53,6 +53,50 @@ def test_a_loader_reads_in_the_order_that_was_told(client, served, files, worker
     assert sorted(epochs[0]) == list(range(20)) and epochs[0] != epochs[1], "each epoch has its own order"
 
 
+@pytest.fixture
+def in_order(tmp_path):
+    """The same files as a listing has them: by name."""
+    paths = sorted(str(tmp_path / f"img-{n}.jpg") for n in range(20))
+    for path in paths:
+        with open(path, "wb") as file:
+            file.write(b"x")
+    return Files(paths), str(tmp_path)
+
+
+def read_by(path):
+    return int(path.rpartition("img-")[2].removesuffix(".jpg"))
+
+
+@pytest.mark.parametrize("kind", ["random", "distributed", "sequential"])
+def test_of_pytorch_s_own_samplers_the_parameters_are_told(client, served, in_order, monkeypatch, kind):
+    _, _, agent = served
+    dataset, root = in_order
+    samplers = {
+        "random": data.RandomSampler(dataset, generator=torch.Generator().manual_seed(2**33 + 7)),
+        "distributed": data.distributed.DistributedSampler(dataset, num_replicas=3, rank=1, seed=3),
+        "sequential": data.SequentialSampler(dataset),
+    }
+    announced, announce = [], client.announce
+    monkeypatch.setattr(client, "announce", lambda **said: announced.append(said) or announce(**said))
+    name = f"told by parameters, {kind}"
+    sampler = AnnouncedSampler(samplers[kind], paths=dataset.paths, root=root, client=client, volume="data", site="gpu", files_per_second=100, name=name)
+    for epoch in range(3):
+        sampler.set_epoch(epoch)
+        read = [read_by(dataset.paths[index]) for index in sampler]
+        assert told(agent, f"epoch {epoch} of {name}") == read
+    assert all("paths" not in said and said["sampler"]["kind"] == kind for said in announced) and len(announced) == 3
+
+
+def test_an_order_that_is_drawn_otherwise_is_told_as_a_list(client, served, in_order):
+    _, _, agent = served
+    dataset, root = in_order
+    generator = torch.Generator().manual_seed(5)
+    torch.rand(1, generator=generator)
+    sampler = AnnouncedSampler(data.RandomSampler(dataset, generator=generator), paths=dataset.paths, root=root, client=client, volume="data", site="gpu", files_per_second=100, name="used before")
+    read = [read_by(dataset.paths[index]) for index in sampler]
+    assert told(agent, "epoch 0 of used before") == read
+
+
 def test_ranks_tell_their_own_share_of_an_epoch(client, served, files):
     _, _, agent = served
     dataset, root = files

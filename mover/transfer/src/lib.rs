@@ -30,4 +30,4 @@ pub use message::Change;
 pub use mover::{Answer, Giver, Mover, MoverConfig, News, Repaired, Upheld};
 pub use server::{Server, ServerConfig, ServerStats};
 pub use source::{Bucket, Faulty, LocalDirectory, Manners, Merged, Source, SourceFile, Stamp};
-pub use tls::{AGENT_NAME, Authority, Credentials, Issued, Tls, certificate_name, is_of_agent};
+pub use tls::{AGENT_NAME, Authority, Credentials, Issued, Requested, Tls, certificate_name, is_of_agent};

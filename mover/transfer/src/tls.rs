@@ -8,7 +8,8 @@
 use std::sync::Arc;
 
 use rcgen::{
-    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
+    BasicConstraints, CertificateParams, CertificateSigningRequestParams, DnType, ExtendedKeyUsagePurpose, IsCa,
+    Issuer, KeyPair, KeyUsagePurpose, PublicKeyData,
 };
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
@@ -39,6 +40,29 @@ pub struct Issued {
     pub certificate_pem: String,
     /// Its private key: keep it readable to the agent alone.
     pub key_pem: String,
+}
+
+/// A key that an agent has made, and what it asks an authority to sign: the key leaves its node never.
+#[derive(Clone, Debug)]
+pub struct Requested {
+    /// The request (PKCS #10), which proves that who asks has the key. It bears no name: the authority knows for whom it
+    /// signs.
+    pub request_pem: String,
+    /// The private key: keep it readable to the agent alone.
+    pub key_pem: String,
+}
+
+impl Requested {
+    /// Makes a key and asks for its certificate.
+    ///
+    /// # Errors
+    /// [`TransferError::Tls`] if the machine cannot make keys.
+    pub fn new() -> Result<Self, TransferError> {
+        let failed = |e| tls_error("certificate request", e);
+        let key = KeyPair::generate().map_err(failed)?;
+        let request = CertificateParams::default().serialize_request(&key).and_then(|r| r.pem()).map_err(failed)?;
+        Ok(Self { request_pem: request, key_pem: key.serialize_pem() })
+    }
 }
 
 /// Issues agents' certificates.
@@ -96,9 +120,17 @@ impl Authority {
     /// # Errors
     /// [`TransferError::Tls`] if the machine cannot make keys.
     pub fn issue(&self, identity: &Identity) -> Result<Issued, TransferError> {
-        let names = vec![AGENT_NAME.to_owned(), certificate_name(identity)];
-        let usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
-        self.issue_for(names, format!("{}/{}", identity.site, identity.node), usages)
+        issued(|key| self.certify(&agent_params(identity)?, key))
+    }
+
+    /// A certificate for an agent over the key of its request. Of the request only the key is taken, whatever else it says.
+    ///
+    /// # Errors
+    /// [`TransferError::Tls`] if it is no request, or is not signed with its own key.
+    pub fn sign(&self, identity: &Identity, request_pem: &str) -> Result<String, TransferError> {
+        let request = CertificateSigningRequestParams::from_pem(request_pem);
+        let request = request.map_err(|e| tls_error("certificate request", e))?;
+        self.certify(&agent_params(identity)?, &request.public_key)
     }
 
     /// A certificate for a server that callers know by these host names and addresses, such as the control plane.
@@ -106,25 +138,39 @@ impl Authority {
     /// # Errors
     /// [`TransferError::Tls`] if a name is none, or the machine cannot make keys.
     pub fn issue_to_hosts(&self, hosts: &[String]) -> Result<Issued, TransferError> {
-        self.issue_for(hosts.to_vec(), hosts.join(", "), vec![ExtendedKeyUsagePurpose::ServerAuth])
+        let params = leaf_params(hosts.to_vec(), hosts.join(", "), vec![ExtendedKeyUsagePurpose::ServerAuth])?;
+        issued(|key| self.certify(&params, key))
     }
 
-    fn issue_for(
-        &self,
-        names: Vec<String>,
-        shown: String,
-        usages: Vec<ExtendedKeyUsagePurpose>,
-    ) -> Result<Issued, TransferError> {
-        let failed = |e| tls_error("certificate", e);
-        let mut params = CertificateParams::new(names).map_err(failed)?;
-        params.distinguished_name.push(DnType::CommonName, shown);
-        params.use_authority_key_identifier_extension = true;
-        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-        params.extended_key_usages = usages;
-        let key = KeyPair::generate().map_err(failed)?;
-        let certificate = params.signed_by(&key, &self.issuer).map_err(failed)?;
-        Ok(Issued { certificate_pem: certificate.pem(), key_pem: key.serialize_pem() })
+    fn certify(&self, params: &CertificateParams, key: &impl PublicKeyData) -> Result<String, TransferError> {
+        let certificate = params.signed_by(key, &self.issuer).map_err(|e| tls_error("certificate", e))?;
+        Ok(certificate.pem())
     }
+}
+
+/// A new key, and what `certify` says of it.
+fn issued(certify: impl FnOnce(&KeyPair) -> Result<String, TransferError>) -> Result<Issued, TransferError> {
+    let key = KeyPair::generate().map_err(|e| tls_error("certificate", e))?;
+    Ok(Issued { certificate_pem: certify(&key)?, key_pem: key.serialize_pem() })
+}
+
+fn agent_params(identity: &Identity) -> Result<CertificateParams, TransferError> {
+    let names = vec![AGENT_NAME.to_owned(), certificate_name(identity)];
+    let usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+    leaf_params(names, format!("{}/{}", identity.site, identity.node), usages)
+}
+
+fn leaf_params(
+    names: Vec<String>,
+    shown: String,
+    usages: Vec<ExtendedKeyUsagePurpose>,
+) -> Result<CertificateParams, TransferError> {
+    let mut params = CertificateParams::new(names).map_err(|e| tls_error("certificate", e))?;
+    params.distinguished_name.push(DnType::CommonName, shown);
+    params.use_authority_key_identifier_extension = true;
+    params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+    params.extended_key_usages = usages;
+    Ok(params)
 }
 
 /// What an agent needs for TLS, ready to use.
@@ -267,4 +313,49 @@ pub(crate) async fn connect(stream: TcpStream, tls: Option<&Tls>) -> std::io::Re
     let shown = shown(stream.get_ref().1)?;
     let (read, write) = tokio::io::split(stream);
     Ok((Box::new(read), Box::new(write), shown))
+}
+
+#[cfg(test)]
+mod tests {
+    use foretide_flow::{NodeId, SiteId};
+
+    use super::*;
+
+    fn identity(node: &str) -> Identity {
+        Identity { site: SiteId::new("gpu").unwrap(), node: NodeId::new(node).unwrap() }
+    }
+
+    #[test]
+    fn a_request_is_signed_for_one_agent_over_its_own_key() {
+        let (authority, asked) = (Authority::new().unwrap(), Requested::new().unwrap());
+        let certificate_pem = authority.sign(&identity("gpu-1"), &asked.request_pem).unwrap();
+        let known = &authority.kept().certificate_pem;
+        let own = Issued { certificate_pem, key_pem: asked.key_pem };
+        assert!(Tls::new(known, &own, &identity("gpu-1")).is_ok());
+        assert!(Tls::new(known, &own, &identity("gpu-2")).is_err(), "it bears one node's name");
+        let other_key = Issued { key_pem: Requested::new().unwrap().key_pem, ..own };
+        assert!(Tls::new(known, &other_key, &identity("gpu-1")).is_err(), "it is of one key");
+    }
+
+    #[test]
+    fn names_that_a_request_claims_are_left_aside() {
+        let key = KeyPair::generate().unwrap();
+        let claims = agent_params(&identity("gpu-9")).unwrap().serialize_request(&key).unwrap().pem().unwrap();
+        let certificate_pem = Authority::new().unwrap().sign(&identity("gpu-1"), &claims).unwrap();
+        let certificate = CertificateDer::from_pem_slice(certificate_pem.as_bytes()).unwrap();
+        assert!(bears(&certificate, &certificate_name(&identity("gpu-1"))));
+        assert!(!bears(&certificate, &certificate_name(&identity("gpu-9"))));
+    }
+
+    #[test]
+    fn what_is_no_request_or_is_not_signed_by_its_key_is_refused() {
+        let authority = Authority::new().unwrap();
+        let asked = Requested::new().unwrap().request_pem;
+        let at = asked.len() / 2;
+        let flipped = if asked.as_bytes()[at] == b'A' { "B" } else { "A" };
+        let broken = format!("{}{flipped}{}", &asked[..at], &asked[at + 1..]);
+        for bad in ["", "-----BEGIN CERTIFICATE REQUEST-----", &broken, &authority.kept().certificate_pem] {
+            assert!(authority.sign(&identity("gpu-1"), bad).is_err(), "{bad:?}");
+        }
+    }
 }

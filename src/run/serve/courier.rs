@@ -1,10 +1,10 @@
-//! Carries webhooks over HTTP.
+//! Carries webhooks over HTTP, and reads what an issuer of people's tokens publishes.
 
 use std::io;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use foretide_api::Courier;
+use foretide_api::{Courier, Reader};
 
 use crate::tls::{self, Trust};
 
@@ -20,10 +20,14 @@ impl HttpCourier {
     /// # Errors
     /// If the system gives no randomness or no TLS roots.
     pub fn new() -> io::Result<Self> {
-        let tls = tls::client(&Trust::default()).map_err(io::Error::other)?;
-        let client = reqwest::Client::builder().timeout(PATIENCE).redirect(reqwest::redirect::Policy::none());
-        client.tls_backend_preconfigured(tls).build().map(Self).map_err(io::Error::other)
+        client().map(Self)
     }
+}
+
+fn client() -> io::Result<reqwest::Client> {
+    let tls = tls::client(&Trust::default()).map_err(io::Error::other)?;
+    let client = reqwest::Client::builder().timeout(PATIENCE).redirect(reqwest::redirect::Policy::none());
+    client.tls_backend_preconfigured(tls).build().map_err(io::Error::other)
 }
 
 #[async_trait]
@@ -34,5 +38,37 @@ impl Courier for HttpCourier {
             request = request.header(*name, value);
         }
         request.send().await.map(|answer| answer.status().as_u16()).map_err(|e| e.without_url().to_string())
+    }
+}
+
+/// What an issuer publishes is some kilobytes.
+const PUBLISHED_MAX_BYTES: usize = 1 << 20;
+
+/// The same client for reading, and as strict: an issuer's keys come from the address that it named, or not at all.
+pub struct HttpReader(reqwest::Client);
+
+impl HttpReader {
+    /// A client with its own connections.
+    ///
+    /// # Errors
+    /// If the system gives no randomness or no TLS roots.
+    pub fn new() -> io::Result<Self> {
+        client().map(Self)
+    }
+}
+
+#[async_trait]
+impl Reader for HttpReader {
+    async fn get(&self, url: &str) -> Result<Vec<u8>, String> {
+        let told = |e: reqwest::Error| e.without_url().to_string();
+        let mut answer = self.0.get(url).send().await.and_then(|a| a.error_for_status()).map_err(told)?;
+        let mut body = Vec::new();
+        while let Some(part) = answer.chunk().await.map_err(told)? {
+            if body.len() + part.len() > PUBLISHED_MAX_BYTES {
+                return Err(format!("it is larger than {PUBLISHED_MAX_BYTES} bytes"));
+            }
+            body.extend_from_slice(&part);
+        }
+        Ok(body)
     }
 }

@@ -2,6 +2,7 @@
 
 mod advise;
 mod courier;
+mod joining;
 mod lake;
 mod listen;
 mod recordings;
@@ -21,7 +22,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
-use foretide_api::{Api, Listener, Ports};
+use foretide_api::{Api, Certifier, Listener, Ports};
 use foretide_catalog::{Catalog, ResidentFile, Topic};
 use foretide_flow::{Forecast, Listing, OutcomeBatch, Timestamp};
 use tokio::sync::{mpsc, watch};
@@ -29,7 +30,8 @@ use tokio::task::JoinSet;
 
 use self::advise::Planner;
 pub use self::advise::shown;
-use self::courier::HttpCourier;
+use self::courier::{HttpCourier, HttpReader};
+use self::joining::SiteAuthority;
 use self::lake::Lake;
 use self::recordings::Recorded;
 use self::ring::{NEWS_WAITING, News, Ring};
@@ -37,7 +39,7 @@ pub use self::ring::{RingError, is_replaced};
 use self::standing::{Standing, Standings};
 use self::suppliers::Suppliers;
 use super::RunError;
-use crate::config::{self, ServeConfig};
+use crate::config::{self, ConfigError, ServeConfig};
 use crate::tls;
 
 /// How long the API and the ring may take to end.
@@ -88,6 +90,11 @@ impl ToRing {
 pub async fn run(options: Options) -> Result<(), RunError> {
     let config: ServeConfig = config::read(&options.config)?;
     let standing = Standing::of(&config, &options.config)?;
+    if let Some(oidc) = &config.api.oidc {
+        let meaningless =
+            |why| ConfigError::Meaningless { path: options.config.clone(), why: format!("api.oidc: {why}") };
+        oidc.check().map_err(meaningless)?;
+    }
     let tls = config.tls.as_ref().map(tls::server).transpose()?;
     let listen = options.listen.unwrap_or(config.listen);
     if tls.is_none() && !listen.ip().is_loopback() {
@@ -100,6 +107,7 @@ pub async fn run(options: Options) -> Result<(), RunError> {
         .map_err(|e| io::Error::new(e.kind(), format!("state folder {}: {e}", config.state.display())))?;
     let catalog = open_catalog(&config).await?;
     write_first_token(catalog.as_ref(), &config.state).await?;
+    let authority = SiteAuthority::open(&config, catalog.as_ref()).await?;
 
     let (news, heard) = mpsc::channel(NEWS_WAITING);
     let lake = Lake::open(config.state.join(LAKE), Arc::clone(&catalog), news.clone())?;
@@ -122,6 +130,8 @@ pub async fn run(options: Options) -> Result<(), RunError> {
         adviser: Arc::new(adviser),
         recordings: Arc::new(recordings),
         courier: Arc::new(HttpCourier::new()?),
+        reader: Arc::new(HttpReader::new()?),
+        certifier: authority.map(|authority| Arc::new(authority) as Arc<dyn Certifier>),
     };
     let agents_show_certificates = config.tls.as_ref().is_some_and(|tls| tls.authority.is_some());
     let api_config = foretide_api::Config { agents_show_certificates, ..config.api.clone() };
@@ -172,10 +182,14 @@ async fn open_catalog(config: &ServeConfig) -> Result<Arc<dyn Catalog>, RunError
 async fn write_first_token(catalog: &dyn Catalog, state: &Path) -> Result<(), RunError> {
     if let Some(secret) = foretide_api::first_token(catalog, Timestamp::now()).await? {
         let path = state.join("token");
-        let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&path)?;
-        io::Write::write_all(&mut file, secret.as_bytes())?;
-        file.sync_all()?;
+        write_secret(&path, &secret)?;
         tracing::info!(token = %path.display(), "the first token is in this file");
     }
     Ok(())
+}
+
+fn write_secret(path: &Path, secret: &str) -> io::Result<()> {
+    let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
+    io::Write::write_all(&mut file, secret.as_bytes())?;
+    file.sync_all()
 }

@@ -110,6 +110,23 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/v1/agent/join": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Join: have a certificate signed for the node that the token was made for. The token is spent by it. */
+        post: operations["join"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/v1/agent/listings": {
         parameters: {
             query?: never;
@@ -153,7 +170,10 @@ export interface paths {
         };
         get?: never;
         put?: never;
-        /** Tell the order in which a job will read: it stands beside the forecasts, nearly certain. */
+        /**
+         * Tell the order in which a job will read: it stands beside the forecasts, nearly certain.
+         * @description Either `paths` are the order; or `sampler` says how it is drawn of `paths`, or of the files that `dataset` means.
+         */
         post: operations["announce"];
         delete?: never;
         options?: never;
@@ -245,6 +265,23 @@ export interface paths {
         get: operations["forecast"];
         put?: never;
         post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/joins": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Make a token by which one node can join, once. */
+        post: operations["offer"];
         delete?: never;
         options?: never;
         head?: never;
@@ -905,6 +942,11 @@ export interface components {
             forecast: components["schemas"]["ForecastId"];
             /**
              * Format: int64
+             * @description Of an order that is drawn and has more files than one announcement takes: the `skip` of the next one.
+             */
+            next?: number | null;
+            /**
+             * Format: int64
              * @description Files that are not known: their directories are asked for, announce them again.
              */
             unknown: number;
@@ -1031,6 +1073,23 @@ export interface components {
             volume: components["schemas"]["VolumeId"];
             /** @description For which warm-up. */
             warmup: components["schemas"]["WarmupId"];
+        };
+        /**
+         * @description Files of a volume by index: those below a directory, directory by directory and in each by name, both in the order of
+         *     their bytes.
+         */
+        Dataset: {
+            /** @description The directory; all of the volume if absent. */
+            below?: components["schemas"]["FilePath"];
+            /**
+             * Format: int64
+             * @description How many files these are.
+             */
+            files: number;
+            /** @description Only files whose path in the volume matches one of these (`**` crosses folders). */
+            globs?: string[];
+            /** @description SHA-256 of their paths in the volume, in this order with a line feed after each, as 64 hexadecimal digits. */
+            sha256?: string | null;
         };
         /**
          * @description What a rule does with what it matches.
@@ -1209,6 +1268,47 @@ export interface components {
             site: components["schemas"]["SiteId"];
             /** @description Volumes whose source it serves. */
             volumes?: components["schemas"]["VolumeId"][];
+        };
+        /** @description What a node needs from now on. */
+        Joined: {
+            /** @description The certificate of the authority that issued it and those of all others. */
+            authority: string;
+            /** @description Its certificate, in PEM format. */
+            certificate: string;
+            /** @description The node. */
+            node: components["schemas"]["NodeId"];
+            /** @description Its site. */
+            site: components["schemas"]["SiteId"];
+            /** @description The token that agents show. */
+            token: string;
+        };
+        /** @description A join token that was made. */
+        JoinMade: {
+            /** @description Void after this. */
+            expires_at: components["schemas"]["Timestamp"];
+            /** @description The token's name, for revoking. */
+            name: string;
+            /**
+             * @description What `foretide join` is given: the secret, and the SHA-256 of the authority's certificate, by which the node knows whom
+             *     to trust, with a dot between. It cannot be shown again.
+             */
+            token: string;
+        };
+        /** @description A node asks for its certificate. */
+        JoinRequest: {
+            /** @description What it is called: what the token was made for. */
+            node: components["schemas"]["NodeId"];
+            /** @description A certificate request (PKCS #10) in PEM format, signed with the node's own key. Names in it are left aside. */
+            request: string;
+            site?: components["schemas"]["SiteId"] | null;
+        };
+        /** @description A node that may join. */
+        JoinWanted: {
+            expires_at?: components["schemas"]["Timestamp"] | null;
+            /** @description Its name: the certificate is for no other. */
+            node: components["schemas"]["NodeId"];
+            /** @description Its site: what residency rules are asked for. */
+            site: components["schemas"]["SiteId"];
         };
         /** @description A directory that the control plane wants to know: asked of an agent at the source. */
         LearnRequest: {
@@ -1705,6 +1805,7 @@ export interface components {
         OrderHabit: "unknown" | "sequential" | "shuffled" | "irregular";
         /** @description The exact order in which a job will read. */
         OrderWanted: {
+            dataset?: components["schemas"]["Dataset"] | null;
             /**
              * Format: double
              * @description How many files it reads in a second while it does not wait.
@@ -1712,11 +1813,17 @@ export interface components {
             files_per_second: number;
             /** @description Its name for people, such as `epoch 3 of job 7`. */
             name?: string;
-            /** @description Files in the order of their reads, each read whole. */
-            paths: components["schemas"]["FilePath"][];
+            /** @description Files in the order of their reads, each read whole; with `sampler`, those that its indices mean. */
+            paths?: components["schemas"]["FilePath"][];
             run?: components["schemas"]["RunId"] | null;
+            sampler?: components["schemas"]["Sampler"] | null;
             /** @description Where it reads. */
             site: components["schemas"]["SiteId"];
+            /**
+             * Format: int64
+             * @description With `sampler`: what of the order is left out at its beginning, because it was announced before.
+             */
+            skip?: number;
             starts_at?: components["schemas"]["Timestamp"] | null;
             /** @description From which volume. */
             volume: components["schemas"]["VolumeId"];
@@ -2185,11 +2292,63 @@ export interface components {
              */
             stalled_share_at_most?: number | null;
         };
+        /** @description A sampler's parameters, in PyTorch's words. */
+        Sampler: {
+            /**
+             * @description How the order begins, as the job has drawn it: if it does not begin so here, the announcement is refused.
+             * @default []
+             */
+            begins?: number[];
+            /**
+             * @description Whether files are left out, rather than read twice, where the ranks' shares do not come out even.
+             * @default false
+             */
+            drop_last?: boolean;
+            /**
+             * Format: int64
+             * @description Which epoch, from 0 on.
+             * @default 0
+             */
+            epoch?: number;
+            /**
+             * @description Which one.
+             * @default sequential
+             */
+            kind?: components["schemas"]["SamplerKind"];
+            /**
+             * Format: int32
+             * @description Which rank's share: of the distributed one alone, as all that follows.
+             * @default 0
+             */
+            rank?: number;
+            /**
+             * Format: int64
+             * @description `seed` of the distributed one, or what the random one's generator was seeded with.
+             * @default 0
+             */
+            seed?: number;
+            /**
+             * @description Whether it shuffles.
+             * @default true
+             */
+            shuffle?: boolean;
+            /**
+             * Format: int32
+             * @description How many ranks there are (`num_replicas`).
+             * @default 1
+             */
+            world_size?: number;
+        };
+        /**
+         * @description Which of PyTorch's samplers.
+         * @enum {string}
+         */
+        SamplerKind: "sequential" | "random" | "distributed";
         /**
          * @description What a token may be for.
          * @enum {string}
          */
-        Scope: "read" | "warm" | "admin" | "agent";
+        Scope: "read" | "warm" | "admin" | "agent" | "join";
         /** @description A place. */
         Site: {
             /**
@@ -3181,6 +3340,15 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
+            /** @description The records, or the keys of the issuer of people's tokens, cannot be had now. */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
         };
     };
     advise: {
@@ -3270,6 +3438,15 @@ export interface operations {
             };
             /** @description The control plane cannot read or write its records. */
             500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The records, or the keys of the issuer of people's tokens, cannot be had now. */
+            503: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -3472,6 +3649,15 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
+            /** @description The records, or the keys of the issuer of people's tokens, cannot be had now. */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
         };
     };
     hello: {
@@ -3561,6 +3747,129 @@ export interface operations {
             };
             /** @description The control plane cannot read or write its records. */
             500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The records, or the keys of the issuer of people's tokens, cannot be had now. */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    join: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["JoinRequest"];
+            };
+        };
+        responses: {
+            /** @description The node's papers. */
+            201: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Joined"];
+                };
+            };
+            /** @description The body is not JSON, or ended early; or a parameter cannot be meant. */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description No token, or one that is not known, has expired or was revoked. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The token lacks the scope `join`. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description This control plane cannot issue certificates. */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body is larger than this route takes. */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body is of another media type. */
+            415: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body has another shape, or asks for what cannot be. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description This token asks too often; `Retry-After` says when to go on. */
+            429: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The control plane cannot read or write its records. */
+            500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The records, or the keys of the issuer of people's tokens, cannot be had now. */
+            503: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -3673,6 +3982,15 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
+            /** @description The records, or the keys of the issuer of people's tokens, cannot be had now. */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
         };
     };
     outcomes: {
@@ -3769,6 +4087,15 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
+            /** @description The records, or the keys of the issuer of people's tokens, cannot be had now. */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
         };
     };
     announce: {
@@ -3820,6 +4147,15 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
+            /** @description What is drawn here is not what the job draws, or the data set is not known whole. */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
             /** @description The body is larger than this route takes. */
             413: {
                 headers: {
@@ -3858,6 +4194,15 @@ export interface operations {
             };
             /** @description The control plane cannot read or write its records. */
             500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The records, or the keys of the issuer of people's tokens, cannot be had now. */
+            503: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -3928,6 +4273,15 @@ export interface operations {
             };
             /** @description The control plane cannot read or write its records. */
             500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The records, or the keys of the issuer of people's tokens, cannot be had now. */
+            503: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -4116,6 +4470,15 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
+            /** @description The records, or the keys of the issuer of people's tokens, cannot be had now. */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
         };
     };
     forecasts: {
@@ -4187,6 +4550,15 @@ export interface operations {
             };
             /** @description The control plane cannot read or write its records. */
             500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The records, or the keys of the issuer of people's tokens, cannot be had now. */
+            503: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -4270,6 +4642,129 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
+            /** @description The records, or the keys of the issuer of people's tokens, cannot be had now. */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    offer: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["JoinWanted"];
+            };
+        };
+        responses: {
+            /** @description The token. */
+            201: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["JoinMade"];
+                };
+            };
+            /** @description The body is not JSON, or ended early; or a parameter cannot be meant. */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description No token, or one that is not known, has expired or was revoked. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The token lacks the scope `admin`. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description This control plane cannot issue certificates. */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body is larger than this route takes. */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body is of another media type. */
+            415: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body has another shape, or asks for what cannot be. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description This token asks too often; `Retry-After` says when to go on. */
+            429: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The control plane cannot read or write its records. */
+            500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The records, or the keys of the issuer of people's tokens, cannot be had now. */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
         };
     };
     me: {
@@ -4326,6 +4821,15 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
+            /** @description The records, or the keys of the issuer of people's tokens, cannot be had now. */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
         };
     };
     mode: {
@@ -4375,6 +4879,15 @@ export interface operations {
             };
             /** @description The control plane cannot read or write its records. */
             500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The records, or the keys of the issuer of people's tokens, cannot be had now. */
+            503: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -4478,6 +4991,15 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
+            /** @description The records, or the keys of the issuer of people's tokens, cannot be had now. */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
         };
     };
     moves: {
@@ -4557,6 +5079,15 @@ export interface operations {
             };
             /** @description The control plane cannot read or write its records. */
             500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The records, or the keys of the issuer of people's tokens, cannot be had now. */
+            503: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -4654,6 +5185,15 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
+            /** @description The records, or the keys of the issuer of people's tokens, cannot be had now. */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
         };
     };
     one_plan: {
@@ -4723,6 +5263,15 @@ export interface operations {
             };
             /** @description The control plane cannot read or write its records. */
             500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The records, or the keys of the issuer of people's tokens, cannot be had now. */
+            503: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -4846,6 +5395,15 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
+            /** @description The records, or the keys of the issuer of people's tokens, cannot be had now. */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
         };
     };
     plan_changes: {
@@ -4918,6 +5476,15 @@ export interface operations {
             };
             /** @description The control plane cannot read or write its records. */
             500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The records, or the keys of the issuer of people's tokens, cannot be had now. */
+            503: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -5004,6 +5571,15 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
+            /** @description The records, or the keys of the issuer of people's tokens, cannot be had now. */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
         };
     };
     plan_proposals: {
@@ -5073,6 +5649,15 @@ export interface operations {
             };
             /** @description The control plane cannot read or write its records. */
             500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The records, or the keys of the issuer of people's tokens, cannot be had now. */
+            503: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -5169,6 +5754,15 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
+            /** @description The records, or the keys of the issuer of people's tokens, cannot be had now. */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
         };
     };
     policy: {
@@ -5218,6 +5812,15 @@ export interface operations {
             };
             /** @description The control plane cannot read or write its records. */
             500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The records, or the keys of the issuer of people's tokens, cannot be had now. */
+            503: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -5304,6 +5907,15 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
+            /** @description The records, or the keys of the issuer of people's tokens, cannot be had now. */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
         };
     };
     profiles: {
@@ -5367,6 +5979,15 @@ export interface operations {
             };
             /** @description The control plane cannot read or write its records. */
             500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The records, or the keys of the issuer of people's tokens, cannot be had now. */
+            503: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -5450,6 +6071,15 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
+            /** @description The records, or the keys of the issuer of people's tokens, cannot be had now. */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
         };
     };
     refusals: {
@@ -5513,6 +6143,15 @@ export interface operations {
             };
             /** @description The control plane cannot read or write its records. */
             500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The records, or the keys of the issuer of people's tokens, cannot be had now. */
+            503: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -5600,6 +6239,15 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
+            /** @description The records, or the keys of the issuer of people's tokens, cannot be had now. */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
         };
     };
     sites: {
@@ -5656,6 +6304,15 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
+            /** @description The records, or the keys of the issuer of people's tokens, cannot be had now. */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
         };
     };
     switch: {
@@ -5705,6 +6362,15 @@ export interface operations {
             };
             /** @description The control plane cannot read or write its records. */
             500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The records, or the keys of the issuer of people's tokens, cannot be had now. */
+            503: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -5801,6 +6467,15 @@ export interface operations {
             };
             /** @description The control plane cannot read or write its records. */
             500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The records, or the keys of the issuer of people's tokens, cannot be had now. */
+            503: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -5962,6 +6637,15 @@ export interface operations {
             };
             /** @description The control plane cannot read or write its records. */
             500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The records, or the keys of the issuer of people's tokens, cannot be had now. */
+            503: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -6157,6 +6841,15 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
+            /** @description The records, or the keys of the issuer of people's tokens, cannot be had now. */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
         };
     };
     list_volumes: {
@@ -6206,6 +6899,15 @@ export interface operations {
             };
             /** @description The control plane cannot read or write its records. */
             500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The records, or the keys of the issuer of people's tokens, cannot be had now. */
+            503: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -6394,6 +7096,15 @@ export interface operations {
             };
             /** @description The control plane cannot read or write its records. */
             500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The records, or the keys of the issuer of people's tokens, cannot be had now. */
+            503: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -6623,6 +7334,15 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
+            /** @description The records, or the keys of the issuer of people's tokens, cannot be had now. */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
         };
     };
     cancel: {
@@ -6701,6 +7421,15 @@ export interface operations {
             };
             /** @description The control plane cannot read or write its records. */
             500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The records, or the keys of the issuer of people's tokens, cannot be had now. */
+            503: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -6824,6 +7553,15 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
+            /** @description The records, or the keys of the issuer of people's tokens, cannot be had now. */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
         };
     };
     release: {
@@ -6900,6 +7638,15 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
+            /** @description The records, or the keys of the issuer of people's tokens, cannot be had now. */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
         };
     };
     webhooks: {
@@ -6949,6 +7696,15 @@ export interface operations {
             };
             /** @description The control plane cannot read or write its records. */
             500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The records, or the keys of the issuer of people's tokens, cannot be had now. */
+            503: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -7144,6 +7900,15 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
+            /** @description The records, or the keys of the issuer of people's tokens, cannot be had now. */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
         };
     };
     what_if: {
@@ -7240,6 +8005,15 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
+            /** @description The records, or the keys of the issuer of people's tokens, cannot be had now. */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
         };
     };
     whereabouts: {
@@ -7312,6 +8086,15 @@ export interface operations {
             };
             /** @description The control plane cannot read or write its records. */
             500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The records, or the keys of the issuer of people's tokens, cannot be had now. */
+            503: {
                 headers: {
                     [name: string]: unknown;
                 };
