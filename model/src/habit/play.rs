@@ -37,11 +37,12 @@ impl Tally {
         self.precision() >= (LIFT * chance).min(0.5)
     }
 
-    /// Probability that what it tells is read: its precision on past occasions, with one more at what a rule that held
-    /// once is worth before it was tried. Files that were read whole come back; parts of files often do not.
+    /// Probability that what it tells is read: its precision on past occasions, with half of one more at what a rule that
+    /// held once is worth before it was tried. Files that were read whole come back; parts of files often do not.
     fn probability(&self, mode: Mode) -> f64 {
+        const PRIOR: f64 = 0.5;
         let untried = if mode == Mode::Whole { 0.8 } else { 0.4 };
-        (self.precision + untried) / (self.tries + 1.0)
+        (self.precision + PRIOR * untried) / (self.tries + PRIOR)
     }
 }
 
