@@ -34,6 +34,9 @@ pub struct PastUse {
     pub visits: u32,
     /// Which bytes were read.
     pub extents: Ranges,
+    /// Bytes that were asked for, repeats counted; 0 in records that were kept before this was counted.
+    #[serde(default)]
+    pub asked_bytes: u64,
     /// Whether the run itself made it.
     pub created: bool,
 }
@@ -42,6 +45,38 @@ impl PastUse {
     /// Whether it was read from start to end.
     pub fn whole(&self) -> bool {
         self.size > 0 && self.extents.bytes() as f64 >= WHOLE_SHARE * self.size as f64
+    }
+
+    /// Whether what was read lies as if places had been drawn, each as probable as any other: as many separate ranges as
+    /// draws would leave, at uneven distances, and no more asked for again than draws would hit twice. Of the next run
+    /// such bytes tell nothing.
+    pub fn drawn(&self) -> bool {
+        /// Fewer ranges than this may lie in any way.
+        const LEAST_RANGES: usize = 16;
+        /// Of the ranges that draws would leave.
+        const RANGES_SHARE: f64 = 0.5;
+        /// Deviation of the distances from their mean, as a share of it: 0 for a stride, about 1 for draws.
+        const UNEVEN: f64 = 0.5;
+        /// Times the repeats of draws: above it some places are asked for more than others.
+        const REPEATS: f64 = 1.5;
+        let (ranges, read) = (self.extents.as_slice(), self.extents.bytes() as f64);
+        if ranges.len() < LEAST_RANGES || self.whole() || self.size < self.extents.end() {
+            return false;
+        }
+        let mut lengths: Vec<u64> = ranges.iter().map(|(from, to)| to - from).collect();
+        lengths.sort_unstable();
+        // In units of the usual length: how many runs of units there are if any are as probable as any others.
+        let usual = lengths[lengths.len() / 2] as f64;
+        let (units, all) = (read / usual, self.size as f64 / usual);
+        let left_by_draws = units * (all - units + 1.0) / all;
+        let gaps: Vec<f64> = ranges.windows(2).map(|pair| (pair[1].0 - pair[0].1) as f64).collect();
+        let mean = gaps.iter().sum::<f64>() / gaps.len() as f64;
+        let deviation = (gaps.iter().map(|g| (g - mean) * (g - mean)).sum::<f64>() / gaps.len() as f64).sqrt();
+        let share = read / self.size as f64;
+        let asked = (self.asked_bytes as f64).max(read) / read;
+        ranges.len() as f64 >= RANGES_SHARE * left_by_draws
+            && deviation >= UNEVEN * mean
+            && asked <= REPEATS * -(1.0 - share).ln() / share
     }
 }
 
@@ -87,6 +122,7 @@ impl RunRecord {
                 first_s: f.first_at.since(run.started_at).as_secs_f64(),
                 visits: f.visits,
                 extents: f.extents.clone(),
+                asked_bytes: f.bytes,
                 created: f.created,
             })
             .collect();
@@ -308,5 +344,40 @@ pub fn common_directory(paths: &[&FilePath]) -> FilePath {
             Some(up) => directory = up,
             None => return directory,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PAGE: u64 = 4096;
+
+    /// A file of 10,000 pages of which these were read, each so many times.
+    fn used(pages: impl Iterator<Item = u64>, times: u64) -> PastUse {
+        let mut extents = Ranges::default();
+        let mut asked_bytes = 0;
+        for page in pages {
+            extents.add(page * PAGE, (page + 1) * PAGE, usize::MAX);
+            asked_bytes += times * PAGE;
+        }
+        let key = FileKey { volume: VolumeId::new("v").unwrap(), path: FilePath::new(b"f").unwrap() };
+        PastUse { key, size: 10_000 * PAGE, first_s: 0.0, visits: 1, extents, asked_bytes, created: false }
+    }
+
+    fn scattered(count: u64) -> impl Iterator<Item = u64> {
+        (0..count)
+            .map(|i| (i.wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ (i << 7)).wrapping_mul(0xBF58_476D_1CE4_E5B9) >> 32)
+            .map(|n| n % 10_000)
+    }
+
+    #[test]
+    fn only_places_that_lie_like_draws_are_taken_for_draws() {
+        assert!(used(scattered(1000), 1).drawn());
+        assert!(!used(scattered(1000), 3).drawn(), "some places are asked for more than others");
+        assert!(!used((0..1000).map(|i| 8 * i), 1).drawn(), "a stride");
+        assert!(!used((0..1000).map(|i| 64 * (i / 16) + i % 16 + i / 160), 1).drawn(), "stretches");
+        assert!(!used(scattered(10), 1).drawn(), "too few to tell");
+        assert!(!used(0..9_500, 1).drawn(), "all of it");
     }
 }

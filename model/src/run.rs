@@ -185,7 +185,7 @@ impl LiveRun {
         }
         if matches!(access.op, AccessOp::Read | AccessOp::Fault) {
             let used = &mut self.files[file as usize];
-            used.bytes += access.length;
+            used.bytes = used.bytes.saturating_add(access.length);
             used.extents.add(access.offset, access.offset.saturating_add(access.length), most_ranges);
             self.pay(access);
         }
@@ -282,7 +282,7 @@ impl LiveRun {
 
     fn pay(&mut self, access: &Access) {
         if let Some(pace) = self.pace.back_mut() {
-            pace.bytes += access.length;
+            pace.bytes = pace.bytes.saturating_add(access.length);
             pace.blocked_us += u64::from(access.blocked_us);
         }
     }
@@ -356,8 +356,8 @@ impl LiveRun {
         let blocked = paid().map(|p| p.blocked_us).sum::<u64>() as f64 / 1e6;
         let side_by_side = f64::from(self.readers()).max(self.processes.len() as f64).max(1.0);
         let own = (wall - blocked / side_by_side).max(wall / 20.0);
-        let bytes: u64 = paid().map(|p| p.bytes).sum();
-        Some(Rate { files_per_second: (self.recent.len() - 1) as f64 / own, bytes_per_second: bytes as f64 / own })
+        let bytes: f64 = paid().map(|p| p.bytes as f64).sum();
+        Some(Rate { files_per_second: (self.recent.len() - 1) as f64 / own, bytes_per_second: bytes / own })
     }
 }
 

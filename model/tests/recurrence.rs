@@ -3,6 +3,8 @@
 use std::path::PathBuf;
 
 use foretide_model::recurrence::{JobReport, Row, evaluate_recurrence};
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
 
 fn data(job: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/data").join(job)
@@ -57,4 +59,37 @@ fn a_broken_trace_is_named_with_its_line() {
     assert!(told().contains("trace.csv: line 3: offset is no number"), "{}", told());
     std::fs::write(dir.path().join("trace.csv"), "time_s\n1.0,r1,j,7,read,a/b,0,10\n").unwrap();
     assert!(told().contains("runs.csv: line 2: start_s is no number"), "{}", told());
+}
+
+/// A job of two runs that read these pages of one file of 10,000.
+fn two_runs(first: &[u64], second: &[u64]) -> JobReport {
+    let dir = tempfile::tempdir().unwrap();
+    let mut trace = String::from("time_s,run,job,host_pid,op,path,offset,length\n");
+    for (run, at, pages) in [("r1", 1000, first), ("r2", 5000, second)] {
+        for (i, page) in pages.iter().enumerate() {
+            trace += &format!("{at}.{i:06},{run},j,7,read,data/f,{},4096\n", page * 4096);
+        }
+        std::fs::write(dir.path().join(format!("listing-{run}.txt")), "data/f,40960000,10\n").unwrap();
+    }
+    std::fs::write(dir.path().join("trace.csv"), trace).unwrap();
+    let runs = "run,job,start_s,exit_s,exit_code,start_utc,command\nr1,j,1000,2000,0,x,cmd\nr2,j,5000,6000,0,x,cmd\n";
+    std::fs::write(dir.path().join("runs.csv"), runs).unwrap();
+    evaluate_recurrence(dir.path(), 1).unwrap().jobs.remove(0)
+}
+
+#[test]
+fn places_that_were_drawn_once_are_no_evidence_and_a_stride_is() {
+    let mut draw = StdRng::seed_from_u64(7);
+    let mut drawn = || -> Vec<u64> { (0..1500).map(|_| draw.random_range(0..10_000)).collect() };
+    let stride: Vec<u64> = (0..1500).map(|i| 6 * i).collect();
+    let told = |report: &JobReport| row(&report.before, "foretide").told_bytes;
+    let random = two_runs(&drawn(), &drawn());
+    assert_eq!(told(&random), 0, "{random:?}");
+    let (none, ours) = {
+        let season = random.season.as_ref().unwrap();
+        let of = |name| season.rows.iter().find(|r| r.name == name).unwrap().clone();
+        (of("none"), of("foretide"))
+    };
+    assert!(ours.stall_s <= 1.001 * none.stall_s && ours.wasted_bytes <= 3000 * 4096 / 50, "{ours:?} {none:?}");
+    assert_eq!(told(&two_runs(&stride, &stride)), 1500 * 4096);
 }

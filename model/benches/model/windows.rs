@@ -1,9 +1,10 @@
 //! Whether what the model says of running runs is kept: arrival times and probabilities, on recorded jobs.
 //!
 //! The recordings are fed to a model as an agent would send them, 50 ms at a time, with what there was at each start as
-//! listings. Every forecast of a running run is held against what the run then read.
+//! listings. Every forecast of a running run is held against what the run then read. Beside the rows a table is printed of
+//! what each forecaster said of each job and what came of it.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::Path;
 use std::time::Duration;
 
@@ -48,23 +49,50 @@ impl Kept {
     }
 
     fn error(&self) -> f64 {
-        let all: f64 = self.bins.iter().map(|b| b.2).sum();
-        self.bins.iter().map(|b| (b.0 - b.1).abs()).sum::<f64>() / all.max(1.0)
+        self.bins.iter().map(|b| (b.0 - b.1).abs()).sum::<f64>() / self.reads().max(1.0)
+    }
+
+    fn reads(&self) -> f64 {
+        self.bins.iter().map(|b| b.2).sum()
+    }
+
+    fn add(&mut self, other: &Self) {
+        self.told += other.told;
+        self.by_p50 += other.by_p50;
+        self.by_p90 += other.by_p90;
+        for (bin, other) in self.bins.iter_mut().zip(&other.bins) {
+            *bin = (bin.0 + other.0, bin.1 + other.1, bin.2 + other.2);
+        }
+    }
+
+    fn print(&self, who: &str) {
+        let bins = self.bins.iter().filter(|b| b.2 > 0.0);
+        let bins: Vec<String> = bins.map(|b| format!("{:.2}: {:.2} of {}", b.0 / b.2, b.1 / b.2, b.2)).collect();
+        let by = |n: f64| n / self.told.max(1.0);
+        let (error, p50, p90) = (self.error(), by(self.by_p50), by(self.by_p90));
+        println!("{who:<40} ECE {error:.3}, by p50 {p50:.3}, by p90 {p90:.3}; said: came {}", bins.join(", "));
     }
 }
 
 /// See the module.
 pub fn windows(table: &mut Table, root: &Path) -> Outcome {
-    let mut all = Kept::default();
-    for folder in FOLDERS {
-        let folder = root.join("jobs").join(folder);
+    let mut each: BTreeMap<String, Kept> = BTreeMap::new();
+    for name in FOLDERS {
+        let mut of_folder = BTreeMap::new();
+        let folder = root.join("jobs").join(name);
         let trace = read_trace(&folder.join("trace.csv.zst"), None, None)?;
         for series in read_series(&folder)? {
             let mut model = Model::new(Config::default())?;
             for (sequence, run) in (0..).zip(&series.runs) {
-                play(&mut model, &trace, run, sequence * 1_000_000, &mut all)?;
+                play(&mut model, &trace, run, sequence * 1_000_000, &mut of_folder)?;
             }
         }
+        each.extend(of_folder.into_iter().map(|(who, kept)| (format!("{name}, {who}"), kept)));
+    }
+    let mut all = Kept::default();
+    for (who, kept) in &each {
+        kept.print(who);
+        all.add(kept);
     }
     let figure = |ours, unit| Figure { ours, unit, reference: 0.0, name: "-" };
     table.at_most("probabilities of files, recorded jobs", figure(all.error(), "ECE"), OFF);
@@ -80,7 +108,13 @@ fn names() -> Result<(VolumeId, NodeId, SiteId), Box<dyn std::error::Error>> {
 }
 
 /// Sends a run to the model, and holds each forecast of it against what came later.
-fn play(model: &mut Model, trace: &Trace, run: &PlayedRun, sequence: u64, kept: &mut Kept) -> Outcome {
+fn play(
+    model: &mut Model,
+    trace: &Trace,
+    run: &PlayedRun,
+    sequence: u64,
+    kept: &mut BTreeMap<String, Kept>,
+) -> Outcome {
     let (volume, node, site) = names()?;
     listings(run, &volume)?.iter().for_each(|listing| model.learn(listing));
     let accesses = accesses(trace, run, &volume)?;
@@ -114,20 +148,26 @@ fn play(model: &mut Model, trace: &Trace, run: &PlayedRun, sequence: u64, kept: 
         });
         from = to;
         for forecast in model.advise(now).forecasts.iter().filter(|f| f.run.is_some()) {
-            hold_against(forecast, &comes, kept);
+            hold_against(forecast, &comes, kept.entry(forecast.forecaster.clone()).or_default());
         }
     }
     Ok(())
 }
 
-/// The next two visits of a file answer for the first and second read that a forecast tells of it.
+/// The next visit of a file answers for what a forecast tells of it first, the visit after that for what it tells of the
+/// same bytes once more. Parts of a file that are told for one visit count once.
 fn hold_against(forecast: &Forecast, comes: &HashMap<&FilePath, Vec<Timestamp>>, kept: &mut Kept) {
-    let mut seen: HashMap<&FilePath, usize> = HashMap::new();
+    let mut told: HashMap<(&FilePath, u64), usize> = HashMap::new();
+    let mut held: HashSet<(&FilePath, usize)> = HashSet::new();
     for read in &forecast.reads {
-        let visits = comes.get(&read.path).map(Vec::as_slice).unwrap_or_default();
-        let next = visits.partition_point(|at| *at <= forecast.made_at) + *seen.get(&read.path).unwrap_or(&0);
-        *seen.entry(&read.path).or_default() += 1;
-        kept.take(read.probability, visits.get(next).copied(), read.window.p50, read.window.p90);
+        let again = told.entry((&read.path, read.offset)).or_default();
+        let visit = *again;
+        *again += 1;
+        if held.insert((&read.path, visit)) {
+            let visits = comes.get(&read.path).map(Vec::as_slice).unwrap_or_default();
+            let next = visits.partition_point(|at| *at <= forecast.made_at) + visit;
+            kept.take(read.probability, visits.get(next).copied(), read.window.p50, read.window.p90);
+        }
     }
 }
 

@@ -27,8 +27,9 @@ pub(super) struct Verdict {
     /// The block whose request prompted it.
     pub(super) by: Mark,
     pub(super) features: Features,
-    /// What was said of it.
+    /// What was said of it, and in which bin what the gate believed of it lay.
     pub(super) probability: f32,
+    pub(super) bin: u8,
     /// Whether it passed the gate, and was not only watched.
     pub(super) accepted: bool,
     /// Whether it had been taken for a "no".
@@ -39,15 +40,23 @@ pub(super) struct Verdict {
     pub(super) in_time: bool,
 }
 
+/// A probability as it is said, and the bin of the belief that it comes from.
+#[derive(Clone, Copy)]
+pub(super) struct Said {
+    pub(super) probability: f32,
+    pub(super) bin: u8,
+}
+
 impl Verdict {
     /// A proposal of which nothing is known yet.
-    pub(super) fn open(id: Id, by: Mark, features: Features, probability: f32, accepted: bool) -> Self {
+    pub(super) fn open(id: Id, by: Mark, features: Features, said: Said, accepted: bool) -> Self {
         Self {
             id,
             number: NOT_FOLLOWED,
             by,
             features,
-            probability,
+            probability: said.probability,
+            bin: said.bin,
             accepted,
             doubted: false,
             came: false,

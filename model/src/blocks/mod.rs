@@ -34,8 +34,9 @@ pub use calibration::Calibration;
 
 use association::Rows;
 use budget::Budget;
+use calibration::{Correction, bin_of};
 use candidates::{Candidate, Candidates};
-use followed::{Followed, Verdict};
+use followed::{Followed, Said, Verdict};
 use gate::{Features, Gate, log_odds, probability, slot};
 use log::{Log, NONE, Place};
 use objects::{Id, Object, Objects};
@@ -130,6 +131,7 @@ pub struct BlockForecaster {
     budget: Budget,
     candidates: Candidates,
     calibration: Calibration,
+    correction: Correction,
     /// Requests that a fetch takes.
     delay: f32,
     /// Requests that a prefetched block stays here unused.
@@ -172,6 +174,7 @@ impl BlockForecaster {
             budget: Budget::new(settings.waste),
             candidates: Candidates::default(),
             calibration: Calibration::default(),
+            correction: Correction::default(),
             delay: 0.0,
             stay: 1000.0,
         }
@@ -308,7 +311,9 @@ impl BlockForecaster {
             (false, in_time) => self.gate.teach(&verdict.features, in_time, 1.0),
         }
         // Of the refused, one in two was watched.
-        self.calibration.take(verdict.probability, verdict.in_time, if verdict.accepted { 1.0 } else { 2.0 });
+        let weight = if verdict.accepted { 1.0 } else { 2.0 };
+        self.calibration.take(verdict.probability, verdict.in_time, f64::from(weight));
+        self.correction.take(usize::from(verdict.bin), verdict.probability, verdict.in_time, weight);
         self.budget.take(verdict);
         self.objects.get_mut(verdict.id).proposed.count(verdict.in_time);
         if let Some(by) = self.objects.alive(verdict.by) {
@@ -399,7 +404,8 @@ impl BlockForecaster {
             self.followed.drop(pending);
         }
         let blocks = self.objects.get(id).blocks.max(candidate.blocks);
-        let verdict = Verdict::open(id, self.objects.mark(prompt.by), features, probability(odds), accepted);
+        let said = self.say(odds);
+        let verdict = Verdict::open(id, self.objects.mark(prompt.by), features, said, accepted);
         let number = self.followed.follow(verdict, now);
         let object = self.objects.get_mut(id);
         object.followed = number;
@@ -409,12 +415,14 @@ impl BlockForecaster {
         }
         object.asked_at = now;
         object.come = false;
-        Some(Proposal {
-            block: candidate.block,
-            blocks: u32::from(blocks),
-            probability: probability(odds),
-            here: false,
-        })
+        Some(Proposal { block: candidate.block, blocks: u32::from(blocks), probability: said.probability, here: false })
+    }
+
+    /// What is said of a proposal that the gate gives these odds. It passes by the odds: what is corrected is only what
+    /// others are told.
+    fn say(&self, log_odds: f32) -> Said {
+        let believed = probability(log_odds);
+        Said { probability: self.correction.corrected(believed), bin: bin_of(believed) as u8 }
     }
 
     /// What the gate goes by, each as a slot of its table.

@@ -12,8 +12,10 @@ pub const DEVICE_BLOCK_BYTES: u64 = 4096;
 /// Bytes of a block where the trace is of files.
 pub const FILE_BLOCK_BYTES: u64 = 1 << 20;
 
-/// Bytes between two files: more than anybody reads ahead, and room for millions of files.
+/// Bytes between two files at most: more than anybody reads ahead.
 const BETWEEN_FILES: u64 = 1 << 40;
+/// Bytes that all gaps together take at most: with what files hold themselves, places stay within 63 bits.
+const BETWEEN_ALL: u64 = 1 << 62;
 
 /// One request.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -75,7 +77,7 @@ impl<'a> Demand<'a> {
                 at_us: r.at_us,
                 stream: r.stream,
                 file: r.file,
-                offset: place.base + r.offset,
+                offset: place.base + if bytes { r.offset } else { 0 },
                 length: if bytes { r.length } else { 0 },
             })
         };
@@ -124,6 +126,11 @@ impl<'a> Demand<'a> {
         self.ranges.get(at).copied().filter(|(first, _)| *first <= byte)
     }
 
+    /// Blocks that all requests together touch, those that several touch as often as they do.
+    pub fn touches(&self) -> u64 {
+        self.steps.iter().map(|s| self.blocks(s)).fold(0, |sum, blocks| sum.saturating_add(blocks.end - blocks.start))
+    }
+
     /// All different blocks, ascending.
     pub fn different(&self) -> Vec<u64> {
         let mut out: Vec<u64> = self.steps.iter().flat_map(|s| self.blocks(s)).collect();
@@ -134,13 +141,14 @@ impl<'a> Demand<'a> {
 }
 
 fn places(trace: &Trace, block_bytes: u64) -> Vec<Place> {
+    let between = (BETWEEN_ALL / trace.files.len().max(1) as u64).min(BETWEEN_FILES);
     let mut next = 0;
     trace
         .files
         .iter()
         .map(|file| {
             let place = Place { base: next, size: file.size };
-            next += (file.size + BETWEEN_FILES).div_ceil(block_bytes) * block_bytes;
+            next += (file.size + between).div_ceil(block_bytes) * block_bytes;
             place
         })
         .collect()

@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 
 use crate::error::ModelError;
-use crate::import::Trace;
+use crate::import::{Trace, check_block};
 use cache::Foreseen;
 use contender::{Contender, Expectation, Name, Recurring};
 use demand::Demand;
@@ -61,6 +61,40 @@ impl Default for Options {
             charge_model: false,
             opaque: false,
         }
+    }
+}
+
+/// Most touches of blocks that are played: what is kept of each would fill the memory of a small machine.
+const MOST_TOUCHES: u64 = 1 << 28;
+/// Slowest link, bits a second, longest round trip, and longest lead, requests, that can be meant.
+const LEAST_BITS_PER_S: u64 = 1000;
+const MOST_RTT_US: u64 = 3_600_000_000;
+const MOST_LEAD: u32 = 1 << 20;
+
+impl Options {
+    /// Whether every number can be meant.
+    fn check(&self) -> Result<(), ModelError> {
+        let not = |name, value: String, remedy| Err(ModelError::Setting { name, value, remedy });
+        check_block(self.block_bytes)?;
+        match self.link {
+            Link::Wire { bits_per_s, .. } if bits_per_s < LEAST_BITS_PER_S => {
+                not("rate", bits_per_s.to_string(), "give 1000 bits a second at least")
+            }
+            Link::Wire { rtt_us, .. } if rtt_us > MOST_RTT_US => not("rtt", rtt_us.to_string(), "give an hour at most"),
+            Link::Lead(lead) if lead > MOST_LEAD => not("lead", lead.to_string(), "give a million requests at most"),
+            Link::Wire { .. } | Link::Lead(_) | Link::Instant => Ok(()),
+        }
+    }
+
+    /// The demand of a trace, if it can be played.
+    fn demand<'a>(&self, trace: &'a Trace) -> Result<Demand<'a>, ModelError> {
+        self.check()?;
+        let demand = Demand::new(trace, self.block_bytes, self.opaque, self.first_only);
+        if demand.touches() > MOST_TOUCHES {
+            let remedy = "requests touch too many blocks of this size: give larger blocks";
+            return Err(ModelError::Setting { name: "block", value: demand.block_bytes.to_string(), remedy });
+        }
+        Ok(demand)
     }
 }
 
@@ -114,7 +148,7 @@ pub struct Report {
 /// Judges all contenders on a trace.
 ///
 /// # Errors
-/// [`ModelError::Setting`] for a cache that holds no block.
+/// [`ModelError::Setting`] for a cache that holds no block, and for numbers that cannot be meant.
 pub fn evaluate(trace: &Trace, options: &Options) -> Result<Report, ModelError> {
     evaluate_some(trace, options, &Name::ALL)
 }
@@ -122,9 +156,9 @@ pub fn evaluate(trace: &Trace, options: &Options) -> Result<Report, ModelError> 
 /// Judges some contenders. `gap_closed` needs [`Name::None`] and [`Name::Oracle`] among them.
 ///
 /// # Errors
-/// [`ModelError::Setting`] for a cache that holds no block.
+/// [`ModelError::Setting`] for a cache that holds no block, and for numbers that cannot be meant.
 pub fn evaluate_some(trace: &Trace, options: &Options, names: &[Name]) -> Result<Report, ModelError> {
-    let demand = Demand::new(trace, options.block_bytes, options.opaque, options.first_only);
+    let demand = options.demand(trace)?;
     let cache_bytes = cache_bytes(&demand, options.cache)?;
     let rows = names.iter().map(|n| play(&demand, options, cache_bytes, *n)).collect();
     Ok(report(trace, &demand, options, cache_bytes, rows))
@@ -134,13 +168,13 @@ pub fn evaluate_some(trace: &Trace, options: &Options, names: &[Name]) -> Result
 /// of each run, and the oracle.
 ///
 /// # Errors
-/// [`ModelError::Setting`] for a cache that holds no block.
+/// [`ModelError::Setting`] for a cache that holds no block, and for numbers that cannot be meant.
 pub fn evaluate_recurring(
     trace: &Trace,
     options: &Options,
     expected: impl FnOnce(&Demand<'_>) -> Vec<Expectation>,
 ) -> Result<Report, ModelError> {
-    let demand = Demand::new(trace, options.block_bytes, options.opaque, options.first_only);
+    let demand = options.demand(trace)?;
     let cache_bytes = cache_bytes(&demand, options.cache)?;
     let mut rows: Vec<(Row, Account)> = [Name::None, Name::LastRun, Name::Oracle]
         .iter()
@@ -175,16 +209,22 @@ fn report(
 fn cache_bytes(demand: &Demand<'_>, size: CacheSize) -> Result<u64, ModelError> {
     let bytes = match size {
         CacheSize::Bytes(bytes) => bytes,
+        CacheSize::Share(share) if !(share.is_finite() && share > 0.0) => {
+            let remedy = "give a share of the data above 0";
+            return Err(ModelError::Setting { name: "cache", value: share.to_string(), remedy });
+        }
+        // However little there is, one block of it.
         CacheSize::Share(share) => {
             let different = demand.different();
             let bytes: u64 = different.iter().map(|b| demand.bytes(*b)).sum();
             let device = bytes == different.len() as u64 * demand.block_bytes;
             // Whole blocks, as those who count objects have it.
-            if device {
-                (different.len() as f64 * share) as u64 * demand.block_bytes
+            let bytes = if device {
+                ((different.len() as f64 * share) as u64).saturating_mul(demand.block_bytes)
             } else {
                 (bytes as f64 * share) as u64
-            }
+            };
+            bytes.max(demand.block_bytes)
         }
     };
     if bytes < demand.block_bytes {

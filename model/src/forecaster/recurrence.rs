@@ -3,7 +3,9 @@
 //! *What* is the outlook that the habits of its past runs give (see [`crate::habit`]): replay where names stay,
 //! ranks and command-line numbers where they move on, checked against what there is. *When* is the calendar's
 //! next start, with its jitter, plus each file's own time after the start where the order is known. While a run
-//! of the workload goes on, the same outlook tells what is left of its first pass.
+//! of the workload goes on, the same outlook tells what is left of its first pass, and how far the run has come tells when:
+//! where the order stays, what lies ahead of it comes as long after now as it did in the last run, stretched as this
+//! run is; where it does not, anywhere in what is left of the pass.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -42,13 +44,17 @@ pub fn claims(view: &View<'_>, outlook: &Outlook) -> Vec<Claim> {
     let Some(last) = view.workload.records.back() else { return Vec::new() };
     let Some(start) = start(view) else { return Vec::new() };
     let pass_s = pass_seconds(last);
+    let progress = progress(view, outlook, pass_s);
     let mut reads: BTreeMap<&VolumeId, Vec<PredictedRead>> = BTreeMap::new();
     for expected in outlook.expected.iter().filter(|e| wanted(view, e)) {
         let probability = (expected.probability * start.confidence).clamp(0.0, 1.0);
         if probability < view.config.least_probability {
             continue;
         }
-        let window = when(view, start, last, expected, pass_s);
+        let window = match progress {
+            Some(progress) => progress.when(last, expected),
+            None => when(start, last, expected, pass_s),
+        };
         let of_volume = reads.entry(&expected.key.volume).or_default();
         of_volume.extend(expected.extents.as_slice().iter().map(|(from, to)| PredictedRead {
             path: expected.key.path.clone(),
@@ -103,20 +109,103 @@ fn pass_seconds(record: &RunRecord) -> f64 {
     record.rate.map_or(measured, |r| files / r.files_per_second.max(1e-9)).min(measured.max(1e-3))
 }
 
-/// When a file is read: at its own time after the start where the order stays, anywhere in the pass where it
-/// does not.
-fn when(view: &View<'_>, start: Start, last: &RunRecord, expected: &Expected, pass_s: f64) -> TimeWindow {
+/// When a file of a run to come is read: at its own time after the start where the order stays, anywhere in the pass
+/// where it does not.
+fn when(start: Start, last: &RunRecord, expected: &Expected, pass_s: f64) -> TimeWindow {
     let [p10, p50, p90] = window(start.at, start.jitter_s);
-    let passed_s = view.run.map_or(0.0, |r| r.last_at.since(r.started_at).as_secs_f64());
-    let after = |s: f64| Duration::from_secs_f64(s.max(passed_s).max(0.0));
+    let after = |s: f64| Duration::from_secs_f64(s.max(0.0));
     match expected.first_s {
         Some(first_s) if last.order.habit() != OrderHabit::Shuffled => {
             let at = first_s.min(pass_s);
             TimeWindow { p10: p10 + after(0.8 * at), p50: p50 + after(at), p90: p90 + after(1.2 * at) }
         }
-        _ => {
-            let end = pass_s.max(passed_s);
-            TimeWindow { p10: p10 + after(0.1 * end), p50: p50 + after(0.5 * end), p90: p90 + after(0.9 * end) }
+        _ => TimeWindow {
+            p10: p10 + after(0.1 * pass_s),
+            p50: p50 + after(0.5 * pass_s),
+            p90: p90 + after(0.9 * pass_s),
+        },
+    }
+}
+
+/// How far a running run has come in what was expected of it. Times are seconds after the start, of this run or of the
+/// last.
+#[derive(Clone, Copy)]
+struct Progress {
+    started_at: Timestamp,
+    now_s: f64,
+    /// Visits of expected files, and expected files that were not visited.
+    visits: usize,
+    left: usize,
+    /// Seconds between two of these visits.
+    gap_s: f64,
+    /// Where the last run was when it had visited as far as this one now.
+    then_s: f64,
+    /// How many times longer than the last run it took to get there.
+    stretch: f64,
+    /// When the last run had visited a tenth, a half and nine tenths of what is left.
+    spread_s: [f64; 3],
+}
+
+/// Visits of expected files from which on they tell the pace.
+const PACE_VISITS: usize = 8;
+/// Most that a run is believed to be slower or faster than the last.
+const STRETCH_MOST: f64 = 8.0;
+
+/// See [`Progress`]; none if no run is running.
+fn progress(view: &View<'_>, outlook: &Outlook, pass_s: f64) -> Option<Progress> {
+    let run = view.run?;
+    let after_start = |at: Timestamp| at.since(run.started_at).as_secs_f64();
+    let (mut now_at, mut then) = (Vec::new(), Vec::new());
+    let mut left_s = Vec::new();
+    for expected in &outlook.expected {
+        match run.file(&expected.key).filter(|u| u.visits > 0) {
+            Some(used) => {
+                now_at.push(after_start(used.first_at));
+                then.extend(expected.first_s);
+            }
+            None => left_s.push(expected.first_s.unwrap_or(pass_s)),
+        }
+    }
+    left_s.sort_by(f64::total_cmp);
+    let at = |share: f64| left_s.get((share * left_s.len() as f64) as usize).copied().unwrap_or(pass_s);
+    let span = |times: &[f64]| {
+        let (first, last) = times.iter().fold((f64::MAX, 0.0_f64), |(first, last), t| (first.min(*t), last.max(*t)));
+        (last - first).max(0.0)
+    };
+    let (now_span, then_span) = (span(&now_at), span(&then));
+    Some(Progress {
+        started_at: run.started_at,
+        now_s: after_start(view.now.max(run.last_at)),
+        visits: now_at.len(),
+        left: left_s.len(),
+        gap_s: now_span / now_at.len().saturating_sub(1).max(1) as f64,
+        then_s: then.iter().copied().fold(0.0, f64::max),
+        stretch: if then_span > 0.0 { (now_span / then_span).clamp(1.0 / STRETCH_MOST, STRETCH_MOST) } else { 1.0 },
+        spread_s: [at(0.1), at(0.5), at(0.9)],
+    })
+}
+
+impl Progress {
+    /// When a file that has not been visited is, if it is.
+    fn when(&self, last: &RunRecord, expected: &Expected) -> TimeWindow {
+        let [p10, p50, p90] = self.when_s(last, expected);
+        let at = |s: f64| self.started_at + Duration::from_secs_f64(s.max(self.now_s));
+        TimeWindow { p10: at(p10), p50: at(p50), p90: at(p90) }
+    }
+
+    fn when_s(&self, last: &RunRecord, expected: &Expected) -> [f64; 3] {
+        let known = self.visits >= PACE_VISITS;
+        match expected.first_s {
+            Some(first_s) if last.order.habit() != OrderHabit::Shuffled => {
+                if !known {
+                    return [0.8, 1.0, 1.2].map(|s| s * first_s);
+                }
+                let ahead = (first_s - self.then_s).max(0.0) * self.stretch;
+                [self.now_s + 0.6 * ahead, self.now_s + ahead, self.now_s + 1.6 * ahead + 2.0 * self.gap_s]
+            }
+            // Every moment of what is left is as likely.
+            _ if known => [0.1, 0.5, 0.9].map(|share| self.now_s + share * self.left as f64 * self.gap_s),
+            _ => self.spread_s,
         }
     }
 }

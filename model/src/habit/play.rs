@@ -37,11 +37,12 @@ impl Tally {
         self.precision() >= (LIFT * chance).min(0.5)
     }
 
-    /// Probability that what it tells is read: its precision on past occasions, with one more at what a rule that held
-    /// once is worth before it was tried. Files that were read whole come back; parts of files often do not.
+    /// Probability that what it tells is read: its precision on past occasions, with half of one more at what a rule that
+    /// held once is worth before it was tried. Files that were read whole come back; parts of files often do not.
     fn probability(&self, mode: Mode) -> f64 {
+        const PRIOR: f64 = 0.5;
         let untried = if mode == Mode::Whole { 0.8 } else { 0.4 };
-        (self.precision + untried) / (self.tries + 1.0)
+        (self.precision + PRIOR * untried) / (self.tries + PRIOR)
     }
 }
 
@@ -78,7 +79,7 @@ fn best(group: &Group<'_>, occasions: &[Occasion<'_>], next: usize) -> Option<(R
     match best {
         Some(best) => Some(best),
         None if tried(group, next) => None,
-        None => Some(untried(group, next)),
+        None => untried(group, next),
     }
 }
 
@@ -107,15 +108,23 @@ fn tried(group: &Group<'_>, next: usize) -> bool {
 }
 
 /// What to believe of a group that was read in the last run for the first time: all of it, if nearly all there
-/// was of it was read; else the same files; and the same bytes.
-fn untried(group: &Group<'_>, next: usize) -> (Rule, Mode, Tally) {
+/// was of it was read; else the same files; and the same bytes. None where these lie as if drawn: no more of them would come
+/// again than of any others, and that is too little to be worth its waste.
+fn untried(group: &Group<'_>, next: usize) -> Option<(Rule, Mode, Tally)> {
     const NEARLY_ALL: f64 = 0.9;
     let last = next.saturating_sub(1);
+    let used = || group.rows.iter().filter_map(|r| r.cells[last].used);
+    let read: f64 = used().map(|u| u.extents.bytes() as f64).sum();
+    let drawn: f64 = used().filter(|u| u.drawn()).map(|u| u.extents.bytes() as f64).sum();
+    let there: f64 = used().map(|u| u.size as f64).sum();
+    if drawn > 0.5 * read && read - WASTE_PRICE * (there - read) <= 0.0 {
+        return None;
+    }
     let there = group.rows.iter().filter(|r| r.cells[last].size.is_some()).count();
     let read = group.rows.iter().filter(|r| r.cells[last].used.is_some()).count();
     let rule = if there > 1 && read as f64 >= NEARLY_ALL * there as f64 { Rule::All } else { Rule::Same };
     let mode = *modes(group, false).get(1).unwrap_or(&Mode::Whole);
-    (rule, mode, Tally::default())
+    Some((rule, mode, Tally::default()))
 }
 
 /// The roles that keep a file's bytes, where the mode asks for them.

@@ -63,11 +63,12 @@ fn timed<'a>(fields: &[&'a str]) -> Result<Row<'a>, &'static str> {
 
 fn untimed<'a>(fields: &[&'a str], paced: &mut Paced) -> Result<Row<'a>, &'static str> {
     if let [_, "wait", us, ..] = fields {
-        paced.waited_us += us.parse::<i64>().map_err(|_| "the wait is no number")?;
+        let us = us.parse::<i64>().map_err(|_| "the wait is no number")?;
+        paced.waited_us = paced.waited_us.saturating_add(us);
         return Ok(None);
     }
     let Some((name, op, offset, length)) = action(fields)? else { return Ok(None) };
-    let at_us = paced.requests * 1_000_000 / PACE_PER_SECOND + paced.waited_us;
+    let at_us = (paced.requests * 1_000_000 / PACE_PER_SECOND).saturating_add(paced.waited_us);
     paced.requests += 1;
     Ok(Some((at_us, name, op, offset, length)))
 }

@@ -121,6 +121,15 @@ pub const PAGE_BYTES: u64 = 4096;
 /// Bytes of the largest file or device that is believed: a pebibyte.
 const MOST_FILE_BYTES: u64 = 1 << 50;
 
+/// Bytes of all files together that are believed: an exbibyte.
+const MOST_BYTES: u64 = 1 << 60;
+
+/// Times farther from the origin than this are no times, microseconds: 36,000 years.
+const MOST_US: i64 = 1 << 60;
+
+/// Bytes of the largest block: what caches keep of each fits 32 bits.
+const MOST_BLOCK_BYTES: u64 = 1 << 31;
+
 /// Bytes of a sector, in which block traces count.
 const SECTOR_BYTES: u64 = 512;
 
@@ -190,8 +199,10 @@ impl FromStr for Format {
 /// [`PAGE_BYTES`], any other sectors of 512 bytes.
 ///
 /// # Errors
-/// [`ModelError::Trace`] names the file and the line or byte where it stops making sense.
+/// [`ModelError::Trace`] names the file and the line or byte where it stops making sense; [`ModelError::Setting`] for
+/// blocks of no byte.
 pub fn read_trace(path: &Path, format: Option<Format>, block_bytes: Option<u64>) -> Result<Trace, ModelError> {
+    check_block(block_bytes)?;
     let mut source = Source::open(path)?;
     let format = match format {
         Some(format) => format,
@@ -213,15 +224,45 @@ pub fn read_trace(path: &Path, format: Option<Format>, block_bytes: Option<u64>)
     if trace.requests.is_empty() {
         return Err(source.error_at_start(&format!("it is {format} and holds no access to a file")));
     }
-    if let Some(file) = trace.files.iter().find(|f| f.size > MOST_FILE_BYTES) {
-        let name = String::from_utf8_lossy(&file.path).into_owned();
-        return Err(
-            source.error_at_start(&format!("{name} is read beyond {MOST_FILE_BYTES} bytes: no address is so large"))
-        );
-    }
+    believe(&trace).map_err(|why| source.error_at_start(&why))?;
     // Most formats are in order already, and a stable sort leaves them as they are.
     trace.requests.sort_by_key(|r| r.at_us);
     Ok(trace)
+}
+
+/// Whether blocks of so many bytes can be meant.
+///
+/// # Errors
+/// [`ModelError::Setting`] if not.
+pub(crate) fn check_block(bytes: Option<u64>) -> Result<(), ModelError> {
+    match bytes.filter(|b| *b == 0 || *b > MOST_BLOCK_BYTES) {
+        Some(bytes) => {
+            let remedy = "give the bytes of a block, from 1 to 2 GiB";
+            Err(ModelError::Setting { name: "block", value: bytes.to_string(), remedy })
+        }
+        None => Ok(()),
+    }
+}
+
+/// Whether sizes and times are such as the judge can reckon with: a number that is out of all measure comes from a
+/// damaged record.
+fn believe(trace: &Trace) -> Result<(), String> {
+    if let Some(file) = trace.files.iter().find(|f| f.size > MOST_FILE_BYTES) {
+        let name = String::from_utf8_lossy(&file.path);
+        return Err(format!("{name} is read beyond {MOST_FILE_BYTES} bytes: no address is so large"));
+    }
+    // Of files that are a pebibyte each at most, the sum cannot pass 128 bits.
+    if trace.files.iter().map(|f| u128::from(f.size)).sum::<u128>() > u128::from(MOST_BYTES) {
+        return Err(format!("its files have more than {MOST_BYTES} bytes together"));
+    }
+    match trace.requests.iter().position(|r| !(-MOST_US..=MOST_US).contains(&r.at_us)) {
+        Some(i) => Err(format!(
+            "access {} is {} us from the origin of times: no clock is there",
+            i + 1,
+            trace.requests[i].at_us
+        )),
+        None => Ok(()),
+    }
 }
 
 fn unknown() -> String {

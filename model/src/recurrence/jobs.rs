@@ -67,15 +67,20 @@ fn read_trace(path: &Path, volume: &VolumeId) -> Result<HashMap<String, Vec<Past
         let of_run = out.entry(fields[1].clone()).or_default();
         let place = *places.entry((fields[1].clone(), key.clone())).or_insert_with(|| {
             let created = fields[4] == "create";
-            of_run.push(PastUse { key, size: 0, first_s: at, visits: 0, extents: Ranges::default(), created });
+            let (size, visits, extents, asked_bytes) = (0, 0, Ranges::default(), 0);
+            of_run.push(PastUse { key, size, first_s: at, visits, extents, asked_bytes, created });
             of_run.len() - 1
         });
         let used = &mut of_run[place];
         match fields[4].as_str() {
-            "read" => used.extents.add(offset, offset + length, FILE_RANGES),
+            "read" => {
+                used.extents.add(offset, offset.saturating_add(length), FILE_RANGES);
+                used.asked_bytes = used.asked_bytes.saturating_add(length);
+            }
             "fault" => {
                 let start = offset / FAULT_BYTES * FAULT_BYTES;
-                used.extents.add(start, start + FAULT_BYTES, FILE_RANGES);
+                used.extents.add(start, start.saturating_add(FAULT_BYTES), FILE_RANGES);
+                used.asked_bytes = used.asked_bytes.saturating_add(FAULT_BYTES);
             }
             "open" | "create" | "mmap" | "close" => {}
             other => return Err(bad(&path, number, &format!("op {other:?} is not known"))),

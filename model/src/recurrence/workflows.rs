@@ -115,12 +115,14 @@ fn uses(of: &Specification, volume: &VolumeId, path: &Path) -> Result<Vec<PastUs
             let place = *places.entry(name).or_insert_with(|| {
                 let key = FileKey { volume: volume.clone(), path: file };
                 let first_s = turn as f64;
-                out.push(PastUse { key, size, first_s, visits: 0, extents: Ranges::default(), created: made });
+                let (visits, extents, asked_bytes) = (0, Ranges::default(), 0);
+                out.push(PastUse { key, size, first_s, visits, extents, asked_bytes, created: made });
                 out.len() - 1
             });
             if !made {
                 out[place].visits = 1;
                 out[place].extents = Ranges::one(0, size);
+                out[place].asked_bytes += size;
             }
         }
     }

@@ -108,7 +108,8 @@ impl Contender for Foretide<'_> {
                 continue;
             }
             let many = if self.demand.first_only { 1 } else { u64::from(proposal.blocks) };
-            let mut fetched = (proposal.block..proposal.block + many).filter(|block| site.fetch_ahead(*block));
+            let mut fetched =
+                (proposal.block..proposal.block.saturating_add(many)).filter(|block| site.fetch_ahead(*block));
             let first = fetched.next();
             fetched.for_each(drop);
             match first {

@@ -62,7 +62,7 @@ impl Contender for Stride<'_> {
         if follows {
             for ahead in 1..=DEGREE {
                 for block in blocks.clone() {
-                    site.fetch_ahead(block.wrapping_add_signed(stride * ahead));
+                    site.fetch_ahead(block.wrapping_add_signed(stride.wrapping_mul(ahead)));
                 }
             }
         }
