@@ -54,8 +54,11 @@ pub struct Cutter {
     gear_ls: Cow<'static, [u64]>,
 }
 
-/// A buffer this many of the largest chunks long refills seldom and stays inside a core's own cache.
-const BUFFER_CHUNKS: usize = 4;
+/// The buffer holds this many of the largest chunks: what is left of one round is moved to its front that seldom.
+const BUFFER_CHUNKS: usize = 8;
+/// Read at a time is this part of the largest chunk, so that bytes are cut and hashed while they are in a core's own
+/// cache.
+const STEPS_A_CHUNK: usize = 2;
 
 impl Cutter {
     /// A cutter for one domain.
@@ -121,19 +124,22 @@ impl Cutter {
         let mut chunks = Vec::with_capacity((size / self.average as u64) as usize + 1);
         let capacity = (BUFFER_CHUNKS * self.max).min(usize::try_from(size).unwrap_or(usize::MAX));
         let mut buffer = vec![0u8; capacity];
-        let (mut held, mut at) = (0usize, 0u64);
-        while at < size || held > 0 {
-            let wanted = (buffer.len() - held).min(usize::try_from(size - at).unwrap_or(usize::MAX));
-            read(&mut buffer[held..held + wanted], at)?;
-            at += wanted as u64;
-            held += wanted;
-            let mut rest = &buffer[..held];
+        let (mut held, mut at) = (0..0usize, 0u64);
+        while at < size || !held.is_empty() {
+            if held.end == buffer.len() {
+                buffer.copy_within(held.clone(), 0);
+                held = 0..held.len();
+            }
+            let step = (self.max / STEPS_A_CHUNK).min(buffer.len() - held.end);
+            let step = step.min(usize::try_from(size - at).unwrap_or(usize::MAX));
+            read(&mut buffer[held.end..held.end + step], at)?;
+            at += step as u64;
+            held.end += step;
+            let mut rest = &buffer[held.clone()];
             while rest.len() >= self.max || (at == size && !rest.is_empty()) {
                 chunks.push(self.take(&mut rest));
             }
-            let left = rest.len();
-            buffer.copy_within(held - left..held, 0);
-            held = left;
+            held.start = held.end - rest.len();
         }
         Ok(chunks)
     }

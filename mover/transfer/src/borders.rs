@@ -44,6 +44,12 @@ impl Borders {
         self.now().1.link(from, to).map(|link| link.rate)
     }
 
+    /// The lowest rate of all links from a site, if there is one.
+    pub(crate) fn slowest_rate_from(&self, from: &SiteId) -> Option<BitsPerSecond> {
+        let current = self.now();
+        current.1.links.iter().filter(|link| link.from == *from).map(|link| link.rate).min_by_key(|rate| rate.0)
+    }
+
     /// Whether a file may be at a site at least on its way to another.
     pub(crate) fn lets_pass(&self, volume: &VolumeId, path: &FilePath, at: &SiteId) -> bool {
         let current = self.now();

@@ -17,7 +17,7 @@ use foretide_flow::Priority;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use crate::buffer::Buffer;
-use crate::socket::LowWater;
+use crate::socket::Certain;
 
 /// What a frame is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -201,8 +201,8 @@ pub(crate) struct FrameWriter<W> {
     gathered_bytes: usize,
 }
 
-/// So much is gathered before it is written, bytes: TLS makes records of 16 KiB and gives four at a time to the kernel.
-const GATHER_BYTES: usize = 64 << 10;
+/// So much is gathered before it is written, bytes: TLS makes records of 16 KiB and gives so many at a time to the kernel.
+pub(crate) const GATHER_BYTES: usize = 128 << 10;
 /// Payloads up to this size are copied beside their headers, bytes.
 const SHORT_BYTES: usize = 4 << 10;
 /// Pieces handed over in one write.
@@ -278,18 +278,18 @@ pub(crate) struct FrameReader<R> {
     /// Frames taken.
     number: u32,
     max_payload: usize,
-    low_water: Option<LowWater>,
+    certain: Certain,
 }
 
 impl<R: AsyncRead + Unpin> FrameReader<R> {
     /// Of a stream that buffers: short frames are read piece by piece.
     pub(crate) fn new(stream: R) -> Self {
-        Self { stream, number: 0, max_payload: MAX_STRANGER_BYTES, low_water: None }
+        Self { stream, number: 0, max_payload: MAX_STRANGER_BYTES, certain: Certain::default() }
     }
 
-    /// The stream's socket, for a reader that is sent long frames.
-    pub(crate) fn with_low_water(self, low_water: LowWater) -> Self {
-        Self { low_water: Some(low_water), ..self }
+    /// Tells the stream how much is certain to come.
+    pub(crate) fn telling(self, certain: Certain) -> Self {
+        Self { certain, ..self }
     }
 
     /// The peer has proved who it is.
@@ -345,9 +345,7 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
     async fn fill(&mut self, bytes: &mut [u8]) -> Result<(), FrameError> {
         let mut come = 0;
         while come < bytes.len() {
-            if let Some(low_water) = &mut self.low_water {
-                low_water.expect(bytes.len() - come);
-            }
+            self.certain.tell(bytes.len() - come);
             match self.stream.read(&mut bytes[come..]).await? {
                 0 => return Err(FrameError::Closed),
                 n => come += n,

@@ -1,13 +1,20 @@
 //! Socket options that a long fat link needs.
 
-use std::io;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::io::{self, IoSlice};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll};
 
-use tokio::net::{TcpSocket, TcpStream};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpSocket, TcpStream, lookup_host};
 
-/// Unsent bytes that the kernel may queue behind what is in flight: enough to keep the link busy while the
-/// writer sleeps (1 ms at 1 Gbit/s), short enough that a demand is not stuck behind a backlog.
-const NOT_SENT_LOWAT_BYTES: libc::c_int = 128 << 10;
+use crate::frame::DATA_BYTES;
+
+/// Unsent bytes that the kernel may queue behind what is in flight: a whole data frame, so that its writer is woken once
+/// for it (2 ms at 1 Gbit/s), and no more, so that a demand is not stuck behind a backlog.
+const NOT_SENT_LOWAT_BYTES: libc::c_int = DATA_BYTES as libc::c_int;
 
 /// Buffers for a connection that fills 1 Gbit/s at 150 ms alone, or shares 10 Gbit/s with seven others: bytes. Set only
 /// where the process may go beyond the system's limit; otherwise the kernel's own tuning is better than a fixed smaller
@@ -28,51 +35,114 @@ fn set(stream: &impl AsRawFd, level: libc::c_int, name: libc::c_int, value: &[u8
     if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
-/// How many bytes must have come before the kernel wakes a reader (SO_RCVLOWAT).
-///
-/// In the middle of a long frame nothing can be made of a few packets more: a reader that waits for 32 KiB at a time is
-/// woken far less often. It must never wait for more than is certain to come through the kernel.
-#[derive(Debug)]
-pub(crate) struct LowWater {
-    socket: OwnedFd,
-    bytes: libc::c_int,
+/// How many bytes of a frame are still to come at least: told by who reads frames to who asks the kernel for bytes.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Certain(Arc<AtomicUsize>);
+
+impl Certain {
+    /// So many, before the next is read.
+    pub(crate) fn tell(&self, bytes: usize) {
+        self.0.store(bytes, Ordering::Relaxed);
+    }
 }
 
-/// What is waited for at once, bytes: two milliseconds of a connection's share of 1 Gbit/s.
-const LOW_WATER_BYTES: libc::c_int = 32 << 10;
-/// What has left the kernel and not reached the frame yet, bytes at most: a receive buffer and a TLS record.
-const HELD_BYTES: usize = RECEIVE_BYTES + (17 << 10);
-/// Taken from the kernel at once under TLS, bytes.
-pub(crate) const RECEIVE_BYTES: usize = 64 << 10;
+/// A socket whose reader is woken when what is worth waking for has come (SO_RCVLOWAT).
+///
+/// In the middle of a long frame nothing can be made of a few packets more. It must never wait for more than is certain
+/// to come through the kernel: of the frame, what has left the kernel already is less than a TLS record, for whoever
+/// buffers above asks for more only when its buffer is empty.
+#[derive(Debug)]
+pub(crate) struct Patient<S> {
+    stream: S,
+    socket: OwnedFd,
+    certain: Certain,
+    low_water_bytes: libc::c_int,
+}
 
-impl LowWater {
-    /// Of a connection that is about to be split.
-    ///
-    /// # Errors
-    /// If this process has no descriptor left.
-    pub(crate) fn of(stream: &TcpStream) -> io::Result<Self> {
-        Ok(Self { socket: stream.as_fd().try_clone_to_owned()?, bytes: 1 })
+/// What is waited for at once, bytes: four milliseconds of a connection's third of 1 Gbit/s, and half of what is taken
+/// from the kernel at once.
+const LOW_WATER_BYTES: usize = RECEIVE_BYTES / 2;
+/// Of a frame, what TLS may have taken from the kernel and not given on, bytes: no whole record.
+const HELD_BYTES: usize = 17 << 10;
+/// Taken from the kernel at once by who is sent long frames, bytes.
+pub(crate) const RECEIVE_BYTES: usize = 256 << 10;
+
+impl<S> Patient<S> {
+    /// `stream` reads from `socket`, a descriptor of its own.
+    pub(crate) fn new(stream: S, socket: OwnedFd, certain: Certain) -> Self {
+        Self { stream, socket, certain, low_water_bytes: 1 }
     }
 
-    /// At least so many bytes are still to come. Where the kernel refuses, the reader is woken more often, no more.
-    pub(crate) fn expect(&mut self, certain_bytes: usize) {
-        let is_far = certain_bytes >= LOW_WATER_BYTES as usize + HELD_BYTES;
-        let wanted = if is_far { LOW_WATER_BYTES } else { 1 };
-        if wanted != self.bytes {
-            self.bytes = wanted;
+    /// Where the kernel refuses, the reader is woken more often, no more.
+    fn set_low_water(&mut self) {
+        let to_come = self.certain.0.load(Ordering::Relaxed).saturating_sub(HELD_BYTES);
+        let wanted = to_come.clamp(1, LOW_WATER_BYTES) as libc::c_int;
+        if wanted != self.low_water_bytes {
+            self.low_water_bytes = wanted;
             let _ = set(&self.socket, libc::SOL_SOCKET, libc::SO_RCVLOWAT, &wanted.to_ne_bytes());
         }
     }
 }
 
-/// Tunes a fresh connection. Only what the kernel refuses for good reason is passed over: BBR where it is not
-/// built, forced buffers without the right to force them.
+impl<S: AsyncRead + Unpin> AsyncRead for Patient<S> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        self.set_low_water();
+        Pin::new(&mut self.stream).poll_read(cx, buf)
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Patient<S> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, bytes)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        pieces: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(cx, pieces)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+/// Connects to the first of an address's (`host:port`) that answers. Tuned before: the first receive window is cut from
+/// the buffer that the socket has then.
+///
+/// # Errors
+/// Why the last did not answer.
+pub(crate) async fn connect(address: &str) -> io::Result<TcpStream> {
+    let mut failed = io::Error::new(io::ErrorKind::NotFound, "no address of that name");
+    for address in lookup_host(address).await? {
+        let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+        tune(&socket)?;
+        match socket.connect(address).await {
+            Ok(stream) => return Ok(stream),
+            Err(e) => failed = e,
+        }
+    }
+    Err(failed)
+}
+
+/// Tunes a connection, or what is to become one. Only what the kernel refuses for good reason is passed over: BBR where it
+/// is not built, forced buffers without the right to force them.
 ///
 /// # Errors
 /// If TCP_NODELAY cannot be set: then it is no TCP connection.
-pub(crate) fn tune(stream: &TcpStream) -> io::Result<()> {
-    stream.set_nodelay(true)?;
+pub(crate) fn tune(stream: &impl AsRawFd) -> io::Result<()> {
     let int = |v: libc::c_int| v.to_ne_bytes();
+    set(stream, libc::IPPROTO_TCP, libc::TCP_NODELAY, &int(1))?;
     let wishes: [(&str, libc::c_int, libc::c_int, &[u8]); 4] = [
         ("bbr", libc::IPPROTO_TCP, libc::TCP_CONGESTION, b"bbr"),
         ("short queue", libc::IPPROTO_TCP, libc::TCP_NOTSENT_LOWAT, &int(NOT_SENT_LOWAT_BYTES)),

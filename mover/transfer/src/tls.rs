@@ -5,6 +5,7 @@
 //! show a certificate of the same authority, and a dialler's must bear the name of the site that it claims: residency
 //! rules are asked for that site, so it must not be free to choose.
 
+use std::os::fd::AsFd;
 use std::sync::Arc;
 
 use rcgen::{
@@ -19,8 +20,9 @@ use tokio::io::{AsyncRead, AsyncWrite, BufReader};
 use tokio::net::TcpStream;
 
 use crate::TransferError;
+use crate::frame::GATHER_BYTES;
 use crate::handshake::{Identity, Nonce, Token};
-use crate::socket::RECEIVE_BYTES;
+use crate::socket::{Certain, Patient, RECEIVE_BYTES};
 
 /// The name that every agent's certificate bears: a dialler checks that it talks to an agent, whatever its address.
 pub const AGENT_NAME: &str = "agent.foretide";
@@ -274,14 +276,23 @@ fn bears(certificate: &CertificateDer<'_>, name: &str) -> bool {
     matches!((parsed, name), (Ok(parsed), Ok(name)) if rustls::client::verify_server_name(&parsed, &name).is_ok())
 }
 
+/// Taken from the kernel at once by who is sent requests, bytes.
+const RECEIVE_REQUESTS_BYTES: usize = 16 << 10;
+
 /// The listener's side of a fresh connection.
 pub(crate) async fn accept(stream: TcpStream, tls: Option<&Tls>) -> std::io::Result<(ReadHalf, WriteHalf, Shown)> {
+    // Rustls asks for 4 KiB at a time, and frames begin with 20 bytes: a call of the kernel each otherwise.
     let Some(tls) = tls else {
-        let (read, write) = plain(stream);
-        return Ok((read, write, Shown::default()));
+        let (read, write) = stream.into_split();
+        let read = BufReader::with_capacity(RECEIVE_REQUESTS_BYTES, read);
+        return Ok((Box::new(read), Box::new(write), Shown::default()));
     };
-    let stream = tokio_rustls::TlsAcceptor::from(tls.server.clone()).accept(buffered(stream)).await?;
-    let shown = shown(stream.get_ref().1)?;
+    let buffered = BufReader::with_capacity(RECEIVE_REQUESTS_BYTES, stream);
+    let mut stream = tokio_rustls::TlsAcceptor::from(tls.server.clone()).accept(buffered).await?;
+    let session = stream.get_mut().1;
+    // What is encrypted at once and not taken by the kernel yet.
+    session.set_buffer_limit(Some(GATHER_BYTES));
+    let shown = shown(session)?;
     let (read, write) = tokio::io::split(stream);
     Ok((Box::new(read), Box::new(write), shown))
 }
@@ -292,24 +303,22 @@ fn shown<T>(connection: &rustls::ConnectionCommon<T>) -> std::io::Result<Shown> 
     Ok(Shown { certificate, session: Some(session.map_err(std::io::Error::other)?) })
 }
 
-/// Rustls asks for 4 KiB at a time, and frames begin with 20 bytes: a call of the kernel each otherwise.
-fn buffered<S: AsyncRead>(stream: S) -> BufReader<S> {
-    BufReader::with_capacity(RECEIVE_BYTES, stream)
-}
-
-fn plain(stream: TcpStream) -> (ReadHalf, WriteHalf) {
-    let (read, write) = stream.into_split();
-    (Box::new(buffered(read)), Box::new(write))
-}
-
-/// The dialler's side.
-pub(crate) async fn connect(stream: TcpStream, tls: Option<&Tls>) -> std::io::Result<(ReadHalf, WriteHalf, Shown)> {
+/// The dialler's side; `certain` is told by who reads frames from it.
+pub(crate) async fn connect(
+    stream: TcpStream,
+    tls: Option<&Tls>,
+    certain: Certain,
+) -> std::io::Result<(ReadHalf, WriteHalf, Shown)> {
     let Some(tls) = tls else {
-        let (read, write) = plain(stream);
-        return Ok((read, write, Shown::default()));
+        let (read, write) = stream.into_split();
+        let read = Patient::new(read, write.as_ref().as_fd().try_clone_to_owned()?, certain);
+        let read = BufReader::with_capacity(RECEIVE_BYTES, read);
+        return Ok((Box::new(read), Box::new(write), Shown::default()));
     };
     let name = ServerName::try_from(AGENT_NAME).map_err(std::io::Error::other)?;
-    let stream = tokio_rustls::TlsConnector::from(tls.client.clone()).connect(name, buffered(stream)).await?;
+    let socket = stream.as_fd().try_clone_to_owned()?;
+    let buffered = BufReader::with_capacity(RECEIVE_BYTES, Patient::new(stream, socket, certain));
+    let stream = tokio_rustls::TlsConnector::from(tls.client.clone()).connect(name, buffered).await?;
     let shown = shown(stream.get_ref().1)?;
     let (read, write) = tokio::io::split(stream);
     Ok((Box::new(read), Box::new(write), shown))

@@ -112,6 +112,15 @@ fn cpu_s(pid: u32) -> Result<f64> {
     Ok((fields[11].parse::<f64>()? + fields[12].parse::<f64>()?) / TICKS_PER_S)
 }
 
+/// Takes so much memory, touches it and gives it back, so that what is written next finds pages that this machine has: a
+/// virtual one gets each page from its host at the first touch, which costs more than everything that is measured here.
+fn touch_memory(bytes: u64) {
+    const PAGE_BYTES: usize = 4096;
+    let mut pages = vec![0u8; bytes as usize];
+    pages.iter_mut().step_by(PAGE_BYTES).for_each(|byte| *byte = 1);
+    std::hint::black_box(&pages);
+}
+
 fn noise(seed: u64, len: usize) -> Vec<u8> {
     let mut bytes = vec![0; len];
     rand::rngs::StdRng::seed_from_u64(seed).fill_bytes(&mut bytes);

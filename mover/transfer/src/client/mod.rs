@@ -15,7 +15,6 @@ use bytes::Bytes;
 use foretide_chunk::encoding::EncodingError;
 use foretide_flow::{Entry, FilePath, Listing, Priority, Refusal, Timestamp, VolumeId};
 use serde::{Deserialize, Serialize};
-use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
@@ -23,7 +22,7 @@ use crate::TransferError;
 use crate::frame::FrameReader;
 use crate::handshake::Identity;
 use crate::message::{Failure, ReadRequest, Request, below as read_below, entries};
-use crate::socket::{LowWater, may_force_buffers};
+use crate::socket::{Certain, may_force_buffers};
 use crate::tls::{self, Credentials, ReadHalf, WriteHalf};
 use connection::{Carried, Connection, open};
 pub(crate) use connection::{Event, Handle, Incoming};
@@ -356,12 +355,11 @@ async fn dial(pool: &Pool) -> Result<connection::Opened<ReadHalf, WriteHalf>, Tr
     let unreachable = |why: String| TransferError::Unreachable { peer: pool.address.clone(), why };
     let limit = Duration::from_secs(pool.config.dial_timeout_s);
     let dialled = async {
-        let stream = TcpStream::connect(&pool.address).await.map_err(|e| unreachable(e.to_string()))?;
-        crate::socket::tune(&stream).map_err(|e| unreachable(e.to_string()))?;
-        let low_water = LowWater::of(&stream).map_err(|e| unreachable(e.to_string()))?;
-        let Credentials { token, tls } = &pool.credentials;
-        let (read, write, shown) = tls::connect(stream, tls.as_ref()).await.map_err(|e| unreachable(e.to_string()))?;
-        let reader = FrameReader::new(read).with_low_water(low_water);
+        let stream = crate::socket::connect(&pool.address).await.map_err(|e| unreachable(e.to_string()))?;
+        let (Credentials { token, tls }, certain) = (&pool.credentials, Certain::default());
+        let connected = tls::connect(stream, tls.as_ref(), certain.clone()).await;
+        let (read, write, shown) = connected.map_err(|e| unreachable(e.to_string()))?;
+        let reader = FrameReader::new(read).telling(certain);
         open(&pool.address, (reader, write), shown.session, token, &pool.identity, pool.carried.clone()).await
     };
     tokio::time::timeout(limit, dialled).await.map_err(|_| unreachable("no answer".into()))?

@@ -3,6 +3,7 @@
 
 mod answer;
 mod content;
+mod opening;
 mod queue;
 mod volume;
 mod watch;
@@ -29,6 +30,7 @@ use crate::source::Source;
 use crate::tls::{self, Credentials, Shown};
 use crate::{Borders, TransferError};
 use answer::{Answer, Urgency};
+use opening::Opening;
 use queue::{Link, OutQueue};
 use volume::Volume;
 use watch::Watches;
@@ -104,6 +106,7 @@ struct Shared {
     readers: Arc<Semaphore>,
     links: Mutex<HashMap<SiteId, Arc<Link>>>,
     watches: Option<Watches>,
+    opening: Option<Opening>,
     counts: Counts,
 }
 
@@ -159,9 +162,11 @@ impl Server {
             readers: Arc::new(Semaphore::new(config.readers.max(1))),
             links: Mutex::default(),
             watches: watches(config.watched_directories),
+            opening: opening(address.port()),
             counts: Counts::default(),
             config,
         });
+        shared.tell_opening();
         let accepting = tokio::spawn(accept(listener, shared.clone())).abort_handle();
         let server = Self { address, shared, accepting };
         volumes.into_iter().for_each(|(name, source)| server.serve(name, source));
@@ -207,6 +212,11 @@ fn watches(directories_max: usize) -> Option<Watches> {
             tracing::warn!(%error, "changes are not told to peers; raise fs.inotify.max_user_instances");
         })
         .ok()
+}
+
+/// A machine that does not let us opens connections as TCP does.
+fn opening(port: u16) -> Option<Opening> {
+    Opening::of_port(port).inspect_err(|error| tracing::debug!(%error, "connections open with the usual window")).ok()
 }
 
 async fn accept(listener: TcpListener, shared: Arc<Shared>) {
@@ -268,6 +278,7 @@ impl Shared {
         let mut links = self.links.lock().unwrap_or_else(PoisonError::into_inner);
         let link = links.entry(site.clone()).or_insert_with(|| Arc::new(Link::new(None))).clone();
         link.limiter.set(self.config.rate_limit.or_else(|| self.known_rate(site)));
+        self.tell_opening();
         link
     }
 
@@ -280,6 +291,15 @@ impl Shared {
         let volumes = self.volumes.read().unwrap_or_else(PoisonError::into_inner);
         let of_a_source = || volumes.keys().find_map(|volume| self.borders.source_site(volume));
         self.passing().map(|mover| mover.site().clone()).or_else(of_a_source)
+    }
+
+    /// Connections open for the slowest link that is known: whose they will be is not known then.
+    fn tell_opening(&self) {
+        let Some(opening) = &self.opening else { return };
+        let slowest = || self.borders.slowest_rate_from(&self.site()?);
+        if let Err(error) = opening.set(self.config.rate_limit.or_else(slowest)) {
+            tracing::debug!(%error, "connections go on opening as before");
+        }
     }
 
     /// What may be sent over the link to a site, if the topology has it.
