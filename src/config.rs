@@ -96,7 +96,7 @@ pub struct JoinConfig {
     /// Folder of the authority, as `foretide certify` made it. Who reads it can pass for any agent.
     pub authority: PathBuf,
     /// The token that all agents show to each other and to the control plane, with the scope `agent` alone; made in the
-    /// state folder if absent.
+    /// state folder if absent. To be named where several control planes share a database: theirs is one.
     #[serde(default)]
     pub token_file: Option<PathBuf>,
 }
