@@ -21,16 +21,11 @@ const UNPROVEN: f32 = -0.04;
 /// The slots of a candidate's features.
 pub(super) type Features = [u16; FEATURES];
 
-/// A weight, and how often and how wrongly it was taught: together, because they are learned together.
-#[derive(Clone, Copy)]
-struct Slot {
-    weight: f32,
-    taught: f32,
-}
-
 /// The gate.
 pub(super) struct Gate {
-    slots: Box<[Slot; SLOTS]>,
+    weights: Box<[f32; SLOTS]>,
+    /// How often and how wrongly each was taught. Apart: most of what is asked is only weighed.
+    taught: Box<[f32; SLOTS]>,
 }
 
 /// The slot of a value of a field.
@@ -53,47 +48,48 @@ pub(super) fn probability(log_odds: f32) -> f32 {
 
 impl Gate {
     pub(super) fn new() -> Self {
-        Self { slots: Box::new([Slot { weight: UNPROVEN, taught: 0.0 }; SLOTS]) }
-    }
-
-    /// The slots of these features. Their numbers are below [`SLOTS`]; the remainder tells the compiler.
-    #[inline]
-    fn slots(&self, features: &Features) -> [Slot; FEATURES] {
-        features.map(|f| self.slots[usize::from(f) % SLOTS])
+        Self { weights: Box::new([UNPROVEN; SLOTS]), taught: Box::new([0.0; SLOTS]) }
     }
 
     /// The log odds that a candidate with these features is asked for in time.
     #[inline]
     pub(super) fn log_odds(&self, features: &Features) -> f32 {
-        sum(&self.slots(features))
+        sum(&picked(&self.weights, features))
     }
 
     /// Takes what became of one. All slots are read before any is written, so that the arithmetic is done four at a time; of
     /// two features in one slot the later is learned.
     pub(super) fn teach(&mut self, features: &Features, came: bool, weight: f32) {
-        let mut slots = self.slots(features);
-        let error = (f32::from(u8::from(came)) - probability(sum(&slots))) * weight;
-        for slot in &mut slots {
-            slot.taught += error * error;
-            slot.weight += (RATE / (1.0 + slot.taught).sqrt()).max(LEAST_RATE) * error;
+        let (mut weights, mut taught) = (picked(&self.weights, features), picked(&self.taught, features));
+        let error = (f32::from(u8::from(came)) - probability(sum(&weights))) * weight;
+        for (w, n) in weights.iter_mut().zip(&mut taught) {
+            *n += error * error;
+            *w += (RATE / (1.0 + *n).sqrt()).max(LEAST_RATE) * error;
         }
-        for (f, slot) in features.iter().zip(slots) {
-            self.slots[usize::from(*f) % SLOTS] = slot;
+        for (f, (w, n)) in features.iter().zip(weights.into_iter().zip(taught)) {
+            let slot = usize::from(*f) % SLOTS;
+            (self.weights[slot], self.taught[slot]) = (w, n);
         }
     }
 
     pub(super) fn bytes(&self) -> usize {
-        size_of_val(&*self.slots)
+        size_of_val(&*self.weights) + size_of_val(&*self.taught)
     }
 }
 
-/// The sum of the weights, in four lanes.
+/// What a table holds in these slots. Their numbers are below [`SLOTS`]; the remainder tells the compiler.
 #[inline]
-fn sum(slots: &[Slot; FEATURES]) -> f32 {
+fn picked(table: &[f32; SLOTS], features: &Features) -> [f32; FEATURES] {
+    features.map(|f| table[usize::from(f) % SLOTS])
+}
+
+/// The sum, in four lanes.
+#[inline]
+fn sum(weights: &[f32; FEATURES]) -> f32 {
     let mut lanes = [0.0; 4];
-    for four in slots.as_chunks::<4>().0 {
-        for (lane, slot) in lanes.iter_mut().zip(four) {
-            *lane += slot.weight;
+    for four in weights.as_chunks::<4>().0 {
+        for (lane, weight) in lanes.iter_mut().zip(four) {
+            *lane += weight;
         }
     }
     (lanes[0] + lanes[2]) + (lanes[1] + lanes[3])
