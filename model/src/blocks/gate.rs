@@ -23,9 +23,8 @@ pub(super) type Features = [u16; FEATURES];
 
 /// The gate.
 pub(super) struct Gate {
-    weights: Box<[f32; SLOTS]>,
-    /// How often and how wrongly each was taught. Apart: most of what is asked is only weighed.
-    taught: Box<[f32; SLOTS]>,
+    weights: Vec<f32>,
+    taught: Vec<f32>,
 }
 
 /// The slot of a value of a field.
@@ -48,49 +47,26 @@ pub(super) fn probability(log_odds: f32) -> f32 {
 
 impl Gate {
     pub(super) fn new() -> Self {
-        Self { weights: Box::new([UNPROVEN; SLOTS]), taught: Box::new([0.0; SLOTS]) }
+        Self { weights: vec![UNPROVEN; SLOTS], taught: vec![0.0; SLOTS] }
     }
 
     /// The log odds that a candidate with these features is asked for in time.
     #[inline]
     pub(super) fn log_odds(&self, features: &Features) -> f32 {
-        sum(&picked(&self.weights, features))
+        features.iter().map(|f| self.weights[*f as usize]).sum()
     }
 
-    /// Takes what became of one. All slots are read before any is written, so that the arithmetic is done four at a time; of
-    /// two features in one slot the later is learned.
+    /// Takes what became of one.
     pub(super) fn teach(&mut self, features: &Features, came: bool, weight: f32) {
-        let (mut weights, mut taught) = (picked(&self.weights, features), picked(&self.taught, features));
-        let error = (f32::from(u8::from(came)) - probability(sum(&weights))) * weight;
-        for (w, n) in weights.iter_mut().zip(&mut taught) {
+        let error = (f32::from(u8::from(came)) - probability(self.log_odds(features))) * weight;
+        for f in features {
+            let (w, n) = (&mut self.weights[*f as usize], &mut self.taught[*f as usize]);
             *n += error * error;
             *w += (RATE / (1.0 + *n).sqrt()).max(LEAST_RATE) * error;
-        }
-        for (f, (w, n)) in features.iter().zip(weights.into_iter().zip(taught)) {
-            let slot = usize::from(*f) % SLOTS;
-            (self.weights[slot], self.taught[slot]) = (w, n);
         }
     }
 
     pub(super) fn bytes(&self) -> usize {
-        size_of_val(&*self.weights) + size_of_val(&*self.taught)
+        2 * SLOTS * size_of::<f32>()
     }
-}
-
-/// What a table holds in these slots. Their numbers are below [`SLOTS`]; the remainder tells the compiler.
-#[inline]
-fn picked(table: &[f32; SLOTS], features: &Features) -> [f32; FEATURES] {
-    features.map(|f| table[usize::from(f) % SLOTS])
-}
-
-/// The sum, in four lanes.
-#[inline]
-fn sum(weights: &[f32; FEATURES]) -> f32 {
-    let mut lanes = [0.0; 4];
-    for four in weights.as_chunks::<4>().0 {
-        for (lane, weight) in lanes.iter_mut().zip(four) {
-            *lane += weight;
-        }
-    }
-    (lanes[0] + lanes[2]) + (lanes[1] + lanes[3])
 }
