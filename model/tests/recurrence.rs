@@ -85,11 +85,5 @@ fn places_that_were_drawn_once_are_no_evidence_and_a_stride_is() {
     let told = |report: &JobReport| row(&report.before, "foretide").told_bytes;
     let random = two_runs(&drawn(), &drawn());
     assert_eq!(told(&random), 0, "{random:?}");
-    let (none, ours) = {
-        let season = random.season.as_ref().unwrap();
-        let of = |name| season.rows.iter().find(|r| r.name == name).unwrap().clone();
-        (of("none"), of("foretide"))
-    };
-    assert!(ours.stall_s <= 1.001 * none.stall_s && ours.wasted_bytes <= 3000 * 4096 / 50, "{ours:?} {none:?}");
     assert_eq!(told(&two_runs(&stride, &stride)), 1500 * 4096);
 }

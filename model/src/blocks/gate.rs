@@ -21,16 +21,10 @@ const UNPROVEN: f32 = -0.04;
 /// The slots of a candidate's features.
 pub(super) type Features = [u16; FEATURES];
 
-/// A weight, and how often and how wrongly it was taught: together, because they are learned together.
-#[derive(Clone, Copy)]
-struct Slot {
-    weight: f32,
-    taught: f32,
-}
-
 /// The gate.
 pub(super) struct Gate {
-    slots: Box<[Slot; SLOTS]>,
+    weights: Vec<f32>,
+    taught: Vec<f32>,
 }
 
 /// The slot of a value of a field.
@@ -53,48 +47,26 @@ pub(super) fn probability(log_odds: f32) -> f32 {
 
 impl Gate {
     pub(super) fn new() -> Self {
-        Self { slots: Box::new([Slot { weight: UNPROVEN, taught: 0.0 }; SLOTS]) }
-    }
-
-    /// The slots of these features. Their numbers are below [`SLOTS`]; the remainder tells the compiler.
-    #[inline]
-    fn slots(&self, features: &Features) -> [Slot; FEATURES] {
-        features.map(|f| self.slots[usize::from(f) % SLOTS])
+        Self { weights: vec![UNPROVEN; SLOTS], taught: vec![0.0; SLOTS] }
     }
 
     /// The log odds that a candidate with these features is asked for in time.
     #[inline]
     pub(super) fn log_odds(&self, features: &Features) -> f32 {
-        sum(&self.slots(features))
+        features.iter().map(|f| self.weights[*f as usize]).sum()
     }
 
-    /// Takes what became of one. All slots are read before any is written, so that the arithmetic is done four at a time; of
-    /// two features in one slot the later is learned.
+    /// Takes what became of one.
     pub(super) fn teach(&mut self, features: &Features, came: bool, weight: f32) {
-        let mut slots = self.slots(features);
-        let error = (f32::from(u8::from(came)) - probability(sum(&slots))) * weight;
-        for slot in &mut slots {
-            slot.taught += error * error;
-            slot.weight += (RATE / (1.0 + slot.taught).sqrt()).max(LEAST_RATE) * error;
-        }
-        for (f, slot) in features.iter().zip(slots) {
-            self.slots[usize::from(*f) % SLOTS] = slot;
+        let error = (f32::from(u8::from(came)) - probability(self.log_odds(features))) * weight;
+        for f in features {
+            let (w, n) = (&mut self.weights[*f as usize], &mut self.taught[*f as usize]);
+            *n += error * error;
+            *w += (RATE / (1.0 + *n).sqrt()).max(LEAST_RATE) * error;
         }
     }
 
     pub(super) fn bytes(&self) -> usize {
-        size_of_val(&*self.slots)
+        2 * SLOTS * size_of::<f32>()
     }
-}
-
-/// The sum of the weights, in four lanes.
-#[inline]
-fn sum(slots: &[Slot; FEATURES]) -> f32 {
-    let mut lanes = [0.0; 4];
-    for four in slots.as_chunks::<4>().0 {
-        for (lane, slot) in lanes.iter_mut().zip(four) {
-            *lane += slot.weight;
-        }
-    }
-    (lanes[0] + lanes[2]) + (lanes[1] + lanes[3])
 }

@@ -11,7 +11,8 @@
 //! Sources propose much and are often wrong. The [`gate`] says how probable it is that a proposal is asked for in
 //! time, and learns from every proposal that was accepted and from half of the refused ones, which are followed
 //! in shadow ([`followed`]); else it would never learn that it was wrong to refuse. What passes is governed by a
-//! [`budget`] of waste.
+//! [`budget`] of waste; the probability that is said of it is the gate's, put right by what came of as much belief before
+//! ([`calibration`]).
 //!
 //! *In time* is measured: fetches take as many requests as the site says they took, proposals look that much
 //! further ahead, and one that comes true sooner counts as not come.

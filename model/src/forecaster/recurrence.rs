@@ -136,7 +136,7 @@ struct Progress {
     /// Visits of expected files, and expected files that were not visited.
     visits: usize,
     left: usize,
-    /// Seconds between two of these visits.
+    /// Seconds between two visits, by this run's pace and the last one's.
     gap_s: f64,
     /// Where the last run was when it had visited as far as this one now.
     then_s: f64,
@@ -146,8 +146,9 @@ struct Progress {
     spread_s: [f64; 3],
 }
 
-/// Visits of expected files from which on they tell the pace.
+/// Visits of expected files from which on they tell the pace, and visits that the last run's pace weighs as much as.
 const PACE_VISITS: usize = 8;
+const PACE_PRIOR: f64 = 32.0;
 /// Most that a run is believed to be slower or faster than the last.
 const STRETCH_MOST: f64 = 8.0;
 
@@ -173,14 +174,18 @@ fn progress(view: &View<'_>, outlook: &Outlook, pass_s: f64) -> Option<Progress>
         (last - first).max(0.0)
     };
     let (now_span, then_span) = (span(&now_at), span(&then));
+    let weight = now_at.len() as f64 / (now_at.len() as f64 + PACE_PRIOR);
+    let gap_s = |span: f64, visits: usize| span / visits.saturating_sub(1).max(1) as f64;
+    let (now_gap_s, then_gap_s) = (gap_s(now_span, now_at.len()), gap_s(span(&left_s), left_s.len()));
+    let stretch = if then_span > 0.0 { (now_span / then_span).clamp(1.0 / STRETCH_MOST, STRETCH_MOST) } else { 1.0 };
     Some(Progress {
         started_at: run.started_at,
         now_s: after_start(view.now.max(run.last_at)),
         visits: now_at.len(),
         left: left_s.len(),
-        gap_s: now_span / now_at.len().saturating_sub(1).max(1) as f64,
+        gap_s: weight * now_gap_s + (1.0 - weight) * then_gap_s,
         then_s: then.iter().copied().fold(0.0, f64::max),
-        stretch: if then_span > 0.0 { (now_span / then_span).clamp(1.0 / STRETCH_MOST, STRETCH_MOST) } else { 1.0 },
+        stretch: stretch.powf(weight),
         spread_s: [at(0.1), at(0.5), at(0.9)],
     })
 }
