@@ -349,7 +349,8 @@ mod tests {
     #[test]
     fn names_that_a_request_claims_are_left_aside() {
         let key = KeyPair::generate().unwrap();
-        let claims = agent_params(&identity("gpu-9")).unwrap().serialize_request(&key).unwrap().pem().unwrap();
+        let claimed = CertificateParams::new(vec![certificate_name(&identity("gpu-9"))]).unwrap();
+        let claims = claimed.serialize_request(&key).unwrap().pem().unwrap();
         let certificate_pem = Authority::new().unwrap().sign(&identity("gpu-1"), &claims).unwrap();
         let certificate = CertificateDer::from_pem_slice(certificate_pem.as_bytes()).unwrap();
         assert!(bears(&certificate, &certificate_name(&identity("gpu-1"))));

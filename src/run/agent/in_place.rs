@@ -55,9 +55,10 @@ impl Books {
     fn take(&mut self, assignment: &Assignment) {
         let is_forecast = |m: &Move| matches!(m.cause, MoveCause::Forecast { .. });
         let gone: HashSet<&MoveId> = assignment.cancel.iter().chain(assignment.run.iter().map(|m| &m.id)).collect();
-        self.queue.retain(|(_, id), m| !gone.contains(id) && !(assignment.prefetch_off && is_forecast(m)));
+        let is_off = |m: &Move| assignment.prefetch_off && is_forecast(m);
+        self.queue.retain(|(_, id), m| !gone.contains(id) && !is_off(m));
         self.running.retain(|id| !assignment.cancel.contains(id));
-        for m in assignment.run.iter().filter(|m| !(assignment.prefetch_off && is_forecast(m))) {
+        for m in assignment.run.iter().filter(|m| !is_off(m)) {
             if !self.running.contains(&m.id) {
                 self.queue.insert((m.start_at, m.id.clone()), m.clone());
             }

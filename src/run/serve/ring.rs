@@ -560,7 +560,7 @@ mod tests {
         resident.change(&b.to, arrived(vec![(0, 100)]));
         assert!(!news(std::slice::from_ref(&a), &resident), "one whose bytes are there is not news");
         let mut in_force = in_force.clone();
-        forget_carried(&mut in_force, &plan(&[a.clone()]));
+        forget_carried(&mut in_force, &plan(std::slice::from_ref(&a)));
         let back = plan(&[a, b]);
         assert!(differs(&in_force, &back, &Resident::default()), "one whose bytes were there and left is");
     }
