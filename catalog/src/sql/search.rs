@@ -16,7 +16,6 @@ use foretide_flow::{EntryKind, FilePath, SiteId, VolumeId};
 use serde::{Deserialize, Serialize};
 
 use super::engine::Row;
-use super::names::Trigram;
 use super::namespace::{ENTRY, entry_of, path_of, volume_of};
 use super::text::{Statement, args, count};
 use super::{SqlCatalog, from_json, names};
@@ -111,14 +110,10 @@ impl SqlCatalog {
         let ended = match (roots, &query.resident_at) {
             (_, Some(site)) => self.look_at_resident(&mut looking, site, from).await?,
             (Some(roots), None) => self.look_below(&mut looking, &roots, from).await?,
-            (None, None) => {
-                let trigrams = if self.engine.finds_names() { names::trigrams(query) } else { Vec::new() };
-                if trigrams.is_empty() {
-                    self.look_at_all(&mut looking, from).await?
-                } else {
-                    self.look_at_named(&mut looking, trigrams, from).await?
-                }
-            }
+            (None, None) => match self.engine.finds_names().then(|| names::pattern(query)).flatten() {
+                Some(pattern) => self.look_at_named(&mut looking, &pattern, from).await?,
+                None => self.look_at_all(&mut looking, from).await?,
+            },
         };
         let next = looking.at.filter(|_| !ended).map(|at| super::to_json(&at));
         Ok(FoundPage { items: looking.items, next })
@@ -194,27 +189,18 @@ impl SqlCatalog {
     }
 
     /// Files that the index of names finds, then those that it does not know yet. Answers whether these were all.
-    async fn look_at_named(
-        &self,
-        looking: &mut Looking<'_>,
-        mut trigrams: Vec<Trigram>,
-        from: Option<Cursor>,
-    ) -> Result<bool> {
+    async fn look_at_named(&self, looking: &mut Looking<'_>, pattern: &str, from: Option<Cursor>) -> Result<bool> {
         let from = match from {
             Some(Cursor::File(number)) => number,
             Some(_) => return Err(bad_cursor("of another search")),
             None => 0,
         };
         let indexed = self.engine.row(names::INDEXED, args![]).await?.map_or(Ok(0), |r| r.int(0))?;
-        if trigrams.len() > 1 {
-            self.probe(&mut trigrams, from).await?;
-        }
-        let pattern = names::narrowing(&trigrams);
         let limit = LOOKED_AT.min(4 * looking.limit + 1) as i64;
         let mut named = Statement::new(&format!(
             "SELECT f.id, d.volume, d.path, {ENTRY} FROM (SELECT rowid AS id FROM file_names WHERE file_names MATCH "
         ));
-        named.add("? AND rowid > ? AND rowid <= ?", &[(&pattern).into(), from.into(), indexed.into()]);
+        named.add("? AND rowid > ? AND rowid <= ?", &[pattern.into(), from.into(), indexed.into()]);
         named.add(" ORDER BY rowid LIMIT ?) n", &[limit.into()]);
         named.add(
             " CROSS JOIN files f ON f.id = n.id CROSS JOIN directories d ON d.id = f.directory ORDER BY n.id",
@@ -240,16 +226,6 @@ impl SqlCatalog {
             looking.look(FoundFile { volume: volume_of(row, 1)?, entry }, Cursor::File(row.int(0)?));
         }
         Ok(all_new)
-    }
-
-    /// Asks how common each is where the search goes on.
-    async fn probe(&self, trigrams: &mut [Trigram], from: i64) -> Result<()> {
-        for trigram in trigrams {
-            let row = self.engine.row(names::PROBE, args![&trigram.term, from, names::PROBED_FILES]).await?;
-            let (files, last) = row.map_or(Ok((0, 0)), |r| Ok((r.int(0)?, r.int(1)?)))?;
-            trigram.reach = if files < names::PROBED_FILES { i64::MAX } else { last - from };
-        }
-        Ok(())
     }
 
     /// Directory by directory. Answers whether these were all.

@@ -10,10 +10,6 @@ use crate::rig::{cannot_mount, rig};
 
 type Call = fn(&CString) -> libc::c_long;
 
-fn none() -> *const libc::c_char {
-    std::ptr::null()
-}
-
 // SAFETY: each call is given a path with its NUL, and otherwise numbers, null pointers that it allows, or room of its own.
 const LOOKING: [(&str, Call); 9] = unsafe {
     [
@@ -47,7 +43,7 @@ const WRITING: [(&str, Call); 17] = unsafe {
         ("mkfifo", |p| libc::mkfifo(beside(p).as_ptr(), 0o600).into()),
         ("mknod", |p| libc::mknod(beside(p).as_ptr(), libc::S_IFREG | 0o600, 0).into()),
         ("open and create", |p| libc::open(beside(p).as_ptr(), libc::O_CREAT | libc::O_WRONLY, 0o600).into()),
-        ("setxattr", |p| libc::setxattr(p.as_ptr(), c"user.x".as_ptr(), none().cast(), 0, 0).into()),
+        ("setxattr", |p| libc::setxattr(p.as_ptr(), c"user.x".as_ptr(), std::ptr::null(), 0, 0).into()),
     ]
 };
 
