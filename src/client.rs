@@ -449,3 +449,31 @@ pub fn root_cause(error: &dyn std::error::Error) -> String {
     }
     cause.to_string()
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    /// Found by the demo: four thousand moves took a second and more to be told over 150 ms.
+    #[tokio::test]
+    async fn answers_are_asked_for_packed() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = format!("http://{}", listener.local_addr().unwrap());
+        let answering = tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut request = Vec::new();
+            while !request.ends_with(b"\r\n\r\n") {
+                request.push(stream.read_u8().await.unwrap());
+            }
+            stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await.unwrap();
+            String::from_utf8(request).unwrap().to_lowercase()
+        });
+        let client = ControlClient::with_token(&address, "t".into(), &Trust::default()).unwrap();
+        assert!(client.is_healthy().await);
+        let request = answering.await.unwrap();
+        assert!(request.contains("accept-encoding: gzip"), "{request}");
+    }
+}

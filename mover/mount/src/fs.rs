@@ -369,7 +369,8 @@ impl<B: Send + Sync + 'static> Fs<B> {
     fn ask_ahead(&self, handle: &Handle, offset: u64, length: u64) {
         let ahead = lock(&handle.window).read(offset, length);
         if let Some(range) = ahead {
-            self.origin.want(&handle.opening.key, range, Priority::Demand);
+            // Nobody waits for it yet: it goes behind what somebody waits for, and is raised when a read comes to it.
+            self.origin.want(&handle.opening.key, range, Priority::Deadline);
         }
     }
 

@@ -158,7 +158,7 @@ async fn play(options: &Options) -> Result<(), DemoError> {
 
     drop_page_cache(&folders.sources())?;
     let on_demand = progress.step("on_demand", stage.on_demand(folders.mounted("speech"))).await?;
-    let warmup = stage.warmup("genome", folders.mounted("genome"), crossing * 2 + IDLE_EXTRA);
+    let warmup = stage.warmup("genome", folders.mounted("genome"), crossing.mul_f64(1.5) + IDLE_EXTRA);
     let warmup = progress.step("warmup", warmup).await?;
     let (cold, recurring) = play_recurring(&mut stage, &mut progress, &folders, dataset.files, crossing).await?;
     report.scenes = vec![local, on_demand, cold, recurring, warmup];

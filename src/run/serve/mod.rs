@@ -2,6 +2,7 @@
 
 mod advise;
 mod courier;
+mod in_force;
 mod joining;
 mod lake;
 mod listen;

@@ -6,7 +6,7 @@
 //! What would be the same at every round (forecasts, files of warm-ups, residency, the moves' texts) is kept here and
 //! changed by news; the catalog is asked for it at the start only.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -15,15 +15,14 @@ use foretide_api::{Told, mode_in_force, tell};
 use foretide_catalog::limits::PAGE_ITEMS;
 use foretide_catalog::{Catalog, CatalogError, ForecastFilter, ResidentFile, Topic, WarmupFilter, WarmupUpdate};
 use foretide_flow::{
-    AccessBatch, Forecast, ForecastId, LearnRequest, Listing, Move, MoveId, OutcomeBatch, Plan, SiteId, Timestamp,
-    Topology, Warmup, WarmupId, WarmupRequest, WarmupState,
+    AccessBatch, Forecast, ForecastId, LearnRequest, Listing, MoveId, OutcomeBatch, Plan, SiteId, Timestamp, Topology,
+    Warmup, WarmupId, WarmupRequest, WarmupState,
 };
 use foretide_model::Model;
-use foretide_planner::{
-    Feedback, Problem, Residency as _, RunningMove, Solution, WarmupDemand, WarmupFile, solve_in_full,
-};
+use foretide_planner::{Feedback, Problem, RunningMove, Solution, WarmupDemand, WarmupFile, solve_in_full};
 use tokio::sync::{mpsc, watch};
 
+use super::in_force::{differs, forget_carried};
 use super::relearn::Relearning;
 use super::residency::Resident;
 use super::standing::Standing;
@@ -487,81 +486,7 @@ async fn restored(catalog: &dyn Catalog, config: foretide_model::Config) -> Resu
     }
 }
 
-/// Whether a plan says anything that the one in force does not. That moves are gone because their bytes are there is
-/// nothing new, and while much moves it is all that changes from round to round.
-fn differs(in_force: &Plan, plan: &Plan, resident: &Resident) -> bool {
-    let known: HashMap<&MoveId, &Move> = in_force.moves.iter().map(|m| (&m.id, m)).collect();
-    let wanted: HashSet<&MoveId> = plan.moves.iter().map(|m| &m.id).collect();
-    let carried = |m: &Move| resident.resident_bytes(&m.to, &m.volume, &m.path, m.offset, m.length) >= m.length;
-    plan.moves.iter().any(|m| known.get(&m.id) != Some(&m))
-        || in_force.moves.iter().any(|m| !wanted.contains(&m.id) && !carried(m))
-        || in_force.refused.len() != plan.refused.len()
-        || in_force.left_out != plan.left_out
-}
-
-/// A move whose bytes are there is in force no more: should they leave, and the same move be wanted again, that is news.
-fn forget_carried(in_force: &mut Plan, plan: &Plan) {
-    let wanted: HashSet<&MoveId> = plan.moves.iter().map(|m| &m.id).collect();
-    in_force.moves.retain(|m| wanted.contains(&m.id));
-}
-
 /// Sites that keep copies.
 pub fn cache_sites(topology: &Topology) -> impl Iterator<Item = &SiteId> {
     topology.sites.iter().filter(|(_, site)| site.cache.is_some()).map(|(name, _)| name)
-}
-
-#[cfg(test)]
-mod tests {
-    use foretide_catalog::ResidentFile;
-    use foretide_flow::{FilePath, ForecastId, MoveCause, PlanId, Priority, VolumeId, WorkloadId};
-
-    use super::*;
-
-    fn a_move(name: &str, due: i64) -> Move {
-        Move {
-            id: name.into(),
-            volume: VolumeId::new("v").unwrap(),
-            path: FilePath::parse(name).unwrap(),
-            offset: 0,
-            length: 100,
-            from: SiteId::new("store").unwrap(),
-            to: SiteId::new("gpu").unwrap(),
-            start_at: Timestamp(0),
-            due_at: Timestamp(due),
-            keep_until: Timestamp(due),
-            priority: Priority::Background,
-            probability: 1.0,
-            benefit_s: 0.1,
-            cost: 0.0,
-            cause: MoveCause::Forecast { forecast: ForecastId::from("f"), workload: WorkloadId::from("w") },
-            reason: String::new(),
-        }
-    }
-
-    fn plan(moves: &[Move]) -> Plan {
-        let (made_at, horizon) = (Timestamp(0), Timestamp(1));
-        let moves = moves.to_vec();
-        Plan { id: PlanId::from("p"), made_at, horizon, moves, refused: Vec::new(), left_out: Vec::new() }
-    }
-
-    #[test]
-    fn a_plan_is_news_if_it_wants_more_something_else_or_gives_something_up() {
-        let (a, b) = (a_move("a", 5), a_move("b", 5));
-        let in_force = plan(&[a.clone(), b.clone()]);
-        let mut resident = Resident::default();
-        let news = |moves: &[Move], resident: &Resident| differs(&in_force, &plan(moves), resident);
-        assert!(!news(&[b.clone(), a.clone()], &resident), "their order is not");
-        assert!(news(&[a.clone(), b.clone(), a_move("c", 5)], &resident), "one more is");
-        assert!(news(&[a.clone(), a_move("b", 6)], &resident), "another deadline is");
-        assert!(news(std::slice::from_ref(&a), &resident), "one given up is");
-        let arrived = |ranges| vec![ResidentFile { volume: b.volume.clone(), path: b.path.clone(), ranges }];
-        resident.change(&b.to, arrived(vec![(0, 99)]));
-        assert!(news(std::slice::from_ref(&a), &resident), "one that has not wholly arrived is given up");
-        resident.change(&b.to, arrived(vec![(0, 100)]));
-        assert!(!news(std::slice::from_ref(&a), &resident), "one whose bytes are there is not news");
-        let mut in_force = in_force.clone();
-        forget_carried(&mut in_force, &plan(std::slice::from_ref(&a)));
-        let back = plan(&[a, b]);
-        assert!(differs(&in_force, &back, &Resident::default()), "one whose bytes were there and left is");
-    }
 }

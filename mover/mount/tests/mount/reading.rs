@@ -7,6 +7,7 @@ use std::os::unix::fs::FileExt;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
+use foretide_flow::Priority;
 use foretide_mount::Config;
 
 use crate::rig::{bytes, cannot_mount, eventually, rig, with};
@@ -170,8 +171,10 @@ fn a_sequential_reader_of_a_large_file_is_kept_ahead_of() {
     let mut part = vec![0; 4 << 20];
     file.read_exact(&mut part).unwrap();
     let wanted = rig.source.wanted();
-    let furthest = wanted.iter().map(|(_, range)| range.end).max().unwrap();
+    let furthest = wanted.iter().map(|(_, range, _)| range.end).max().unwrap();
     assert!(furthest > 5 << 20, "{wanted:?}");
+    // Found by the demo: two readers of large files held up thirty readers of small ones for a second.
+    assert!(wanted.iter().all(|(.., priority)| *priority > Priority::Demand), "{wanted:?}");
 }
 
 #[test]

@@ -32,7 +32,7 @@ pub struct Item {
 struct State {
     items: BTreeMap<FilePath, Item>,
     resident: HashMap<FileKey, Resident>,
-    wanted: Vec<(FilePath, Range<u64>)>,
+    wanted: Vec<(FilePath, Range<u64>, Priority)>,
     watch: Option<Watch>,
     news: Option<mpsc::Receiver<News>>,
 }
@@ -191,7 +191,7 @@ impl Source {
         self.state.lock().unwrap().items.get(at).cloned()
     }
 
-    pub fn wanted(&self) -> Vec<(FilePath, Range<u64>)> {
+    pub fn wanted(&self) -> Vec<(FilePath, Range<u64>, Priority)> {
         self.state.lock().unwrap().wanted.clone()
     }
 
@@ -322,8 +322,8 @@ impl Origin for Source {
         Ok(Answer { bytes: Bytes::from(bytes), found: Found::Miss })
     }
 
-    fn want(&self, key: &FileKey, range: Range<u64>, _: Priority) {
-        self.state.lock().unwrap().wanted.push((key.path.clone(), range.clone()));
+    fn want(&self, key: &FileKey, range: Range<u64>, priority: Priority) {
+        self.state.lock().unwrap().wanted.push((key.path.clone(), range, priority));
     }
 
     fn open_whole(&self, key: &FileKey) -> Option<Box<dyn Whole>> {
