@@ -5,13 +5,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use foretide_api::{
-    Advice, AdviceWanted, Approval, BatchTaken, Files, Hello, JoinMade, JoinRequest, JoinWanted, Joined, List,
-    Listings, ModeChoice, ModeView, Problem, Sites, Tagging, TokenMade, TokenWanted, Tokens, VolumeList, VolumeView,
-    VolumeWanted, WarmupView, WarmupWanted, Welcome, Whereabouts,
+    Advice, AdviceWanted, Approval, Assigned, BatchTaken, Files, Hello, JoinMade, JoinRequest, JoinWanted, Joined,
+    List, Listings, ModeChoice, ModeView, Problem, Sites, Tagging, TokenMade, TokenWanted, Tokens, VolumeList,
+    VolumeView, VolumeWanted, WarmupView, WarmupWanted, Welcome, Whereabouts,
 };
 use foretide_flow::{
-    Assignment, FilePath, Forecast, NodeId, OutcomeBatch, Plan, PlanId, Profile, ReadSummary, Timestamp, VolumeId,
-    Warmup, WarmupId, WarmupRequest,
+    FilePath, Forecast, NodeId, OutcomeBatch, Plan, PlanId, Profile, ReadSummary, Timestamp, VolumeId, Warmup,
+    WarmupId, WarmupRequest,
 };
 use reqwest::{Method, RequestBuilder, Response};
 use serde::de::DeserializeOwned;
@@ -386,8 +386,12 @@ impl ControlClient {
         cursor: u64,
         wait: Duration,
         etag: Option<&str>,
-    ) -> Result<(Assignment, Option<String>), ClientError> {
-        let route = format!("/v1/agent/assignment?node={node}&cursor={cursor}&wait_s={}", wait.as_secs());
+        fleet: Option<&str>,
+    ) -> Result<(Assigned, Option<String>), ClientError> {
+        let mut route = format!("/v1/agent/assignment?node={node}&cursor={cursor}&wait_s={}", wait.as_secs());
+        if let Some(fleet) = fleet {
+            route = format!("{route}&fleet={fleet}");
+        }
         let mut request = self.request(Method::GET, &route)?.timeout(PATIENCE + wait);
         if let Some(etag) = etag {
             request = request.header("if-none-match", etag);

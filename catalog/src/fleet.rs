@@ -4,7 +4,7 @@ use async_trait::async_trait;
 use foretide_flow::{AccessBatch, Losses, NodeId, RunId, RunStart, SiteId, Timestamp, VolumeId, WorkloadId};
 use serde::{Deserialize, Serialize};
 
-use crate::{Page, Result};
+use crate::{Page, Result, Topic};
 
 /// What an agent says of itself.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -27,6 +27,15 @@ pub struct Agent {
     pub clock_ahead_us: Option<i64>,
     /// When it last said so.
     pub seen_at: Timestamp,
+}
+
+impl Agent {
+    /// What a change of this agent changed: whoever follows settings hears of what others can have of it, and need not
+    /// wake up for each sign of life.
+    pub(crate) fn topics(&self, before: Option<&Self>) -> &'static [Topic] {
+        let gives = |a: &Self| (a.chunk_address.clone(), a.volumes.clone(), a.passes_on);
+        if before.map(gives) == Some(gives(self)) { &[Topic::Fleet] } else { &[Topic::Fleet, Topic::Settings] }
+    }
 }
 
 /// The numbers with which an agent that lost its own count goes on: one above the highest ever recorded.
@@ -88,7 +97,8 @@ pub struct NodeLosses {
 /// Agents, runs, and accounts of what they sent.
 #[async_trait]
 pub trait Fleet: Send + Sync {
-    /// Keeps what an agent says of itself, in place of what it said before.
+    /// Keeps what an agent says of itself, in place of what it said before. Whether others can have more or less of it now is
+    /// told as a change of settings, too.
     async fn put_agent(&self, agent: &Agent) -> Result<()>;
 
     /// All agents, by node.

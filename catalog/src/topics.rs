@@ -20,7 +20,7 @@ pub enum Topic {
     Outcomes,
     /// Warm-ups.
     Warmups,
-    /// Settings, such as the prefetch switch.
+    /// Settings, such as the prefetch switch, and who gives what.
     Settings,
     /// Events.
     Events,

@@ -193,7 +193,7 @@ pub struct Assignment {
     pub census: Vec<CensusRequest>,
     /// Whether all prefetch is switched off: demand reads and warm-ups alone go on.
     pub prefetch_off: bool,
-    /// Another value when volumes or those who serve them are others than before: then hello is due again.
+    /// Another value when volumes, rules, or those who serve are others than before.
     #[serde(default)]
     pub fleet: Option<String>,
 }

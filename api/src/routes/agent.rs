@@ -4,6 +4,9 @@
 //! saw, and holds one long poll for its assignment. An assignment is a change (moves, directories) and a state (the
 //! warm-ups to count, the switch). The change goes by the cursor; the state by the `ETag`, which the agent sends
 //! back as `If-None-Match`. An answer that gets lost does no harm: the agent asks again with what it last had.
+//!
+//! The poll brings a new welcome, too, when the fleet is another than the agent says it knows: asking for it would take a
+//! round trip more until a volume that was added is shown far away.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -40,6 +43,8 @@ const LEARN_AT_ONCE: usize = 256;
 const LEARN_LEASE: Duration = Duration::from_secs(30);
 /// An agent's life sign is written down at most this often.
 const HEARD_EVERY: Duration = Duration::from_secs(20);
+/// Between a change of the fleet and the welcome that tells of it: when a volume is added, its agent serves it within this.
+const FLEET_SETTLES: Duration = Duration::from_millis(40);
 /// Warm-ups read from the catalog at a time.
 const WARMUPS_AT_ONCE: usize = 1000;
 
@@ -355,6 +360,17 @@ fn told_of(batch: &OutcomeBatch) -> Told {
     }
 }
 
+/// An assignment, with what is new of the fleet.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Assigned {
+    /// The assignment.
+    #[serde(flatten)]
+    pub assignment: Assignment,
+    /// What hello would answer, if the fleet is another than the agent says it knows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub welcome: Option<Welcome>,
+}
+
 /// What an agent has already.
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
@@ -369,6 +385,8 @@ pub(crate) struct AssignmentQuery {
     #[serde(default)]
     #[param(minimum = 0, maximum = 60, default = 0)]
     wait_s: u64,
+    /// The `fleet` of the last answer: if it is another by now, the answer brings a welcome.
+    fleet: Option<String>,
 }
 
 /// Take the assignment.
@@ -378,7 +396,7 @@ pub(crate) struct AssignmentQuery {
 #[utoipa::path(get, path = "/v1/agent/assignment", tag = "agents",
     params(AssignmentQuery, ("If-None-Match" = Option<String>, Header, description = "The `ETag` of the last answer.")),
     responses(
-        (status = 200, description = "What is new since the cursor; empty if nothing is.", body = Assignment,
+        (status = 200, description = "What is new since the cursor; empty if nothing is.", body = Assigned,
          headers(("etag" = String, description = "Changes with the warm-ups to count and the switch."))),
         (status = 404, description = "This node has not said hello.",
          body = crate::Problem, content_type = "application/problem+json"),
@@ -394,15 +412,26 @@ pub(crate) async fn assignment(
     let begins = known.is_none() && query.cursor.is_none_or(|c| c == 0);
     let first = Mutex::new(known);
     let look = || async {
-        let (assignment, etag) = assigned(&api, &agent, query.cursor.unwrap_or(0)).await?;
+        let (assignment, counted) = assigned(&api, &agent, query.cursor.unwrap_or(0)).await?;
+        let etag = etag(&counted, &assignment);
         let has = first.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_with(|| etag.clone()).clone();
         let nothing = assignment.run.is_empty() && assignment.cancel.is_empty() && assignment.learn.is_empty();
         let enough = !nothing || has != etag || begins;
-        Ok(if enough { Seen::Enough((assignment, etag)) } else { Seen::Same((assignment, etag)) })
+        Ok(if enough { Seen::Enough((assignment, counted)) } else { Seen::Same((assignment, counted)) })
     };
     let topics = [Topic::Plans, Topic::Namespace, Topic::Warmups, Topic::Settings];
-    let (assignment, etag) = wait::until(&api, &topics, query.wait_s, look).await?;
-    let mut response = Json(assignment).into_response();
+    let (mut assignment, counted) = wait::until(&api, &topics, query.wait_s, look).await?;
+    let is_news = query.fleet.is_some_and(|known| assignment.fleet.as_ref() != Some(&known));
+    let welcome = if is_news {
+        tokio::time::sleep(FLEET_SETTLES).await;
+        // Its digest first: what changes after it is news again.
+        assignment.fleet = Some(fleet_digest(&api).await?);
+        Some(welcome(&api, &agent.node, &agent.site, Timestamp::now()).await?)
+    } else {
+        None
+    };
+    let etag = etag(&counted, &assignment);
+    let mut response = Json(Assigned { assignment, welcome }).into_response();
     if let Ok(etag) = HeaderValue::from_str(&etag) {
         response.headers_mut().insert(header::ETAG, etag);
     }
@@ -422,7 +451,14 @@ async fn heard_of(api: &Api, node: &NodeId) -> Result<Agent, ApiError> {
     Ok(agent)
 }
 
-async fn assigned(api: &Api, agent: &Agent, cursor: u64) -> Result<(Assignment, String), ApiError> {
+/// Another value when the warm-ups to count, the switch or the fleet are others.
+fn etag(counted: &blake3::Hash, assignment: &Assignment) -> String {
+    let Assignment { prefetch_off, fleet, .. } = assignment;
+    wait::etag_of(format!("{counted}{prefetch_off}{fleet:?}").as_bytes())
+}
+
+/// What there is for an agent now, and the digest of the warm-ups that it counts.
+async fn assigned(api: &Api, agent: &Agent, cursor: u64) -> Result<(Assignment, blake3::Hash), ApiError> {
     let now = Timestamp::now();
     let catalog = api.catalog.as_ref();
     let learn = match agent.volumes.as_slice() {
@@ -432,8 +468,6 @@ async fn assigned(api: &Api, agent: &Agent, cursor: u64) -> Result<(Assignment, 
     let census = api.census.of(api, &agent.site).await?;
     let prefetch_off = catalog.prefetch_off().await?;
     let moves = catalog.assignment_since(&agent.site, cursor).await?;
-    let fleet = fleet_digest(api).await?;
-    let etag = wait::etag_of(format!("{}{prefetch_off}{fleet}", census.digest).as_bytes());
     let assignment = Assignment {
         cursor: moves.cursor,
         run: moves.run,
@@ -441,16 +475,16 @@ async fn assigned(api: &Api, agent: &Agent, cursor: u64) -> Result<(Assignment, 
         learn,
         census: census.requests.clone(),
         prefetch_off,
-        fleet: Some(fleet.to_hex()[..FLEET_DIGITS].to_owned()),
+        fleet: Some(fleet_digest(api).await?),
     };
-    Ok((assignment, etag))
+    Ok((assignment, census.digest))
 }
 
 /// Digits of the fleet's digest that an agent is told: enough to tell one fleet from the next.
 const FLEET_DIGITS: usize = 16;
 
-/// Another value when topology or rules change, or volumes are served by other agents: then an agent says hello again.
-async fn fleet_digest(api: &Api) -> Result<blake3::Hash, ApiError> {
+/// Another value when topology or rules change, or volumes are served by other agents.
+async fn fleet_digest(api: &Api) -> Result<String, ApiError> {
     let mut hasher = blake3::Hasher::new();
     hasher.update(api.directory.digest().as_bytes());
     for agent in api.catalog.agents().await? {
@@ -458,7 +492,7 @@ async fn fleet_digest(api: &Api) -> Result<blake3::Hash, ApiError> {
         let Agent { node, chunk_address, passes_on, .. } = &agent;
         hasher.update(format!("{node} {chunk_address:?} {passes_on} {volumes};").as_bytes());
     }
-    Ok(hasher.finalize())
+    Ok(hasher.finalize().to_hex()[..FLEET_DIGITS].to_owned())
 }
 
 /// The warm-ups that one site's stores count.

@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use foretide_api::{Config, Hello, Scope, Welcome};
+use foretide_api::{Assigned, Config, Hello, Scope, Welcome};
 use foretide_catalog::in_memory;
 use foretide_flow::{
     Assignment, Entry, EntryKind, FilePath, FileVersion, LearnRequest, Listing, Move, MoveCause, MoveId, Plan, PlanId,
@@ -82,6 +82,27 @@ async fn hello_is_answered_with_all_that_an_agent_needs() {
     assert_eq!((welcome.next.accesses, welcome.prefetch_off), (0, false));
     let sites = served.got(Scope::Read, "/v1/sites").await;
     assert_eq!(sites["items"][0]["agents"][0]["node"], "gpu-1");
+}
+
+#[tokio::test]
+async fn who_says_which_fleet_it_knows_is_welcomed_anew_when_it_is_another() {
+    let served = serve().await;
+    served.posted(Scope::Agent, "/v1/agent/hello", &hello("gpu-1", "gpu-eu", &[])).await;
+    let ask = async |query: &str| {
+        let path = format!("/v1/agent/assignment?node=gpu-1{query}");
+        serde_json::from_value::<Assigned>(served.got(Scope::Agent, &path).await).unwrap()
+    };
+    let first = ask("").await;
+    let known = first.assignment.fleet.clone().unwrap();
+    assert_eq!(first.welcome, None, "it did not say");
+    assert_eq!(ask(&format!("&fleet={known}")).await.welcome, None, "nothing is new");
+    let waiting = format!("&wait_s=30&cursor={}&fleet={known}", first.assignment.cursor);
+    let (another, ()) = tokio::join!(ask(&waiting), async {
+        served.posted(Scope::Agent, "/v1/agent/hello", &hello("store-1", "store", &["images"])).await;
+    });
+    let welcome = another.welcome.unwrap();
+    assert_eq!(welcome.peers.iter().map(|p| p.node.as_str()).collect::<Vec<_>>(), ["store-1"]);
+    assert_ne!(another.assignment.fleet, Some(known));
 }
 
 #[tokio::test]

@@ -87,12 +87,12 @@ impl State {
 impl Fleet for InMemory {
     async fn put_agent(&self, agent: &Agent) -> Result<()> {
         let mut state = self.state();
-        state.fleet.agents.insert(agent.node.clone(), agent.clone());
+        let before = state.fleet.agents.insert(agent.node.clone(), agent.clone());
         while state.fleet.agents.len() > limits::AGENTS {
             let silent = state.fleet.agents.values().min_by_key(|a| a.seen_at).map(|a| a.node.clone());
             silent.and_then(|node| state.fleet.agents.remove(&node));
         }
-        self.tell(&[Topic::Fleet]);
+        self.tell(agent.topics(before.as_ref()));
         Ok(())
     }
 

@@ -135,12 +135,14 @@ fn run_of(row: &Row) -> Result<Run> {
 impl Fleet for SqlCatalog {
     async fn put_agent(&self, agent: &Agent) -> Result<()> {
         let mut tx = self.engine.write().await?;
+        let before = tx.row("SELECT body FROM agents WHERE node = $1", args![agent.node.as_str()]).await?;
+        let before: Option<Agent> = before.map(|row| from_json("agent", &row.text(0)?)).transpose()?;
         let sql = "INSERT INTO agents (node, seen_at, body) VALUES ($1, $2, $3)
             ON CONFLICT (node) DO UPDATE SET seen_at = excluded.seen_at, body = excluded.body";
         tx.run(sql, args![agent.node.as_str(), agent.seen_at, &to_json(agent)]).await?;
         let sql = "DELETE FROM agents WHERE node IN (SELECT node FROM agents ORDER BY seen_at DESC LIMIT 1 OFFSET $1)";
         tx.run(sql, args![limits::AGENTS as i64]).await?;
-        self.commit(tx, &[Topic::Fleet]).await
+        self.commit(tx, agent.topics(before.as_ref())).await
     }
 
     async fn agents(&self) -> Result<Vec<Agent>> {

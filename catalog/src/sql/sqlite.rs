@@ -24,7 +24,7 @@ use sqlx::{ConnectOptions as _, SqlitePool};
 use super::engine::{Engine, told};
 use super::{SqlCatalog, migration_failed, names};
 use crate::topics::Topics;
-use crate::{Catalog, CatalogError, Result, Topic};
+use crate::{Catalog, CatalogError, Result, Topic, limits};
 
 static MIGRATIONS: Migrator = sqlx::migrate!("migrations/sqlite");
 
@@ -67,6 +67,8 @@ const PAGE_BYTES: u32 = 16 << 10;
 const LOG_BYTES: u64 = 64 << 20;
 /// Statements kept prepared per connection: all of ours with their variants.
 const STATEMENTS: usize = 256;
+/// Rows that a connection's thread hands over without waiting for them to be taken: a whole page.
+const ROWS_UNDER_WAY: usize = limits::PAGE_ITEMS + 1;
 
 impl SqliteConfig {
     /// That file, all else as usual.
@@ -106,6 +108,7 @@ pub async fn open_sqlite(config: &SqliteConfig) -> Result<Arc<dyn Catalog>> {
         .page_size(PAGE_BYTES)
         .busy_timeout(Duration::from_millis(BUSY_MS))
         .statement_cache_capacity(STATEMENTS)
+        .row_buffer_size(ROWS_UNDER_WAY)
         .pragma("cache_size", format!("-{}", u64::from(config.cache_mib) * 1024))
         .pragma("journal_size_limit", LOG_BYTES.to_string())
         .pragma("temp_store", "memory")

@@ -514,6 +514,23 @@ stories! {
         assert!(!events.has_changed().unwrap());
     }
 
+    async fn what_an_agent_gives_is_told_as_a_setting_and_its_signs_of_life_are_not(c) {
+        let (mut settings, mut plans) = (c.changes(Topic::Settings), c.changes(Topic::Plans));
+        let giving_less = |seen_at| Agent { volumes: Vec::new(), ..agent("n1", seen_at) };
+        for (i, (agent, is_news)) in
+            [(agent("n1", 1), true), (agent("n1", 2), false), (giving_less(3), true), (giving_less(4), false)]
+                .into_iter()
+                .enumerate()
+        {
+            c.put_agent(&agent).await.unwrap();
+            // News comes in the order of its making: when the plan's is here, the agent's is.
+            c.put_plan(&plan(&format!("p{i}"), 1, vec![])).await.unwrap();
+            tokio::time::timeout(Duration::from_secs(20), plans.changed()).await.expect("the plan woke nobody").unwrap();
+            assert_eq!(settings.has_changed().unwrap(), is_news, "{agent:?}");
+            settings.mark_unchanged();
+        }
+    }
+
     async fn no_count_is_too_large_to_keep(c) {
         let huge = vec![moved("m", u64::MAX), moved("m", u64::MAX), evicted("a", u64::MAX, u64::MAX)];
         for sequence in 1..=3 {

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use foretide_api::{Hello, Peer, Welcome};
+use foretide_api::{Assigned, Hello, Peer, Welcome};
 use foretide_flow::{
     Assignment, CensusRequest, EntryKind, FilePath, LearnRequest, Listing, Move, Ruleset, Timestamp, VolumeId,
 };
@@ -171,12 +171,16 @@ impl Talk {
                 hello_due = Instant::now() + if complete { HELLO_EVERY } else { HELLO_WHILE_ALONE };
             }
             let wait = POLL.min(hello_due.saturating_duration_since(Instant::now()));
-            match self.control.assignment(&self.hello.node, cursor, wait, etag.as_deref()).await {
-                Ok((assignment, new_etag)) => {
+            let asked =
+                self.control.assignment(&self.hello.node, cursor, wait, etag.as_deref(), fleet.as_deref()).await;
+            match asked {
+                Ok((Assigned { assignment, welcome }, new_etag)) => {
                     (cursor, etag) = (assignment.cursor, new_etag);
-                    if fleet != assignment.fleet {
-                        fleet.clone_from(&assignment.fleet);
-                        hello_due = Instant::now();
+                    fleet.clone_from(&assignment.fleet);
+                    if let Some(welcome) = welcome
+                        && !self.take_welcome(welcome).await
+                    {
+                        hello_due = Instant::now() + HELLO_WHILE_ALONE;
                     }
                     self.census.send_if_modified(|known| {
                         let differs = *known != assignment.census;
@@ -273,6 +277,11 @@ impl Talk {
             }
         };
         self.hello.clock_ahead_us = Some(ahead_us(asked_at, welcome.said_at, Timestamp::now()));
+        self.take_welcome(welcome).await
+    }
+
+    /// Answers whether all sources are known.
+    async fn take_welcome(&mut self, welcome: Welcome) -> bool {
         if self.served.serve_added(&welcome.serve) {
             // Said at once, so that others come for it.
             self.hello.volumes = self.served.volumes();
