@@ -53,7 +53,7 @@ pub use document::openapi;
 pub use eta::WarmupView;
 pub use events::{EventView, Told, tell};
 pub use metrics::Metrics;
-pub use people::{Grant, Oidc};
+pub use people::{Grant, Oidc, PageClient, ShownToken, SignIn};
 pub use ports::{
     Accepted, AccessSink, Advice, Adviser, Certifier, Courier, Directory, FilesRead, Listener, MoveChange, NotReplayed,
     Papers, PlanChanges, Ports, Question, Reader, Recordings, Rejected, Replayed, SiteAdvice, Way, WhatIf, digest_of,
@@ -62,7 +62,7 @@ pub use problem::{PROBLEM_JSON, Problem};
 pub use routes::agent::{Assigned, BatchTaken, Hello, Listings, ListingsTaken, NextNumbers, Peer, ToServe, Welcome};
 pub use routes::files::{FileView, Files, HeldAt, SiteCopy, Tagging, Whereabouts};
 pub use routes::fleet::{AgentView, ModeChoice, ModeView, RefusalView, SiteView, Sites, Switch, mode_in_force};
-pub use routes::house::{AuditView, Health, Me, TokenMade, TokenView, TokenWanted, Tokens};
+pub use routes::house::{AuditView, Health, Me, TokenMade, TokenView, TokenWanted, Tokens, WaysIn};
 pub use routes::joining::{JoinMade, JoinRequest, JoinWanted, Joined};
 pub use routes::learned::RunView;
 pub use routes::orders::{Announced, Dataset, OrderWanted};

@@ -6,10 +6,13 @@
 //!
 //! Files under `assets/` carry a digest of their content in their names and are kept for good; the few others are asked
 //! for again each time and answered with 304 while their digest stands. The policy allows the page's own files and the
-//! own host, nothing inline, and no frame around it: what a run calls itself can never become code.
+//! own host, nothing inline, and no frame around it: what a run calls itself can never become code. Where people sign in at
+//! an issuer, the page may ask that one host besides, for tokens.
+
+use std::hash::{DefaultHasher, Hash, Hasher};
 
 use axum::Router;
-use axum::extract::Path;
+use axum::extract::{Path, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
@@ -26,29 +29,58 @@ const FOR_GOOD: &str = "public, max-age=31536000, immutable";
 /// The others may change with the next version of Foretide.
 const ASK_AGAIN: &str = "no-cache";
 
-/// The page at `/`, and what it loads. It has no fallback, so it merges with a router that has one.
-pub fn router() -> Router {
+/// Where the page's own host stands among those that it may ask.
+const OWN_HOST: &str = "connect-src 'self'";
+
+/// Under which policy the page is served.
+#[derive(Clone)]
+struct Policy {
+    value: HeaderValue,
+    /// A page that is kept with another policy is another page.
+    digest: u64,
+}
+
+impl Policy {
+    /// The page may ask `also_asks` beside its own host; nobody if that cannot stand in a policy.
+    fn of(also_asks: Option<&str>) -> Self {
+        let usual = POLICY.trim_ascii();
+        let wider = also_asks.map(|origin| usual.replace(OWN_HOST, &format!("{OWN_HOST} {origin}")));
+        let value = wider.and_then(|text| HeaderValue::from_str(&text).ok());
+        let value = value.unwrap_or(HeaderValue::from_static(usual));
+        let mut hasher = DefaultHasher::new();
+        value.as_bytes().hash(&mut hasher);
+        Self { digest: hasher.finish(), value }
+    }
+}
+
+/// The page at `/`, and what it loads. `also_asks` is scheme, host and port of the one place beside its own host that the
+/// page may ask. It has no fallback, so it merges with a router that has one.
+pub fn router(also_asks: Option<&str>) -> Router {
+    let file = |path: &'static str| {
+        get(move |State(policy): State<Policy>, headers: HeaderMap| async move { serve(path, &policy, &headers) })
+    };
     Router::new()
-        .route("/", get(|headers: HeaderMap| async move { serve("index.html", &headers) }))
-        .route("/favicon.svg", get(|headers: HeaderMap| async move { serve("favicon.svg", &headers) }))
-        .route("/licences.txt", get(|headers: HeaderMap| async move { serve("licences.txt", &headers) }))
+        .route("/", file("index.html"))
+        .route("/favicon.svg", file("favicon.svg"))
+        .route("/licences.txt", file("licences.txt"))
         .route("/assets/{name}", get(asset))
+        .with_state(Policy::of(also_asks))
 }
 
-async fn asset(Path(name): Path<String>, headers: HeaderMap) -> Response {
-    serve(&format!("assets/{name}"), &headers)
+async fn asset(State(policy): State<Policy>, Path(name): Path<String>, headers: HeaderMap) -> Response {
+    serve(&format!("assets/{name}"), &policy, &headers)
 }
 
-fn serve(path: &str, request: &HeaderMap) -> Response {
+fn serve(path: &str, policy: &Policy, request: &HeaderMap) -> Response {
     let Some(file) = Page::get(path) else {
         return (StatusCode::NOT_FOUND, format!("{path} is no file of the dashboard: load / again\n")).into_response();
     };
-    let etag = etag_of(&file);
+    let etag = etag_of(&file, policy);
     let mut headers = HeaderMap::new();
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static(kept(path)));
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
-    headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(POLICY.trim_ascii()));
+    headers.insert(header::CONTENT_SECURITY_POLICY, policy.value.clone());
     if let Ok(etag) = HeaderValue::from_str(&etag) {
         headers.insert(header::ETAG, etag);
     }
@@ -63,10 +95,10 @@ fn kept(path: &str) -> &'static str {
     if path.starts_with("assets/") { FOR_GOOD } else { ASK_AGAIN }
 }
 
-/// Half of the file's SHA-256: enough to tell versions apart.
-fn etag_of(file: &EmbeddedFile) -> String {
+/// Half of the file's SHA-256 and the policy's digest: enough to tell versions apart.
+fn etag_of(file: &EmbeddedFile, policy: &Policy) -> String {
     let digest: String = file.metadata.sha256_hash()[..16].iter().map(|byte| format!("{byte:02x}")).collect();
-    format!("\"{digest}\"")
+    format!("\"{digest}-{:016x}\"", policy.digest)
 }
 
 /// Whether the client has that version: `If-None-Match` compares weakly, so a proxy that compressed is no obstacle.
@@ -96,11 +128,15 @@ mod tests {
     use super::*;
 
     async fn ask(path: &str, known: Option<&str>) -> Response {
+        ask_at(router(None), path, known).await
+    }
+
+    async fn ask_at(router: Router, path: &str, known: Option<&str>) -> Response {
         let mut request = Request::get(path);
         if let Some(tag) = known {
             request = request.header(header::IF_NONE_MATCH, tag);
         }
-        router().oneshot(request.body(Body::empty()).unwrap()).await.unwrap()
+        router.oneshot(request.body(Body::empty()).unwrap()).await.unwrap()
     }
 
     fn says(response: &Response, name: header::HeaderName) -> &str {
@@ -116,6 +152,21 @@ mod tests {
         assert_eq!(says(&page, header::CACHE_CONTROL), ASK_AGAIN);
         let html = String::from_utf8(to_bytes(page.into_body(), 1 << 20).await.unwrap().to_vec()).unwrap();
         assert!(!html.contains("<style") && !html.contains("://") && html.matches("<script").count() == 1, "{html}");
+    }
+
+    #[tokio::test]
+    async fn the_page_may_ask_the_issuer_s_host_and_nobody_else() {
+        let usual = ask("/", None).await;
+        let wider = ask_at(router(Some("https://id.example")), "/", None).await;
+        let told = says(&wider, header::CONTENT_SECURITY_POLICY);
+        assert!(told.contains("connect-src 'self' https://id.example;"), "{told}");
+        let without = told.replace(" https://id.example", "");
+        assert_eq!(without, says(&usual, header::CONTENT_SECURITY_POLICY), "and is allowed nothing else");
+        let kept = says(&usual, header::ETAG).to_owned();
+        let again = ask_at(router(Some("https://id.example")), "/", Some(&kept)).await;
+        assert_eq!(again.status(), StatusCode::OK, "a page kept under another policy is sent anew");
+        let broken = ask_at(router(Some("https://id.example\n")), "/", None).await;
+        assert_eq!(says(&broken, header::CONTENT_SECURITY_POLICY), says(&usual, header::CONTENT_SECURITY_POLICY));
     }
 
     #[tokio::test]

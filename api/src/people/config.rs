@@ -1,5 +1,7 @@
 //! Which issuer is believed, and what its tokens are worth here.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use crate::auth::Scope;
@@ -28,6 +30,73 @@ pub struct Oidc {
     /// After that many seconds its keys are fetched again: how long one that it took back is believed.
     #[serde(default = "keys_fresh_for_s")]
     pub keys_fresh_for_s: u64,
+    /// How the dashboard's page signs people in there; if absent, it takes tokens that are pasted.
+    #[serde(default)]
+    pub page: Option<PageClient>,
+}
+
+/// The dashboard's page as a client of the issuer: `[api.oidc.page]`. It is a public one: it runs in people's browsers, so it
+/// has no secret, and proves by PKCE that who began a sign-in ends it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PageClient {
+    /// As what the issuer knows the page.
+    pub client_id: String,
+    /// What people call the issuer; its host if absent.
+    #[serde(default)]
+    pub name: Option<String>,
+    /// What is asked for; `openid` is among it. Many issuers give a token that renews the sign-in for `offline_access` alone.
+    #[serde(default = "openid")]
+    pub scopes: Vec<String>,
+    /// What the question carries besides, as some issuers want it: `audience`, `resource`, `prompt`.
+    #[serde(default)]
+    pub parameters: BTreeMap<String, String>,
+    /// Scheme, host and port of the issuer's token endpoint where they are not the issuer's own. The page's policy lets it
+    /// ask there, so an issuer cannot widen it.
+    #[serde(default)]
+    pub token_origin: Option<String>,
+}
+
+/// Parameters of the question that are the protocol's own.
+const OF_THE_PROTOCOL: [&str; 9] = [
+    "client_id",
+    "code_challenge",
+    "code_challenge_method",
+    "nonce",
+    "redirect_uri",
+    "response_mode",
+    "response_type",
+    "scope",
+    "state",
+];
+
+impl PageClient {
+    fn check(&self, issuer: &str) -> Result<(), String> {
+        if self.client_id.is_empty() {
+            return Err("page.client_id is empty: give the id of a public client of the issuer".into());
+        }
+        if self.name.as_ref().is_some_and(|name| name.trim().is_empty()) {
+            return Err("page.name is blank: give one, or leave it out for the issuer's host".into());
+        }
+        if !self.scopes.iter().any(|scope| scope == "openid") {
+            return Err("page.scopes lacks \"openid\": without it the issuer does not say who signed in".into());
+        }
+        if let Some(scope) = self.scopes.iter().find(|s| s.is_empty() || s.contains(char::is_whitespace)) {
+            return Err(format!("page.scopes has {scope:?}: give each scope by itself"));
+        }
+        if let Some(name) = self.parameters.keys().find(|name| OF_THE_PROTOCOL.contains(&name.as_str())) {
+            return Err(format!("page.parameters has {name:?}, which the page sets by itself: leave it out"));
+        }
+        match &self.token_origin {
+            Some(given) if !is_safe(given) || origin(given) != Some(given) => {
+                Err(format!("page.token_origin {given:?}: give https://HOST or https://HOST:PORT"))
+            }
+            None if origin(issuer).is_none() => Err(format!(
+                "page: the host of issuer {issuer:?} cannot stand in a policy of the page: give its plain name"
+            )),
+            _ => Ok(()),
+        }
+    }
 }
 
 /// What one value of the claim is worth.
@@ -45,6 +114,10 @@ pub struct Grant {
 
 fn groups() -> String {
     "groups".into()
+}
+
+fn openid() -> Vec<String> {
+    vec!["openid".into()]
 }
 
 fn sub() -> String {
@@ -74,7 +147,14 @@ impl Oidc {
             grants: Vec::new(),
             leeway_s: leeway_s(),
             keys_fresh_for_s: keys_fresh_for_s(),
+            page: None,
         }
+    }
+
+    /// Whom the page asks besides its own host, as a policy names it: scheme, host and port of the token endpoint. None if
+    /// it signs nobody in.
+    pub fn page_asks(&self) -> Option<&str> {
+        self.page.as_ref()?.token_origin.as_deref().or_else(|| origin(&self.issuer))
     }
 
     /// Whether it can be meant.
@@ -103,8 +183,16 @@ impl Oidc {
                 ));
             }
         }
-        Ok(())
+        self.page.as_ref().map_or(Ok(()), |page| page.check(&self.issuer))
     }
+}
+
+/// Scheme, host and port of an address, as the policy of a page can name them.
+pub(super) fn origin(address: &str) -> Option<&str> {
+    let (scheme, rest) = address.split_once("://")?;
+    let host = &rest[..rest.find(['/', '?', '#']).unwrap_or(rest.len())];
+    let is_plain = !host.is_empty() && host.bytes().all(|b| b.is_ascii_alphanumeric() || b".-:[]".contains(&b));
+    is_plain.then(|| &address[..scheme.len() + "://".len() + host.len()])
 }
 
 /// Whether nobody on the way can change what is read there.
@@ -116,6 +204,8 @@ pub(super) fn is_safe(address: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::{Value, json};
+
     use super::*;
 
     #[test]
@@ -138,6 +228,45 @@ mod tests {
         ] {
             assert!(bad.check().is_err(), "{bad:?}");
         }
+        assert_eq!(good.page_asks(), None);
         assert!(is_safe("http://127.0.0.1:8080/realm") && is_safe("http://localhost"));
+    }
+
+    #[test]
+    fn how_the_page_signs_people_in_is_refused_by_the_key_that_cannot_be_meant() {
+        let of = |page: Value| -> Result<Oidc, String> {
+            let whole = json!({ "issuer": "https://id.example:8443/realms/lab", "audience": "foretide", "page": page });
+            let oidc: Oidc = serde_json::from_value(whole).map_err(|e| e.to_string())?;
+            oidc.check().map(|()| oidc)
+        };
+        let usual = of(json!({ "client_id": "p" })).unwrap();
+        assert_eq!(usual.page_asks(), Some("https://id.example:8443"), "and nothing of its path");
+        assert_eq!(usual.page.unwrap().scopes, ["openid"]);
+        let elsewhere = of(json!({ "client_id": "p", "token_origin": "https://tokens.example" })).unwrap();
+        assert_eq!(elsewhere.page_asks(), Some("https://tokens.example"));
+        for (page, key) in [
+            (json!({}), "client_id"),
+            (json!({ "client_id": "" }), "page.client_id"),
+            (json!({ "client_id": "p", "name": " " }), "page.name"),
+            (json!({ "client_id": "p", "scopes": ["email"] }), "page.scopes"),
+            (json!({ "client_id": "p", "scopes": ["openid", "email groups"] }), "page.scopes"),
+            (json!({ "client_id": "p", "parameters": { "nonce": "1" } }), "page.parameters"),
+            (json!({ "client_id": "p", "token_origin": "https://tokens.example/oauth" }), "page.token_origin"),
+            (json!({ "client_id": "p", "token_origin": "http://tokens.example" }), "page.token_origin"),
+            (json!({ "client_id": "p", "token_origin": "https://a.example; script-src *" }), "page.token_origin"),
+            (json!({ "client_id": "p", "client_secret": "s" }), "client_secret"),
+        ] {
+            let why = of(page.clone()).unwrap_err();
+            assert!(why.contains(key), "{page}: {why}");
+        }
+    }
+
+    #[test]
+    fn an_origin_is_what_a_policy_can_name() {
+        assert_eq!(origin("https://id.example/a?b"), Some("https://id.example"));
+        assert_eq!(origin("http://127.0.0.1:80"), Some("http://127.0.0.1:80"));
+        for none in ["id.example", "https:///a", "https://a b", "https://a;b/", "https://ann@id.example/"] {
+            assert_eq!(origin(none), None, "{none}");
+        }
     }
 }

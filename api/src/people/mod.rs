@@ -1,8 +1,9 @@
 //! People who come with a token of an OpenID Connect issuer instead of one of ours: a JWT that the issuer signed. Which of
 //! our scopes it is worth says the configuration, by what a claim of it holds; nothing of a person is kept.
 //!
-//! - [`keys`]: the issuer's public keys, found by its discovery document, kept, and fetched again when they are old or when a
-//!   token names one that is not among them (the issuer has changed keys). While the issuer is down, those kept go on.
+//! - [`issuer`]: its endpoints and public keys, found by its discovery document, kept, and fetched again when they are old or
+//!   when a token names a key that is not among them (the issuer has changed keys). While it is down, what is kept goes on.
+//! - [`sign_in`]: what the dashboard's page is told, so that it can sign people in there by itself.
 //! - [`signature`]: how a signature is checked, by the same library that speaks TLS.
 //!
 //! A token is believed if its algorithm is one of three, its key is the issuer's and for that algorithm, and issuer,
@@ -10,17 +11,20 @@
 //! token brings along are nothing that this code could take.
 
 mod config;
-mod keys;
+mod issuer;
+mod sign_in;
 mod signature;
 
 use std::sync::Arc;
-use std::time::Instant;
+
+use foretide_flow::Timestamp;
 
 use jsonwebtoken::{Algorithm, Header, Validation, decode, decode_header};
 use serde_json::Value;
 
-pub use self::config::{Grant, Oidc};
-use self::keys::{Keys, Step};
+pub use self::config::{Grant, Oidc, PageClient};
+use self::issuer::Issuer;
+pub use self::sign_in::{ShownToken, SignIn};
 use crate::auth::{Caller, TOKEN_NAME_MAX_BYTES};
 use crate::error::ApiError;
 use crate::ports::Reader;
@@ -33,38 +37,36 @@ const TOKEN_MAX_BYTES: usize = 16 << 10;
 /// Knows people by the tokens of one issuer.
 pub(crate) struct People {
     oidc: Oidc,
-    keys: Arc<Keys>,
+    issuer: Arc<Issuer>,
 }
 
 impl People {
     pub(crate) fn new(oidc: Oidc, reader: Arc<dyn Reader>) -> Self {
         signature::install();
-        let keys = Arc::new(Keys::new(&oidc, reader));
-        Self { oidc, keys }
+        let issuer = Arc::new(Issuer::new(&oidc, reader));
+        Self { oidc, issuer }
     }
 
     /// Who shows this token.
     pub(crate) async fn caller(&self, token: &str) -> Result<Caller, ApiError> {
         let header = check_header(token)?;
         let kid = header.kid.as_deref();
-        let key = match self.keys.find(kid, Instant::now()) {
-            Step::Use(key) => key,
-            Step::UseAndRefresh(key) => {
-                let keys = Arc::clone(&self.keys);
-                tokio::spawn(async move { keys.refresh().await });
-                key
-            }
-            Step::Refresh => {
-                self.keys.refresh().await;
-                self.keys.found(kid).ok_or_else(|| self.no_key(kid))?
-            }
-            Step::Give => return Err(self.no_key(kid)),
-        };
+        let key = self.issuer.get(|known| known.named(kid)).await.ok_or_else(|| self.no_key(kid))?;
         if !key.is_for(header.alg) {
             return Err(refused("its algorithm is not its key's"));
         }
         let claims = decode::<Value>(token, &key.decoding, &self.validation(header.alg)).map_err(in_words)?.claims;
         grant(&self.oidc, &claims)
+    }
+
+    /// What the page needs to sign somebody in; none if the configuration does not have it do so.
+    pub(crate) async fn sign_in(&self) -> Result<Option<SignIn>, ApiError> {
+        let Some(page) = &self.oidc.page else { return Ok(None) };
+        let Some(discovery) = self.issuer.get(|known| known.discovery.clone()).await else {
+            let issuer = &self.oidc.issuer;
+            return Err(ApiError::Unavailable(format!("the issuer {issuer} does not tell its endpoints now")));
+        };
+        sign_in::told(&self.oidc, page, &discovery, Timestamp::now()).map(Some).map_err(ApiError::Unavailable)
     }
 
     fn validation(&self, algorithm: Algorithm) -> Validation {
@@ -78,7 +80,7 @@ impl People {
     }
 
     fn no_key(&self, kid: Option<&str>) -> ApiError {
-        if self.keys.is_empty() {
+        if self.issuer.has_no_keys() {
             let issuer = &self.oidc.issuer;
             return ApiError::Unavailable(format!("the keys of issuer {issuer} cannot be fetched now"));
         }

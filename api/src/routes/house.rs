@@ -22,6 +22,7 @@ use crate::error::ApiError;
 use crate::events::{EventView, listen};
 use crate::extract::{Body, NO_RECORD, Path, Query, commas, record_number, text_header};
 use crate::metrics::{OPEN_METRICS, scrape};
+use crate::people::SignIn;
 use crate::tenant::Sight;
 
 /// Who asks.
@@ -41,6 +42,28 @@ pub struct Me {
 pub(crate) async fn me(Extension(caller): Extension<Caller>) -> Json<Me> {
     let scopes = Scope::ALL.into_iter().filter(|scope| caller.may(*scope)).collect();
     Json(Me { name: caller.name, scopes, tenant: caller.tenant })
+}
+
+/// How people may sign in, beside showing a token of ours.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct WaysIn {
+    /// At an OpenID Connect issuer; null if nobody is sent there.
+    pub oidc: Option<SignIn>,
+}
+
+/// What a page needs to know before anybody has signed in: public, as all of it is the issuer's or stands in the address bar.
+#[utoipa::path(get, path = "/v1/sign-in", tag = "house", operation_id = "ways_in",
+    responses(
+        (status = 200, description = "How people may sign in.", body = WaysIn),
+        (status = 503, description = "The issuer does not tell now, or what it tells does not fit the configuration.",
+         body = crate::Problem, content_type = "application/problem+json"),
+    ))]
+pub(crate) async fn ways_in(State(api): State<Api>) -> Result<Json<WaysIn>, ApiError> {
+    let oidc = match &api.people {
+        Some(people) => people.sign_in().await?,
+        None => None,
+    };
+    Ok(Json(WaysIn { oidc }))
 }
 
 /// That the control plane lives.

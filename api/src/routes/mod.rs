@@ -62,7 +62,10 @@ fn page_size(limit: Option<u16>) -> Result<usize, ApiError> {
 
 /// The routes of each scope; none for those that anyone may call.
 fn groups() -> Vec<(Option<Scope>, OpenApiRouter<Api>)> {
-    let open = OpenApiRouter::default().routes(routes!(house::healthz)).routes(routes!(house::openapi_json));
+    let open = OpenApiRouter::default()
+        .routes(routes!(house::healthz))
+        .routes(routes!(house::openapi_json))
+        .routes(routes!(house::ways_in));
     let read = OpenApiRouter::default()
         .routes(routes!(warmups::list))
         .routes(routes!(warmups::one))

@@ -11,7 +11,7 @@ use axum::routing::get;
 use axum::{Json, Router};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use foretide_api::{Config, Grant, Oidc, Scope};
+use foretide_api::{Config, Grant, Oidc, PageClient, Scope, ShownToken, WaysIn};
 use foretide_catalog::in_memory;
 use reqwest::{Method, Response};
 use ring::rand::SystemRandom;
@@ -103,7 +103,15 @@ async fn discovery(State(issuer): State<Arc<Published>>) -> Result<Json<Value>, 
         return Err(StatusCode::BAD_GATEWAY);
     }
     let base = issuer.base.lock().unwrap().clone();
-    Ok(Json(json!({ "issuer": base, "jwks_uri": format!("{base}/keys") })))
+    Ok(Json(json!({
+        "issuer": base,
+        "jwks_uri": format!("{base}/keys"),
+        "authorization_endpoint": format!("{base}/authorize"),
+        "token_endpoint": format!("{base}/token"),
+        "revocation_endpoint": format!("{base}/revoke"),
+        "end_session_endpoint": format!("{base}/logout"),
+        "authorization_response_iss_parameter_supported": true,
+    })))
 }
 
 async fn keys(State(issuer): State<Arc<Published>>) -> Json<Value> {
@@ -129,6 +137,10 @@ impl Issuer {
         Self(published)
     }
 
+    fn base(&self) -> String {
+        self.0.base.lock().unwrap().clone()
+    }
+
     fn add(&self, kid: &str, key: Key) {
         self.0.keys.lock().unwrap().insert(kid.into(), key);
     }
@@ -141,14 +153,17 @@ impl Issuer {
         self.0.is_down.store(true, Ordering::SeqCst);
     }
 
+    fn come_back(&self) {
+        self.0.is_down.store(false, Ordering::SeqCst);
+    }
+
     fn asked(&self) -> usize {
         self.0.asked.load(Ordering::SeqCst)
     }
 
     /// What it says of somebody in these groups, for ten minutes.
     fn claims(&self, groups: &[&str]) -> Value {
-        let base = self.0.base.lock().unwrap().clone();
-        json!({ "iss": base, "aud": ["foretide", "other"], "sub": "ann", "groups": groups, "exp": now_s() + 600 })
+        json!({ "iss": self.base(), "aud": ["foretide", "other"], "sub": "ann", "groups": groups, "exp": now_s() + 600 })
     }
 
     /// Signed with the key of that name.
@@ -181,9 +196,29 @@ async fn believing(issuer: &Issuer) -> Served {
         grant("starters", &[Scope::Warm], None),
         grant("vision", &[Scope::Read], Some("vision")),
     ];
-    let oidc = Oidc { grants, ..Oidc::of(&issuer.0.base.lock().unwrap(), "foretide") };
+    served_with(Oidc { grants, ..Oidc::of(&issuer.base(), "foretide") }).await
+}
+
+async fn served_with(oidc: Oidc) -> Served {
     oidc.check().unwrap();
     serve_with(Config { oidc: Some(oidc), ..Config::default() }, in_memory()).await
+}
+
+/// A control plane whose page signs people in there.
+async fn signing_in(issuer: &Issuer, client_id: &str) -> Served {
+    let page = PageClient {
+        client_id: client_id.into(),
+        name: Some("The Lab".into()),
+        scopes: vec!["openid".into(), "offline_access".into()],
+        parameters: [("audience".to_owned(), "foretide".to_owned())].into(),
+        token_origin: None,
+    };
+    served_with(Oidc { page: Some(page), ..Oidc::of(&issuer.base(), "foretide") }).await
+}
+
+/// As somebody without a token.
+async fn ways_in(served: &Served) -> Response {
+    served.client.get(format!("{}/v1/sign-in", served.base)).send().await.unwrap()
 }
 
 async fn ask(served: &Served, method: Method, path: &str, token: &str) -> Response {
@@ -339,4 +374,55 @@ async fn without_a_key_people_are_told_to_come_again() {
         assert!(told["detail"].as_str().unwrap().contains("issuer"), "{told}");
     }
     assert!(served.get(Scope::Read, "/v1/me").await.status().is_success(), "tokens of our own need no issuer");
+}
+
+#[tokio::test]
+async fn a_page_is_told_where_people_sign_in() {
+    let issuer = Issuer::start().await;
+    issuer.add("k", Key::ed());
+    let base = issuer.base();
+    let before_us = foretide_flow::Timestamp::now();
+    for (client_id, shown) in [("foretide", ShownToken::Id), ("foretide-page", ShownToken::Access)] {
+        let told: WaysIn = ways_in(&signing_in(&issuer, client_id).await).await.json().await.unwrap();
+        let told = told.oidc.expect("the page signs people in");
+        assert_eq!(
+            (told.issuer.as_str(), told.name.as_str(), told.client_id.as_str()),
+            (base.as_str(), "The Lab", client_id)
+        );
+        assert_eq!(
+            (told.authorization_endpoint, told.token_endpoint),
+            (format!("{base}/authorize"), format!("{base}/token"))
+        );
+        assert_eq!(told.revocation_endpoint, Some(format!("{base}/revoke")));
+        assert_eq!(told.end_session_endpoint, Some(format!("{base}/logout")));
+        assert_eq!((told.scope.as_str(), told.parameters["audience"].as_str()), ("openid offline_access", "foretide"));
+        assert_eq!((told.shown_token, told.names_itself), (shown, true));
+        assert!(told.now >= before_us);
+    }
+    let pasted: WaysIn = ways_in(&believing(&issuer).await).await.json().await.unwrap();
+    assert_eq!(pasted.oidc, None, "an issuer that is believed is not yet one that people are sent to");
+}
+
+#[tokio::test]
+async fn while_the_issuer_is_down_the_page_is_told_to_come_again_and_what_is_known_goes_on() {
+    let issuer = Issuer::start().await;
+    issuer.add("k", Key::ed());
+    issuer.go_down();
+    let served = signing_in(&issuer, "foretide").await;
+    for _ in 0..3 {
+        let answer = ways_in(&served).await;
+        assert!(answer.headers().contains_key("retry-after"));
+        let told = problem(answer, 503, "unavailable").await;
+        assert!(told["detail"].as_str().unwrap().contains(&issuer.base()), "{told}");
+    }
+    issuer.come_back();
+    problem(ways_in(&served).await, 503, "unavailable").await;
+    assert_eq!(issuer.asked(), 0, "nobody makes us ask often");
+    tokio::time::sleep(Duration::from_millis(5100)).await;
+    assert!(ways_in(&served).await.status().is_success());
+    issuer.go_down();
+    assert!(ways_in(&served).await.status().is_success(), "what is kept goes on");
+    let token = issuer.token("k", &issuer.claims(&[]));
+    problem(me(&served, &token).await, 403, "wrong-scope").await;
+    assert_eq!(issuer.asked(), 1, "endpoints and keys come together");
 }

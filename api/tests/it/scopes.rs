@@ -12,6 +12,7 @@ use crate::harness::{problem, serve};
 pub const ROUTES: &[(&str, &str, &str, Option<Scope>)] = &[
     ("GET", "/healthz", "/healthz", None),
     ("GET", "/v1/openapi.json", "/v1/openapi.json", None),
+    ("GET", "/v1/sign-in", "/v1/sign-in", None),
     ("GET", "/metrics", "/metrics", Some(Scope::Read)),
     ("GET", "/v1/warmups", "/v1/warmups", Some(Scope::Read)),
     ("GET", "/v1/warmups/{id}", "/v1/warmups/x", Some(Scope::Read)),

@@ -5,6 +5,7 @@ import { createHash, timingSafeEqual } from "node:crypto";
 import { readFile } from "node:fs/promises";
 import { createServer } from "node:http";
 import { extname, join, normalize } from "node:path";
+import { believing } from "./issuer.mjs";
 
 const DIST = new URL("../dist/", import.meta.url).pathname;
 const POLICY = (await readFile(new URL("../../csp.txt", import.meta.url), "utf8")).trim();
@@ -77,10 +78,10 @@ function world(t0, small) {
   };
 }
 
-export async function startFixture({ port = 0, token = "fixture", scope = "admin", small = 4000, empty = false, far = 0 } = {}) {
+export async function startFixture({ port = 0, token = "fixture", scope = "admin", small = 4000, empty = false, far = 0, issuer = null } = {}) {
   const t0 = Date.now() * 1000;
   const made = empty ? { moves: [], forecasts: [], profiles: [] } : world(t0, small);
-  const state = { faults: new Map(), prefetchOff: false, slowMs: 0, sse: new Set(), eventId: 0, frozenAt: null, takenBack: new Set(), released: [], asked: [], mode: "advise", approved: [], played: [] };
+  const state = { faults: new Map(), prefetchOff: false, slowMs: 0, sse: new Set(), eventId: 0, frozenAt: null, takenBack: new Set(), released: [], asked: [], mode: "advise", approved: [], played: [], shown: new Set() };
   // Time goes in steps, as reports come, and stands still on demand.
   const farSites = Array.from({ length: far }, (_, i) => `gpu-${String(i).padStart(3, "0")}`);
   const links = [...LINKS, ...farSites.map((to) => ({ from: "storage", to, rate: 10e9, rtt_ms: 90, cost_per_gb: 0.01 }))];
@@ -226,17 +227,35 @@ export async function startFixture({ port = 0, token = "fixture", scope = "admin
     response.end(JSON.stringify({ type: `/problems/${status}`, title, status, detail, remedy }));
   };
   const known = createHash("sha256").update(token).digest();
-  const allowed = (request) => {
+  const believes = issuer ? await believing(issuer) : () => null;
+  /** Who shows a token: one of an issuer is worth something to those in the group `admins`. */
+  const caller = (request) => {
     const given = /^Bearer (.+)$/.exec(request.headers.authorization ?? "")?.[1] ?? "";
-    return timingSafeEqual(known, createHash("sha256").update(given).digest());
+    state.shown.add(given);
+    if (timingSafeEqual(known, createHash("sha256").update(given).digest())) return "known";
+    const said = believes(given, Date.now() / 1000);
+    return said === null ? "unknown" : said.groups.includes("admins") ? "known" : "nobody";
   };
+  const waysIn = async (response) => {
+    if (!issuer) return send(response, { oidc: null });
+    const told = await fetch(`${issuer.url}/.well-known/openid-configuration`).then((a) => a.json()).catch(() => null);
+    if (!told) return problem(response, 503, "not available now", `the issuer ${issuer.url} does not tell its endpoints now`, "try again after the time in Retry-After");
+    return send(response, {
+      oidc: {
+        issuer: told.issuer, name: "The Lab", client_id: issuer.clientId, scope: "openid offline_access", parameters: { audience: issuer.audience }, shown_token: issuer.clientId === issuer.audience ? "id" : "access",
+        authorization_endpoint: told.authorization_endpoint, token_endpoint: told.token_endpoint, revocation_endpoint: told.revocation_endpoint, end_session_endpoint: told.end_session_endpoint,
+        names_itself: true, leeway_s: 60, now: Date.now() * 1000,
+      },
+    });
+  };
+  const policy = issuer ? POLICY.replace("connect-src 'self'", `connect-src 'self' ${issuer.url}`) : POLICY;
 
   async function file(response, path) {
     const name = normalize(path === "/" ? "index.html" : path.slice(1));
     if (name.startsWith("..")) return problem(response, 404, "not found");
     const data = await readFile(join(DIST, name)).catch(() => null);
     if (!data) return problem(response, 404, "no such route");
-    response.writeHead(200, { "content-type": TYPES[extname(name)] ?? "application/octet-stream", "content-security-policy": POLICY });
+    response.writeHead(200, { "content-type": TYPES[extname(name)] ?? "application/octet-stream", "content-security-policy": policy });
     response.end(data);
   }
 
@@ -257,7 +276,10 @@ export async function startFixture({ port = 0, token = "fixture", scope = "admin
     const url = new URL(request.url, "http://fixture");
     if (!url.pathname.startsWith("/v1/")) return file(response, url.pathname);
     if (state.slowMs) await new Promise((done) => setTimeout(done, state.slowMs));
-    if (!allowed(request)) return problem(response, 401, "token not accepted", "this token is not known, or no longer valid", "ask an admin for a new token");
+    if (url.pathname === "/v1/sign-in") return waysIn(response);
+    const who = caller(request);
+    if (who === "unknown") return problem(response, 401, "token not accepted", "this token is not known, or no longer valid", "ask an admin for a new token");
+    if (who === "nobody") return problem(response, 403, "token not for this", "this needs a token with the scope read; the token given has none", "ask an admin for a token with the scope read");
     const fault = state.faults.get(url.pathname);
     if (fault) return problem(response, fault, fault === 403 ? "token not for this" : "the catalog failed", fault === 403 ? "" : "the control plane could not read or write its records", fault === 403 ? "ask an admin for a token with the scope read" : "try again; if it stays, the log of `foretide serve` says why");
     if (url.pathname === "/v1/events") return events(response);

@@ -9,6 +9,7 @@ import { startDemo } from "./demo.mjs";
 import { faultTests } from "./faults.mjs";
 import { startFixture } from "./fixture.mjs";
 import { Api, expectEqual, meaning } from "./numbers.mjs";
+import { signInTests } from "./signin.mjs";
 import { unitTests } from "./units.mjs";
 
 const pictures = process.argv[2];
@@ -277,6 +278,7 @@ try {
   if (fixture) {
     await unitTests(test, expect);
     await faultTests({ test, expect, browser, pictures });
+    await signInTests({ test, expect, browser, pictures });
   }
 } finally {
   await browser.close();

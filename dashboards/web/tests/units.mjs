@@ -22,6 +22,16 @@ export async function unitTests(test, expect) {
     expect(kinds.share(0.9999) === "> 99.9 %" && kinds.share(0.0001) === "< 0.1 %", "a share rounds to a certainty");
   });
 
+  await test("a sign-in is used, renewed and ended in time", async () => {
+    const { step } = await load("signin/session.ts");
+    const at = (renewal, lifeS, afterS) => step({ renewal, madeAt: 0, endsAt: lifeS * 1000 }, afterS * 1000);
+    const expected = [
+      ["r", 300, 239, "use"], ["r", 300, 240, "renew"], ["r", 300, 900, "renew"], // a computer slept
+      ["r", 60, 29, "use"], ["r", 60, 30, "renew"], [null, 300, 299, "use"], [null, 300, 300, "end"],
+    ];
+    for (const [renewal, lifeS, afterS, what] of expected) expect(at(renewal, lifeS, afterS) === what, `${renewal} of ${lifeS} s after ${afterS} s: ${at(renewal, lifeS, afterS)}`);
+  });
+
   await test("a job's name keeps the ends of long paths", async () => {
     const { jobName } = await load("units.ts");
     const named = (command) => jobName({ command, workload: "w" });

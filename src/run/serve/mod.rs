@@ -23,7 +23,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
-use foretide_api::{Api, Certifier, Listener, Ports};
+use foretide_api::{Api, Certifier, Listener, Oidc, Ports};
 use foretide_catalog::{Catalog, ResidentFile, Topic};
 use foretide_flow::{Forecast, Listing, OutcomeBatch, Timestamp};
 use tokio::sync::{mpsc, watch};
@@ -139,7 +139,8 @@ pub async fn run(options: Options) -> Result<(), RunError> {
     let api = Api::new(api_config, Arc::clone(&catalog), ports, stopped.clone());
     let mut turning = turn_on_own_thread(ring);
     let chores = tokio::spawn(foretide_api::keep_house(api.clone()));
-    let app = foretide_api::router(api).merge(foretide_dashboards::router());
+    let issuer = config.api.oidc.as_ref().and_then(Oidc::page_asks);
+    let app = foretide_api::router(api).merge(foretide_dashboards::router(issuer));
     tracing::info!(%listen, tls = tls.is_some(), state = %config.state.display(), "the control plane is up");
     let serving = listen::serve(listener, tls, app, stopped)?;
     tokio::select! {

@@ -1,6 +1,6 @@
-// The edge to the API: one place that knows the token, the shape of errors and how lists are paged.
+// The edge to the API: one place that knows how a token is shown, the shape of errors and how lists are paged.
 
-import type { Page } from "./types";
+import type { Page, WaysIn } from "./types";
 
 /** Items asked for per page; the API's own bound. */
 const PAGE_ITEMS = 1000;
@@ -33,11 +33,16 @@ export const sentences = (...parts: string[]): string =>
 
 export type Query = Record<string, string | number | undefined>;
 
-export class Client {
-  constructor(private readonly token: string) {}
+/** Who asks: gives the token to show now. */
+export interface Bearer {
+  token(): Promise<string>;
+}
 
-  headers(more: Record<string, string> = {}): Record<string, string> {
-    return { Authorization: `Bearer ${this.token}`, ...more };
+export class Client {
+  constructor(private readonly bearer: Bearer) {}
+
+  async headers(more: Record<string, string> = {}): Promise<Record<string, string>> {
+    return { Authorization: `Bearer ${await this.bearer.token()}`, ...more };
   }
 
   get<T>(path: string, query: Query = {}): Promise<T> {
@@ -63,14 +68,20 @@ export class Client {
 
   private async call<T>(method: string, path: string, body?: unknown, patienceMs = CALL_TIMEOUT_MS): Promise<T> {
     const json = body === undefined ? undefined : JSON.stringify(body);
-    const headers = this.headers(json === undefined ? {} : { "Content-Type": "application/json" });
-    const signal = AbortSignal.timeout(patienceMs);
-    const answer = await fetch(path, { method, headers, body: json, signal, cache: "no-store" }).catch((why: unknown) => {
-      throw new ApiError(0, "no answer from the control plane", String(why));
-    });
-    if (!answer.ok) throw await problem(answer);
-    return (answer.status === 204 ? undefined : await answer.json()) as T;
+    const headers = await this.headers(json === undefined ? {} : { "Content-Type": "application/json" });
+    return ask<T>(path, { method, headers, body: json, signal: AbortSignal.timeout(patienceMs) });
   }
+}
+
+/** How people may sign in: what anyone may ask. */
+export const waysIn = (): Promise<WaysIn> => ask<WaysIn>("/v1/sign-in", { signal: AbortSignal.timeout(CALL_TIMEOUT_MS) });
+
+async function ask<T>(path: string, request: RequestInit): Promise<T> {
+  const answer = await fetch(path, { ...request, cache: "no-store" }).catch((why: unknown) => {
+    throw new ApiError(0, "no answer from the control plane", String(why));
+  });
+  if (!answer.ok) throw await problem(answer);
+  return (answer.status === 204 ? undefined : await answer.json()) as T;
 }
 
 function search(query: Query): string {

@@ -50,7 +50,7 @@ export async function listen(
   heard: (event: ServerEvent | null) => void,
 ): Promise<void> {
   const resume: Record<string, string> = lastId ? { "Last-Event-ID": lastId } : {};
-  const headers = client.headers({ Accept: "text/event-stream", ...resume });
+  const headers = await client.headers({ Accept: "text/event-stream", ...resume });
   const answer = await fetch("/v1/events", { headers, signal, cache: "no-store" });
   if (!answer.ok || !answer.body) throw await problem(answer);
   opened();

@@ -581,6 +581,23 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/v1/sign-in": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** What a page needs to know before anybody has signed in: public, as all of it is the issuer's or stands in the address bar. */
+        get: operations["ways_in"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/v1/sites": {
         parameters: {
             query?: never;
@@ -2349,6 +2366,45 @@ export interface components {
          * @enum {string}
          */
         Scope: "read" | "warm" | "admin" | "agent" | "join";
+        /**
+         * @description Which of an issuer's tokens is shown to the API.
+         * @enum {string}
+         */
+        ShownToken: "id" | "access";
+        /** @description What a page needs to sign somebody in: authorization code flow with PKCE, as a public client. */
+        SignIn: {
+            /** @description Where people sign in. */
+            authorization_endpoint: string;
+            /** @description As what it knows the page. */
+            client_id: string;
+            /** @description Where people sign out at the issuer itself; null if it has no such page. */
+            end_session_endpoint?: string | null;
+            /** @description The issuer, as its tokens name it. */
+            issuer: string;
+            /**
+             * Format: int64
+             * @description By how much the issuer's clock and ours may differ, seconds.
+             */
+            leeway_s: number;
+            /** @description What people call it. */
+            name: string;
+            /** @description Whether the issuer's answers must name it (RFC 9207). */
+            names_itself: boolean;
+            /** @description Our clock: what a browser's own says does not matter. */
+            now: components["schemas"]["Timestamp"];
+            /** @description What the question carries besides. */
+            parameters: {
+                [key: string]: string;
+            };
+            /** @description Where a token is given back; null if the issuer has no such thing that the page may ask. */
+            revocation_endpoint?: string | null;
+            /** @description What is asked for, with blanks between. */
+            scope: string;
+            /** @description Which token the API takes. */
+            shown_token: components["schemas"]["ShownToken"];
+            /** @description Where a code becomes tokens. */
+            token_endpoint: string;
+        };
         /** @description A place. */
         Site: {
             /**
@@ -3110,6 +3166,10 @@ export interface components {
              * @description Of these, bytes that left unread, or never were read.
              */
             wasted_bytes: number;
+        };
+        /** @description How people may sign in, beside showing a token of ours. */
+        WaysIn: {
+            oidc?: components["schemas"]["SignIn"] | null;
         };
         /** @description A webhook that was made. */
         WebhookMade: {
@@ -6240,6 +6300,35 @@ export interface operations {
                 };
             };
             /** @description The records, or the keys of the issuer of people's tokens, cannot be had now. */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    ways_in: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description How people may sign in. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["WaysIn"];
+                };
+            };
+            /** @description The issuer does not tell now, or what it tells does not fit the configuration. */
             503: {
                 headers: {
                     [name: string]: unknown;

@@ -11,6 +11,8 @@ export type Advice = Schemas["Advice"];
 export type AdviceWanted = Schemas["AdviceWanted"];
 export type Calendar = Schemas["Calendar"];
 export type Forecast = Schemas["Forecast"];
+/** Where people sign in, and as what. */
+export type Issuer = Schemas["SignIn"];
 export type LeftOut = Schemas["LeftOut"];
 export type Link = Schemas["Link"];
 export type Me = Schemas["Me"];
@@ -36,6 +38,7 @@ export type Warmup = Schemas["WarmupView"];
 export type WarmupPreview = Schemas["WarmupPreview"];
 export type WarmupWanted = Schemas["WarmupWanted"];
 export type Way = Schemas["Way"];
+export type WaysIn = Schemas["WaysIn"];
 export type WhatIfWanted = Schemas["WhatIfWanted"];
 
 /** Part of a list; `next` is the cursor of the rest. */

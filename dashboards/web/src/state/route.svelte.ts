@@ -21,7 +21,12 @@ class Route {
   view = $state<ViewName>(named());
 
   constructor() {
-    addEventListener("hashchange", () => (this.view = named()));
+    addEventListener("hashchange", () => this.look());
+  }
+
+  /** Looks at the fragment again, for who changed it without an event. */
+  look(): void {
+    this.view = named();
   }
 }
 

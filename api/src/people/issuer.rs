@@ -1,8 +1,8 @@
-//! An issuer's public keys: fetched when they are first needed, kept, and fetched again when they are old or a token
-//! names one that is not among them.
+//! What an issuer publishes, its endpoints and its public keys: fetched when it is first needed, kept, and fetched again
+//! when it is old or a token names a key that is not among them.
 //!
-//! A request waits for the issuer only if it cannot be answered otherwise: keys that are merely old go on while they are
-//! fetched beside it, and go on for good while the issuer is down. Whatever happens, the issuer is asked at most once in
+//! A request waits for the issuer only if it cannot be answered otherwise: what is merely old goes on while it is
+//! fetched beside it, and goes on for good while the issuer is down. Whatever happens, the issuer is asked at most once in
 //! [`PAUSE`], so that nobody can make this server press it with invented key names.
 
 use std::sync::{Arc, PoisonError, RwLock};
@@ -59,13 +59,27 @@ impl Key {
     }
 }
 
-/// What a look at the keys comes to.
+/// What it says of itself: its discovery document, as far as anything here is done with it.
+#[derive(Clone, Debug, Default, Deserialize)]
+pub(super) struct Discovery {
+    pub(super) issuer: String,
+    pub(super) jwks_uri: String,
+    pub(super) authorization_endpoint: Option<String>,
+    pub(super) token_endpoint: Option<String>,
+    pub(super) revocation_endpoint: Option<String>,
+    pub(super) end_session_endpoint: Option<String>,
+    /// Whether its answers to a browser name it (RFC 9207).
+    #[serde(default, rename = "authorization_response_iss_parameter_supported")]
+    pub(super) names_itself: bool,
+}
+
+/// What a look at what is known comes to.
 #[derive(Debug)]
-pub(super) enum Step {
-    /// The key is there.
-    Use(Arc<Key>),
-    /// It is there, and old: fetch the keys again beside.
-    UseAndRefresh(Arc<Key>),
+enum Step<T> {
+    /// It is there.
+    Use(T),
+    /// It is there, and old: ask the issuer again beside.
+    UseAndRefresh(T),
     /// It is not there, and the issuer may have it.
     Refresh,
     /// It is not there, and the issuer was asked a moment ago.
@@ -73,7 +87,8 @@ pub(super) enum Step {
 }
 
 #[derive(Debug, Default)]
-struct Known {
+pub(super) struct Known {
+    pub(super) discovery: Option<Arc<Discovery>>,
     keys: Vec<Arc<Key>>,
     /// When they were fetched.
     at: Option<Instant>,
@@ -83,7 +98,7 @@ struct Known {
 
 impl Known {
     /// The key of that name; of a token that names none, the only one.
-    fn named(&self, kid: Option<&str>) -> Option<Arc<Key>> {
+    pub(super) fn named(&self, kid: Option<&str>) -> Option<Arc<Key>> {
         match (kid, self.keys.as_slice()) {
             (Some(kid), keys) => keys.iter().find(|key| key.kid.as_deref() == Some(kid)).cloned(),
             (None, [only]) => Some(Arc::clone(only)),
@@ -95,31 +110,31 @@ impl Known {
         self.asked.is_none_or(|at| now.saturating_duration_since(at) >= PAUSE)
     }
 
-    fn step(&self, kid: Option<&str>, fresh_for: Duration, now: Instant) -> Step {
+    fn step<T>(&self, found: Option<T>, fresh_for: Duration, now: Instant) -> Step<T> {
         let is_old = self.at.is_none_or(|at| now.saturating_duration_since(at) >= fresh_for);
-        match (self.named(kid), self.may_ask(now)) {
-            (Some(key), true) if is_old => Step::UseAndRefresh(key),
-            (Some(key), _) => Step::Use(key),
+        match (found, self.may_ask(now)) {
+            (Some(found), true) if is_old => Step::UseAndRefresh(found),
+            (Some(found), _) => Step::Use(found),
             (None, true) => Step::Refresh,
             (None, false) => Step::Give,
         }
     }
 }
 
-/// The keys of one issuer. `known` is locked for a look; `asking` while the issuer is asked, so that those who come
-/// meanwhile wait for that answer and ask nothing themselves.
-pub(super) struct Keys {
-    issuer: String,
+/// One issuer. `known` is locked for a look; `asking` while the issuer is asked, so that those who come meanwhile wait for
+/// that answer and ask nothing themselves.
+pub(super) struct Issuer {
+    name: String,
     fresh_for: Duration,
     reader: Arc<dyn Reader>,
     known: RwLock<Known>,
     asking: Mutex<()>,
 }
 
-impl Keys {
+impl Issuer {
     pub(super) fn new(oidc: &Oidc, reader: Arc<dyn Reader>) -> Self {
         Self {
-            issuer: oidc.issuer.clone(),
+            name: oidc.issuer.clone(),
             fresh_for: Duration::from_secs(oidc.keys_fresh_for_s),
             reader,
             known: RwLock::default(),
@@ -135,23 +150,37 @@ impl Keys {
         how(&mut self.known.write().unwrap_or_else(PoisonError::into_inner));
     }
 
-    pub(super) fn find(&self, kid: Option<&str>, now: Instant) -> Step {
+    /// What `find` finds among what is known, once the issuer was asked if that may help. None if it has no such thing, or
+    /// cannot be asked now.
+    pub(super) async fn get<T>(self: &Arc<Self>, find: impl Fn(&Known) -> Option<T>) -> Option<T> {
+        match self.step(&find, Instant::now()) {
+            Step::Use(found) => Some(found),
+            Step::UseAndRefresh(found) => {
+                let issuer = Arc::clone(self);
+                tokio::spawn(async move { issuer.refresh().await });
+                Some(found)
+            }
+            Step::Refresh => {
+                self.refresh().await;
+                self.look(find)
+            }
+            Step::Give => None,
+        }
+    }
+
+    fn step<T>(&self, find: impl Fn(&Known) -> Option<T>, now: Instant) -> Step<T> {
         // Who comes while the issuer is asked waits for the answer.
-        let step = self.look(|known| known.step(kid, self.fresh_for, now));
+        let step = self.look(|known| known.step(find(known), self.fresh_for, now));
         if matches!(step, Step::Give) && self.asking.try_lock().is_err() { Step::Refresh } else { step }
     }
 
-    pub(super) fn found(&self, kid: Option<&str>) -> Option<Arc<Key>> {
-        self.look(|known| known.named(kid))
-    }
-
-    pub(super) fn is_empty(&self) -> bool {
+    pub(super) fn has_no_keys(&self) -> bool {
         self.look(|known| known.keys.is_empty())
     }
 
-    /// Asks the issuer, unless somebody else just has. What it answers is what its keys are from now on; no answer
-    /// changes nothing.
-    pub(super) async fn refresh(&self) {
+    /// Asks the issuer, unless somebody else just has. What it answers is what is known from now on; no answer changes
+    /// nothing.
+    async fn refresh(&self) {
         let _asking = self.asking.lock().await;
         let now = Instant::now();
         if !self.look(|known| known.may_ask(now)) {
@@ -159,35 +188,35 @@ impl Keys {
         }
         self.change(|known| known.asked = Some(now));
         match self.fetch().await {
-            Ok(keys) => self.change(|known| {
+            Ok((discovery, keys)) => self.change(|known| {
+                known.discovery = Some(Arc::new(discovery));
                 known.keys = keys;
                 known.at = Some(now);
             }),
-            Err(why) => tracing::warn!(issuer = %self.issuer, %why, "the issuer's keys could not be fetched"),
+            Err(why) => tracing::warn!(issuer = %self.name, %why, "the issuer's keys could not be fetched"),
         }
     }
 
-    async fn fetch(&self) -> Result<Vec<Arc<Key>>, String> {
-        #[derive(Deserialize)]
-        struct Discovery {
-            issuer: String,
-            jwks_uri: String,
-        }
+    async fn fetch(&self) -> Result<(Discovery, Vec<Arc<Key>>), String> {
         #[derive(Deserialize)]
         struct Set {
             keys: Vec<Value>,
         }
-        let address = format!("{}/.well-known/openid-configuration", self.issuer.trim_end_matches('/'));
-        let Discovery { issuer, jwks_uri }: Discovery = self.read(&address).await?;
-        if issuer != self.issuer {
+        let address = format!("{}/.well-known/openid-configuration", self.name.trim_end_matches('/'));
+        let discovery: Discovery = self.read(&address).await?;
+        let Discovery { issuer, jwks_uri, .. } = &discovery;
+        if *issuer != self.name {
             return Err(format!("{address} is of issuer {issuer:?}"));
         }
-        if !is_safe(&jwks_uri) {
+        if !is_safe(jwks_uri) {
             return Err(format!("its keys are at {jwks_uri:?}, which is not https"));
         }
-        let Set { keys }: Set = self.read(&jwks_uri).await?;
+        let Set { keys }: Set = self.read(jwks_uri).await?;
         let usable: Vec<Arc<Key>> = keys.into_iter().take(KEYS_MAX).filter_map(Key::of).map(Arc::new).collect();
-        if usable.is_empty() { Err(format!("{jwks_uri} holds no key for RS256, ES256 or EdDSA")) } else { Ok(usable) }
+        if usable.is_empty() {
+            return Err(format!("{jwks_uri} holds no key for RS256, ES256 or EdDSA"));
+        }
+        Ok((discovery, usable))
     }
 
     async fn read<T: for<'de> Deserialize<'de>>(&self, address: &str) -> Result<T, String> {
@@ -211,13 +240,13 @@ mod tests {
     fn known(kids: &[&str], fetched_ago_s: u64, asked_ago_s: u64, now: Instant) -> Known {
         let keys = kids.iter().map(|kid| Arc::new(Key::of(key(kid)).unwrap())).collect();
         let ago = |s| Some(now - Duration::from_secs(s));
-        Known { keys, at: ago(fetched_ago_s), asked: ago(asked_ago_s) }
+        Known { discovery: None, keys, at: ago(fetched_ago_s), asked: ago(asked_ago_s) }
     }
 
     #[test]
     fn the_issuer_is_asked_when_it_must_be_and_not_too_often() {
         let (now, fresh_for) = (Instant::now() + Duration::from_secs(10_000), Duration::from_secs(3600));
-        let step = |known: &Known, kid: Option<&str>| match known.step(kid, fresh_for, now) {
+        let step = |known: &Known, kid: Option<&str>| match known.step(known.named(kid), fresh_for, now) {
             Step::Use(_) => "use",
             Step::UseAndRefresh(_) => "use and refresh",
             Step::Refresh => "refresh",
