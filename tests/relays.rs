@@ -3,15 +3,13 @@
 
 #[allow(dead_code, reason = "a house without a mount")]
 mod house;
+mod meter;
 
-use std::io::{Read, Write};
-use std::net::{Shutdown, TcpListener, TcpStream};
 use std::process::Command;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::{fs, thread};
 
 use house::{House, eventually, free_port};
+use meter::{Meter, noise};
 use serde_json::Value;
 
 /// Files of the data set.
@@ -49,56 +47,6 @@ const SITES: &str = r#"
     at = "store"
 "#;
 
-/// Counts what an address gives to those who reach it at another port.
-struct Meter {
-    port: u16,
-    given: Arc<AtomicU64>,
-}
-
-impl Meter {
-    fn before(target: u16) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let (port, given) = (listener.local_addr().unwrap().port(), Arc::new(AtomicU64::new(0)));
-        let counted = given.clone();
-        thread::spawn(move || {
-            for near in listener.incoming().flatten() {
-                let Ok(far) = TcpStream::connect(("127.0.0.1", target)) else { continue };
-                let (up, down) = ((near.try_clone().unwrap(), far.try_clone().unwrap()), (far, near));
-                let counted = counted.clone();
-                thread::spawn(move || pass(up.0, up.1, &AtomicU64::new(0)));
-                thread::spawn(move || pass(down.0, down.1, &counted));
-            }
-        });
-        Self { port, given }
-    }
-
-    fn given(&self) -> u64 {
-        self.given.load(Ordering::SeqCst)
-    }
-}
-
-fn pass(mut from: TcpStream, mut to: TcpStream, counter: &AtomicU64) {
-    let mut buffer = vec![0; 64 << 10];
-    while let Ok(n @ 1..) = from.read(&mut buffer) {
-        counter.fetch_add(n as u64, Ordering::SeqCst);
-        if to.write_all(&buffer[..n]).is_err() {
-            break;
-        }
-    }
-    let _ = (from.shutdown(Shutdown::Both), to.shutdown(Shutdown::Both));
-}
-
-/// Bytes that no link could pack.
-fn noise(mut seed: u64) -> Vec<u8> {
-    let mut next = || {
-        seed ^= seed << 13;
-        seed ^= seed >> 7;
-        seed ^= seed << 17;
-        seed.to_le_bytes()
-    };
-    (0..FILE_BYTES / 8).flat_map(|_| next()).collect()
-}
-
 /// What `foretide certify` says that an agent's configuration needs.
 fn certified(house: &House, node: &str, site: &str) -> String {
     let mut command = Command::new(env!("CARGO_BIN_EXE_foretide"));
@@ -122,7 +70,7 @@ fn what_several_sites_and_nodes_want_crosses_the_dear_link_once() {
     let mut house = House::open(&std::env::temp_dir(), control_port, SITES);
     fs::create_dir_all(house.at("data")).unwrap();
     for n in 0..FILES {
-        fs::write(house.at(&format!("data/{n}")), noise(n + 1)).unwrap();
+        fs::write(house.at(&format!("data/{n}")), noise(n + 1, FILE_BYTES)).unwrap();
     }
     let store_port = free_port();
     let store = Meter::before(store_port);

@@ -53,7 +53,7 @@ fn topology() -> Topology {
     Topology {
         sites: [(store.clone(), site(None)), (gpu, site(Some(CacheSpec { capacity_bytes: 1 << 40 })))].into(),
         links: vec![link],
-        volumes: [(VolumeId::new("data").expect("a name"), Volume { at: store, tags: [].into() })].into(),
+        volumes: [(VolumeId::new("data").expect("a name"), Volume::at(store))].into(),
     }
 }
 

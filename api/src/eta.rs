@@ -34,7 +34,8 @@ pub struct WarmupView {
     /// The warm-up.
     #[serde(flatten)]
     pub warmup: Warmup,
-    /// The site whose link it crosses; null where the data is already.
+    /// The site of its source, whose link it crosses and costs at most, though a copy may give it for less; null where the
+    /// data is already.
     pub from: Option<SiteId>,
     /// Ready by then with even odds, as earlier warm-ups turned out; null if nobody can say, or it is over or ready.
     pub eta_p50: Option<Timestamp>,
@@ -78,7 +79,7 @@ impl Stretch {
     pub(crate) fn view(self, warmup: Warmup, topology: &Topology, now: Timestamp) -> WarmupView {
         let warmup = as_of(warmup, now);
         let request = &warmup.request;
-        let home = topology.volumes.get(&request.volume).map(|v| v.at.clone());
+        let away = topology.volumes.get(&request.volume).filter(|v| !v.stands_at(&request.site));
         let eta = |stretch: f64| {
             let (eta, promised) = warmup.eta.zip(warmup.promised)?;
             let named = eta.since(promised.at);
@@ -88,7 +89,7 @@ impl Stretch {
         let slack_s = request.due().zip(expected).map(|(by, at)| (by.0 - at.0) as f64 / 1e6);
         let price = price_per_gb(&request.volume, &request.site, topology);
         WarmupView {
-            from: home.filter(|home| *home != request.site),
+            from: away.map(|v| v.at.clone()),
             eta_p50: eta(self.p50),
             eta_p90: eta(self.p90),
             slack_s,

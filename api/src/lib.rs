@@ -69,7 +69,7 @@ pub use routes::orders::{Announced, Dataset, OrderWanted};
 pub use routes::placement::AdviceWanted;
 pub use routes::plans::{Approval, MoveView, PlanLine, Proposals};
 pub use routes::policy::{Policy, SiteVerdict};
-pub use routes::volumes::{AddedVolume, VolumeList, VolumeView, VolumeWanted, added_volumes};
+pub use routes::volumes::{AddedVolume, CopyView, VolumeList, VolumeView, VolumeWanted, added_volumes};
 pub use routes::whatif::WhatIfWanted;
 pub use routes::{List, router};
 pub use sampler::{Sampler, SamplerKind};

@@ -278,7 +278,7 @@ mod tests {
         let topology = Topology {
             volumes: [(
                 VolumeId::new("v").unwrap(),
-                foretide_flow::Volume { at: foretide_flow::SiteId::new("s").unwrap(), tags: Tags::new() },
+                foretide_flow::Volume::at(foretide_flow::SiteId::new("s").unwrap()),
             )]
             .into(),
             ..Topology::default()

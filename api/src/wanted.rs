@@ -299,10 +299,11 @@ pub(crate) fn request_of(
     }
 }
 
-/// Money per GB (10^9 bytes) from where the volume is to the site; 0 if it is there.
+/// Money per GB (10^9 bytes) from the volume's source to the site, which is what it costs where no copy gives it for less; 0 if
+/// it is there.
 pub(crate) fn price_per_gb(volume: &VolumeId, site: &SiteId, topology: &Topology) -> f64 {
-    let from = topology.volumes.get(volume).map(|v| &v.at);
-    from.and_then(|from| topology.link(from, site)).map_or(0.0, |link| link.cost_per_gb)
+    let away = topology.volumes.get(volume).filter(|v| !v.stands_at(site));
+    away.and_then(|v| topology.link(&v.at, site)).map_or(0.0, |link| link.cost_per_gb)
 }
 
 /// The rule that forbids every byte below one of the paths, with that path; `default` where no rule matched.
@@ -347,7 +348,7 @@ mod tests {
         Topology {
             sites: [(store.clone(), place.clone()), (gpu, place)].into(),
             links: vec![link],
-            volumes: [(VolumeId::new("v").unwrap(), Volume { at: store, tags: BTreeMap::new() })].into(),
+            volumes: [(VolumeId::new("v").unwrap(), Volume::at(store))].into(),
         }
     }
 

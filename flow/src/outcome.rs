@@ -19,6 +19,10 @@ pub enum Outcome {
         bytes: u64,
         /// Bytes that crossed the link; less than `bytes` where chunks were here already or were compressed.
         wire_bytes: u64,
+        /// Of these, bytes that the volume's source gave although the plan had named another site: that one had not got
+        /// them, had another content, or was gone.
+        #[serde(default)]
+        fallback_bytes: u64,
     },
     /// A move was given up.
     Failed {

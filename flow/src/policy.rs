@@ -265,7 +265,7 @@ mod tests {
             links: vec![],
             volumes: [(
                 VolumeId::new("scans").unwrap(),
-                crate::Volume { at: id("store"), tags: [("class".into(), "phi".into())].into() },
+                crate::Volume { tags: [("class".into(), "phi".into())].into(), ..crate::Volume::at(id("store")) },
             )]
             .into(),
         }

@@ -57,11 +57,42 @@ pub struct Link {
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Volume {
-    /// The site of its source.
+    /// The site of its source, whose word counts for names and versions.
     pub at: SiteId,
+    /// Other sites at which a copy of all of it stands: they give bytes, as long as these are the source's.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub copies: Vec<SiteId>,
     /// Tags that rules and searches may name.
     #[serde(default)]
     pub tags: BTreeMap<String, String>,
+}
+
+impl Volume {
+    /// One whose source stands at a site; without copies and tags.
+    pub fn at(site: SiteId) -> Self {
+        Self { at: site, copies: Vec::new(), tags: BTreeMap::new() }
+    }
+
+    /// Whether an agent at a site may serve it: its source, or a copy.
+    pub fn stands_at(&self, site: &SiteId) -> bool {
+        self.at == *site || self.copies.contains(site)
+    }
+
+    /// Whether its copies can be meant: each at another site than its source, and named once.
+    ///
+    /// # Errors
+    /// The first that cannot, and why.
+    pub fn check_copies(&self) -> Result<(), (&SiteId, &'static str)> {
+        for (place, site) in self.copies.iter().enumerate() {
+            if *site == self.at {
+                return Err((site, "its source is there: name other sites"));
+            }
+            if self.copies[..place].contains(site) {
+                return Err((site, "it is named twice: name it once"));
+            }
+        }
+        Ok(())
+    }
 }
 
 /// Everything that a plan may count on.
@@ -90,6 +121,16 @@ pub enum TopologyError {
         what: String,
         /// The name.
         site: SiteId,
+    },
+    /// A copy at the site of its source, or one named twice.
+    #[error("volume {volume}: copies names {site}, and {what}")]
+    BadCopy {
+        /// The volume.
+        volume: VolumeId,
+        /// The site.
+        site: SiteId,
+        /// What is wrong and what to do.
+        what: &'static str,
     },
     /// A rate of zero, a negative or infinite time or price.
     #[error("link {from} -> {to}: {what}")]
@@ -123,6 +164,12 @@ impl Topology {
         };
         for (name, volume) in &self.volumes {
             known(format!("volume {name}"), &volume.at)?;
+            volume.copies.iter().try_for_each(|site| known(format!("volume {name}"), site))?;
+            volume.check_copies().map_err(|(site, what)| TopologyError::BadCopy {
+                volume: name.clone(),
+                site: site.clone(),
+                what,
+            })?;
         }
         for link in &self.links {
             known(format!("link {} -> {}", link.from, link.to), &link.from)?;

@@ -57,9 +57,9 @@ const P90_RATE_SHARE: f64 = 0.7;
 
 /// Candidates, the best first; those that are impossible last, with the reason.
 pub fn advise(problem: &Problem<'_>, request: &AdviceRequest<'_>) -> Vec<Advice> {
-    let own = problem.topology.volumes.get(request.volume).map(|v| &v.at);
     let all: Vec<&SiteId> = if request.candidates.is_empty() {
-        let able = |(id, s): &(&SiteId, &foretide_flow::Site)| s.cache.is_some() || Some(*id) == own;
+        let holds = |id: &SiteId| holders(problem, request.volume).any(|at| at == id);
+        let able = |(id, s): &(&SiteId, &foretide_flow::Site)| s.cache.is_some() || holds(id);
         problem.topology.sites.iter().filter(able).map(|(id, _)| id).collect()
     } else {
         request.candidates.iter().collect()

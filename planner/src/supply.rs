@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use foretide_flow::{ChunkId, FilePath, Manifest, SiteId, VolumeId};
+use foretide_flow::{ChunkId, FilePath, Manifest, SiteId, Topology, Volume, VolumeId};
 
 /// See the module. The default is what one agent at each volume's site gives: no copies, no relays, nothing shared.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -16,6 +16,17 @@ pub struct Supply {
     pub relays_keep: bool,
     /// Chunks that stand in several places.
     pub shared: SharedChunks,
+}
+
+impl Supply {
+    /// What the topology's copies give, those of which somebody at their site serves the volume.
+    pub fn of_copies(topology: &Topology, is_served: impl Fn(&SiteId, &VolumeId) -> bool) -> Self {
+        let of_one = |(name, volume): (&VolumeId, &Volume)| {
+            let served: Vec<SiteId> = volume.copies.iter().filter(|site| is_served(site, name)).cloned().collect();
+            (!served.is_empty()).then(|| (name.clone(), served))
+        };
+        Self { copies: topology.volumes.iter().filter_map(of_one).collect(), ..Self::default() }
+    }
 }
 
 /// A chunk that stands in other places too.

@@ -108,7 +108,7 @@ fn of_totals(options: &Options, bytes: u64, path: &std::path::Path) -> Result<Ad
         warmups: &[],
         topology: &topology,
         rules: &rules,
-        supply: &Supply::default(),
+        supply: &Supply::of_copies(&topology, |_, _| true),
         resident: &NothingResident,
         running: &[],
         demand: &[],

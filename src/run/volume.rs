@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use clap::{Args, Subcommand};
 use foretide_api::{VolumeView, VolumeWanted};
-use foretide_flow::{SiteId, VolumeId};
+use foretide_flow::{NodeId, SiteId, VolumeId};
 
 use super::RunError;
 use super::tag::parse_tag;
@@ -40,6 +40,10 @@ enum What {
         /// The site.
         #[arg(long)]
         at: SiteId,
+        /// Another site at which a copy of all of it stands, under the same addresses; may be given again. Its agents give
+        /// bytes as long as they are the source's.
+        #[arg(long = "copy-at", value_name = "SITE")]
+        copies: Vec<SiteId>,
         /// A tag as `key=value`; may be given again.
         #[arg(long = "tag", value_parser = parse_tag)]
         tags: Vec<(String, String)>,
@@ -55,24 +59,25 @@ enum What {
 pub async fn run(options: Options) -> Result<(), RunError> {
     let control = options.control.client()?;
     let shown = match options.what {
-        What::Add { name, sources, at, tags } => {
-            let tags = tags.into_iter().collect();
-            let wanted = VolumeWanted { name: name.clone(), at: at.clone(), sources: sources.clone(), tags };
+        What::Add { name, sources, at, copies, tags } => {
+            let (at_source, sources_told) = (at.clone(), sources.join(", "));
+            let wanted = VolumeWanted { name: name.clone(), at, sources, copies, tags: tags.into_iter().collect() };
             control.add_volume(&wanted).await?;
             let asked = Instant::now();
             loop {
                 let all = control.volumes().await?.items;
-                if let Some(served) = all.into_iter().find(|v| v.name == name && !v.served_by.is_empty()) {
-                    break vec![served];
+                let added = all.into_iter().find(|v| v.name == name);
+                let lacking = added.as_ref().map_or(Some(&at_source), unserved_at).cloned();
+                match (added, lacking) {
+                    (Some(added), None) => break vec![added],
+                    (_, Some(site)) if asked.elapsed() > PATIENCE => {
+                        return Err(RunError::Told(format!(
+                            "volume {name} is added, and no agent at {site} serves it yet: does one run there, is all of \
+                             {sources_told} on its node, and does its source.offer name that or something above it?"
+                        )));
+                    }
+                    _ => tokio::time::sleep(LOOK_EVERY).await,
                 }
-                if asked.elapsed() > PATIENCE {
-                    return Err(RunError::Told(format!(
-                        "volume {name} is added, and no agent at {at} serves it yet: does one run there, is all of \
-                         {} on its node, and does its source.offer name that or something above it?",
-                        sources.join(", ")
-                    )));
-                }
-                tokio::time::sleep(LOOK_EVERY).await;
             }
         }
         What::List => control.volumes().await?.items,
@@ -85,10 +90,20 @@ pub async fn run(options: Options) -> Result<(), RunError> {
     Ok(())
 }
 
+/// The first site at which it stands, or a copy of it, and no agent serves it.
+fn unserved_at(v: &VolumeView) -> Option<&SiteId> {
+    let all = std::iter::once((&v.at, &v.served_by)).chain(v.copies.iter().map(|copy| (&copy.at, &copy.served_by)));
+    all.filter(|(_, served_by)| served_by.is_empty()).map(|(site, _)| site).next()
+}
+
+fn served(by: &[NodeId]) -> String {
+    let nodes: Vec<_> = by.iter().map(NodeId::to_string).collect();
+    if nodes.is_empty() { "served by nobody".to_owned() } else { format!("served by {}", nodes.join(", ")) }
+}
+
 fn line(v: &VolumeView) -> String {
-    let served: Vec<_> = v.served_by.iter().map(|node| node.to_string()).collect();
-    let served =
-        if served.is_empty() { "served by nobody".to_owned() } else { format!("served by {}", served.join(", ")) };
+    let copies: String = v.copies.iter().map(|c| format!(", copy at {} {}", c.at, served(&c.served_by))).collect();
+    let served = served(&v.served_by) + &copies;
     let tags: Vec<_> = v.tags.iter().map(|(k, value)| format!("{k}={value}")).collect();
     let sources = if v.sources.is_empty() { "as configured".to_owned() } else { v.sources.join(" over ") };
     format!("{:<16} at {:<12} {sources}  {served}  {}", v.name, v.at, tags.join(" "))

@@ -17,8 +17,8 @@ pub use process::{eventually, free_port};
 /// The house; its processes end with it.
 pub struct House {
     control: String,
-    // In this order: the mount goes before its control plane, the folder last.
-    processes: Vec<Process>,
+    // In this order, each with its name: the mount goes before its control plane, the folder last.
+    processes: Vec<(String, Process)>,
     folder: TempDir,
 }
 
@@ -77,15 +77,23 @@ impl House {
     pub fn reconfigure(&self, more: &str) {
         let mut file = File::options().append(true).open(self.at("serve.toml")).unwrap();
         file.write_all(more.as_bytes()).unwrap();
-        let serve = self.processes.last().expect("it was started first");
+        let (_, serve) = self.processes.last().expect("it was started first");
         kill(serve.pid(), Signal::SIGHUP).unwrap();
+    }
+
+    /// Kills an agent, who can say goodbye to nobody.
+    #[allow(dead_code, reason = "most who share this house let its agents live")]
+    pub fn kill(&mut self, node: &str) {
+        let place = self.processes.iter().position(|(name, _)| name == node).expect("it was started");
+        let (_, agent) = self.processes.remove(place);
+        kill(agent.pid(), Signal::SIGKILL).unwrap();
     }
 
     fn spawn(&mut self, subcommand: &str, name: &str, config: &str) {
         let at = self.at(&format!("{name}.toml"));
         fs::write(&at, config).unwrap();
         let started = Process::start(self.folder.path(), name, &[subcommand, "--config", at.to_str().unwrap()]);
-        self.processes.insert(0, started);
+        self.processes.insert(0, (name.to_owned(), started));
     }
 
     /// What a command prints; its complaint if it fails.

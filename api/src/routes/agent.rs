@@ -26,7 +26,7 @@ use utoipa::openapi::schema::{ObjectBuilder, Type};
 use utoipa::openapi::{RefOr, Schema};
 use utoipa::{IntoParams, PartialSchema, ToSchema};
 
-use super::volumes::added_volumes;
+use super::volumes::{AddedVolume, added_volumes};
 use crate::Api;
 use crate::error::ApiError;
 use crate::events::{Told, tell};
@@ -59,7 +59,7 @@ pub struct Hello {
     /// Where it serves chunks, as `host:port`, if it does.
     #[serde(default)]
     pub chunk_address: Option<String>,
-    /// Volumes whose source it serves.
+    /// Volumes that it serves: the source of those whose source stands at its site, of others a copy.
     #[serde(default)]
     pub volumes: Vec<VolumeId>,
     /// Whether it passes on there what its cache holds.
@@ -89,7 +89,8 @@ pub struct Welcome {
     pub prefetch_off: bool,
     /// The other agents that serve chunks.
     pub peers: Vec<Peer>,
-    /// Volumes that were added at the agent's site: it serves those that its own configuration lets out.
+    /// Volumes that were added at the agent's site, their sources or copies: it serves those that its own configuration
+    /// lets out.
     #[serde(default)]
     pub serve: Vec<ToServe>,
     /// Where to go on counting.
@@ -117,8 +118,11 @@ pub struct Peer {
     pub site: SiteId,
     /// Where, as `host:port`.
     pub chunk_address: String,
-    /// Volumes whose source it serves.
+    /// Volumes whose source it serves: names and versions are asked of it.
     pub volumes: Vec<VolumeId>,
+    /// Volumes of which it serves a copy: bytes that the source has told the digests of may be asked of it.
+    #[serde(default)]
+    pub copies: Vec<VolumeId>,
     /// Whether it passes on what its cache holds.
     #[serde(default)]
     pub passes_on: bool,
@@ -191,11 +195,15 @@ pub(crate) async fn hello(State(api): State<Api>, Report(hello): Report<Hello>) 
 fn check_hello(hello: &Hello, topology: &Topology) -> Result<(), ApiError> {
     known_site(&hello.site, topology)?;
     for volume in &hello.volumes {
-        let at = &known_volume(volume, topology)?.at;
-        if at != &hello.site {
+        let known = known_volume(volume, topology)?;
+        if !known.stands_at(&hello.site) {
             return Err(ApiError::Refused(format!(
-                "node {} at site {} says that it serves volume {volume}, whose source is at site {at}",
-                hello.node, hello.site
+                "node {} at site {} says that it serves volume {volume}, whose source is at site {}, with copies at {}: add \
+                 the site to its copies if one stands there",
+                hello.node,
+                hello.site,
+                known.at,
+                names(known.copies.iter())
             )));
         }
     }
@@ -227,21 +235,25 @@ async fn welcome(api: &Api, node: &NodeId, site: &SiteId, now: Timestamp) -> Res
     let gone_before = now - Duration::from_secs(api.config.agent_gone_after_s);
     let rules = api.directory.rules();
     let next = api.catalog.next_sequences(node).await?;
+    let topology = api.directory.topology();
     let peer = |a: Agent| {
         let alive = a.seen_at >= gone_before;
+        let (volumes, copies) = sources_and_copies(&a, &topology);
         a.chunk_address.map(|chunk_address| Peer {
             node: a.node,
             site: a.site,
             chunk_address,
-            volumes: a.volumes,
+            volumes,
+            copies,
             passes_on: a.passes_on,
             alive,
         })
     };
-    let added = added_volumes(api.catalog.as_ref()).await?.into_iter().filter(|(_, volume)| volume.at == *site);
+    let is_here = |(_, added): &(VolumeId, AddedVolume)| added.volume().stands_at(site);
+    let added = added_volumes(api.catalog.as_ref()).await?.into_iter().filter(is_here);
     let others = api.catalog.agents().await?.into_iter().filter(|a| &a.node != node);
     Ok(Welcome {
-        topology: api.directory.topology().as_ref().clone(),
+        topology: topology.as_ref().clone(),
         rules: rules.rules().cloned().collect(),
         default_effect: rules.default_effect(),
         mode: api.directory.mode(),
@@ -251,6 +263,16 @@ async fn welcome(api: &Api, node: &NodeId, site: &SiteId, now: Timestamp) -> Res
         next: NextNumbers { accesses: next.accesses, outcomes: next.outcomes },
         said_at: Timestamp::now(),
     })
+}
+
+/// What an agent serves, by the topology as it is now: volumes whose source it serves, and those of which a copy. One that
+/// stands at its site no longer is neither.
+fn sources_and_copies(agent: &Agent, topology: &Topology) -> (Vec<VolumeId>, Vec<VolumeId>) {
+    let known = agent.volumes.iter().filter_map(|name| Some((name, topology.volumes.get(name)?)));
+    let here = known.filter(|(_, volume)| volume.stands_at(&agent.site));
+    let (sources, copies): (Vec<_>, Vec<_>) = here.partition(|(_, volume)| volume.at == agent.site);
+    let named = |of: Vec<(&VolumeId, _)>| of.into_iter().map(|(name, _)| name.clone()).collect();
+    (named(sources), named(copies))
 }
 
 /// Who sends.
@@ -461,7 +483,9 @@ fn etag(counted: &blake3::Hash, assignment: &Assignment) -> String {
 async fn assigned(api: &Api, agent: &Agent, cursor: u64) -> Result<(Assignment, blake3::Hash), ApiError> {
     let now = Timestamp::now();
     let catalog = api.catalog.as_ref();
-    let learn = match agent.volumes.as_slice() {
+    // What a copy holds is no word on the volume's names.
+    let (sources, _) = sources_and_copies(agent, &api.directory.topology());
+    let learn = match sources.as_slice() {
         [] => Vec::new(),
         volumes => catalog.take_wishes(volumes, &agent.node, now, LEARN_LEASE, LEARN_AT_ONCE).await?,
     };

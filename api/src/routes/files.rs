@@ -199,8 +199,7 @@ pub(crate) async fn whereabouts(
 ) -> Result<Json<Whereabouts>, ApiError> {
     let WhereQuery { volume, path } = query;
     let topology = sight.topology();
-    let source = topology.volumes.get(&volume).map(|v| v.at.clone());
-    let source = source.ok_or_else(|| unknown_volume(&volume, topology))?;
+    let known = topology.volumes.get(&volume).ok_or_else(|| unknown_volume(&volume, topology))?;
     let entry = api.catalog.entry(&volume, &path).await?;
     let is_known = path.is_root() || entry.is_some() || api.catalog.directory(&volume, &path).await?.is_some();
     let is_file = entry.is_some_and(|e| e.kind == EntryKind::File);
@@ -214,9 +213,10 @@ pub(crate) async fn whereabouts(
     for site in topology.sites.keys() {
         let held = if is_file { copy_held(&copies, site) } else { files_held(&api, &volume, &path, site).await? };
         let mut why = Vec::new();
-        if *site == source {
+        if *site == known.at {
             why.push("the source is here".to_owned());
         } else {
+            why.extend(known.copies.contains(site).then(|| "a copy is here".to_owned()));
             let verdict = rules.verdict(topology, &volume, &path, site, now);
             if !verdict.allows() {
                 why.push(format!("rule {} forbids it", verdict.rule.as_deref().unwrap_or("default")));
@@ -227,7 +227,7 @@ pub(crate) async fn whereabouts(
         sites.push(HeldAt { site: site.clone(), resident_files: held.files, more: held.more, why });
     }
     Ok(Json(Whereabouts {
-        source,
+        source: known.at.clone(),
         bytes: is_known.then_some(totals.bytes),
         files: totals.files,
         complete: totals.complete || is_file,

@@ -3,7 +3,7 @@
 use axum::extract::State;
 use axum::{Extension, Json};
 use foretide_catalog::{Agent, AuditEntry, Catalog, CatalogError, RefusalRecord, SiteStatus};
-use foretide_flow::{Link, Mode, NodeId, Refusal, Site, SiteId, Timestamp, Topology, VolumeId};
+use foretide_flow::{Link, Mode, NodeId, Refusal, Site, SiteId, Timestamp, Topology, Volume, VolumeId};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use utoipa::ToSchema;
@@ -28,7 +28,7 @@ pub struct AgentView {
     pub seen_at: Timestamp,
     /// Where it serves chunks, if it does.
     pub chunk_address: Option<String>,
-    /// Volumes whose source it serves.
+    /// Volumes that it serves: the source of those whose source is at its site, of others a copy.
     pub volumes: Vec<VolumeId>,
     /// Whether it passes on what its cache holds.
     pub passes_on: bool,
@@ -47,6 +47,8 @@ pub struct SiteView {
     pub spec: Site,
     /// Volumes whose source is here.
     pub volumes: Vec<VolumeId>,
+    /// Volumes of which a copy is here.
+    pub copies: Vec<VolumeId>,
     /// Links that lead here.
     pub links_in: Vec<Link>,
     /// Links that lead away.
@@ -89,10 +91,14 @@ fn share(part: u64, whole: u64) -> Option<f64> {
 
 fn view(topology: &Topology, site: &SiteId, spec: &Site, agents: Vec<AgentView>, status: SiteStatus) -> SiteView {
     let links = |wanted: fn(&Link) -> &SiteId| topology.links.iter().filter(|l| wanted(l) == site).cloned().collect();
+    let volumes = |wanted: &dyn Fn(&Volume) -> bool| {
+        topology.volumes.iter().filter(|(_, v)| wanted(v)).map(|(name, _)| name.clone()).collect()
+    };
     SiteView {
         site: site.clone(),
         spec: spec.clone(),
-        volumes: topology.volumes.iter().filter(|(_, v)| &v.at == site).map(|(name, _)| name.clone()).collect(),
+        volumes: volumes(&|v| &v.at == site),
+        copies: volumes(&|v| v.copies.contains(site)),
         links_in: links(|l| &l.to),
         links_out: links(|l| &l.from),
         agents,

@@ -8,8 +8,8 @@ use std::collections::BTreeMap;
 
 use axum::extract::State;
 use axum::{Extension, Json};
-use foretide_catalog::{AuditEntry, Catalog, CatalogError};
-use foretide_flow::{FilePath, NodeId, SiteId, Timestamp, VolumeId};
+use foretide_catalog::{Agent, AuditEntry, Catalog, CatalogError};
+use foretide_flow::{FilePath, NodeId, SiteId, Timestamp, Volume, VolumeId};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use utoipa::ToSchema;
@@ -38,9 +38,19 @@ pub struct AddedVolume {
     pub at: SiteId,
     /// Folders there, as absolute paths, and prefixes of object stores.
     pub sources: Vec<String>,
+    /// Sites at which copies of all of it stand.
+    #[serde(default)]
+    pub copies: Vec<SiteId>,
     /// Tags that rules and searches may name.
     #[serde(default)]
     pub tags: BTreeMap<String, String>,
+}
+
+impl AddedVolume {
+    /// As the topology has it.
+    pub fn volume(&self) -> Volume {
+        Volume { at: self.at.clone(), copies: self.copies.clone(), tags: self.tags.clone() }
+    }
 }
 
 /// A volume to be added.
@@ -55,6 +65,10 @@ pub struct VolumeWanted {
     /// that site is configured to let out (`source.offer`). Several are one tree: a name that more than one has is the
     /// first one's, directories of one name are merged.
     pub sources: Vec<String>,
+    /// Other sites at which a copy of all of it stands, under the same addresses: agents there that let it out give its
+    /// bytes where that link is nearer or cheaper, as long as they are the source's.
+    #[serde(default)]
+    pub copies: Vec<SiteId>,
     /// Tags that rules and searches may name.
     #[serde(default)]
     pub tags: BTreeMap<String, String>,
@@ -69,10 +83,39 @@ pub struct VolumeView {
     pub at: SiteId,
     /// Folders there and prefixes of object stores, if it was added; none if the configuration has it.
     pub sources: Vec<String>,
+    /// Other sites at which a copy of it stands.
+    pub copies: Vec<CopyView>,
     /// Tags that rules and searches may name.
     pub tags: BTreeMap<String, String>,
+    /// Agents that serve its source now.
+    pub served_by: Vec<NodeId>,
+}
+
+/// A copy of a volume.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct CopyView {
+    /// Where it stands.
+    pub at: SiteId,
     /// Agents that serve it now.
     pub served_by: Vec<NodeId>,
+}
+
+impl VolumeView {
+    fn of(name: &VolumeId, volume: &Volume, sources: Vec<String>, agents: &[Agent]) -> Self {
+        let served_by = |site: &SiteId| {
+            let serves = agents.iter().filter(|a| a.site == *site && a.volumes.contains(name));
+            serves.map(|a| a.node.clone()).collect()
+        };
+        let copy = |site: &SiteId| CopyView { at: site.clone(), served_by: served_by(site) };
+        Self {
+            name: name.clone(),
+            at: volume.at.clone(),
+            sources,
+            copies: volume.copies.iter().map(copy).collect(),
+            tags: volume.tags.clone(),
+            served_by: served_by(&volume.at),
+        }
+    }
 }
 
 /// All volumes, by name.
@@ -99,15 +142,11 @@ pub async fn added_volumes(catalog: &dyn Catalog) -> foretide_catalog::Result<BT
 pub(crate) async fn list(State(api): State<Api>, sight: Sight) -> Result<Json<VolumeList>, ApiError> {
     let added = added_volumes(api.catalog.as_ref()).await?;
     let agents = api.catalog.agents().await?;
-    let topology = sight.topology();
-    let view = |(name, volume): (&VolumeId, &foretide_flow::Volume)| VolumeView {
-        name: name.clone(),
-        at: volume.at.clone(),
-        sources: added.get(name).map(|a| a.sources.clone()).unwrap_or_default(),
-        tags: volume.tags.clone(),
-        served_by: agents.iter().filter(|a| a.volumes.contains(name)).map(|a| a.node.clone()).collect(),
+    let view = |(name, volume): (&VolumeId, &Volume)| {
+        let sources = added.get(name).map(|a| a.sources.clone()).unwrap_or_default();
+        VolumeView::of(name, volume, sources, &agents)
     };
-    Ok(Json(VolumeList { items: topology.volumes.iter().map(view).collect() }))
+    Ok(Json(VolumeList { items: sight.topology().volumes.iter().map(view).collect() }))
 }
 
 /// Add a volume. It can be read through every mount as soon as an agent at its site serves it: `served_by` of
@@ -129,8 +168,8 @@ pub(crate) async fn add(
     let topology = api.directory.topology();
     let catalog = api.catalog.as_ref();
     let mut added = added_volumes(catalog).await?;
-    if !topology.sites.contains_key(&wanted.at) {
-        return Err(unknown_site(&wanted.at, &topology));
+    if let Some(site) = std::iter::once(&wanted.at).chain(&wanted.copies).find(|s| !topology.sites.contains_key(*s)) {
+        return Err(unknown_site(site, &topology));
     }
     if topology.volumes.contains_key(&wanted.name) {
         return Err(ApiError::Conflict(format!("there is a volume {} already: choose another name", wanted.name)));
@@ -139,13 +178,17 @@ pub(crate) async fn add(
         return Err(ApiError::Conflict(format!("{ADDED_MAX} volumes are added already: put several under one root")));
     }
     check_sources(&wanted)?;
-    let VolumeWanted { name, at, sources, tags } = wanted;
-    added.insert(name.clone(), AddedVolume { at: at.clone(), sources: sources.clone(), tags: tags.clone() });
-    catalog.put_tags(&name, &FilePath::root(), &tags).await?;
+    let VolumeWanted { name, at, sources, copies, tags } = wanted;
+    let new = AddedVolume { at, sources, copies, tags };
+    new.volume()
+        .check_copies()
+        .map_err(|(site, what)| ApiError::WrongShape(format!("copies names {site}, and {what}")))?;
+    let view = VolumeView::of(&name, &new.volume(), new.sources.clone(), &[]);
+    catalog.put_tags(&name, &FilePath::root(), &new.tags).await?;
+    added.insert(name, new);
     // First what is handed out, then the setting, which wakes those who wait for it.
     api.directory.volumes_added(&added);
     catalog.put_setting(SETTING, &json!(added)).await?;
-    let view = VolumeView { name, at, sources, tags, served_by: Vec::new() };
     let (now, who, what) = (Timestamp::now(), caller.name.clone(), "volume.add".into());
     catalog.append_audit(&AuditEntry { at: now, who, what, detail: json!(view) }).await?;
     Ok(Json(view))

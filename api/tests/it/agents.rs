@@ -123,6 +123,43 @@ async fn an_agent_that_says_what_cannot_be_is_refused() {
 }
 
 #[tokio::test]
+async fn a_copy_is_served_beside_the_source_and_told_apart_from_it() {
+    let served = serve().await;
+    let wanted = json!({ "name": "late", "at": "store", "sources": ["/data/late"], "copies": ["gpu-eu"] });
+    let added = served.posted(Scope::Admin, "/v1/volumes", &wanted).await;
+    assert_eq!(added["copies"], json!([{ "at": "gpu-eu", "served_by": [] }]));
+    let agent = |node: &str, site: &str| hello(node, site, &["late"]);
+    served.posted(Scope::Agent, "/v1/agent/hello", &agent("store-1", "store")).await;
+    let mirror = served.posted(Scope::Agent, "/v1/agent/hello", &agent("mirror-1", "gpu-eu")).await;
+    assert_eq!(mirror["serve"], json!([{ "volume": "late", "sources": ["/data/late"] }]), "its agents are told, too");
+    let elsewhere = served.post(Scope::Agent, "/v1/agent/hello", &agent("n", "gpu-us")).await;
+    let told = problem(elsewhere, 422, "refused").await;
+    let detail = told["detail"].as_str().unwrap();
+    assert!(detail.contains("source is at site store") && detail.contains("copies at gpu-eu"), "{detail}");
+
+    let welcome = served.posted(Scope::Agent, "/v1/agent/hello", &hello("gpu-1", "gpu-us", &[])).await;
+    let welcome: Welcome = serde_json::from_value(welcome).unwrap();
+    let peers: Vec<_> = welcome.peers.iter().map(|p| (p.node.as_str(), p.volumes.len(), p.copies.len())).collect();
+    assert_eq!(peers, [("mirror-1", 0, 1), ("store-1", 1, 0)], "nobody takes a copy for the source");
+    assert_eq!(welcome.topology.volumes[&volume("late")].copies, [site("gpu-eu")]);
+    let all = served.got(Scope::Read, "/v1/volumes").await;
+    let late = all["items"].as_array().unwrap().iter().find(|v| v["name"] == "late").unwrap().clone();
+    assert_eq!(late["served_by"], json!(["store-1"]));
+    assert_eq!(late["copies"], json!([{ "at": "gpu-eu", "served_by": ["mirror-1"] }]));
+    let gpu = served.got(Scope::Read, "/v1/sites").await["items"][0].clone();
+    assert_eq!((&gpu["site"], &gpu["volumes"], &gpu["copies"]), (&json!("gpu-eu"), &json!([]), &json!(["late"])));
+    let sites = served.got(Scope::Read, "/v1/where?volume=late").await["sites"].clone();
+    assert_eq!(sites[0]["why"][0], "a copy is here");
+
+    let wish = LearnRequest { volume: volume("late"), directory: FilePath::root(), recursive: false };
+    served.catalog.want_learned(std::slice::from_ref(&wish), 1.0, Timestamp::now()).await.unwrap();
+    let (of_the_copy, _) = assignment(&served, "node=mirror-1", None).await;
+    assert!(of_the_copy.learn.is_empty(), "names are the source's");
+    let (of_the_source, _) = assignment(&served, "node=store-1", None).await;
+    assert_eq!(of_the_source.learn, [wish]);
+}
+
+#[tokio::test]
 async fn access_batches_go_to_their_port_as_they_came() {
     let served = serve_with(Config { accesses_max_bytes: 100, ..Config::default() }, in_memory()).await;
     let send = |path: &str, kind: &str, body: Vec<u8>| {

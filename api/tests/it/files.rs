@@ -182,6 +182,9 @@ async fn an_added_volume_reaches_agents_at_once_and_is_served_by_who_says_so() {
         (json!({ "name": "new", "at": "mars", "sources": ["/x"] }), 422),
         (json!({ "name": "new", "at": "store", "sources": ["/x", "relative"] }), 422),
         (json!({ "name": "new", "at": "store", "sources": [] }), 422),
+        (json!({ "name": "new", "at": "store", "sources": ["/x"], "copies": ["mars"] }), 422),
+        (json!({ "name": "new", "at": "store", "sources": ["/x"], "copies": ["store"] }), 422),
+        (json!({ "name": "new", "at": "store", "sources": ["/x"], "copies": ["gpu-eu", "gpu-eu"] }), 422),
         (json!({ "name": "new/er", "at": "store", "sources": ["/x"] }), 422),
     ] {
         let refused = served.post(Scope::Admin, "/v1/volumes", &bad).await;

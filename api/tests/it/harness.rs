@@ -79,8 +79,8 @@ pub fn topology() -> Topology {
         .into(),
         links: vec![link("gpu-eu"), link("gpu-us")],
         volumes: [
-            (volume("scans"), Volume { at: site("store"), tags: phi }),
-            (volume("images"), Volume { at: site("store"), tags: BTreeMap::new() }),
+            (volume("scans"), Volume { tags: phi, ..Volume::at(site("store")) }),
+            (volume("images"), Volume::at(site("store"))),
         ]
         .into(),
     }
@@ -133,7 +133,7 @@ impl Directory for Known {
     }
     fn volumes_added(&self, added: &BTreeMap<VolumeId, AddedVolume>) {
         let mut all = topology();
-        let volumes = added.iter().map(|(name, v)| (name.clone(), Volume { at: v.at.clone(), tags: v.tags.clone() }));
+        let volumes = added.iter().map(|(name, v)| (name.clone(), v.volume()));
         all.volumes.extend(volumes);
         *self.topology.lock().unwrap() = Arc::new(all);
     }

@@ -360,7 +360,7 @@ async fn a_status_says_what_moved_what_needed_not_and_why_moves_failed() {
     served.catalog.put_plan(&plan("p", ["a", "b", "c"].map(by_it).into())).await.unwrap();
     let failed = |id: &str, at: i64| Outcome::Failed { id: id.into(), at: Timestamp(at), why: "link cut".into() };
     let outcomes = vec![
-        Outcome::Moved { id: "a".into(), at: Timestamp(5), bytes: 1000, wire_bytes: 300 },
+        Outcome::Moved { id: "a".into(), at: Timestamp(5), bytes: 1000, wire_bytes: 300, fallback_bytes: 0 },
         failed("b", 6),
         failed("c", 7),
     ];

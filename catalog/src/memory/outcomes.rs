@@ -105,7 +105,7 @@ impl State {
 
     fn outcome(&mut self, site: &SiteId, outcome: &Outcome, recorded_at: Timestamp) {
         match outcome {
-            Outcome::Moved { id, at, bytes, wire_bytes } => {
+            Outcome::Moved { id, at, bytes, wire_bytes, .. } => {
                 let status = self.outcomes.site(site);
                 status.prefetched_bytes = status.prefetched_bytes.saturating_add(*bytes);
                 status.wire_bytes = status.wire_bytes.saturating_add(*wire_bytes);

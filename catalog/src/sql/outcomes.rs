@@ -78,7 +78,7 @@ impl Tx {
         let (mut here, mut runs) = (Sums::default(), RunSums::default());
         for outcome in &batch.outcomes {
             match outcome {
-                Outcome::Moved { id, at, bytes, wire_bytes } => {
+                Outcome::Moved { id, at, bytes, wire_bytes, .. } => {
                     here.prefetched_bytes = here.prefetched_bytes.saturating_add(*bytes);
                     here.wire_bytes = here.wire_bytes.saturating_add(*wire_bytes);
                     touched.arrived(id, *at, *wire_bytes);

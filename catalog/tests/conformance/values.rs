@@ -231,7 +231,7 @@ pub fn counted(sequence: u64, warmup: &str, files: u64, bytes: u64) -> OutcomeBa
 }
 
 pub fn moved(id: &str, bytes: u64) -> Outcome {
-    Outcome::Moved { id: id.into(), at: Timestamp(150), bytes, wire_bytes: bytes / 2 }
+    Outcome::Moved { id: id.into(), at: Timestamp(150), bytes, wire_bytes: bytes / 2, fallback_bytes: 0 }
 }
 
 pub fn read(run: Option<&str>, file: &str, bytes: u64, found: Found) -> Outcome {

@@ -56,6 +56,12 @@ impl Borders {
         current.0.verdict(&current.1, volume, path, at, Timestamp::now()).lets_pass()
     }
 
+    /// Whether a file may rest at a site.
+    pub(crate) fn lets_rest(&self, volume: &VolumeId, path: &FilePath, at: &SiteId) -> bool {
+        let current = self.now();
+        current.0.verdict(&current.1, volume, path, at, Timestamp::now()).allows()
+    }
+
     /// Whether a file may rest at a site; the refusal is to be written down. `by` is `sender`, `receiver` or `giver`.
     ///
     /// # Errors

@@ -57,7 +57,7 @@ fn topology(rate: u64) -> Result<Topology, foretide_flow::IdError> {
     let place = |cache| Site { jurisdiction: String::new(), labels: BTreeMap::new(), cache, accelerator_per_hour: 3.0 };
     let (from, to, rate) = (store.clone(), gpu.clone(), BitsPerSecond(rate));
     Ok(Topology {
-        volumes: [(VolumeId::new("data")?, Volume { at: store.clone(), tags: BTreeMap::new() })].into(),
+        volumes: [(VolumeId::new("data")?, Volume::at(store.clone()))].into(),
         sites: [(store, place(None)), (gpu, place(Some(CacheSpec { capacity_bytes: 1 << 40 })))].into(),
         links: vec![Link { from, to, rate, rtt_ms: 150.0, cost_per_gb: 0.0 }],
     })

@@ -73,17 +73,21 @@ impl Feedback {
         }
         for outcome in &batch.outcomes {
             match outcome {
-                Outcome::Moved { id, at, bytes, wire_bytes } => {
+                Outcome::Moved { id, at, bytes, wire_bytes, fallback_bytes } => {
                     let (Some(planned), at) = (moves.get(id), clock.by_ours(*at)) else { continue };
-                    let others = first.get(&(&planned.from, &planned.to)).into_iter().flatten();
-                    let waiting = others.into_iter().any(|m| m.id != *id && m.start_at <= at);
-                    self.link(&planned.from, &planned.to).arrived(at, *wire_bytes, waiting);
+                    let mut money_spent = 0.0;
+                    for (from, crossed) in crossed_from(topology, planned, *wire_bytes, *fallback_bytes) {
+                        let others = first.get(&(from, &planned.to)).into_iter().flatten();
+                        let waiting = others.into_iter().any(|m| m.id != *id && m.start_at <= at);
+                        self.link(from, &planned.to).arrived(at, crossed, waiting);
+                        let per_gb = topology.link(from, &planned.to).map_or(0.0, |l| l.cost_per_gb);
+                        money_spent += crossed as f64 / 1e9 * per_gb;
+                    }
                     let MoveCause::Forecast { workload, .. } = &planned.cause else { continue };
-                    let per_gb = topology.link(&planned.from, &planned.to).map_or(0.0, |l| l.cost_per_gb);
                     let sums = self.sums_of(at, workload, &batch.site);
                     sums.moved_bytes += bytes;
                     sums.wire_bytes += wire_bytes;
-                    sums.money += *wire_bytes as f64 / 1e9 * per_gb;
+                    sums.money += money_spent;
                     self.remember(&batch.site, &planned.volume, &planned.path, workload);
                 }
                 Outcome::Evicted { volume, path, at, unread_prefetched_bytes, .. } => {
@@ -202,6 +206,21 @@ impl Feedback {
         }
         measured
     }
+}
+
+/// Whence a move's bytes came, and how many from each: what fell back on the source crossed its link, not the one that was
+/// planned with.
+fn crossed_from<'a>(
+    topology: &'a Topology,
+    planned: &'a Move,
+    wire_bytes: u64,
+    fallback_bytes: u64,
+) -> Vec<(&'a SiteId, u64)> {
+    let Some(source) = topology.volumes.get(&planned.volume).map(|v| &v.at).filter(|_| fallback_bytes > 0) else {
+        return vec![(&planned.from, wire_bytes)];
+    };
+    let named = (&planned.from, wire_bytes.saturating_sub(fallback_bytes));
+    [named, (source, fallback_bytes)].into_iter().filter(|(_, bytes)| *bytes > 0).collect()
 }
 
 /// When something happened, by the clock of its site.

@@ -20,7 +20,7 @@ fn topology() -> Topology {
     Topology {
         sites: [(from.clone(), place()), (to.clone(), place())].into(),
         links: vec![Link { from, to, rate: BitsPerSecond(800_000_000), rtt_ms: 1.0, cost_per_gb: 0.1 }],
-        volumes: [(VolumeId::new("data").unwrap(), Volume { at: site("store"), tags: BTreeMap::new() })].into(),
+        volumes: [(VolumeId::new("data").unwrap(), Volume::at(site("store")))].into(),
     }
 }
 
@@ -66,7 +66,7 @@ fn batch(outcomes: Vec<Outcome>) -> OutcomeBatch {
 }
 
 fn moved(n: usize, seconds: f64, bytes: u64) -> Outcome {
-    Outcome::Moved { id: format!("m{n}").as_str().into(), at: at(seconds), bytes, wire_bytes: bytes }
+    Outcome::Moved { id: format!("m{n}").as_str().into(), at: at(seconds), bytes, wire_bytes: bytes, fallback_bytes: 0 }
 }
 
 fn evicted(n: usize, seconds: f64, bytes: u64) -> Outcome {
@@ -90,6 +90,35 @@ fn what_was_moved_is_spent_until_its_time_has_passed() {
     let left = |seconds| feedback.brakes(&config, false, at(seconds)).budgets.remove(0);
     assert_eq!((left(2.0).bytes, left(2.0).money), (Some(1_000_000_000), Some(0.8)));
     assert_eq!(left(90_000.0).bytes, Some(3_000_000_000));
+}
+
+#[test]
+fn what_fell_back_on_the_source_is_paid_for_on_its_link_and_measures_no_other() {
+    let budget =
+        Budget { name: "b".into(), site: None, workload: None, bytes: None, money: Some(1.0), per_s: 86_400.0 };
+    let config = Config { budgets: vec![budget], ..Config::default() };
+    let mut topology = topology();
+    let free = Link { from: site("mirror"), cost_per_gb: 0.0, ..topology.links[0].clone() };
+    topology.links.push(free);
+    let mut planned = plan(100, 2_000_000);
+    planned.moves.iter_mut().for_each(|m| m.from = site("mirror"));
+    let told = |fallback_bytes: u64| {
+        let moved = |n: usize| match moved(n, n as f64 * 0.1, 2_000_000) {
+            Outcome::Moved { id, at, bytes, wire_bytes, .. } => {
+                Outcome::Moved { id, at, bytes, wire_bytes, fallback_bytes }
+            }
+            other => other,
+        };
+        let mut feedback = Feedback::default();
+        feedback.heard(&batch((0..90).map(moved).collect()), &planned, &topology, at(9.0));
+        let left = feedback.brakes(&config, false, at(9.0)).budgets.remove(0).money.unwrap();
+        (left, feedback.measured(&topology, at(9.0)).links[1].rate != topology.links[1].rate)
+    };
+    let (left, is_measured) = told(0);
+    assert!(left == 1.0 && is_measured, "the mirror's link costs nothing and was busy");
+    let (left, is_measured) = told(2_000_000);
+    let paid = 90.0 * 0.002 * topology.links[0].cost_per_gb;
+    assert!((left - (1.0 - paid)).abs() < 1e-9 && !is_measured, "{left}");
 }
 
 /// Promise H: a site's readers keep their cache until most of what was prefetched there was read; a read counts once.

@@ -96,8 +96,9 @@ impl<'a> Gatherer<'a, '_> {
         }
     }
 
-    /// Ways that the rules leave a file; where there are none, the refusal is written down, with the site that the
-    /// deciding rule is about: the destination, or a relay that it would have to pass.
+    /// Ways that the rules leave a file: whoever gives it must be allowed to have it, as the volume's own site always is.
+    /// Where there are none, the refusal is written down, with the site that the deciding rule is about: the destination, or
+    /// a copy or relay whence it would have to come.
     pub(super) fn passable(&mut self, route_number: usize, path: &'a FilePath) -> u64 {
         let problem = self.problem;
         let route = &self.out.routes[route_number];
@@ -106,11 +107,11 @@ impl<'a> Gatherer<'a, '_> {
         let mut passable = 0;
         if denied.is_none() {
             for (bit, way) in route.ways.iter().enumerate() {
-                let passes = way.stage.map(|_| (&way.link.from, asked(&way.link.from)));
-                let keeps = problem.supply.relays_keep;
-                match passes.filter(|(_, verdict)| !if keeps { verdict.allows() } else { verdict.lets_pass() }) {
-                    Some(refused) => denied = denied.or(Some(refused)),
-                    None => passable |= 1 << bit,
+                let verdict = asked(&way.link.from);
+                let only_passes = way.stage.is_some() && !problem.supply.relays_keep;
+                match if only_passes { verdict.lets_pass() } else { verdict.allows() } {
+                    true => passable |= 1 << bit,
+                    false => denied = denied.or(Some((&way.link.from, verdict))),
                 }
             }
         }

@@ -39,7 +39,7 @@ impl World {
         let mut topology = Topology {
             sites: [(store.clone(), place(None))].into(),
             links: vec![],
-            volumes: [(volume.clone(), Volume { at: store.clone(), tags: BTreeMap::new() })].into(),
+            volumes: [(volume.clone(), Volume::at(store.clone()))].into(),
         };
         let mut jobs = Vec::new();
         for number in 0..rng.random_range(1..4) {

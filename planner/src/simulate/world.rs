@@ -142,13 +142,21 @@ impl World {
                 let file = self.files.get(read.file as usize).ok_or_else(unknown)?;
                 let volume = self.topology.volumes.get(&file.volume);
                 let from = &volume.ok_or_else(|| WorldError::UnknownVolume(file.volume.clone()))?.at;
-                if from != &job.site && self.topology.link(from, &job.site).is_none() {
+                if !self.holds_all(&file.volume, &job.site) && self.topology.link(from, &job.site).is_none() {
                     let (from, to, volume) = (from.clone(), job.site.clone(), file.volume.clone());
                     return Err(WorldError::NoLink { from, to, volume });
                 }
             }
         }
         Ok(())
+    }
+}
+
+impl World {
+    /// Whether all of a volume stands at a site: its source, or a copy.
+    pub(super) fn holds_all(&self, volume: &VolumeId, site: &SiteId) -> bool {
+        let own = self.topology.volumes.get(volume).is_some_and(|v| v.at == *site);
+        own || self.supply.copies.get(volume).is_some_and(|copies| copies.contains(site))
     }
 }
 

@@ -44,7 +44,7 @@ pub(super) fn topology(gpus: usize, rate_mbit: u64, cache_bytes: u64) -> Topolog
     Topology {
         links: names.iter().map(link).collect(),
         sites: names.into_iter().map(|n| (n, place(cache))).chain([(site("store"), place(None))]).collect(),
-        volumes: [(volume(), Volume { at: site("store"), tags: BTreeMap::new() })].into(),
+        volumes: [(volume(), Volume::at(site("store")))].into(),
     }
 }
 

@@ -9,7 +9,7 @@ use foretide_flow::{
 use proptest::prelude::*;
 
 use super::cases::{Case, NOW, at, forecast, path, read, site, topology, volume, warmup};
-use crate::{SharedChunks, SiteLimit, Supply, diff, solve, solve_in_full};
+use crate::{SharedChunks, SiteLimit, Supply, diff, explain, solve, solve_in_full};
 
 fn link(from: &str, to: &str, mbit: u64) -> Link {
     Link { from: site(from), to: site(to), rate: BitsPerSecond(mbit * 1_000_000), rtt_ms: 20.0, cost_per_gb: 0.0 }
@@ -101,6 +101,60 @@ fn a_second_holder_gives_what_the_first_cannot_carry() {
     assert_eq!(there.at, site("store"));
     case.forecasts = vec![wanted("f", "mirror", 1, 30.0)];
     assert!(case.solve().moves.is_empty(), "the mirror has everything");
+}
+
+/// A copy at `mirror` on a link as cheap as the source's, and nearer; wants of every kind.
+fn beside_a_mirror() -> Case {
+    let mut case = Case::new(topology(1, 1_000, 1 << 30));
+    add_site(&mut case, "mirror");
+    case.topology.links.push(link("mirror", "gpu-0", 1_000));
+    case.supply.copies.insert(volume(), vec![site("mirror")]);
+    case.forecasts = vec![wanted("f", "gpu-0", 20, 32.0)];
+    let files = [("w/open", 1_000_000), ("w/secret", 1_000_000)];
+    case.warmups = vec![warmup("soon", "gpu-0", None, &files), warmup("late", "gpu-0", Some(at(600.0)), &[("l", 9)])];
+    case
+}
+
+fn given_by(plan: &Plan, name: &str) -> usize {
+    plan.moves.iter().filter(|m| m.from == site(name)).count()
+}
+
+#[test]
+fn of_holders_that_cost_the_same_the_nearer_gives() {
+    let mut case = beside_a_mirror();
+    let plan = case.solve();
+    assert_eq!((plan.moves.len(), given_by(&plan, "mirror")), (23, 23));
+    assert!(explain(&plan, &path("w/open")).contains("from mirror to gpu-0"));
+    case.topology.links[1].rtt_ms = 160.0;
+    assert_eq!(given_by(&case.solve(), "store"), 23);
+    let next = solve(&case.problem(Some(&plan)));
+    assert_eq!(given_by(&next, "mirror"), 23, "(f): of equal ones that of the plan before");
+    case.supply.copies.clear();
+    let without = solve(&case.problem(Some(&plan)));
+    assert_eq!(given_by(&without, "store"), 23, "nobody at the mirror gives any more");
+    let ids = |plan: &Plan| plan.moves.iter().map(|m| m.id.clone()).collect::<std::collections::BTreeSet<_>>();
+    assert_eq!(ids(&without), ids(&plan), "the moves are the same ones");
+}
+
+/// (d): who gives a file must be allowed to have it, as the source always is.
+#[test]
+fn d_a_copy_gives_nothing_that_a_rule_forbids_at_its_site() {
+    let mut case = beside_a_mirror();
+    let secret = Rule { paths: Some("w/secret".into()), ..rule("secret", Effect::Deny, &["mirror"]) };
+    let ruled = |rule: Rule, case: &Case| Ruleset::new(vec![rule], Effect::Allow, &case.topology).unwrap();
+    case.rules = ruled(secret, &case);
+    let plan = case.solve();
+    let by_source: Vec<_> = plan.moves.iter().filter(|m| m.from == site("store")).map(|m| &m.path).collect();
+    assert_eq!((by_source, plan.refused.len()), (vec![&path("w/secret")], 0), "the source's way is open to it");
+    for effect in [Effect::Deny, Effect::Transit] {
+        case.rules = ruled(rule("all", effect, &["mirror"]), &case);
+        let plan = case.solve();
+        assert_eq!((given_by(&plan, "store"), plan.refused.len()), (23, 0), "{effect:?}: a copy rests where it is");
+    }
+    case.topology.links.remove(0);
+    let plan = case.solve();
+    assert!(plan.moves.is_empty());
+    assert!(plan.refused.iter().all(|r| r.to == site("mirror") && r.rule == "all") && !plan.refused.is_empty());
 }
 
 #[test]
@@ -353,6 +407,7 @@ prop_compose! {
         cache in 3u64..60,
         rules in proptest::collection::vec((0usize..4, 0u8..2), 0..3),
         wants in proptest::collection::vec((0usize..4, 0u32..8, 1u64..3_000_000, 0.0f64..200.0, 0.2f64..1.0, any::<bool>()), 1..40),
+        mirror_is_closed in any::<bool>(),
     ) -> Case {
         let mut case = Case::new(topology(4, 8, cache * 1_000_000));
         add_site(&mut case, "mirror");
@@ -375,8 +430,9 @@ prop_compose! {
         let written = rules.into_iter().enumerate().map(|(n, (at, effect))| {
             rule(&format!("r{n}"), [Effect::Deny, Effect::Transit][effect as usize], &[names[at]])
         });
+        let closed = Rule { paths: Some("d/f[0-3]".into()), ..rule("closed", Effect::Deny, &["mirror"]) };
         let (mut sound, topology) = (Vec::new(), case.topology.clone());
-        for rule in written {
+        for rule in written.chain(mirror_is_closed.then_some(closed)) {
             sound.push(rule);
             if Ruleset::new(sound.clone(), Effect::Allow, &topology).is_err() {
                 sound.pop();
@@ -427,6 +483,8 @@ fn check_moves(case: &Case, plan: &Plan) {
         let verdict = case.rules.verdict(&case.topology, &m.volume, &m.path, &m.to, plan.made_at);
         let passes = m.reason.starts_with("on its way to");
         assert!(if passes { verdict.lets_pass() } else { verdict.allows() }, "(d) {m:?}");
+        let at_giver = case.rules.verdict(&case.topology, &m.volume, &m.path, &m.from, plan.made_at);
+        assert!(at_giver.lets_pass() && (m.from != site("mirror") || at_giver.allows()), "(d) {m:?}");
     }
     let mut extents: Vec<_> = plan.moves.iter().map(|m| (&m.to, &m.path, m.offset, m.offset + m.length)).collect();
     extents.sort();

@@ -8,7 +8,7 @@
 
 use std::time::Duration;
 
-use foretide_flow::{Mode, TimeWindow, Timestamp};
+use foretide_flow::{Mode, SiteId, TimeWindow, Timestamp};
 
 use super::place::Tier;
 use super::{AtRelay, Decision, Placed, Stage, Table, Upstream};
@@ -37,7 +37,8 @@ impl<'s, 'a> Table<'s, 'a> {
     }
 
     /// Ways and deadlines by which a want is worth anything, the best first. The way of the plan before counts a little
-    /// more; of ways that are worth the same the one that adds no crossing comes first, a new stage last.
+    /// more; of ways that are worth the same the one that adds no crossing comes first, a new stage last, and of those the
+    /// nearer one.
     pub(super) fn choices(&self, number: usize, window: TimeWindow) -> Vec<Choice> {
         let want = &self.wants[number];
         let mut choices = Vec::with_capacity(3);
@@ -47,9 +48,8 @@ impl<'s, 'a> Table<'s, 'a> {
             let worth = tiers.map(|tier| Choice { worth: want.worth(tier.in_time, cost), way, tier });
             choices.extend(worth.filter(|c| c.worth > 0.0));
         }
-        let told = self.before[number].map(|m| &m.from);
         let liked = |c: &Choice| {
-            let stays = told == Some(&self.way(number, c.way).link.from);
+            let stays = self.is_as_told(number, c.way);
             if stays { c.worth * (1.0 + self.problem.config.stickiness) } else { c.worth }
         };
         if choices.iter().any(|c| c.way != choices[0].way) {
@@ -57,6 +57,7 @@ impl<'s, 'a> Table<'s, 'a> {
                 liked(b)
                     .total_cmp(&liked(a))
                     .then_with(|| self.crossings(number, a.way).cmp(&self.crossings(number, b.way)))
+                    .then_with(|| self.seconds_on(number, a.way).total_cmp(&self.seconds_on(number, b.way)))
             });
         }
         choices
@@ -68,21 +69,32 @@ impl<'s, 'a> Table<'s, 'a> {
         want.ways().filter(move |way| self.way(number, *way).stage.is_none() || want.mode == Mode::Enforce)
     }
 
-    /// Ways for what was asked for: by `Latest` the cheapest first, else the one by which it is there first. No stage is
-    /// made for an answer.
+    /// Whether the plan before had a want take this way.
+    fn is_as_told(&self, number: usize, way: usize) -> bool {
+        self.before[number].is_some_and(|told| told.from == self.way(number, way).link.from)
+    }
+
+    /// How long a want's bytes are on the link of a way that carries nothing else: the nearer and faster, the less.
+    fn seconds_on(&self, number: usize, way: usize) -> f64 {
+        let link = self.way(number, way).link;
+        link.rtt_ms / 1e3 + link.rate.seconds_for(self.wants[number].missing)
+    }
+
+    /// Ways for what was asked for: by `Latest` the cheapest first, else the one by which it is there first; of equal ones that
+    /// of the plan before, then the nearer one. No stage is made for an answer.
     pub(super) fn ways_for(&self, number: usize, by: By) -> Vec<usize> {
         let (bytes, open) = (self.wants[number].missing, self.open_ways(number).collect::<Vec<_>>());
         if open.len() < 2 {
             return open;
         }
-        let mut ways: Vec<(usize, f64, u32, usize)> = open
-            .into_iter()
-            .filter_map(|way| {
-                let arrival = if by == By::Earliest { self.earliest_arrival(number, way)? } else { 0 };
-                Some((arrival, self.cost(number, way, bytes), self.crossings(number, way), way))
-            })
-            .collect();
-        ways.sort_by(|a, b| a.0.cmp(&b.0).then(a.1.total_cmp(&b.1)).then((a.2, a.3).cmp(&(b.2, b.3))));
+        let ranked = |way: usize| {
+            let arrival = if by == By::Earliest { self.earliest_arrival(number, way)? } else { 0 };
+            let is_other = !self.is_as_told(number, way);
+            Some((arrival, self.cost(number, way, bytes), (self.crossings(number, way), is_other), way))
+        };
+        let mut ways: Vec<_> = open.into_iter().filter_map(ranked).collect();
+        let nearer = |a: usize, b: usize| self.seconds_on(number, a).total_cmp(&self.seconds_on(number, b));
+        ways.sort_by(|a, b| a.0.cmp(&b.0).then(a.1.total_cmp(&b.1)).then(a.2.cmp(&b.2)).then_with(|| nearer(a.3, b.3)));
         ways.into_iter().map(|w| w.3).collect()
     }
 
@@ -331,7 +343,11 @@ impl<'s, 'a> Table<'s, 'a> {
             last_use: last_use.max(deadline),
             leave_free: self.spared(number, route),
         };
-        let ways = (0..self.routes[route].ways.len()).filter(|w| self.routes[route].ways[*w].stage.is_none());
+        let problem = self.problem;
+        let has_it =
+            |giver: &SiteId| problem.rules.verdict(problem.topology, volume, want.path, giver, problem.now).allows();
+        let is_open = |w: &Way<'_>| w.stage.is_none() && has_it(&w.link.from);
+        let ways = (0..self.routes[route].ways.len()).filter(|w| is_open(&self.routes[route].ways[*w]));
         let fits = ways.filter_map(|way| Some((way, self.fit(self.lanes[route][way], &need, by)?)));
         let (way, mut booking) = match by {
             By::Latest(_) => fits.max_by_key(|(way, b)| (b.first_slot(), usize::MAX - way)),

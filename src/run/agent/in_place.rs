@@ -227,7 +227,7 @@ impl InPlace {
             return happened;
         }
         happened.push(match done {
-            Ok(read) => Outcome::Moved { id, at, bytes: m.length, wire_bytes: read },
+            Ok(read) => Outcome::Moved { id, at, bytes: m.length, wire_bytes: read, fallback_bytes: 0 },
             Err(why) => Outcome::Failed { id, at, why },
         });
         happened

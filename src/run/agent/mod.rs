@@ -25,6 +25,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use clap::{Args, Subcommand};
+use foretide_api::Welcome;
 use foretide_chunk::{DomainKey, Store};
 use foretide_collector::{Collector, WatchedVolume};
 use foretide_flow::{Timestamp, VolumeId};
@@ -163,7 +164,8 @@ impl Agent {
             server.pass_on(Arc::clone(&cache.mover));
         }
         let mut watched = own_volumes(config);
-        if let Some(changes) = Some(&watched).filter(|w| !w.is_empty()).and_then(|w| changes::start(w)) {
+        let told = sources_among(&watched, config, &welcome);
+        if let Some(changes) = Some(&told).filter(|w| !w.is_empty()).and_then(|w| changes::start(w)) {
             let (sources, learned) = (sources(config)?, learned.clone());
             tasks.spawn_blocking(move || changes::tell(changes, &sources, &learned));
         }
@@ -281,7 +283,10 @@ async fn start_server(
     credentials: Credentials,
     borders: &Arc<Borders>,
 ) -> Result<Server, RunError> {
-    Ok(Server::start(at.server, DomainKey::default(), credentials, opened(config)?, Arc::clone(borders)).await?)
+    let (volumes, borders) = (opened(config)?, Arc::clone(borders));
+    let server = Server::start(at.server, DomainKey::default(), credentials, volumes, borders).await?;
+    server.stands_at(config.site.clone());
+    Ok(server)
 }
 
 /// The own volumes once more, for telling the control plane what their directories hold.
@@ -308,6 +313,12 @@ fn opened(config: &AgentConfig) -> Result<Volumes, RunError> {
 
 fn own_volumes(config: &AgentConfig) -> Vec<WatchedVolume> {
     config.source.iter().flat_map(|source| watch_all(&source.volumes)).collect()
+}
+
+/// Those whose source is here: what changes in a copy is no news of its volume.
+fn sources_among(watched: &[WatchedVolume], config: &AgentConfig, welcome: &Welcome) -> Vec<WatchedVolume> {
+    let at = |w: &WatchedVolume| welcome.topology.volumes.get(&w.volume).map(|volume| &volume.at);
+    watched.iter().filter(|w| at(w) == Some(&config.site)).cloned().collect()
 }
 
 fn watch_all(volumes: &BTreeMap<VolumeId, PathBuf>) -> impl Iterator<Item = WatchedVolume> {

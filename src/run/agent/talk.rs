@@ -105,7 +105,8 @@ pub fn ruleset(welcome: &Welcome) -> Result<Ruleset, RunError> {
         .map_err(|e| RunError::Told(e.to_string()))
 }
 
-/// Tells the mover whom to ask for which volume, and who else gives. Answers whether every volume has a source.
+/// Tells the mover whom to ask for which volume, and who else gives: of copies, or of a cache. Answers whether every volume
+/// has a source.
 pub fn set_peers(mover: &Mover, welcome: &Welcome) -> bool {
     let mut known = 0;
     for peer in &welcome.peers {
@@ -114,13 +115,13 @@ pub fn set_peers(mover: &Mover, welcome: &Welcome) -> bool {
             known += 1;
         }
     }
-    let givers = welcome.peers.iter().filter(|peer| peer.alive && peer.passes_on);
+    let givers = welcome.peers.iter().filter(|peer| peer.alive && (peer.passes_on || !peer.copies.is_empty()));
     let giver = |peer: &Peer| Giver {
         site: peer.site.clone(),
         node: peer.node.clone(),
         address: peer.chunk_address.clone(),
         passes_on: peer.passes_on,
-        copies: Vec::new(),
+        copies: peer.copies.clone(),
     };
     mover.set_givers(givers.map(giver).collect());
     known >= welcome.topology.volumes.len()

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use foretide_api::{Advice, Adviser, MoveChange, PlanChanges, Question, SiteAdvice};
@@ -9,11 +10,12 @@ use foretide_catalog::limits::PAGE_ITEMS;
 use foretide_catalog::{Catalog, CatalogError, Topic};
 use foretide_flow::{FilePath, LearnRequest, LeftOut, Plan, Selector, SiteId, Timestamp, Topology, VolumeId};
 use foretide_planner::{
-    AdviceRequest, Brakes, PlanDiff, Problem, Residency, Supply, WarmupFile, advise, diff, explain, proposals,
+    AdviceRequest, Brakes, PlanDiff, Problem, Residency, WarmupFile, advise, diff, explain, proposals,
 };
 use tokio::sync::{Mutex, watch};
 
 use super::standing::Standing;
+use super::suppliers::supply_of;
 
 /// Files looked at for one question; beyond it the answer says that it is not complete. A million is a second.
 const FILES_MAX: usize = 1_000_000;
@@ -53,14 +55,15 @@ impl Residency for Copies {
 pub struct Planner {
     catalog: Arc<dyn Catalog>,
     standings: watch::Receiver<Arc<Standing>>,
+    gone_after: Duration,
     copies: Mutex<(Option<Arc<Copies>>, watch::Receiver<u64>)>,
 }
 
 impl Planner {
-    /// Over this catalog.
-    pub fn new(catalog: Arc<dyn Catalog>, standings: watch::Receiver<Arc<Standing>>) -> Self {
+    /// Over this catalog; an agent that was not heard of for `gone_after` gives nothing.
+    pub fn new(catalog: Arc<dyn Catalog>, standings: watch::Receiver<Arc<Standing>>, gone_after: Duration) -> Self {
         let outcomes = catalog.changes(Topic::Outcomes);
-        Self { catalog, standings, copies: Mutex::new((None, outcomes)) }
+        Self { catalog, standings, gone_after, copies: Mutex::new((None, outcomes)) }
     }
 
     async fn copies(&self, topology: &Topology) -> Result<Arc<Copies>, CatalogError> {
@@ -132,12 +135,13 @@ impl Adviser for Planner {
         let previous = self.catalog.latest_plan().await?;
         let standing = Arc::clone(&self.standings.borrow());
         let copies = self.copies(&standing.topology).await?;
+        let supply = supply_of(&self.catalog.agents().await?, &standing.topology, now - self.gone_after);
         let problem = Problem {
             forecasts: &[],
             warmups: &[],
             topology: &standing.topology,
             rules: &standing.rules,
-            supply: &Supply::default(),
+            supply: &supply,
             resident: copies.as_ref(),
             running: &[],
             demand: &[],

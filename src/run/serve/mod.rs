@@ -120,7 +120,7 @@ pub async fn run(options: Options) -> Result<(), RunError> {
     let ring = Ring::new(catalog_too, standings.listen(), model, suppliers, lake_too, heard).await?;
     let (stop, stopped) = watch::channel(false);
     let recordings = Recorded::new(config.state.join(LAKE), standings.listen(), config.model.clone());
-    let adviser = Planner::new(Arc::clone(&catalog), standings.listen());
+    let adviser = Planner::new(Arc::clone(&catalog), standings.listen(), gone_after);
     let mut heeding = JoinSet::new();
     heeding.spawn(Arc::clone(&standings).heed_settings(Arc::clone(&catalog)));
     heeding.spawn(Arc::clone(&standings).reload_when_told(options.config.clone(), Arc::clone(&catalog)));

@@ -193,12 +193,13 @@ impl Ring {
         let asked = began.elapsed();
         let warmups = self.demands_of_warmups(now).await?;
         self.resident.refresh(self.catalog.as_ref(), topology).await?;
-        self.suppliers.refresh(self.catalog.as_ref(), topology, now).await?;
+        self.suppliers.refresh(self.catalog.as_ref()).await?;
         let running = self.running().await?;
         let mode = mode_in_force(self.catalog.as_ref(), planner.mode).await?;
         let config = foretide_planner::Config { mode, ..planner.clone() };
         let brakes = self.feedback.brakes(&config, self.catalog.prefetch_off().await?, now);
         let topology = self.feedback.measured(topology, now);
+        let supply = self.suppliers.supply(&topology, now);
         let forecasts: Vec<Forecast> = self.forecasts.values().cloned().collect();
         let gathered = began.elapsed();
         let Solution { plan, proposed, proof } = solve_in_full(&Problem {
@@ -206,7 +207,7 @@ impl Ring {
             warmups: &warmups,
             topology: &topology,
             rules,
-            supply: self.suppliers.supply(),
+            supply: &supply,
             resident: &self.resident,
             running: &running,
             demand: &[],

@@ -49,16 +49,20 @@ impl Standing {
     /// The configuration goes first: a volume of the same name was configured after it was added.
     fn with_volumes(&self, added: &BTreeMap<VolumeId, AddedVolume>) -> Self {
         let mut topology = self.topology.as_ref().clone();
-        for (name, AddedVolume { at, tags, .. }) in added.iter().filter(|(_, v)| topology_has(&self.topology, v)) {
-            let volume = || Volume { at: at.clone(), tags: tags.clone() };
-            topology.volumes.entry(name.clone()).or_insert_with(volume);
+        for (name, volume) in added {
+            if let Some(volume) = as_far_as_known(&self.topology, volume.volume()) {
+                topology.volumes.entry(name.clone()).or_insert(volume);
+            }
         }
         Self { digest: digest_of(&topology, &self.rules), topology: Arc::new(topology), ..self.clone() }
     }
 }
 
-fn topology_has(topology: &Topology, volume: &AddedVolume) -> bool {
-    topology.sites.contains_key(&volume.at)
+/// A volume that was added when there were other sites: without the copies at those that are gone; none if its source was
+/// at one of these.
+fn as_far_as_known(topology: &Topology, mut volume: Volume) -> Option<Volume> {
+    volume.copies.retain(|site| topology.sites.contains_key(site));
+    topology.sites.contains_key(&volume.at).then_some(volume)
 }
 
 /// Keeps what holds.
@@ -178,9 +182,29 @@ mod tests {
     }
 
     #[test]
+    fn an_added_volume_keeps_the_copies_at_sites_that_are_still_there() {
+        let added = |at: &str| -> AddedVolume {
+            serde_json::from_value(json!({"at": at, "sources": ["/x"], "copies": ["gpu", "gone"]})).unwrap()
+        };
+        let name = |name: &str| VolumeId::new(name).unwrap();
+        let all = BTreeMap::from([(name("w"), added("store")), (name("x"), added("gone"))]);
+        let volumes = configured("").unwrap().with_volumes(&all).topology.volumes.clone();
+        assert_eq!(volumes[&name("w")].copies, [foretide_flow::SiteId::new("gpu").unwrap()]);
+        assert!(!volumes.contains_key(&name("x")), "its source is at a site that is gone");
+    }
+
+    #[test]
     fn what_cannot_be_meant_is_refused_with_the_files_name() {
         let rule = "[[policy.rule]]\nname = \"stays\"\neffect = \"deny\"\nsites = [\"moon\"]\n";
-        let told = configured(rule).unwrap_err().to_string();
-        assert!(told.contains("serve.toml") && told.contains("moon"), "{told}");
+        let copies = |sites: &str| format!("[volume.w]\nat = \"store\"\ncopies = [{sites}]\n");
+        for (text, named) in [
+            (rule.to_owned(), "moon"),
+            (copies("\"mars\""), "volume w names site mars"),
+            (copies("\"store\""), "copies names store, and its source is there"),
+            (copies("\"gpu\", \"gpu\""), "copies names gpu, and it is named twice"),
+        ] {
+            let told = configured(&text).unwrap_err().to_string();
+            assert!(told.contains("serve.toml") && told.contains(named), "{told}");
+        }
     }
 }

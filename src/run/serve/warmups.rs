@@ -124,7 +124,7 @@ mod tests {
         let topology = Topology {
             sites: [(store.clone(), place()), (gpu, place())].into(),
             links: vec![],
-            volumes: [(VolumeId::new("v").unwrap(), Volume { at: store, tags: BTreeMap::new() })].into(),
+            volumes: [(VolumeId::new("v").unwrap(), Volume::at(store))].into(),
         };
         let secret = Rule {
             name: "secret".into(),

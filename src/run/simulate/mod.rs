@@ -139,7 +139,7 @@ pub(in crate::run) fn recorded_world(
     let (files, jobs) = recording::jobs(batches, &topology, as_if)?;
     let span_us = jobs.iter().map(|j| j.starts_us).max().unwrap_or(0);
     Ok(World {
-        supply: Supply::default(),
+        supply: Supply::of_copies(&topology, |_, _| true),
         revoked: rules.clone(),
         rules,
         topology,

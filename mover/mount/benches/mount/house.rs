@@ -37,7 +37,7 @@ fn topology(volume: &VolumeId) -> Topology {
         let (jurisdiction, labels) = ("eu".into(), Default::default());
         topology.sites.insert(site, Site { jurisdiction, labels, cache: None, accelerator_per_hour: 0.0 });
     }
-    topology.volumes.insert(volume.clone(), Volume { at: store, tags: Default::default() });
+    topology.volumes.insert(volume.clone(), Volume::at(store));
     topology
 }
 

@@ -151,6 +151,12 @@ impl Client {
         self.shared.slots().iter().flatten().filter(|c| !c.is_broken()).count()
     }
 
+    /// Whether no connection is open and the last that was tried came to nothing.
+    pub(crate) fn is_lost(&self) -> bool {
+        let failed = self.shared.last_error.lock().unwrap_or_else(PoisonError::into_inner).is_some();
+        failed && self.connected() == 0
+    }
+
     /// One directory, complete, as it is now; with `below`, small ones right below it too, in the same round trip.
     ///
     /// # Errors

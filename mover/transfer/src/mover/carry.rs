@@ -8,7 +8,7 @@ use foretide_flow::{Move, Outcome};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::task::JoinSet;
 
-use super::fetch::{Fetcher, Purpose, blocking};
+use super::fetch::{Crossed, Fetcher, Purpose, blocking};
 use super::flight::{Registered, Split};
 use super::{Inner, MAX_SLEEP, Running, SEGMENT_BYTES, lock, now, segments, wanted};
 use crate::TransferError;
@@ -27,7 +27,7 @@ const MIN_SHARE_KIB: usize = 4;
 #[derive(Debug, Default)]
 struct Carried {
     bytes: u64,
-    wire_bytes: u64,
+    crossed: Crossed,
 }
 
 /// Starts moves as they become due and the window has room.
@@ -71,10 +71,14 @@ async fn wait_for_work(inner: &Inner) {
 async fn run_move(inner: Arc<Inner>, m: Move, room: OwnedSemaphorePermit, _slot: OwnedSemaphorePermit) {
     let carried = inner.carry_out(&m, room).await;
     lock(&inner.running).remove(&m.id);
-    let for_others = lock(&inner.desk).ended(&m.id, &m.volume, &m.path).map_or(0, |told| told.wire_bytes);
+    let for_others = lock(&inner.desk).ended(&m.id, &m.volume, &m.path).map(|told| told.crossed);
     let at = now();
     let outcome = match carried {
-        Ok(c) => Outcome::Moved { id: m.id, at, bytes: c.bytes, wire_bytes: c.wire_bytes + for_others },
+        Ok(Carried { bytes, mut crossed }) => {
+            crossed += for_others.unwrap_or_default();
+            let Crossed { bytes: wire_bytes, fallback_bytes } = crossed;
+            Outcome::Moved { id: m.id, at, bytes, wire_bytes, fallback_bytes }
+        }
         Err(e) => {
             tracing::debug!(id = %m.id, path = %m.path, error = %e, "move failed");
             if let TransferError::Refused(refusal) = &e {
@@ -108,8 +112,8 @@ impl Inner {
             match self.in_segments(m, &fetcher, &purpose, &mut room, &mut carried, &mut map).await {
                 Ok(Pass::Done) => {
                     // Everything is here, so how the first part ended does not matter.
-                    while let Some(Ok((wire_bytes, _))) = first.join_next().await {
-                        carried.wire_bytes += wire_bytes;
+                    while let Some(Ok((crossed, _))) = first.join_next().await {
+                        carried.crossed += crossed;
                     }
                     return Ok(carried);
                 }
@@ -134,9 +138,9 @@ impl Inner {
         let Split { joined, mut own } = self.flights.split((&m.volume, &m.path), None, None, &gaps, false, |r| vec![r]);
         let (Some(registered), true) = (own.pop(), joined.is_empty() && own.is_empty()) else { return Ok(false) };
         let flight = registered.flight.clone();
-        let (wire_bytes, result) = fetcher.fetch(&flight, purpose).await;
+        let (crossed, result) = fetcher.fetch(&flight, purpose).await;
         registered.finish(result.clone());
-        carried.wire_bytes += wire_bytes;
+        carried.crossed += crossed;
         result?;
         carried.bytes = flight.map.get().map_or(0, |map| bytes_of(map, m));
         Ok(true)
@@ -150,7 +154,7 @@ impl Inner {
         fetcher: &Fetcher,
         purpose: &Purpose,
         room: &mut Option<OwnedSemaphorePermit>,
-        tasks: &mut JoinSet<(u64, Result<(), TransferError>)>,
+        tasks: &mut JoinSet<(Crossed, Result<(), TransferError>)>,
     ) -> Option<Arc<ChunkMap>> {
         let part = m.offset..m.offset.saturating_add(m.length.min(FIRST_PART_BYTES));
         let Split { joined, mut own } =
@@ -188,7 +192,7 @@ impl Inner {
         let cut = |range| segments(Some(&map), range);
         let file = (&m.volume, &m.path);
         let Split { joined, own } = self.flights.split(file, Some(&key.version), Some(&map), &gaps, false, cut);
-        carried.wire_bytes += self.fetch_all(own, fetcher, purpose, room).await?;
+        carried.crossed += self.fetch_all(own, fetcher, purpose, room).await?;
         for flight in joined {
             let _ = flight.wait(flight.range.end).await;
         }
@@ -234,24 +238,24 @@ impl Inner {
         Ok(())
     }
 
-    /// Fetches segments side by side, each as the window has room; bytes that crossed the link.
+    /// Fetches segments side by side, each as the window has room; what crossed a link.
     async fn fetch_all(
         self: &Arc<Self>,
         own: Vec<Registered>,
         fetcher: &Fetcher,
         purpose: &Purpose,
         room: &mut Option<OwnedSemaphorePermit>,
-    ) -> Result<u64, TransferError> {
+    ) -> Result<Crossed, TransferError> {
         let mut tasks = JoinSet::new();
-        let mut wire_bytes = 0;
+        let mut crossed = Crossed::default();
         for registered in own {
             let fetch = self.clone().fetch_one(registered, room.take(), fetcher.clone(), purpose.clone());
             tasks.spawn(fetch);
         }
         while let Some(done) = tasks.join_next().await {
-            wire_bytes += counted(done)?;
+            crossed += counted(done)?;
         }
-        Ok(wire_bytes)
+        Ok(crossed)
     }
 
     /// Waits for room in the window, in order of asking, unless a reader waits for this segment (promise G) or another agent.
@@ -261,7 +265,7 @@ impl Inner {
         room: Option<OwnedSemaphorePermit>,
         fetcher: Fetcher,
         purpose: Purpose,
-    ) -> (u64, Result<(), TransferError>) {
+    ) -> (Crossed, Result<(), TransferError>) {
         let flight = registered.flight.clone();
         let bytes = flight.range.end - flight.range.start;
         let enough = room.filter(|r| r.num_permits() as u64 * 1024 >= bytes);
@@ -273,12 +277,12 @@ impl Inner {
                 permit = acquire(&self, bytes) => permit.map(Some),
             },
         };
-        let (wire_bytes, result) = match permit {
+        let (crossed, result) = match permit {
             Ok(_permit) => fetcher.fetch(&flight, &purpose).await,
-            Err(e) => (0, Err(e)),
+            Err(e) => (Crossed::default(), Err(e)),
         };
         registered.finish(result.clone());
-        (wire_bytes, result)
+        (crossed, result)
     }
 }
 
@@ -306,9 +310,11 @@ fn first_bytes(gaps: Vec<Range<u64>>, mut bytes: u64) -> Vec<Range<u64>> {
     first
 }
 
-fn counted(done: Result<(u64, Result<(), TransferError>), tokio::task::JoinError>) -> Result<u64, TransferError> {
-    let (wire_bytes, result) = done.map_err(|_| TransferError::Cancelled)?;
-    result.map(|()| wire_bytes)
+fn counted(
+    done: Result<(Crossed, Result<(), TransferError>), tokio::task::JoinError>,
+) -> Result<Crossed, TransferError> {
+    let (crossed, result) = done.map_err(|_| TransferError::Cancelled)?;
+    result.map(|()| crossed)
 }
 
 /// Bytes of the file that the move wants.

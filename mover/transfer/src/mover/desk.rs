@@ -8,6 +8,8 @@ use std::collections::{BTreeSet, HashMap};
 
 use foretide_flow::{FilePath, Move, MoveCause, MoveId, Priority, SiteId, Timestamp, VolumeId};
 
+use super::fetch::Crossed;
+
 #[derive(Debug, Default)]
 pub(super) struct Desk {
     moves: HashMap<MoveId, Move>,
@@ -22,8 +24,8 @@ pub(super) struct Told {
     pub(super) id: MoveId,
     pub(super) from: SiteId,
     pub(super) keep_until: Timestamp,
-    /// Bytes of it that crossed a link because another agent asked for them first.
-    pub(super) wire_bytes: u64,
+    /// What of it crossed a link because another agent asked for it first.
+    pub(super) crossed: Crossed,
 }
 
 /// What goes first: by priority, then by deadline, then what spares its reader most for its bytes. Many small files
@@ -39,7 +41,8 @@ impl Desk {
     /// Takes a move in, in place of an earlier one of its name.
     pub(super) fn put(&mut self, m: Move) {
         self.remove(&m.id);
-        let told = Told { id: m.id.clone(), from: m.from.clone(), keep_until: m.keep_until, wire_bytes: 0 };
+        let told =
+            Told { id: m.id.clone(), from: m.from.clone(), keep_until: m.keep_until, crossed: Crossed::default() };
         self.told.insert((m.volume.clone(), m.path.clone()), told);
         self.waiting.insert((m.start_at, m.id.clone()));
         self.moves.insert(m.id.clone(), m);
@@ -51,9 +54,9 @@ impl Desk {
     }
 
     /// Bytes of a move crossed a link for another agent.
-    pub(super) fn crossed(&mut self, id: &MoveId, volume: &VolumeId, path: &FilePath, wire_bytes: u64) {
+    pub(super) fn crossed(&mut self, id: &MoveId, volume: &VolumeId, path: &FilePath, crossed: Crossed) {
         if let Some(told) = self.told.get_mut(&(volume.clone(), path.clone())).filter(|told| told.id == *id) {
-            told.wire_bytes += wire_bytes;
+            told.crossed += crossed;
         }
     }
 

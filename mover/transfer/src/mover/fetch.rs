@@ -1,19 +1,20 @@
 //! Carrying one flight out: ask, verify, store; try again where that can help. Givers are asked first, each once, and
 //! whatever they say, the source is asked for what has not come then.
 
-use std::ops::Range;
-use std::sync::Arc;
+use std::collections::HashSet;
+use std::ops::{AddAssign, Range};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
 use foretide_chunk::{Arrival, ChunkMap, Claim, FileKey, Signature, Store, decode_difference, decode_manifest};
-use foretide_flow::{FileVersion, Manifest, MoveId, Priority, Timestamp};
+use foretide_flow::{FileVersion, Manifest, MoveId, NodeId, Priority, Timestamp};
 
-use super::SEGMENT_BYTES;
 use super::flight::Flight;
 use super::givers::{Errand, Givers, Way, is_its_fault};
 use super::land::{Base, Landed, Landing, Parcel};
+use super::{SEGMENT_BYTES, lock};
 use crate::TransferError;
 use crate::client::{Client, Event, Incoming, jitter};
 use crate::message::{Effort, ReadRequest, Want};
@@ -77,6 +78,21 @@ impl Duplicates {
     }
 }
 
+/// Bytes that crossed a link between sites.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Crossed {
+    pub(super) bytes: u64,
+    /// Of these, what the source gave in place of the site that the plan names.
+    pub(super) fallback_bytes: u64,
+}
+
+impl AddAssign for Crossed {
+    fn add_assign(&mut self, more: Self) {
+        self.bytes += more.bytes;
+        self.fallback_bytes += more.fallback_bytes;
+    }
+}
+
 /// Whom and what it takes.
 #[derive(Clone, Debug)]
 pub(super) struct Fetcher {
@@ -86,6 +102,8 @@ pub(super) struct Fetcher {
     pub(super) errand: Errand,
     pub(super) store: Arc<Store>,
     pub(super) duplicates: Arc<Duplicates>,
+    /// Nodes whose copies were found not to have this file as the source has it: its other parts are not asked for there.
+    pub(super) behind: Arc<Mutex<HashSet<NodeId>>>,
 }
 
 /// How one try is made.
@@ -109,15 +127,17 @@ impl Fetcher {
         !self.givers.before_the_source(&self.errand, false).is_empty()
     }
 
-    /// Brings a flight's bytes; how many bytes crossed a link between sites for it.
-    pub(super) async fn fetch(&self, flight: &Arc<Flight>, purpose: &Purpose) -> (u64, Result<(), TransferError>) {
-        let mut wire_bytes = 0;
+    /// Brings a flight's bytes, and tells what crossed a link for it.
+    pub(super) async fn fetch(&self, flight: &Arc<Flight>, purpose: &Purpose) -> (Crossed, Result<(), TransferError>) {
+        let mut given_bytes = 0;
         let before = self.givers.before_the_source(&self.errand, purpose.by.is_none());
-        if let Some(done) = self.ask_givers(before, flight, purpose, &mut wire_bytes).await {
-            return (wire_bytes, done);
+        if let Some(done) = self.ask_givers(before, flight, purpose, &mut given_bytes).await {
+            return (Crossed { bytes: given_bytes, fallback_bytes: 0 }, done);
         }
-        let done = self.ask_source(flight, purpose, &mut wire_bytes).await;
-        (wire_bytes, done)
+        let mut source_bytes = 0;
+        let done = self.ask_source(flight, purpose, &mut source_bytes).await;
+        let fallback_bytes = self.givers.named_site(&self.errand).map_or(0, |_| source_bytes);
+        (Crossed { bytes: given_bytes + source_bytes, fallback_bytes }, done)
     }
 
     /// Asks one after the other; none if all of the flight's bytes have not come by that.
@@ -130,7 +150,8 @@ impl Fetcher {
     ) -> Option<Result<(), TransferError>> {
         for way in &ways {
             // A giver is asked for a version; one that has a copy, for contents.
-            if flight.version().is_none() || (way.has_a_copy && flight.map.get().is_none()) {
+            let is_told = if way.has_a_copy { flight.map.get().is_some() } else { flight.version().is_some() };
+            if !is_told || lock(&self.behind).contains(way.node()) {
                 continue;
             }
             let asked = Self { client: way.client.clone(), ..self.clone() };
@@ -142,6 +163,10 @@ impl Fetcher {
                     tracing::debug!(path = %self.errand.path, error = %e, "a giver did not give");
                     if is_its_fault(&e) {
                         way.shun();
+                    } else if way.has_a_copy && lock(&self.behind).insert(way.node().clone()) {
+                        let Errand { volume, path, .. } = &self.errand;
+                        tracing::info!(%volume, %path, site = %way.site(), node = %way.node(), error = %e,
+                            "a copy has this file not as the source has it; others are asked");
                     }
                 }
                 Ok(()) => return Some(Ok(())),
@@ -166,7 +191,8 @@ impl Fetcher {
                 Err(TransferError::WrongBytes { .. }) if !wary => wary = true,
                 Err(e) if e.is_transient() && attempt < ATTEMPTS => {
                     if attempt == 1 {
-                        let instead = self.givers.instead_of_the_source(&self.errand);
+                        let manifest_is_known = flight.map.get().is_some();
+                        let instead = self.givers.instead_of_the_source(&self.errand, manifest_is_known);
                         if let Some(done) = self.ask_givers(instead, flight, purpose, wire_bytes).await {
                             return done;
                         }

@@ -3,9 +3,13 @@
 //! For each file the nodes of a site stand in an order, the same on all of them: by a digest of both names. Who wants
 //! bytes asks the first node before itself that is there, and that one fetches what it has not got. So a file crosses the
 //! link once for a site, whoever wants it and however many at once; and since questions go up the order only, no two
-//! nodes wait for each other. The first node asks a few of those after it what they hold. Then comes the site that a plan
-//! names, then the source, whose word is the last. Only when the source cannot be reached are other sites asked what they
-//! hold.
+//! nodes wait for each other. The first node asks a few of those after it what they hold. Then comes a copy of the volume
+//! that stands at this site, then the site that a plan names, then the source, whose word is the last. Only when the source
+//! cannot be reached are other sites asked what they hold, first those at which a copy stands.
+//!
+//! An agent that serves a copy reads a tree of its own and knows nothing of the source's versions. So it is asked for
+//! contents, by the manifest that the source has told, and says so if what it has is another: nobody takes a copy for the
+//! source. It is asked only where the rules let the file rest at its site.
 
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
@@ -41,8 +45,8 @@ const NEIGHBOUR_SILENCE_S: u64 = 4;
 /// Neighbours that the first node of a file asks what they hold before it asks the source: each costs a round trip
 /// within the site.
 const HELD_ASKED: usize = 2;
-/// Nodes of another site that are tried.
-const FAR_TRIED: usize = 2;
+/// Nodes of a site that are tried: of those that serve a copy, and of another site.
+const TRIED: usize = 2;
 /// Sites that are asked what they hold when the source cannot be reached.
 const LAST_RESORTS: usize = 2;
 /// A giver that failed is left alone for so long.
@@ -71,6 +75,16 @@ pub(super) struct Way {
 }
 
 impl Way {
+    /// Its node.
+    pub(super) fn node(&self) -> &NodeId {
+        &self.known.giver.node
+    }
+
+    /// Its site.
+    pub(super) fn site(&self) -> &SiteId {
+        &self.known.giver.site
+    }
+
     /// Leaves it alone for a while.
     pub(super) fn shun(&self) {
         *lock(&self.known.shunned_until) = Some(Instant::now() + SHUNNED);
@@ -88,6 +102,11 @@ struct Known {
 impl Known {
     fn is_shunned(&self) -> bool {
         lock(&self.shunned_until).is_some_and(|until| Instant::now() < until)
+    }
+
+    /// Not to be asked now. Who was lost is dialled on, and asked again once he answers.
+    fn is_away(&self) -> bool {
+        self.is_shunned() || self.client.get().is_some_and(|client| client.is_lost())
     }
 
     fn is_there(&self) -> bool {
@@ -141,6 +160,20 @@ impl Givers {
         dialled.clone()
     }
 
+    /// The site that a plan names, if that is neither the source's nor this one.
+    pub(super) fn named_site<'e>(&self, errand: &'e Errand) -> Option<&'e SiteId> {
+        let named = errand.planned.as_ref().filter(|_| errand.effort == Effort::Own)?;
+        let is_other = *named != self.own.site && Some(named) != self.borders.source_site(&errand.volume).as_ref();
+        is_other.then_some(named)
+    }
+
+    /// Whether a copy of a volume stands at this site: then a further question for a file's manifest spares its bytes the
+    /// way from the source.
+    pub(super) fn has_copy_here(&self, volume: &VolumeId) -> bool {
+        let serves_it = |k: &Arc<Known>| k.giver.site == self.own.site && k.giver.copies.contains(volume);
+        lock(&self.known).iter().any(|k| serves_it(k) && !k.is_away())
+    }
+
     fn way(&self, known: &Arc<Known>, effort: Effort, has_a_copy: bool) -> Way {
         let is_near = known.giver.site == self.own.site;
         Way { client: self.client(known), effort, is_near, has_a_copy, known: known.clone() }
@@ -161,15 +194,16 @@ impl Givers {
             Neighbours::After(some) if held => some.iter().map(|i| self.way(near[*i], Effort::Held, false)).collect(),
             Neighbours::After(_) => Vec::new(),
         };
-        let planned = errand.planned.as_ref().filter(|site| Some(*site) != source.as_ref() && **site != self.own.site);
-        if let Some(site) = planned.filter(|_| errand.effort == Effort::Own) {
-            ways.extend(self.at_site(&known, site, errand, Effort::Source).into_iter().take(FAR_TRIED));
+        ways.extend(self.copies_at(&known, &self.own.site, errand));
+        if let Some(site) = self.named_site(errand) {
+            let there = self.copies_at(&known, site, errand).into_iter();
+            ways.extend(there.chain(self.caches_at(&known, site, errand, Effort::Source)).take(TRIED));
         }
         ways
     }
 
-    /// Whom to ask when the source cannot be reached.
-    pub(super) fn instead_of_the_source(&self, errand: &Errand) -> Vec<Way> {
+    /// Whom to ask when the source cannot be reached; copies only if it is known what the file consists of.
+    pub(super) fn instead_of_the_source(&self, errand: &Errand, manifest_is_known: bool) -> Vec<Way> {
         if errand.effort != Effort::Own {
             return Vec::new();
         }
@@ -181,18 +215,27 @@ impl Givers {
         let mut sites: Vec<&SiteId> = known.iter().map(|k| &k.giver.site).filter(|s| !is_asked_already(s)).collect();
         sites.sort();
         sites.dedup();
-        let first = |site: &&SiteId| self.at_site(&known, site, errand, Effort::Held).into_iter().next();
-        sites.iter().filter_map(first).take(LAST_RESORTS).collect()
+        let copied = if manifest_is_known { sites.as_slice() } else { &[] };
+        let copy = |site: &&SiteId| self.copies_at(&known, site, errand).into_iter().next();
+        let cache = |site: &&SiteId| self.caches_at(&known, site, errand, Effort::Held).into_iter().next();
+        copied.iter().filter_map(copy).chain(sites.iter().filter_map(cache)).take(LAST_RESORTS).collect()
     }
 
-    /// The nodes of another site that may have a file: a copy of the volume first, then caches in the file's order.
-    fn at_site(&self, known: &[Arc<Known>], site: &SiteId, errand: &Errand, effort: Effort) -> Vec<Way> {
-        let here: Vec<_> = known.iter().filter(|k| k.giver.site == *site && !k.is_shunned()).collect();
-        let copies = here.iter().filter(|k| k.giver.copies.contains(&errand.volume));
-        let mut caches: Vec<_> = here.iter().filter(|k| k.giver.passes_on).collect();
+    /// Nodes of a site that serve a copy of the volume, where the rules let the file rest there.
+    fn copies_at(&self, known: &[Arc<Known>], site: &SiteId, errand: &Errand) -> Vec<Way> {
+        let serves_it = |k: &&Arc<Known>| k.giver.site == *site && k.giver.copies.contains(&errand.volume);
+        let serving: Vec<_> = known.iter().filter(serves_it).filter(|k| !k.is_away()).take(TRIED).collect();
+        if serving.is_empty() || !self.borders.lets_rest(&errand.volume, &errand.path, site) {
+            return Vec::new();
+        }
+        serving.into_iter().map(|k| self.way(k, Effort::Held, true)).collect()
+    }
+
+    /// Nodes of another site that may hold a file in their caches, in the file's order.
+    fn caches_at(&self, known: &[Arc<Known>], site: &SiteId, errand: &Errand, effort: Effort) -> Vec<Way> {
+        let mut caches: Vec<_> = of_site(known, site).filter(|k| !k.is_away()).collect();
         caches.sort_by_cached_key(|k| place(errand, &k.giver.node));
-        let copies = copies.map(|k| self.way(k, effort, true));
-        copies.chain(caches.into_iter().map(|k| self.way(k, effort, false))).collect()
+        caches.into_iter().take(TRIED).map(|k| self.way(k, effort, false)).collect()
     }
 }
 

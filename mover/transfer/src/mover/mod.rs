@@ -274,11 +274,11 @@ impl Inner {
         lock(&self.clients).get(volume).cloned().ok_or_else(|| TransferError::NoSource(volume.clone()))
     }
 
-    /// What fetches from the source of the errand's volume, and from givers before it.
+    /// What fetches one file from the source of the errand's volume, and from givers before it.
     fn fetcher(&self, errand: Errand) -> Result<Fetcher, TransferError> {
         let client = self.client(&errand.volume)?;
         let (givers, store, duplicates) = (self.givers.clone(), self.store.clone(), self.duplicates.clone());
-        Ok(Fetcher { client, givers, errand, store, duplicates })
+        Ok(Fetcher { client, givers, errand, store, duplicates, behind: Arc::default() })
     }
 
     /// For somebody here, as a plan says where one does.

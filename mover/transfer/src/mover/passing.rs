@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use foretide_chunk::{ChunkMap, DomainKey, FileKey};
-use foretide_flow::{MoveId, Priority, SiteId};
+use foretide_flow::{MoveId, Priority};
 
 use super::fetch::{Fetcher, Purpose};
 use super::flight::Flight;
@@ -58,11 +58,6 @@ impl Passage {
 }
 
 impl Mover {
-    /// Where it stands.
-    pub(crate) fn site(&self) -> &SiteId {
-        &self.inner.identity.site
-    }
-
     /// A version that another agent asks for, with what it wants of it here or on its way.
     ///
     /// # Errors

@@ -128,9 +128,9 @@ impl Inner {
             started.push(registered.flight.clone());
             let (fetcher, purpose, desk) = (fetcher.clone(), purpose.clone(), self.desk.clone());
             self.runtime.spawn(async move {
-                let (wire_bytes, result) = fetcher.fetch(&registered.flight, &purpose).await;
+                let (crossed, result) = fetcher.fetch(&registered.flight, &purpose).await;
                 if let Some(id) = &purpose.by {
-                    lock(&desk).crossed(id, &fetcher.errand.volume, &fetcher.errand.path, wire_bytes);
+                    lock(&desk).crossed(id, &fetcher.errand.volume, &fetcher.errand.path, crossed);
                 }
                 registered.finish(result);
             });
@@ -144,7 +144,7 @@ impl Inner {
     }
 
     /// Brings a range of any length, a window at a time; the manifest first where the range is long, so that it
-    /// comes in segments over all connections.
+    /// comes in segments over all connections, and where a copy is here, which is asked by it.
     async fn bring_all(
         &self,
         key: &FileKey,
@@ -153,7 +153,7 @@ impl Inner {
         alone: bool,
     ) -> Result<Brought, TransferError> {
         let is_long = range.end.saturating_sub(range.start) > LONG_RANGE_BYTES;
-        if is_long && self.store.lookup(key).is_none() {
+        if (is_long || self.givers.has_copy_here(&key.volume)) && self.store.lookup(key).is_none() {
             self.borders_allow(key)?;
             self.learn_chunks(key, Priority::Demand).await?;
         }

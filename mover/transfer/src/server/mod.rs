@@ -100,6 +100,8 @@ struct Shared {
     config: ServerConfig,
     credentials: Credentials,
     volumes: RwLock<HashMap<VolumeId, Arc<Volume>>>,
+    /// Where it stands.
+    site: OnceLock<SiteId>,
     passing: OnceLock<Arc<Mover>>,
     cutter: Arc<Cutter>,
     borders: Arc<Borders>,
@@ -156,6 +158,7 @@ impl Server {
         let shared = Arc::new(Shared {
             credentials: credentials.into(),
             volumes: RwLock::default(),
+            site: OnceLock::new(),
             passing: OnceLock::new(),
             cutter,
             borders,
@@ -178,6 +181,15 @@ impl Server {
         let Shared { config, cutter, volumes, .. } = &*self.shared;
         let volume = Arc::new(Volume::new(source, cutter.clone(), config.remembered_chunks));
         volumes.write().unwrap_or_else(PoisonError::into_inner).insert(name, volume);
+    }
+
+    /// Says where it stands: then what it sends to a site keeps to the rate of the link between the two, as the topology has
+    /// it, unless the configuration sets one.
+    pub fn stands_at(&self, site: SiteId) {
+        if self.shared.site.set(site).is_err() {
+            tracing::warn!("it was told where this server stands; it stays there");
+        }
+        self.shared.tell_opening();
     }
 
     /// Passes on what a mover's store holds of other volumes, and fetches for its neighbours what it does not.
@@ -286,17 +298,10 @@ impl Shared {
         self.passing.get()
     }
 
-    /// Where this server stands, as far as it can tell.
-    fn site(&self) -> Option<SiteId> {
-        let volumes = self.volumes.read().unwrap_or_else(PoisonError::into_inner);
-        let of_a_source = || volumes.keys().find_map(|volume| self.borders.source_site(volume));
-        self.passing().map(|mover| mover.site().clone()).or_else(of_a_source)
-    }
-
     /// Connections open for the slowest link that is known: whose they will be is not known then.
     fn tell_opening(&self) {
         let Some(opening) = &self.opening else { return };
-        let slowest = || self.borders.slowest_rate_from(&self.site()?);
+        let slowest = || self.borders.slowest_rate_from(self.site.get()?);
         if let Err(error) = opening.set(self.config.rate_limit.or_else(slowest)) {
             tracing::debug!(%error, "connections go on opening as before");
         }
@@ -304,7 +309,7 @@ impl Shared {
 
     /// What may be sent over the link to a site, if the topology has it.
     fn known_rate(&self, to: &SiteId) -> Option<BitsPerSecond> {
-        let rate = self.borders.link_rate(&self.site()?, to)?;
+        let rate = self.borders.link_rate(self.site.get()?, to)?;
         Some(BitsPerSecond((rate.0 as f64 * PAYLOAD_SHARE) as u64))
     }
 }

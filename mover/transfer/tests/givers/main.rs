@@ -1,6 +1,7 @@
 //! A source and sites of several nodes on loopback: who gives to whom, how often bytes cross, and what happens when
 //! givers have not got something, lie, hang or die.
 
+mod copies;
 mod site;
 mod trouble;
 

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use foretide_chunk::{Config, DomainKey, FileKey, Store};
 use foretide_flow::{
-    Assignment, Effect, Entry, FilePath, ForecastId, Move, MoveCause, NodeId, Outcome, Priority, Rule, Ruleset, Site,
-    SiteId, Timestamp, Topology, Volume, VolumeId, WorkloadId,
+    Assignment, Effect, Entry, FilePath, FileVersion, ForecastId, Move, MoveCause, NodeId, Outcome, Priority, Rule,
+    Ruleset, Site, SiteId, Timestamp, Topology, Volume, VolumeId, WorkloadId,
 };
 use foretide_transfer::{
     Borders, ClientConfig, Giver, Identity, LocalDirectory, Mover, MoverConfig, Server, ServerConfig, SourceFile,
@@ -113,9 +113,35 @@ impl SourceFile for SlowFile {
     }
 }
 
+/// A folder whose files never seem to change.
+pub struct Unaware(pub LocalDirectory);
+
+struct UnawareFile(Box<dyn SourceFile>);
+
+impl foretide_transfer::Source for Unaware {
+    fn list(&self, directory: &FilePath) -> io::Result<Vec<Entry>> {
+        self.0.list(directory)
+    }
+    fn stat(&self, path: &FilePath) -> io::Result<Entry> {
+        self.0.stat(path)
+    }
+    fn open(&self, path: &FilePath) -> io::Result<Box<dyn SourceFile>> {
+        Ok(Box::new(UnawareFile(self.0.open(path)?)))
+    }
+}
+
+impl SourceFile for UnawareFile {
+    fn stamp(&self) -> io::Result<Stamp> {
+        Ok(Stamp { version: FileVersion("ever".into()), changed_at: Timestamp(0), ..self.0.stamp()? })
+    }
+    fn read_exact_at(&self, bytes: &mut [u8], offset: u64) -> io::Result<()> {
+        self.0.read_exact_at(bytes, offset)
+    }
+}
+
 fn topology() -> Topology {
     let mut topology = Topology::default();
-    for (name, jurisdiction) in [("store", "eu"), ("gpu", "us"), ("a", "us"), ("b", "us")] {
+    for (name, jurisdiction) in [("store", "eu"), ("mirror", "eu"), ("gpu", "us"), ("a", "us"), ("b", "us")] {
         let site = Site {
             jurisdiction: jurisdiction.into(),
             labels: Default::default(),
@@ -124,7 +150,8 @@ fn topology() -> Topology {
         };
         topology.sites.insert(site_id(name), site);
     }
-    topology.volumes.insert(volume(), Volume { at: site_id("store"), tags: Default::default() });
+    let copies = vec![site_id("mirror")];
+    topology.volumes.insert(volume(), Volume { copies, ..Volume::at(site_id("store")) });
     topology
 }
 
@@ -179,6 +206,33 @@ impl World {
     /// Chunk bytes that the source has given.
     pub fn given(&self) -> u64 {
         self.server.as_ref().map_or(0, |server| server.stats().data_bytes)
+    }
+
+    /// A copy of what the source has now, at the site `mirror`; sites made from now on know of it.
+    pub async fn mirror(&self, reached_at: impl Fn(SocketAddr) -> SocketAddr) -> Mirror {
+        self.mirror_of(|folder| Box::new(folder), reached_at).await
+    }
+
+    /// The same, read as `reader` reads it.
+    pub async fn mirror_of(
+        &self,
+        reader: impl Fn(LocalDirectory) -> Box<dyn foretide_transfer::Source>,
+        reached_at: impl Fn(SocketAddr) -> SocketAddr,
+    ) -> Mirror {
+        let folder = tempfile::tempdir().unwrap();
+        for entry in std::fs::read_dir(self.source.folder.path()).unwrap().flatten() {
+            std::fs::copy(entry.path(), folder.path().join(entry.file_name())).unwrap();
+        }
+        let copy = reader(LocalDirectory::open(folder.path()).unwrap());
+        let server = serve(vec![(volume(), copy)], borders(&[])).await;
+        self.givers.lock().unwrap().push(Giver {
+            site: site_id("mirror"),
+            node: NodeId::new("mirror-copy").unwrap(),
+            address: reached_at(server.address()).to_string(),
+            passes_on: false,
+            copies: vec![volume()],
+        });
+        Mirror { folder, server }
     }
 
     /// Nodes at a site; they and all nodes of other sites know each other.
@@ -236,6 +290,24 @@ fn node_name(site: &str, number: usize) -> String {
 async fn serve(volumes: Vec<(VolumeId, Box<dyn foretide_transfer::Source>)>, borders: Arc<Borders>) -> Server {
     let config = ServerConfig { listen: "127.0.0.1:0".parse().unwrap(), ..ServerConfig::default() };
     Server::start(config, DomainKey::default(), Token::new("t"), volumes, borders).await.unwrap()
+}
+
+/// An agent that serves a copy.
+pub struct Mirror {
+    folder: TempDir,
+    server: Server,
+}
+
+impl Mirror {
+    /// Where its copy of a file is.
+    pub fn at(&self, name: &str) -> std::path::PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// Chunk bytes that it has given.
+    pub fn given(&self) -> u64 {
+        self.server.stats().data_bytes
+    }
 }
 
 /// One agent with a cache.
@@ -303,6 +375,14 @@ impl Node {
     pub async fn moved(&mut self) -> (u64, u64) {
         match self.next().await {
             Outcome::Moved { bytes, wire_bytes, .. } => (bytes, wire_bytes),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// Of the next move's bytes, those that the source gave in place of the site that the plan named.
+    pub async fn fell_back(&mut self) -> u64 {
+        match self.next().await {
+            Outcome::Moved { fallback_bytes, .. } => fallback_bytes,
             other => panic!("{other:?}"),
         }
     }

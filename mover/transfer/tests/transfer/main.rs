@@ -58,7 +58,7 @@ fn topology() -> Topology {
     };
     t.sites.insert(SiteId::new("store").unwrap(), site("eu"));
     t.sites.insert(SiteId::new("gpu").unwrap(), site("us"));
-    t.volumes.insert(volume(), Volume { at: SiteId::new("store").unwrap(), tags: Default::default() });
+    t.volumes.insert(volume(), Volume::at(SiteId::new("store").unwrap()));
     t
 }
 

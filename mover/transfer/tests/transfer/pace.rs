@@ -79,8 +79,9 @@ async fn a_link_whose_rate_is_known_is_not_sent_more() {
     std::fs::write(source.path().join("f"), noise(1, 5_000_000)).unwrap();
     let mut known = topology();
     let (from, to) = (SiteId::new("store").unwrap(), SiteId::new("gpu").unwrap());
-    known.links.push(Link { from, to, rate: BitsPerSecond(40_000_000), rtt_ms: 1.0, cost_per_gb: 0.0 });
+    known.links.push(Link { from: from.clone(), to, rate: BitsPerSecond(40_000_000), rtt_ms: 1.0, cost_per_gb: 0.0 });
     let server = serve(local(source.path()), Borders::new(Ruleset::default(), known)).await;
+    server.stands_at(from);
     let mut gpu = Gpu::start(cache.path(), 1 << 30, &server.address().to_string());
     let began = std::time::Instant::now();
     gpu.take(vec![a_move("f", 5_000_000)]);

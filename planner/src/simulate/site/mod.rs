@@ -124,9 +124,7 @@ impl<'w> SiteState<'w> {
         for lane in &mut self.lanes {
             let from = lane.link.from.clone();
             let gives = |volume: &VolumeId, block: &Block| {
-                let own = world.topology.volumes.get(volume).is_some_and(|v| v.at == from);
-                let copy = world.supply.copies.get(volume).is_some_and(|c| c.contains(&from));
-                own || copy || held.get(&from).is_some_and(|blocks| blocks.contains(block))
+                world.holds_all(volume, &from) || held.get(&from).is_some_and(|blocks| blocks.contains(block))
             };
             lane.assign(plan, atlas, |block| cache.holds(block), gives);
         }
@@ -302,7 +300,7 @@ impl<'w> SiteState<'w> {
         };
         self.report.reads += 1;
         let file = atlas.file(read.file);
-        let at_home = self.world.topology.volumes.get(&file.volume).is_some_and(|v| v.at == self.site);
+        let at_home = self.world.holds_all(&file.volume, &self.site);
         let missing = !at_home && atlas.blocks(read.file, read.offset, read.length).any(|b| !self.cache.holds(&b));
         if !missing {
             self.report.hits += 1;
