@@ -940,7 +940,7 @@ export interface components {
             probes: string[];
             /** @description When it was heard of last. */
             seen_at: components["schemas"]["Timestamp"];
-            /** @description Volumes whose source it serves. */
+            /** @description Volumes that it serves: the source of those whose source is at its site, of others a copy. */
             volumes: components["schemas"]["VolumeId"][];
         };
         /** @description An order that was taken. */
@@ -1090,6 +1090,13 @@ export interface components {
             volume: components["schemas"]["VolumeId"];
             /** @description For which warm-up. */
             warmup: components["schemas"]["WarmupId"];
+        };
+        /** @description A copy of a volume. */
+        CopyView: {
+            /** @description Where it stands. */
+            at: components["schemas"]["SiteId"];
+            /** @description Agents that serve it now. */
+            served_by: components["schemas"]["NodeId"][];
         };
         /**
          * @description Files of a volume by index: those below a directory, directory by directory and in each by name, both in the order of
@@ -1283,7 +1290,7 @@ export interface components {
             probes?: string[];
             /** @description Its site. */
             site: components["schemas"]["SiteId"];
-            /** @description Volumes whose source it serves. */
+            /** @description Volumes that it serves: the source of those whose source stands at its site, of others a copy. */
             volumes?: components["schemas"]["VolumeId"][];
         };
         /** @description What a node needs from now on. */
@@ -1855,6 +1862,12 @@ export interface components {
              * @description Bytes of the extent.
              */
             bytes: number;
+            /**
+             * Format: int64
+             * @description Of these, bytes that the volume's source gave although the plan had named another site: that one had not got
+             *     them, had another content, or was gone.
+             */
+            fallback_bytes?: number;
             /** @description Which. */
             id: components["schemas"]["MoveId"];
             /** @enum {string} */
@@ -1982,13 +1995,15 @@ export interface components {
             alive: boolean;
             /** @description Where, as `host:port`. */
             chunk_address: string;
+            /** @description Volumes of which it serves a copy: bytes that the source has told the digests of may be asked of it. */
+            copies?: components["schemas"]["VolumeId"][];
             /** @description Its node. */
             node: components["schemas"]["NodeId"];
             /** @description Whether it passes on what its cache holds. */
             passes_on?: boolean;
             /** @description Its site. */
             site: components["schemas"]["SiteId"];
-            /** @description Volumes whose source it serves. */
+            /** @description Volumes whose source it serves: names and versions are asked of it. */
             volumes: components["schemas"]["VolumeId"][];
         };
         /** @description Moves and what was decided against. */
@@ -2505,6 +2520,8 @@ export interface components {
              * @description Bytes that its stores may hold.
              */
             capacity_bytes: number;
+            /** @description Volumes of which a copy is here. */
+            copies: components["schemas"]["VolumeId"][];
             /**
              * Format: double
              * @description `read_prefetched_bytes / read_bytes`; null where nothing was read.
@@ -2793,8 +2810,10 @@ export interface components {
         };
         /** @description A tree of files and where its truth lives. */
         Volume: {
-            /** @description The site of its source. */
+            /** @description The site of its source, whose word counts for names and versions. */
             at: components["schemas"]["SiteId"];
+            /** @description Other sites at which a copy of all of it stands: they give bytes, as long as these are the source's. */
+            copies?: components["schemas"]["SiteId"][];
             /** @description Tags that rules and searches may name. */
             tags?: {
                 [key: string]: string;
@@ -2811,9 +2830,11 @@ export interface components {
         VolumeView: {
             /** @description The site of its sources. */
             at: components["schemas"]["SiteId"];
+            /** @description Other sites at which a copy of it stands. */
+            copies: components["schemas"]["CopyView"][];
             /** @description Its name. */
             name: components["schemas"]["VolumeId"];
-            /** @description Agents that serve it now. */
+            /** @description Agents that serve its source now. */
             served_by: components["schemas"]["NodeId"][];
             /** @description Folders there and prefixes of object stores, if it was added; none if the configuration has it. */
             sources: string[];
@@ -2826,6 +2847,11 @@ export interface components {
         VolumeWanted: {
             /** @description The site of its sources. */
             at: components["schemas"]["SiteId"];
+            /**
+             * @description Other sites at which a copy of all of it stands, under the same addresses: agents there that let it out give its
+             *     bytes where that link is nearer or cheaper, as long as they are the source's.
+             */
+            copies?: components["schemas"]["SiteId"][];
             /** @description Its name: the directory under which mounts show it. */
             name: components["schemas"]["VolumeId"];
             /**
@@ -3238,7 +3264,10 @@ export interface components {
             rules: components["schemas"]["Rule"][];
             /** @description When this was said, by the control plane's clock. */
             said_at?: components["schemas"]["Timestamp"];
-            /** @description Volumes that were added at the agent's site: it serves those that its own configuration lets out. */
+            /**
+             * @description Volumes that were added at the agent's site, their sources or copies: it serves those that its own configuration
+             *     lets out.
+             */
             serve?: components["schemas"]["ToServe"][];
             /** @description Sites, links, volumes. */
             topology: components["schemas"]["Topology"];
