@@ -987,6 +987,10 @@ export interface components {
             /** @description The last error. */
             why: string;
         };
+        /** @description An assignment, with what is new of the fleet. */
+        Assigned: components["schemas"]["Assignment"] & {
+            welcome?: components["schemas"]["Welcome"] | null;
+        };
         /** @description What an agent takes when it asks for its work: the change since it last asked. */
         Assignment: {
             /** @description Moves to stop. */
@@ -998,7 +1002,7 @@ export interface components {
              * @description Ask for changes after this number next time.
              */
             cursor: number;
-            /** @description Another value when volumes or those who serve them are others than before: then hello is due again. */
+            /** @description Another value when volumes, rules, or those who serve are others than before. */
             fleet?: string | null;
             /** @description Directories to tell the control plane about. */
             learn: components["schemas"]["LearnRequest"][];
@@ -3659,6 +3663,8 @@ export interface operations {
             query: {
                 /** @description The cursor of the last answer; 0 for everything. */
                 cursor?: number;
+                /** @description The `fleet` of the last answer: if it is another by now, the answer brings a welcome. */
+                fleet?: string;
                 /** @description Whose assignment. */
                 node: components["schemas"]["NodeId"];
                 /** @description Hold the answer for up to this many seconds until there is something new. */
@@ -3681,7 +3687,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["Assignment"];
+                    "application/json": components["schemas"]["Assigned"];
                 };
             };
             /** @description A parameter cannot be meant. */
