@@ -23,6 +23,8 @@ pub(crate) struct Way<'a> {
 pub(crate) struct Route<'a> {
     pub(crate) volume: &'a VolumeId,
     pub(crate) to: &'a SiteId,
+    /// The volume's own site.
+    source: &'a SiteId,
     /// The volume's holders, the first the one that readers ask; then relays.
     pub(crate) ways: Vec<Way<'a>>,
     has_relays: bool,
@@ -78,7 +80,7 @@ impl<'a> Gatherer<'a, '_> {
         let ways = links.take(MAX_WAYS).map(|link| Way { link, stage: None }).collect();
         let told = site.accelerator_per_hour;
         let accelerator_per_hour = if told > 0.0 { told } else { self.problem.config.accelerator_per_hour };
-        Ok(Route { volume, to, ways, has_relays: false, accelerator_per_hour, refusals: BTreeMap::new() })
+        Ok(Route { volume, to, source: own, ways, has_relays: false, accelerator_per_hour, refusals: BTreeMap::new() })
     }
 
     /// Ways over one relay. A second one on the way is not looked for: each holds the bytes once more.
@@ -107,11 +109,11 @@ impl<'a> Gatherer<'a, '_> {
         let mut passable = 0;
         if denied.is_none() {
             for (bit, way) in route.ways.iter().enumerate() {
-                let verdict = asked(&way.link.from);
                 let only_passes = way.stage.is_some() && !problem.supply.relays_keep;
-                match if only_passes { verdict.lets_pass() } else { verdict.allows() } {
-                    true => passable |= 1 << bit,
-                    false => denied = denied.or(Some((&way.link.from, verdict))),
+                let giver = Some(&way.link.from).filter(|from| *from != route.source).map(|from| (from, asked(from)));
+                match giver.filter(|(_, v)| !if only_passes { v.lets_pass() } else { v.allows() }) {
+                    Some(refused) => denied = denied.or(Some(refused)),
+                    None => passable |= 1 << bit,
                 }
             }
         }
