@@ -88,16 +88,18 @@ async fn hello_is_answered_with_all_that_an_agent_needs() {
 async fn who_says_which_fleet_it_knows_is_welcomed_anew_when_it_is_another() {
     let served = serve().await;
     served.posted(Scope::Agent, "/v1/agent/hello", &hello("gpu-1", "gpu-eu", &[])).await;
-    let ask = async |query: &str| {
+    let ask = async |query: &str, etag: &str| {
         let path = format!("/v1/agent/assignment?node=gpu-1{query}");
-        serde_json::from_value::<Assigned>(served.got(Scope::Agent, &path).await).unwrap()
+        let answer = served.ask(Scope::Agent, Method::GET, &path).header("if-none-match", etag).send().await.unwrap();
+        let etag = answer.headers()["etag"].to_str().unwrap().to_owned();
+        (answer.json::<Assigned>().await.unwrap(), etag)
     };
-    let first = ask("").await;
+    let (first, etag) = ask("", "").await;
     let known = first.assignment.fleet.clone().unwrap();
     assert_eq!(first.welcome, None, "it did not say");
-    assert_eq!(ask(&format!("&fleet={known}")).await.welcome, None, "nothing is new");
-    let waiting = format!("&wait_s=30&cursor={}&fleet={known}", first.assignment.cursor);
-    let (another, ()) = tokio::join!(ask(&waiting), async {
+    assert_eq!(ask(&format!("&fleet={known}"), &etag).await.0.welcome, None, "nothing is new");
+    let waiting = format!("&wait_s=30&fleet={known}");
+    let ((another, _), ()) = tokio::join!(ask(&waiting, &etag), async {
         served.posted(Scope::Agent, "/v1/agent/hello", &hello("store-1", "store", &["images"])).await;
     });
     let welcome = another.welcome.unwrap();
