@@ -6,6 +6,8 @@ use std::sync::Arc;
 
 use foretide_catalog::*;
 use foretide_flow::*;
+use sqlx::SqlSafeStr as _;
+use sqlx::migrate::{Migration, MigrationType, Migrator};
 use tempfile::TempDir;
 
 async fn open(path: &std::path::Path) -> Result<Arc<dyn Catalog>> {
@@ -163,7 +165,9 @@ async fn a_file_of_the_first_version_is_taken_over() {
     let path = directory.path().join("catalog.db");
     let options = sqlx::sqlite::SqliteConnectOptions::new().filename(&path).create_if_missing(true);
     let pool = sqlx::SqlitePool::connect_with(options).await.unwrap();
-    sqlx::migrate!("migrations/sqlite").run_to(1, &pool).await.unwrap();
+    let first = include_str!("../migrations/sqlite/0001_catalog.sql").into_sql_str();
+    let first = Migration::new(1, "catalog".into(), MigrationType::Simple, first, false);
+    Migrator::with_migrations(vec![first]).run(&pool).await.unwrap();
     for sql in [
         "INSERT INTO directories (id, volume, path, seen_at, files, bytes, smallest, largest, oldest, newest)
             VALUES (1, 'data', CAST('train' AS BLOB), 5, 2, 30, 10, 20, 0, 0)",

@@ -25,7 +25,8 @@ use std::sync::Arc;
 use engine::{Engine, Row, Tx, damaged};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use sqlx::migrate::{MigrateError, Migrator};
+use sqlx::SqlSafeStr as _;
+use sqlx::migrate::{MigrateError, Migration, MigrationType, Migrator};
 use text::args;
 
 pub use postgres::{PostgresConfig, open_postgres};
@@ -105,6 +106,15 @@ impl Tx {
         );
         self.run(&sql, args![keep as i64]).await.map(drop)
     }
+}
+
+/// Scripts with their names, in order; the first makes version 1. (The macro that reads a folder of them has every driver
+/// compiled a second time, for the compiler's own machine.)
+fn migrator(scripts: &[(&'static str, &'static str)]) -> Migrator {
+    let migration = |(version, (name, sql)): (i64, &(&'static str, &'static str))| {
+        Migration::new(version, (*name).into(), MigrationType::Simple, sql.into_sql_str(), false)
+    };
+    Migrator::with_migrations((1..).zip(scripts).map(migration).collect())
 }
 
 /// Why tables could not be made or upgraded.

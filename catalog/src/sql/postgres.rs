@@ -11,7 +11,7 @@
 
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -20,11 +20,12 @@ use sqlx::postgres::{PgConnectOptions, PgListener, PgPoolOptions};
 use sqlx::{ConnectOptions as _, PgPool};
 
 use super::engine::Engine;
-use super::{SqlCatalog, migration_failed};
+use super::{SqlCatalog, migration_failed, migrator};
 use crate::topics::Topics;
 use crate::{Catalog, CatalogError, Result, Topic};
 
-static MIGRATIONS: Migrator = sqlx::migrate!("migrations/postgres");
+static MIGRATIONS: LazyLock<Migrator> =
+    LazyLock::new(|| migrator(&[("catalog", include_str!("../../migrations/postgres/0001_catalog.sql"))]));
 
 /// Where the catalog is kept.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -13,7 +13,7 @@
 //! **Where it waits.** Each connection is a thread of sqlx's; calls wait for it, never block the async threads.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -22,11 +22,16 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, S
 use sqlx::{ConnectOptions as _, SqlitePool};
 
 use super::engine::{Engine, told};
-use super::{SqlCatalog, migration_failed, names};
+use super::{SqlCatalog, migration_failed, migrator, names};
 use crate::topics::Topics;
 use crate::{Catalog, CatalogError, Result, Topic, limits};
 
-static MIGRATIONS: Migrator = sqlx::migrate!("migrations/sqlite");
+static MIGRATIONS: LazyLock<Migrator> = LazyLock::new(|| {
+    migrator(&[
+        ("catalog", include_str!("../../migrations/sqlite/0001_catalog.sql")),
+        ("files by name", include_str!("../../migrations/sqlite/0002_files_by_name.sql")),
+    ])
+});
 
 /// Where the catalog is kept.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
