@@ -48,8 +48,8 @@ pub const PLANS: usize = 1_440;
 /// Moves kept that have ended; those that changed first go first. Moves that are planned or running always stay.
 pub const ENDED_MOVES: usize = 200_000;
 
-/// Moves handed out at once. The next are asked for before these are carried out, and a short answer is there soon: on a
-/// link of 150 ms one of 1,000 moves takes two round trips, packed, and one of 10,000 five.
+/// Moves handed out at once. The next are asked for before these are carried out, and a short answer is there soon: the
+/// longer one is, the more round trips TCP's slow start takes for it.
 pub const MOVES_PER_ASSIGNMENT: usize = 1_000;
 
 /// Refusals kept, newest: evidence for an auditor's quarter at 10,000 a day.

@@ -2,7 +2,8 @@
 //!
 //! SQLite's own full-text index, by trigrams, without text and positions. Filling it takes several times as long as
 //! writing the files, so it follows behind on a task of its own, a small transaction at a time between those of others,
-//! and steps aside while listings come in; a search looks at the files that it has not come to by itself. A file that goes takes its entry along (a trigger).
+//! and steps aside while listings come in; a search looks at the files that it has not come to by itself. A file that
+//! goes takes its entry along (a trigger).
 
 use std::path::Path;
 use std::sync::Arc;

@@ -36,14 +36,15 @@ pub fn forget_carried(in_force: &mut Plan, plan: &Plan) {
 }
 
 fn says_the_same(known: &Move, m: &Move, now: Timestamp) -> bool {
-    let what = |m: &Move| (m.volume.clone(), m.path.clone(), m.offset, m.length, m.from.clone(), m.to.clone());
     let times = [(known.start_at, m.start_at), (known.due_at, m.due_at), (known.keep_until, m.keep_until)];
     let worths = [(known.probability, m.probability), (known.benefit_s, m.benefit_s), (known.cost, m.cost)];
     known.priority == m.priority
         && times.iter().all(|(a, b)| is_near(a.since(now).as_secs_f64(), b.since(now).as_secs_f64()))
         && worths.iter().all(|(a, b)| is_near(*a, *b))
         && of_the_same(&known.cause, &m.cause)
-        && what(known) == what(m)
+        && (known.offset, known.length) == (m.offset, m.length)
+        && (&known.volume, &known.path) == (&m.volume, &m.path)
+        && (&known.from, &known.to) == (&m.from, &m.to)
 }
 
 /// What lies behind us counts as now.
