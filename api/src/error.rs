@@ -106,6 +106,14 @@ pub enum ApiError {
     /// The site keeps no copies.
     #[error("site {0} has no cache")]
     NoCache(SiteId),
+    /// The volume's source, or a copy of it, stands at the site.
+    #[error("volume {volume} stands at site {site} itself: nothing can be brought there")]
+    StandsThere {
+        /// The volume.
+        volume: VolumeId,
+        /// The site.
+        site: SiteId,
+    },
     /// No path was named.
     #[error("a warm-up without paths asks for nothing")]
     NoPaths,

@@ -76,6 +76,7 @@ fn class(error: &ApiError) -> (StatusCode, &'static str, &'static str) {
         E::UnknownVolume { .. } => (StatusCode::UNPROCESSABLE_ENTITY, "unknown-volume", "unknown volume"),
         E::UnknownSite { .. } => (StatusCode::UNPROCESSABLE_ENTITY, "unknown-site", "unknown site"),
         E::NoCache(_) => (StatusCode::UNPROCESSABLE_ENTITY, "no-cache", "site without a cache"),
+        E::StandsThere { .. } => (StatusCode::UNPROCESSABLE_ENTITY, "stands-there", "the data is there"),
         E::NoPaths => (StatusCode::UNPROCESSABLE_ENTITY, "no-paths", "nothing asked for"),
         E::InThePast { .. } => (StatusCode::UNPROCESSABLE_ENTITY, "in-the-past", "moment in the past"),
         E::Refused(_) => (StatusCode::UNPROCESSABLE_ENTITY, "refused", "content refused"),
@@ -122,6 +123,9 @@ fn remedy(error: &ApiError) -> String {
         E::UnknownVolume { .. } => "correct the name, or have an admin add the volume to the configuration".into(),
         E::UnknownSite { .. } => "correct the name, or have an admin add the site to the configuration".into(),
         E::NoCache(_) => "name a site that has a cache; GET /v1/sites lists them".into(),
+        E::StandsThere { .. } => {
+            "start the job there and have it read the volume where it stands, or name another site".into()
+        }
         E::NoPaths => "name files or directories, or [\"\"] for the whole volume".into(),
         E::InThePast { field, .. } => {
             format!("give a later {field}, or leave it out to have the data as soon as possible")

@@ -168,11 +168,14 @@ pub(crate) fn names(of: impl Iterator<Item = impl ToString>) -> String {
     if all.is_empty() { "none".into() } else { all.join(", ") }
 }
 
-/// Whether data can be kept there at all.
-pub(crate) fn check_site(site: &SiteId, topology: &Topology) -> Result<(), ApiError> {
+/// Whether data of a volume can be brought there at all.
+pub(crate) fn check_site(site: &SiteId, volume: &VolumeId, topology: &Topology) -> Result<(), ApiError> {
     match topology.sites.get(site) {
         None => Err(unknown_site(site, topology)),
         Some(known) if known.cache.is_none() => Err(ApiError::NoCache(site.clone())),
+        Some(_) if topology.volumes.get(volume).is_some_and(|v| v.stands_at(site)) => {
+            Err(ApiError::StandsThere { volume: volume.clone(), site: site.clone() })
+        }
         Some(_) => Ok(()),
     }
 }

@@ -178,7 +178,7 @@ fn check_order(order: &OrderWanted, topology: &Topology) -> Result<(), ApiError>
     if !topology.volumes.contains_key(&order.volume) {
         return Err(unknown_volume(&order.volume, topology));
     }
-    crate::wanted::check_site(&order.site, topology)?;
+    crate::wanted::check_site(&order.site, &order.volume, topology)?;
     let shape = |why: String| Err(ApiError::WrongShape(why));
     match (&order.sampler, &order.dataset, order.paths.len()) {
         (_, None, 1..=ORDER_MAX_FILES) => {}

@@ -141,7 +141,7 @@ async fn resolve(
         Some(site) => site,
         None => best_site(api, &selection, &wanted, topology, now).await?,
     };
-    check_site(&site, topology)?;
+    check_site(&site, &selection.volume, topology)?;
     check_jurisdiction(&wanted.jurisdictions, &site, topology)?;
     Ok(request_of(wanted, selection, site, topology))
 }
@@ -151,7 +151,7 @@ fn question(selection: &Selection, sites: Vec<SiteId>) -> Question {
     Question { volume, paths, except, globs, sites, free_accelerators: Default::default() }
 }
 
-/// The best of the sites that were named, or of all that have a cache, in the jurisdictions that were.
+/// The best of the sites that were named, or of all to which it can be brought, in the jurisdictions that were.
 async fn best_site(
     api: &Api,
     selection: &Selection,
@@ -159,14 +159,16 @@ async fn best_site(
     topology: &Topology,
     now: Timestamp,
 ) -> Result<SiteId, ApiError> {
-    wanted.sites.iter().try_for_each(|site| check_site(site, topology))?;
-    let caches = topology.sites.iter().filter(|(_, s)| s.cache.is_some()).map(|(name, _)| name);
-    let named = if wanted.sites.is_empty() { caches.cloned().collect() } else { wanted.sites.clone() };
+    wanted.sites.iter().try_for_each(|site| check_site(site, &selection.volume, topology))?;
+    let able = topology.sites.keys().filter(|site| check_site(site, &selection.volume, topology).is_ok());
+    let named = if wanted.sites.is_empty() { able.cloned().collect() } else { wanted.sites.clone() };
     let within = |site: &SiteId| check_jurisdiction(&wanted.jurisdictions, site, topology).is_ok();
     let candidates: Vec<SiteId> = named.into_iter().filter(within).collect();
     if candidates.is_empty() {
         let wanted = names(wanted.jurisdictions.iter());
-        return Err(ApiError::Refused(format!("no site with a cache is in the jurisdictions asked for: {wanted}")));
+        return Err(ApiError::Refused(format!(
+            "no site to which it can be brought is in the jurisdictions asked for: {wanted}"
+        )));
     }
     let ranked = api.adviser.advise(question(selection, candidates), now).await?.sites;
     let nowhere = || {

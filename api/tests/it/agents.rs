@@ -153,6 +153,11 @@ async fn a_copy_is_served_beside_the_source_and_told_apart_from_it() {
     let sites = served.got(Scope::Read, "/v1/where?volume=late").await["sites"].clone();
     assert_eq!(sites[0]["why"][0], "a copy is here");
 
+    let warmup = json!({ "volume": "late", "paths": [""], "site": "gpu-eu" });
+    let refused = served.post(Scope::Warm, "/v1/warmups", &warmup).await;
+    let told = problem(refused, 422, "stands-there").await;
+    assert!(told["remedy"].as_str().unwrap().contains("start the job there"), "{told}");
+
     let wish = LearnRequest { volume: volume("late"), directory: FilePath::root(), recursive: false };
     served.catalog.want_learned(std::slice::from_ref(&wish), 1.0, Timestamp::now()).await.unwrap();
     let (of_the_copy, _) = assignment(&served, "node=mirror-1", None).await;

@@ -56,6 +56,10 @@ pub struct Options {
     /// Milliseconds that the accelerator works on a batch of 32.
     #[arg(long, default_value_t = 66.0)]
     compute_ms: f64,
+    /// Another job to play than the demo's own: an executable that takes `--data`, `--epochs`, `--batch-size`, `--workers`
+    /// and `--compute-ms`, and ends by printing `{"au", "wall_s", "waited_s", "first_batch_s"}` as one line of JSON.
+    #[arg(long)]
+    job: Option<PathBuf>,
     /// Leave everything running, print the dashboard's address, end at Ctrl-C.
     #[arg(long)]
     keep: bool,
@@ -140,6 +144,7 @@ async fn play(options: &Options) -> Result<(), DemoError> {
     empty_folder(folders.root())?;
     let dataset = progress.step("data sets", make_datasets(&folders, options.files)).await?;
     let shape = Shape {
+        executable: job::executable(options.job.as_deref())?,
         epochs: options.epochs.max(1),
         batch_size: 32,
         workers: options.workers.max(1),

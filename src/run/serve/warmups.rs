@@ -41,6 +41,10 @@ pub fn covered(
     topology: &Topology,
     now: Timestamp,
 ) -> Result<String, String> {
+    let (volume, site) = (&request.volume, &request.site);
+    if topology.volumes.get(volume).is_some_and(|v| v.stands_at(site)) {
+        return Err(format!("volume {volume} stands at site {site} itself: nothing can be brought there"));
+    }
     if files.is_empty() {
         let paths: Vec<String> = request.paths.iter().take(3).map(|p| format!("/{p}")).collect();
         let more = if request.paths.len() > 3 { ", …" } else { "" };
@@ -104,6 +108,21 @@ mod tests {
             assert!(why.contains("warm-up b") && why.contains("never READY"), "{why}");
         }
         assert!(matches!(of(None, warmup(Ready, true)), Turn::Never(why) if why.contains("no longer kept")));
+    }
+
+    /// It would wait for ever: nothing is planned toward where the volume stands.
+    #[test]
+    fn a_request_at_a_site_where_the_volume_has_come_to_stand_fails() {
+        let site = |name: &str| SiteId::new(name).unwrap();
+        let volume = Volume { copies: vec![site("gpu")], ..Volume::at(site("store")) };
+        let topology = Topology { volumes: [(request().volume, volume)].into(), ..Topology::default() };
+        let file = WarmupFile { path: FilePath::parse("train/a").unwrap(), bytes: 1 };
+        let ask = |to: &str| {
+            let request = WarmupRequest { site: site(to), ..request() };
+            covered(&request, std::slice::from_ref(&file), &Ruleset::default(), &topology, Timestamp(0))
+        };
+        assert_eq!(ask("gpu").unwrap_err(), "volume v stands at site gpu itself: nothing can be brought there");
+        assert!(ask("store").is_err() && ask("elsewhere").is_ok());
     }
 
     /// Promise C begins here: what covers nothing would be ready at once.
