@@ -1,5 +1,7 @@
 //! Arguments, and which of them goes where.
 
+use std::io::IsTerminal;
+
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
 use tracing_subscriber::EnvFilter;
@@ -126,8 +128,11 @@ pub fn start_log(cli: &Cli) {
         (0, true) | (1, false) => "info",
         _ => "debug",
     };
-    let filter = EnvFilter::try_from_env("FORETIDE_LOG").unwrap_or_else(|_| EnvFilter::new(default));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    // A mount that we took away is no news of fuser's.
+    let quiet = || EnvFilter::new(format!("{default},fuser::mnt=error"));
+    let filter = EnvFilter::try_from_env("FORETIDE_LOG").unwrap_or_else(|_| quiet());
+    let coloured = std::io::stderr().is_terminal();
+    tracing_subscriber::fmt().with_env_filter(filter).with_ansi(coloured).with_writer(std::io::stderr).init();
 }
 
 /// Runs the command to its end.

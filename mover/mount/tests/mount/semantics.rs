@@ -272,6 +272,19 @@ fn owners_are_shown_as_who_they_are_here_where_a_map_says_so() {
     assert!(told.contains("users.named") && told.contains("1 twice"), "{told}");
 }
 
+/// Python asks it of each file that it opens.
+#[test]
+fn no_file_is_a_terminal() {
+    if cannot_mount() {
+        return;
+    }
+    let rig = rig();
+    rig.source.put("d/file", "x");
+    let file = fs::File::open(rig.at("d/file")).unwrap();
+    assert!(!std::io::IsTerminal::is_terminal(&file));
+    assert_eq!(std::io::Error::last_os_error().raw_os_error(), Some(libc::ENOTTY));
+}
+
 #[test]
 fn everything_that_writes_is_erofs_b() {
     if cannot_mount() {
