@@ -480,7 +480,9 @@ mod tests {
             if file % 2 == 0 {
                 told.swap(0, 1);
             }
-            told.iter().for_each(|access| drop(run.take(access, 10_000, 10)));
+            told.iter().for_each(|access| {
+                run.take(access, 10_000, 10);
+            });
         }
         assert_eq!((run.readers(), run.turns), (1, 2000));
 
