@@ -70,9 +70,12 @@ fn bench(dir: &Path) -> Result<Rows, String> {
     let wall = Work { figure: |c| c.wall_ns, ..job };
     let costs = job.under(dir, &[Condition::Off, FULL])?;
     rows.push(costs.row(&format!("2 processes, {JOB_FILES} files: CPU a file"), FULL, Condition::Off, 1.05));
-    let costs = wall.under(dir, &[Condition::Off, Condition::Stopped, Condition::Killed])?;
+    let troubles = [Condition::Stopped, Condition::Killed, Condition::Full, Condition::Alone];
+    let costs = wall.under(dir, &[&[Condition::Off][..], &troubles].concat())?;
     rows.push(costs.row("the same, agent stopped: wall a file", Condition::Stopped, Condition::Off, 1.10));
     rows.push(costs.row("the same, agent killed: wall a file", Condition::Killed, Condition::Off, 1.05));
+    rows.push(costs.row("the same, ring full: wall a file", Condition::Full, Condition::Off, 1.10));
+    rows.push(costs.row("the same, control plane gone: wall a file", Condition::Alone, Condition::Off, 1.10));
     let pread = Work { kind: "pread", processes: 1, figure: |c| c.cpu_ns };
     let costs = pread.under(dir, &[Condition::Off, Condition::Empty, FULL, LIGHT])?;
     rows.push(costs.row("cached 4 KiB pread, watched: CPU a call, full tier", FULL, Condition::Off, 1.25));
