@@ -365,6 +365,25 @@ fn a_fresh_run_is_told_at_once() {
     assert!(batch.accesses.iter().any(|a| a.path.to_string() == "pread"));
 }
 
+/// As a batch system starts jobs: the script is a shell's, and no job by itself.
+#[test]
+fn a_script_is_known_by_what_it_runs() {
+    use std::os::unix::fs::PermissionsExt;
+    let _alone = alone();
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data");
+    reader::make_files(&data);
+    let script = dir.path().join("script");
+    std::fs::write(&script, "#!/bin/sh\ncat \"$1\"\ntrue\n").unwrap();
+    std::fs::set_permissions(&script, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let Some((collector, _)) = start(config(dir.path()), &data) else { return };
+    let ran = Command::new(&script).arg(data.join("pread")).stdout(Stdio::null()).status().unwrap();
+    assert!(ran.success());
+    let batches = stop_and_take(collector);
+    let commands: Vec<_> = batches.iter().flat_map(|b| &b.started).map(|s| s.command.as_str()).collect();
+    assert!(matches!(commands[..], [c] if c.starts_with("cat ")), "{commands:?}");
+}
+
 #[test]
 fn only_what_lies_below_a_watched_root_is_seen() {
     let _alone = alone();

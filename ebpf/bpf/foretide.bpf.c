@@ -575,6 +575,18 @@ static __always_inline void on_read(struct task_struct *task, struct pt_regs *re
 	slot_add(slot, end - bytes, bytes, EXTENT_READ, blocked_us, missed);
 }
 
+/* The parts that matter of `struct io_event` and `struct iocb`: together with its callers' a whole one would not fit the stack. */
+struct aio_answer {
+	u64 request;
+	s64 bytes;
+};
+
+struct aio_request {
+	u16 op;
+	u16 priority;
+	u32 fd;
+};
+
 /*
  * One answer of io_getevents. Which read it was still stands in the request that it points to: the program has
  * not been told yet. Not static, so that the verifier looks at it once and not for each of the calls.
@@ -582,18 +594,23 @@ static __always_inline void on_read(struct task_struct *task, struct pt_regs *re
 __noinline int aio_done(u64 events, u32 i)
 {
 	struct task_struct *task = bpf_get_current_task_btf();
-	struct io_event event;
-	struct iocb request;
+	u64 event = events + i * sizeof(struct io_event);
+	struct aio_answer answer;
+	struct aio_request request;
 	struct file *file;
 	struct slot *slot;
+	s64 offset;
 
-	if (bpf_probe_read_user(&event, sizeof(event), (void *)(events + i * sizeof(event))) || event.res <= 0)
+	if (bpf_probe_read_user(&answer, sizeof(answer), (void *)(event + offsetof(struct io_event, obj))))
 		return 0;
-	if (bpf_probe_read_user(&request, sizeof(request), (void *)event.obj))
+	if (answer.bytes <= 0 ||
+	    bpf_probe_read_user(&request, sizeof(request), (void *)(answer.request + offsetof(struct iocb, aio_lio_opcode))))
 		return 0;
-	if (request.aio_lio_opcode != IOCB_CMD_PREAD && request.aio_lio_opcode != IOCB_CMD_PREADV)
+	if (request.op != IOCB_CMD_PREAD && request.op != IOCB_CMD_PREADV)
 		return 0;
-	file = file_of(task, request.aio_fildes);
+	if (bpf_probe_read_user(&offset, sizeof(offset), (void *)(answer.request + offsetof(struct iocb, aio_offset))))
+		return 0;
+	file = file_of(task, request.fd);
 	if (!file) {
 		struct tally *tally = tally_here();
 
@@ -601,9 +618,9 @@ __noinline int aio_done(u64 events, u32 i)
 			tally->unresolved_calls++;
 		return 0;
 	}
-	slot = slot_of(task, file, request.aio_fildes);
+	slot = slot_of(task, file, request.fd);
 	if (slot)
-		slot_add(slot, request.aio_offset, event.res, EXTENT_ASYNC, 0, 0);
+		slot_add(slot, offset, answer.bytes, EXTENT_ASYNC, 0, 0);
 	return 0;
 }
 
@@ -924,7 +941,8 @@ int BPF_PROG(process_exec, struct task_struct *task, int old_pid, struct linux_b
 	if (!event)
 		return 0;
 	process_fill(event, EVENT_EXEC, task);
-	bpf_probe_read_kernel_str(event->filename, FILENAME_BYTES, bprm->filename);
+	/* Of a script its interpreter, as /proc/PID/exe has it too. */
+	bpf_probe_read_kernel_str(event->filename, FILENAME_BYTES, bprm->interp);
 	start = task->mm->arg_start;
 	length = task->mm->arg_end - start;
 	if (length > ARGV_BYTES)

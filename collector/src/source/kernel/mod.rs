@@ -183,6 +183,7 @@ impl Kernel {
                 Ok(identity) => fresh.push(identity),
                 // A mount below a root or a layer of an overlay may go at any moment; the root itself must be there.
                 Err(e) if place.is_root => return Err(e),
+                Err(error @ CollectorError::Kernel(_)) => tracing::warn!(%error, "what lies below is not seen"),
                 Err(_) => {}
             }
         }
