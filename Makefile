@@ -41,18 +41,20 @@ bench-mount:
 bench-catalog:
 	$(CARGO) bench -p foretide-catalog --bench catalog
 
-# A package for Debian 12, in target/debian.
+# A package for Debian 12, in target/debian, installed and taken away again in a root of its own.
 deb:
 	scripts/install demo
 	command -v cargo-deb >/dev/null || $(CARGO) install --quiet --locked cargo-deb
 	$(CARGO) deb
+	$(AS_ROOT) tests/deb $$(ls -t $(TARGET)/debian/*.deb | head -1)
 
 test-kernels:
 	scripts/test-kernels
 
+# BENCH="--only pread" runs a part.
 bench-collector:
 	$(CARGO) build --release --bin training-job
-	$(CARGO) bench -p foretide-collector --bench collector
+	$(CARGO) bench -p foretide-collector --bench collector -- $(BENCH)
 
 # Wants the recorded traces at ../shared/traces or where FORETIDE_TRACES says. BENCH="--only jobs" runs a part.
 bench-model:

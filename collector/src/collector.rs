@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use foretide_flow::Timestamp;
 
-use crate::parquet::Encoded;
+use crate::parquet::{self, Encoded};
 use crate::pipeline::Pipeline;
 use crate::probe::{Cost, Report};
 use crate::procfs::Procfs;
@@ -217,21 +217,25 @@ impl Worker {
 
     fn push(&mut self) {
         let mut harvest = self.pipeline.harvest();
-        let mut spool = self.shared.spool();
-        let lost = spool.take_losses();
+        let (lost, sequence) = {
+            let mut spool = self.shared.spool();
+            (spool.take_losses(), spool.next_sequence())
+        };
         harvest.losses.dropped_events += lost.dropped_events;
         harvest.losses.unresolved += lost.unresolved;
         harvest.losses.summarised += lost.summarised;
         if harvest.is_empty() {
             return;
         }
-        let sequence = spool.next_sequence();
-        let batch = harvest.into_batch(self.config.node.clone(), self.config.site.clone(), sequence);
-        if let Err(error) = spool.push(&batch) {
-            tracing::error!(%error, accesses = batch.accesses.len(), "a batch is lost");
+        // Nobody else pushes, so the number holds while the spool is free for who ships.
+        let batch = parquet::encode_harvest(&self.config.node, &self.config.site, sequence, &harvest);
+        match batch.map_err(CollectorError::from).and_then(|batch| self.shared.spool().push(&batch)) {
+            Ok(()) => self.shared.pushed.notify_all(),
+            Err(error) => {
+                tracing::error!(%error, accesses = harvest.accesses.len(), "what was seen cannot be kept and is counted");
+                self.pipeline.take_back(harvest);
+            }
         }
-        drop(spool);
-        self.shared.pushed.notify_all();
     }
 }
 

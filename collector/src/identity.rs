@@ -208,7 +208,7 @@ impl Image {
             hasher.update(&(text.len() as u64).to_le_bytes());
             hasher.update(text.as_bytes());
         };
-        part(&template(self.program()));
+        part(&template(versionless(self.program())));
         part(&Habitat::parse(&self.cgroup).lasting(&self.owner));
         arguments.iter().for_each(|a| part(a));
         if arguments.iter().any(|a| is_relative_path(a)) {
@@ -225,6 +225,12 @@ impl Image {
         let kept = |c: char| if c.is_ascii_alphanumeric() || "._-".contains(c) { c.to_ascii_lowercase() } else { '_' };
         template(name).chars().filter(|c| *c != '#').map(kept).take(24).collect()
     }
+}
+
+/// Whether a start was seen (`python3`) or looked up later (`python3.11`), and after an upgrade, it is the same program.
+fn versionless(program: &str) -> &str {
+    let name = program.trim_end_matches(|c: char| c.is_ascii_digit() || c == '.');
+    if name.is_empty() { program } else { name }
 }
 
 fn base_name(path: &str) -> &str {
@@ -267,6 +273,14 @@ mod tests {
             "train --id 123e4567-e89b-12d3-a456-426614174000",
             "train --id 00000000-e89b-12d3-a456-42661417400f"
         ));
+    }
+
+    #[test]
+    fn a_program_is_the_same_whether_its_start_was_seen_or_its_image_looked_up() {
+        let image = |exe: &str| Image { exe: exe.into(), ..image("python3 /opt/train.py") };
+        assert_eq!(image("/usr/bin/python3").workload(), image("/usr/bin/python3.11").workload());
+        assert_ne!(image("/usr/bin/python3").workload(), image("/usr/bin/pypy3").workload());
+        assert_ne!(image("/opt/7").workload(), image("/opt/x").workload(), "a number alone is a name");
     }
 
     #[test]

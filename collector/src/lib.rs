@@ -20,6 +20,7 @@ pub mod parquet;
 pub mod pipeline;
 pub mod probe;
 pub mod procfs;
+mod rows;
 pub mod runs;
 pub mod source;
 pub mod spool;
@@ -28,6 +29,7 @@ pub mod trace;
 pub use collector::Collector;
 pub use config::{Config, WatchedVolume};
 pub use error::CollectorError;
+pub use rows::Rows;
 
 /// Tries all probes of a tier and takes them back, for `foretide doctor`.
 pub fn probe(tier: probe::Tier) -> probe::Report {

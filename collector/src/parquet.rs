@@ -1,13 +1,14 @@
 //! Access batches as Parquet: on disk, on the wire, in the lake.
 //!
 //! One row an access. Runs, losses and the batch's own number are few and travel as JSON in the file's metadata under
-//! `foretide.batch`; `foretide.schema` is the version, and a file of another version is refused by its number. Run and
-//! volume repeat and cost almost nothing as dictionaries; paths are bytes, because names need not be UTF-8.
+//! `foretide.batch`; `foretide.schema` is the version, and a file of another version is refused by its number. Names repeat
+//! and are dictionaries; paths are bytes, because names need not be UTF-8. Numbers are differences to the row before in as
+//! few bits as they need: what changes seldom takes next to nothing, and what jumps about no compressor makes smaller. So
+//! paths alone are compressed: to begin with a column costs a compressor more than to pack its numbers.
 //!
 //! Version 1 had the codes of `op` and `found` as 8-bit integers, which data-frame libraries often leave out; since
 //! version 2 they have 32 bits, in a file of the same size. Both are read.
 
-use std::collections::HashSet;
 use std::sync::Arc;
 
 use ::parquet::arrow::ArrowWriter;
@@ -17,21 +18,22 @@ use ::parquet::file::metadata::{KeyValue, ParquetMetaDataReader};
 use ::parquet::file::properties::{EnabledStatistics, WriterProperties};
 use arrow_array::cast::AsArray;
 use arrow_array::types::{Int64Type, UInt8Type, UInt32Type, UInt64Type};
-use arrow_array::{Array, ArrayRef, BinaryArray, Int64Array, RecordBatch, StringArray, UInt32Array, UInt64Array};
+use arrow_array::{Array, ArrayRef, RecordBatch};
 use arrow_schema::{DataType, Field, Schema};
 use bytes::Bytes;
 use foretide_flow::{
-    Access, AccessBatch, AccessOp, FilePath, Found, Losses, NodeId, RunEnd, RunId, RunStart, SiteId, Timestamp,
-    VolumeId,
+    Access, AccessBatch, FilePath, Losses, NodeId, RunEnd, RunId, RunStart, SiteId, Timestamp, VolumeId,
 };
 use serde::{Deserialize, Serialize};
+
+use crate::pipeline::Harvest;
+use crate::rows::{found_of, op_of};
 
 /// The version of the columns and of the metadata.
 pub const SCHEMA_VERSION: u32 = 2;
 const SCHEMA_KEY: &str = "foretide.schema";
 const BATCH_KEY: &str = "foretide.batch";
-/// Columns of numbers: to look each up in a dictionary was most of what a batch cost, and saves nothing that the compressor
-/// does not.
+/// Columns of numbers: to look each up in a dictionary costs more than all else of a batch.
 const NUMBERS: [&str; 7] = ["at_us", "process", "op", "offset", "length", "blocked_us", "found"];
 
 /// Why a batch could not be read or written.
@@ -138,62 +140,65 @@ fn schema(version: u32) -> Schema {
 /// # Errors
 /// [`BatchError::Encode`] if the encoder fails.
 pub fn encode(batch: &AccessBatch) -> Result<Vec<u8>, BatchError> {
-    let failed = |e: String| BatchError::Encode(e);
-    let head = Head {
-        node: batch.node.clone(),
-        site: batch.site.clone(),
-        sequence: batch.sequence,
+    let harvest = Harvest {
         started: batch.started.clone(),
+        accesses: batch.accesses.iter().collect(),
         ended: batch.ended.clone(),
         losses: batch.losses,
-        processes: processes(&batch.accesses),
+    };
+    encode_harvest(&batch.node, &batch.site, batch.sequence, &harvest)
+}
+
+/// As [`encode`], of what is in columns already.
+///
+/// # Errors
+/// As [`encode`].
+pub(crate) fn encode_harvest(
+    node: &NodeId,
+    site: &SiteId,
+    sequence: u64,
+    harvest: &Harvest,
+) -> Result<Vec<u8>, BatchError> {
+    let failed = |e: String| BatchError::Encode(e);
+    let Harvest { started, accesses, ended, losses } = harvest;
+    let head = Head {
+        node: node.clone(),
+        site: site.clone(),
+        sequence,
+        started: started.clone(),
+        ended: ended.clone(),
+        losses: *losses,
+        processes: accesses.processes(),
     };
     let head = serde_json::to_string(&head).map_err(|e| failed(e.to_string()))?;
-    let pairs =
-        vec![KeyValue::new(SCHEMA_KEY.into(), SCHEMA_VERSION.to_string()), KeyValue::new(BATCH_KEY.into(), head)];
-    let level = ZstdLevel::try_new(1).map_err(|e| failed(e.to_string()))?;
-    let mut properties = WriterProperties::builder()
-        .set_compression(Compression::ZSTD(level))
-        .set_statistics_enabled(EnabledStatistics::None)
-        .set_key_value_metadata(Some(pairs));
-    for column in NUMBERS {
-        properties = properties.set_column_dictionary_enabled(column.into(), false);
-    }
-    // The lake is looked through by time.
-    let properties = properties
-        .set_column_encoding("at_us".into(), Encoding::DELTA_BINARY_PACKED)
-        .set_column_statistics_enabled("at_us".into(), EnabledStatistics::Chunk)
-        .build();
     let schema = Arc::new(schema(SCHEMA_VERSION));
-    let rows = RecordBatch::try_new(schema.clone(), columns(&batch.accesses)).map_err(|e| failed(e.to_string()))?;
+    // Its names are dictionaries, which the schema of the file does not say: readers get plain columns.
+    let columns = schema.fields().iter().map(|f| f.name()).zip(accesses.columns());
+    let rows = RecordBatch::try_from_iter(columns).map_err(|e| failed(e.to_string()))?;
     let mut out = Vec::new();
-    let mut writer = ArrowWriter::try_new(&mut out, schema, Some(properties)).map_err(|e| failed(e.to_string()))?;
+    let writer = ArrowWriter::try_new(&mut out, Arc::clone(&schema), Some(properties(head)?));
+    let mut writer = writer.map_err(|e| failed(e.to_string()))?;
     writer.write(&rows).map_err(|e| failed(e.to_string()))?;
     writer.close().map_err(|e| failed(e.to_string()))?;
     Ok(out)
 }
 
-fn processes(accesses: &[Access]) -> Vec<(u32, RunId)> {
-    let mut known = HashSet::new();
-    let mut last = None;
-    let changes = accesses.iter().map(|a| (a.process, &a.run)).filter(|this| last.replace(*this) != Some(*this));
-    changes.filter(|this| known.insert(*this)).map(|(process, run)| (process, run.clone())).collect()
-}
-
-fn columns(accesses: &[Access]) -> Vec<ArrayRef> {
-    let all = || accesses.iter();
-    vec![
-        Arc::new(Int64Array::from_iter_values(all().map(|a| a.at.0))),
-        Arc::new(StringArray::from_iter_values(all().map(|a| a.run.as_str()))),
-        Arc::new(UInt32Array::from_iter_values(all().map(|a| a.process))),
-        Arc::new(StringArray::from_iter_values(all().map(|a| a.volume.as_str()))),
-        Arc::new(BinaryArray::from_iter_values(all().map(|a| a.path.as_bytes()))),
-        Arc::new(UInt32Array::from_iter_values(all().map(|a| op_code(a.op)))),
-        Arc::new(UInt64Array::from_iter_values(all().map(|a| a.offset))),
-        Arc::new(UInt64Array::from_iter_values(all().map(|a| a.length))),
-        Arc::new(UInt32Array::from_iter_values(all().map(|a| a.blocked_us))),
-        Arc::new(UInt32Array::from_iter_values(all().map(|a| found_code(a.found)))),
-    ]
+fn properties(head: String) -> Result<WriterProperties, BatchError> {
+    let pairs =
+        vec![KeyValue::new(SCHEMA_KEY.into(), SCHEMA_VERSION.to_string()), KeyValue::new(BATCH_KEY.into(), head)];
+    let level = ZstdLevel::try_new(1).map_err(|e| BatchError::Encode(e.to_string()))?;
+    let mut properties = WriterProperties::builder()
+        .set_compression(Compression::UNCOMPRESSED)
+        .set_column_compression("path".into(), Compression::ZSTD(level))
+        .set_statistics_enabled(EnabledStatistics::None)
+        .set_key_value_metadata(Some(pairs));
+    for column in NUMBERS {
+        properties = properties
+            .set_column_dictionary_enabled(column.into(), false)
+            .set_column_encoding(column.into(), Encoding::DELTA_BINARY_PACKED);
+    }
+    // The lake is looked through by time.
+    Ok(properties.set_column_statistics_enabled("at_us".into(), EnabledStatistics::Chunk).build())
 }
 
 /// Reads a batch.
@@ -276,27 +281,12 @@ fn take_rows(rows: &RecordBatch, version: u32, out: &mut Vec<Access>) -> Result<
     Ok(())
 }
 
-/// Codes are part of the format: they never change their meaning.
-const OPS: [AccessOp; 5] = [AccessOp::Open, AccessOp::Create, AccessOp::Read, AccessOp::Fault, AccessOp::Close];
-const FOUNDS: [Found; 4] = [Found::Unknown, Found::Hit, Found::Late, Found::Miss];
-
-fn op_code(op: AccessOp) -> u32 {
-    OPS.iter().position(|o| *o == op).unwrap_or_default() as u32
-}
-fn op_of(code: u32) -> Option<AccessOp> {
-    OPS.get(code as usize).copied()
-}
-fn found_code(found: Found) -> u32 {
-    FOUNDS.iter().position(|f| *f == found).unwrap_or_default() as u32
-}
-fn found_of(code: u32) -> Option<Found> {
-    FOUNDS.get(code as usize).copied()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use foretide_flow::{AccessOp, Found};
     use proptest::prelude::*;
+    use std::collections::HashSet;
 
     fn access() -> impl Strategy<Value = Access> {
         (

@@ -1,15 +1,14 @@
 //! Observations -> runs and accesses. Pure: no clock, no disk; `/proc` is behind a trait.
 //!
 //! Reads of one process that continue each other in one file are one access, over calls, events, CPUs and polls, until
-//! the batch is taken. The end of a run is held back until the next look at the source, because the last reads of a
-//! process lie in shared memory and may be told after its exit.
+//! the batch is taken. What a process does to a file is looked up once for all that it does to it without a break, and goes
+//! straight into the columns of the batch. The end of a run is held back until the next look at the source, because the last
+//! reads of a process lie in shared memory and may be told after its exit.
 
 use foldhash::{HashMap, HashMapExt};
-use foretide_flow::{
-    Access, AccessBatch, AccessOp, FilePath, Found, Losses, NodeId, RunEnd, RunId, RunStart, SiteId, Timestamp,
-    VolumeId,
-};
+use foretide_flow::{AccessOp, FilePath, Found, Losses, NodeId, RunEnd, RunStart, SiteId, Timestamp, VolumeId};
 
+use crate::rows::{Row, Rows};
 use crate::runs::Runs;
 use crate::source::Observation;
 
@@ -19,7 +18,7 @@ pub struct Harvest {
     /// Runs that began.
     pub started: Vec<RunStart>,
     /// What was accessed, in order of time.
-    pub accesses: Vec<Access>,
+    pub accesses: Rows,
     /// Runs that ended.
     pub ended: Vec<RunEnd>,
     /// What is missing.
@@ -29,13 +28,7 @@ pub struct Harvest {
 impl Harvest {
     /// Whether nothing happened.
     pub fn is_empty(&self) -> bool {
-        self == &Self::default()
-    }
-
-    /// As a batch.
-    pub fn into_batch(self, node: NodeId, site: SiteId, sequence: u64) -> AccessBatch {
-        let Self { started, accesses, ended, losses } = self;
-        AccessBatch { node, site, sequence, started, accesses, ended, losses }
+        self.started.is_empty() && self.accesses.is_empty() && self.ended.is_empty() && self.losses == Losses::default()
     }
 }
 
@@ -73,8 +66,13 @@ pub struct Pipeline {
     runs: Runs,
     paths: Paths,
     harvest: Harvest,
-    /// What each process last did to each file, since the batch began.
-    recent: HashMap<(u32, u64), Recent>,
+    /// What each process last did to each file, since the batch began, and where that is in `recents`.
+    recent: HashMap<(u32, u64), usize>,
+    recents: Vec<Recent>,
+    /// The newest look-up in `recent`: extents of one file mostly come together.
+    newest: Option<((u32, u64), usize)>,
+    /// The number of each process' run in the batch.
+    run_numbers: HashMap<u32, u32>,
     ending: Vec<(u32, Timestamp)>,
     forgotten: Vec<u64>,
     /// Waits whose access is not told yet: it lies in shared memory, which is told after the ring, or at the next look.
@@ -84,6 +82,9 @@ pub struct Pipeline {
 /// What a process last did to a file.
 #[derive(Clone, Copy, Debug)]
 struct Recent {
+    /// Numbers in the batch.
+    run: u32,
+    file: u32,
     /// When. Opens carry a fine clock and reads a coarse one, so a read could seem older than its open; nothing is told as
     /// older than what was told before it.
     at: Timestamp,
@@ -108,10 +109,21 @@ const LOOKS_MAX: u32 = 2;
 impl Pipeline {
     /// `booted_at` turns the ticks of a process' start into a time; `paths_kept` bounds memory.
     pub fn new(node: NodeId, site: SiteId, runs: Runs, booted_at: Timestamp, paths_kept: usize) -> Self {
-        let paths = Paths { young: HashMap::new(), old: HashMap::new(), kept: paths_kept };
-        let (harvest, recent) = (Harvest::default(), HashMap::new());
-        let (ending, forgotten, waits) = (Vec::new(), Vec::new(), Vec::new());
-        Self { node, site, booted_at, runs, paths, harvest, recent, ending, forgotten, waits }
+        Self {
+            node,
+            site,
+            booted_at,
+            runs,
+            paths: Paths { young: HashMap::new(), old: HashMap::new(), kept: paths_kept },
+            harvest: Harvest::default(),
+            recent: HashMap::new(),
+            recents: Vec::new(),
+            newest: None,
+            run_numbers: HashMap::new(),
+            ending: Vec::new(),
+            forgotten: Vec::new(),
+            waits: Vec::new(),
+        }
     }
 
     /// Takes the observations of one poll.
@@ -137,12 +149,24 @@ impl Pipeline {
 
     /// Everything since this was last asked.
     pub fn harvest(&mut self) -> Harvest {
-        self.recent.clear();
-        // The next one will be about as long.
-        let accesses = Vec::with_capacity(self.harvest.accesses.len());
+        self.forget_recent();
+        let accesses = Rows::as_large_as(&self.harvest.accesses);
         let mut harvest = std::mem::replace(&mut self.harvest, Harvest { accesses, ..Harvest::default() });
-        harvest.accesses = in_order_of_time(harvest.accesses);
+        harvest.accesses.sort_by_time();
         harvest
+    }
+
+    /// Takes back a harvest that could not be kept: runs are told with the next one, and its accesses are counted.
+    pub fn take_back(&mut self, lost: Harvest) {
+        let Harvest { started, accesses, ended, losses } = lost;
+        let kept = &mut self.harvest;
+        kept.started.splice(0..0, started);
+        kept.ended.splice(0..0, ended);
+        kept.started.truncate(RUNS_KEPT);
+        kept.ended.truncate(RUNS_KEPT);
+        kept.losses.dropped_events += losses.dropped_events + accesses.len() as u64;
+        kept.losses.unresolved += losses.unresolved;
+        kept.losses.summarised += losses.summarised;
     }
 
     /// Accesses that wait.
@@ -168,9 +192,8 @@ impl Pipeline {
                 self.event(at, process, parent, file, op);
             }
             Observation::Close { at, process, file } => {
-                self.event(at, process, 0, file, AccessOp::Close);
-                if let Some(recent) = self.recent.get_mut(&(process, file)) {
-                    recent.open_read = None;
+                if let Some(i) = self.event(at, process, 0, file, AccessOp::Close) {
+                    self.recents[i].open_read = None;
                 }
             }
             Observation::Extent { .. } => self.extent(seen),
@@ -178,6 +201,10 @@ impl Pipeline {
                 self.waits.push(MappedWait { process, file, offset, blocked_us, looks: 0 });
             }
             Observation::Fork { at, process, parent, started_ticks } => {
+                if self.run_numbers.contains_key(&process) {
+                    // What this number was known by belonged to another process.
+                    self.forget_recent();
+                }
                 self.runs.forked(process, parent, started_ticks, at);
             }
             Observation::Exec { process, parent, started_ticks, program, argv, .. } => {
@@ -191,13 +218,13 @@ impl Pipeline {
         }
     }
 
-    fn event(&mut self, at: Timestamp, process: u32, parent: u32, file: u64, op: AccessOp) {
-        let Some((volume, path)) = self.resolve(file, 1) else { return };
-        let run = self.run_of(process, parent);
+    /// Tells an open or a close; where what the process does to the file is kept.
+    fn event(&mut self, at: Timestamp, process: u32, parent: u32, file: u64, op: AccessOp) -> Option<usize> {
+        let i = self.recent(process, parent, file, at, 1)?;
+        let Recent { run, file, at, .. } = self.recents[i];
         let found = Found::Unknown;
-        let at = self.recent(process, file, at).at;
-        let access = Access { at, run, process, volume, path, op, offset: 0, length: 0, blocked_us: 0, found };
-        self.harvest.accesses.push(access);
+        self.harvest.accesses.push(Row { at, run, process, file, op, offset: 0, length: 0, blocked_us: 0, found });
+        Some(i)
     }
 
     fn extent(&mut self, seen: Observation) {
@@ -205,44 +232,55 @@ impl Pipeline {
         else {
             return;
         };
+        let Some(i) = self.recent(process, parent, file, at, calls) else { return };
+        let recent = &mut self.recents[i];
         let op = if mapped { AccessOp::Fault } else { AccessOp::Read };
-        let Recent { at, open_read } = *self.recent(process, file, at);
-        if let Some(last) = open_read.and_then(|i| self.harvest.accesses.get_mut(i))
-            && last.op == op
-            && last.offset + last.length == offset
-        {
-            last.length += length;
-            last.blocked_us = last.blocked_us.saturating_add(blocked_us);
-            last.at = last.at.min(at);
-            last.found = worse(last.found, found);
-            return;
+        let (at, run, file) = (recent.at, recent.run, recent.file);
+        let row = Row { at, run, process, file, op, offset, length, blocked_us, found };
+        let rows = &mut self.harvest.accesses;
+        if !recent.open_read.is_some_and(|last| rows.go_on(last, &row)) {
+            recent.open_read = Some(rows.push(row));
         }
-        let Some((volume, path)) = self.resolve(file, calls) else { return };
-        let run = self.run_of(process, parent);
-        self.recent.insert((process, file), Recent { at, open_read: Some(self.harvest.accesses.len()) });
-        self.harvest.accesses.push(Access { at, run, process, volume, path, op, offset, length, blocked_us, found });
     }
 
-    /// What the process last did to the file, with the time of what it does now.
-    fn recent(&mut self, process: u32, file: u64, at: Timestamp) -> &mut Recent {
-        let recent = self.recent.entry((process, file)).or_insert(Recent { at, open_read: None });
+    /// Where in `recents` is what the process last did to the file, with the time of what it does now; none, with the
+    /// calls counted, if nobody knows which file that is.
+    fn recent(&mut self, process: u32, parent: u32, file: u64, at: Timestamp, calls: u32) -> Option<usize> {
+        let key = (process, file);
+        let known = match self.newest {
+            Some((newest, i)) if newest == key => Some(i),
+            _ => self.recent.get(&key).copied(),
+        };
+        let i = match known {
+            Some(i) => i,
+            None => {
+                let (volume, path) = self.resolve(file, calls)?;
+                let run = self.run_of(process, parent);
+                let file = self.harvest.accesses.name_file(volume, path);
+                self.recents.push(Recent { run, file, at, open_read: None });
+                self.recent.insert(key, self.recents.len() - 1);
+                self.recents.len() - 1
+            }
+        };
+        self.newest = Some((key, i));
+        let recent = &mut self.recents[i];
         recent.at = recent.at.max(at);
-        recent
+        Some(i)
+    }
+
+    fn forget_recent(&mut self) {
+        self.recent.clear();
+        self.recents.clear();
+        self.run_numbers.clear();
+        self.newest = None;
     }
 
     /// Adds a wait to the last access that it can belong to; whether there was one.
     fn mapped_wait(&mut self, wait: MappedWait) -> bool {
-        let Some((volume, path)) = self.paths.get(wait.file) else { return false };
-        let mut recent = self.harvest.accesses.iter_mut().rev().take(RECENT_ACCESSES);
-        let found = recent.find(|a| {
-            a.process == wait.process
-                && (a.offset..a.offset + a.length).contains(&wait.offset)
-                && a.path == path
-                && a.volume == volume
-        });
-        let Some(access) = found else { return false };
-        access.blocked_us = access.blocked_us.saturating_add(wait.blocked_us);
-        access.found = Found::Miss;
+        let Some(&i) = self.recent.get(&(wait.process, wait.file)) else { return false };
+        let (rows, file) = (&mut self.harvest.accesses, self.recents[i].file);
+        let Some(row) = rows.last_that_has(wait.process, file, wait.offset, RECENT_ACCESSES) else { return false };
+        rows.add_wait(row, wait.blocked_us, Found::Miss);
         true
     }
 
@@ -255,7 +293,11 @@ impl Pipeline {
         at
     }
 
-    fn run_of(&mut self, process: u32, parent: u32) -> RunId {
+    /// The number in the batch of the run that a process belongs to.
+    fn run_of(&mut self, process: u32, parent: u32) -> u32 {
+        if let Some(&number) = self.run_numbers.get(&process) {
+            return number;
+        }
         let (run, begins) = self.runs.run_of(process, parent);
         if let Some(new) = begins {
             self.harvest.started.push(RunStart {
@@ -267,7 +309,9 @@ impl Pipeline {
                 node: self.node.clone(),
             });
         }
-        run
+        let number = self.harvest.accesses.name_run(run);
+        self.run_numbers.insert(process, number);
+        number
     }
 
     fn collect_ends(&mut self) {
@@ -275,32 +319,11 @@ impl Pipeline {
     }
 }
 
-/// Sorts times and places, which are a tenth of the accesses' size; those of one time stay in their order.
-fn in_order_of_time(accesses: Vec<Access>) -> Vec<Access> {
-    if accesses.is_sorted_by_key(|a| a.at) {
-        return accesses;
-    }
-    let mut order: Vec<(Timestamp, usize)> = accesses.iter().enumerate().map(|(i, a)| (a.at, i)).collect();
-    order.sort_unstable();
-    let mut given: Vec<Option<Access>> = accesses.into_iter().map(Some).collect();
-    let mut sorted = Vec::with_capacity(given.len());
-    sorted.extend(order.into_iter().filter_map(|(_, i)| given[i].take()));
-    sorted
-}
-
-/// What two reads that are told as one found.
-fn worse(a: Found, b: Found) -> Found {
-    let badness = |f: Found| match f {
-        Found::Hit => 0,
-        Found::Unknown => 1,
-        Found::Late => 2,
-        Found::Miss => 3,
-    };
-    if badness(a) >= badness(b) { a } else { b }
-}
-
 /// Accesses looked back through for the one that a wait belongs to: more than two looks at a busy source tell.
 const RECENT_ACCESSES: usize = 4096;
+
+/// Starts, and ends, that wait for a disk that takes no batch.
+const RUNS_KEPT: usize = 10_000;
 
 /// A tick of a process' start.
 const TICK_US: i64 = 10_000;
@@ -309,6 +332,7 @@ const TICK_US: i64 = 10_000;
 mod tests {
     use super::*;
     use crate::procfs::{ProcessFacts, ProcessView};
+    use foretide_flow::Access;
     use proptest::prelude::*;
     use std::collections::BTreeMap;
 
@@ -355,6 +379,13 @@ mod tests {
         }
     }
 
+    fn only(harvest: &Harvest) -> Access {
+        let mut accesses = harvest.accesses.iter();
+        let first = accesses.next().unwrap();
+        assert!(accesses.next().is_none(), "{harvest:?}");
+        first
+    }
+
     proptest! {
         /// Against the plainest model: per process and file, the bytes in order; and no two neighbours that a fold
         /// should have joined.
@@ -378,9 +409,10 @@ mod tests {
             let mut told: BTreeMap<(u32, u64), Vec<u64>> = BTreeMap::new();
             let mut blocked = 0;
             for batch in &batches {
-                prop_assert!(batch.accesses.is_sorted_by_key(|a| a.at));
+                let accesses: Vec<Access> = batch.accesses.iter().collect();
+                prop_assert!(accesses.is_sorted_by_key(|a| a.at));
                 let mut last: BTreeMap<(u32, String), u64> = BTreeMap::new();
-                for a in &batch.accesses {
+                for a in accesses {
                     let name = a.path.to_string();
                     let file: u64 = name[1..].parse().unwrap();
                     told.entry((a.process, file)).or_default().extend(a.offset..a.offset + a.length);
@@ -412,7 +444,7 @@ mod tests {
                 }
             }
             let harvest = p.harvest();
-            for a in &harvest.accesses {
+            for a in harvest.accesses.iter() {
                 resolved += 1;
                 let file = files[a.offset as usize / 10];
                 prop_assert_eq!(a.path.to_string(), format!("f{file}"));
@@ -437,9 +469,41 @@ mod tests {
         assert!(p.harvest().ended.is_empty(), "the source may have more of it");
         p.take([read(8, 7, 1, 10, 10)]);
         let harvest = p.harvest();
-        assert_eq!(harvest.accesses[0].run.as_str(), "n-b-7-4");
+        assert_eq!(only(&harvest).run.as_str(), "n-b-7-4");
         assert_eq!(harvest.ended, [RunEnd { run: "n-b-7-4".into(), at: Timestamp(9) }]);
         assert!(harvest.started.is_empty());
+    }
+
+    #[test]
+    fn a_process_number_that_is_given_again_within_a_batch_is_another_run() {
+        let mut p = pipeline(10);
+        let exec = |started_ticks, program: &str| Observation::Exec {
+            at: Timestamp(5),
+            process: 7,
+            parent: 3,
+            started_ticks,
+            program: program.into(),
+            argv: vec![program.into()],
+        };
+        let fork = Observation::Fork { at: Timestamp(8), process: 7, parent: 3, started_ticks: 9 };
+        p.take([exec(4, "train"), path(1), read(6, 7, 1, 0, 10)]);
+        p.take([fork, exec(9, "other"), read(8, 7, 1, 10, 10)]);
+        let told: Vec<String> = p.harvest().accesses.iter().map(|a| a.run.to_string()).collect();
+        assert_eq!(told, ["n-b-7-4", "n-b-7-9"]);
+    }
+
+    #[test]
+    fn promise_j_what_no_disk_took_is_told_with_the_next_batch_or_counted() {
+        let mut p = pipeline(10);
+        p.take([path(1), read(6, 7, 1, 0, 10), read(7, 7, 1, 50, 10)]);
+        let lost = p.harvest();
+        let (started, rows) = (lost.started.clone(), lost.accesses.len());
+        assert_eq!((started.len(), rows), (1, 2));
+        p.take_back(lost);
+        p.take([read(8, 7, 1, 60, 10)]);
+        let next = p.harvest();
+        assert_eq!((&next.started, next.losses.dropped_events), (&started, 2));
+        assert_eq!(only(&next).offset, 60);
     }
 
     #[test]
@@ -470,7 +534,7 @@ mod tests {
         let harvest = p.harvest();
         let start = &harvest.started[0];
         assert_eq!((start.command.as_str(), start.at), ("train --token=*** #", Timestamp(1_000 + 20_000)));
-        assert_eq!(harvest.accesses[0].op, AccessOp::Open);
+        assert_eq!(only(&harvest).op, AccessOp::Open);
     }
 
     #[test]
@@ -494,11 +558,11 @@ mod tests {
             mapped: true,
         };
         p.take([path(1), touch, Observation::MappedWait { process: 7, file: 1, offset: 0, blocked_us: 500 }]);
-        let access = &p.harvest().accesses[0];
+        let access = only(&p.harvest());
         assert_eq!((access.op, access.found, access.blocked_us), (AccessOp::Fault, Found::Miss, 502));
         // The wait lies in the ring, the touch in shared memory: it may be told later.
         p.take([Observation::MappedWait { process: 7, file: 1, offset: 4096, blocked_us: 500 }]);
         p.take([read(2, 7, 1, 4096, 10)]);
-        assert_eq!(p.harvest().accesses[0].blocked_us, 502);
+        assert_eq!(only(&p.harvest()).blocked_us, 502);
     }
 }

@@ -95,11 +95,11 @@ impl Spool {
         (self.waiting.len(), self.bytes)
     }
 
-    /// Puts a batch in; its number must be [`Spool::next_sequence`].
+    /// Puts an encoded batch in; its number must be [`Spool::next_sequence`].
     ///
     /// # Errors
     /// [`CollectorError::Spool`] if it cannot be written.
-    pub fn push(&mut self, batch: &AccessBatch) -> Result<(), CollectorError> {
+    pub fn push(&mut self, batch: &[u8]) -> Result<(), CollectorError> {
         let number = self.next;
         self.write(number, batch, false)?;
         self.next += 1;
@@ -179,7 +179,7 @@ impl Spool {
         let before = batch.accesses.len();
         batch.accesses = summary(&batch.accesses);
         batch.losses.summarised += (before - batch.accesses.len()) as u64;
-        self.write(number, &batch, true)
+        self.write(number, &parquet::encode(&batch)?, true)
     }
 
     fn load(&self, number: u64) -> Result<Option<AccessBatch>, CollectorError> {
@@ -187,11 +187,10 @@ impl Spool {
         Ok(parquet::decode(&bytes).ok())
     }
 
-    fn write(&mut self, number: u64, batch: &AccessBatch, summarised: bool) -> Result<(), CollectorError> {
-        let bytes = parquet::encode(batch)?;
+    fn write(&mut self, number: u64, bytes: &[u8], summarised: bool) -> Result<(), CollectorError> {
         let part = self.path(number, PART_SUFFIX);
         fs::File::create(&part)
-            .and_then(|mut file| file.write_all(&bytes))
+            .and_then(|mut file| file.write_all(bytes))
             .and_then(|()| fs::rename(&part, self.path(number, BATCH_SUFFIX)))
             .map_err(|e| self.error(e))?;
         let fresh = Waiting { bytes: bytes.len() as u64, summarised };
@@ -271,6 +270,10 @@ mod tests {
         }
     }
 
+    fn push(spool: &mut Spool, batch: &AccessBatch) {
+        spool.push(&parquet::encode(batch).unwrap()).unwrap();
+    }
+
     fn next(spool: &mut Spool) -> Option<AccessBatch> {
         spool.take_next().unwrap().map(|batch| batch.decode().unwrap())
     }
@@ -284,7 +287,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let mut spool = open(dir.path());
         for n in 1..=3 {
-            spool.push(&batch(n, n)).unwrap();
+            push(&mut spool, &batch(n, n));
         }
         assert_eq!(next(&mut spool), Some(batch(1, 1)));
         spool.acknowledge(1).unwrap();
@@ -304,7 +307,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let mut spool = open(dir.path());
         for n in 1..=3 {
-            spool.push(&batch(n, 1)).unwrap();
+            push(&mut spool, &batch(n, 1));
         }
         spool.acknowledge(2).unwrap();
         spool.acknowledge(3).unwrap();
@@ -322,7 +325,7 @@ mod tests {
         let pushed: u64 = (1..=12)
             .map(|n| {
                 let batch = batch(n, 500);
-                spool.push(&batch).unwrap();
+                push(&mut spool, &batch);
                 assert!(spool.waiting().1 <= limit, "the bound holds");
                 batch.accesses.len() as u64
             })
@@ -343,8 +346,8 @@ mod tests {
     fn a_damaged_batch_is_dropped_and_the_next_is_given() {
         let dir = tempfile::tempdir().unwrap();
         let mut spool = open(dir.path());
-        spool.push(&batch(1, 1)).unwrap();
-        spool.push(&batch(2, 1)).unwrap();
+        push(&mut spool, &batch(1, 1));
+        push(&mut spool, &batch(2, 1));
         fs::write(dir.path().join(format!("{:020}.parquet", 1)), b"PAR1 no").unwrap();
         assert_eq!(next(&mut spool).unwrap().sequence, 2);
     }

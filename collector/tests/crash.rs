@@ -4,6 +4,7 @@ use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
+use foretide_collector::parquet;
 use foretide_collector::spool::Spool;
 use foretide_flow::{
     Access, AccessBatch, AccessOp, FilePath, Found, Losses, NodeId, RunId, SiteId, Timestamp, VolumeId,
@@ -46,7 +47,7 @@ fn the_writer() {
     println!();
     loop {
         let number = spool.next_sequence();
-        spool.push(&batch(number)).unwrap();
+        spool.push(&parquet::encode(&batch(number)).unwrap()).unwrap();
         println!("in {number}");
     }
 }

@@ -146,16 +146,44 @@ fn the_reader() {
     }
 }
 
-/// An agent in a process of its own; says at its end how many bytes it saw read. Not a test when run by itself.
+/// An agent in a process of its own, in trouble as `FORETIDE_TEST_WAY` says; tells at its end how many bytes it saw read,
+/// and how many events it says that it lost. Not a test when run by itself.
 #[test]
 fn the_agent() {
     let Some(dir) = std::env::var_os("FORETIDE_TEST_DIR") else { return };
-    let dir = Path::new(&dir);
-    let observing = start(config(dir.parent().unwrap()), dir);
+    let (dir, trouble) = (Path::new(&dir), std::env::var("FORETIDE_TEST_WAY").unwrap_or_default());
+    let beside = dir.parent().unwrap();
+    let config = match trouble.as_str() {
+        "the ring is full" => Config { ring_bytes: 4096, poll_interval_ms: 60_000, ..config(beside) },
+        "nobody takes what it saw" => Config { spool_bytes: 8192, ..config(beside) },
+        _ => config(beside),
+    };
+    let (spool, limit) = (config.spool_dir.clone(), config.spool_bytes);
+    let observing = start(config, dir);
+    if trouble == "the spool cannot be written" {
+        // As a disk that is full or gone: nothing can be made there.
+        std::fs::rename(&spool, beside.join("gone")).unwrap();
+    }
     println!("{}", if observing.is_some() { "\nup" } else { "\nrefused" });
+    if trouble == "out of memory" {
+        leave_no_memory();
+    }
     let _ = std::io::stdin().read_line(&mut String::new());
+    if trouble == "the spool cannot be written" {
+        std::fs::rename(beside.join("gone"), &spool).unwrap();
+    }
+    let held = observing.as_ref().map_or(0, |(collector, _)| collector.backlog().1);
+    assert!(held <= limit, "{held} bytes wait in a spool of {limit}");
     let batches = observing.map_or(Vec::new(), |(collector, _)| stop_and_take(collector));
-    println!("saw {}", batches.iter().flat_map(|b| &b.accesses).map(|a| a.length).sum::<u64>());
+    let bytes: u64 = batches.iter().flat_map(|b| &b.accesses).map(|a| a.length).sum();
+    let lost: u64 = batches.iter().map(|b| b.losses.dropped_events + b.losses.summarised).sum();
+    println!("saw {bytes}\nlost {}", lost > 0);
+}
+
+/// From here on this process gets no more memory, as under a limit that is reached.
+fn leave_no_memory() {
+    use nix::sys::resource::{Resource, setrlimit};
+    setrlimit(Resource::RLIMIT_DATA, 0, 0).unwrap();
 }
 
 /// Compares, and tells the first file that differs.
@@ -186,6 +214,10 @@ fn every_call_that_reads_is_seen_with_its_bytes_and_offsets_on_every_file_system
         }
         assert_same(&covered(&batches, AccessOp::Read), &did, volume.kind);
         assert_eq!(dropped(&batches), 0);
+        // Nobody waited inside the call for what was only asked for: that is no hit.
+        let asked = |path: &str| path.starts_with("uring") || path.starts_with("aio");
+        let reads = batches.iter().flat_map(|b| &b.accesses).filter(|a| a.op == AccessOp::Read);
+        assert!(reads.filter(|a| asked(&a.path.to_string())).all(|a| a.found == Found::Unknown));
         // Threads and forked workers are of one run, which began and ended.
         let starts: Vec<_> = batches.iter().flat_map(|b| &b.started).collect();
         assert_eq!(starts.len(), 1, "{starts:#?}");
@@ -333,6 +365,25 @@ fn a_fresh_run_is_told_at_once() {
     assert!(batch.accesses.iter().any(|a| a.path.to_string() == "pread"));
 }
 
+/// As a batch system starts jobs: the script is a shell's, and no job by itself.
+#[test]
+fn a_script_is_known_by_what_it_runs() {
+    use std::os::unix::fs::PermissionsExt;
+    let _alone = alone();
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data");
+    reader::make_files(&data);
+    let script = dir.path().join("script");
+    std::fs::write(&script, "#!/bin/sh\ncat \"$1\"\ntrue\n").unwrap();
+    std::fs::set_permissions(&script, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let Some((collector, _)) = start(config(dir.path()), &data) else { return };
+    let ran = Command::new(&script).arg(data.join("pread")).stdout(Stdio::null()).status().unwrap();
+    assert!(ran.success());
+    let batches = stop_and_take(collector);
+    let commands: Vec<_> = batches.iter().flat_map(|b| &b.started).map(|s| s.command.as_str()).collect();
+    assert!(matches!(commands[..], [c] if c.starts_with("cat ")), "{commands:?}");
+}
+
 #[test]
 fn only_what_lies_below_a_watched_root_is_seen() {
     let _alone = alone();
@@ -449,38 +500,70 @@ fn three_capabilities_are_enough_to_observe() {
     assert!(agent.wait().unwrap().success());
 }
 
-/// An agent that hangs or dies costs its node nothing but the observation.
+/// What may befall an agent, and whether it lives on.
+const TROUBLES: [(&str, bool); 6] = [
+    ("stopped", true),
+    ("killed", false),
+    ("out of memory", false),
+    ("the ring is full", true),
+    ("nobody takes what it saw", true),
+    ("the spool cannot be written", true),
+];
+
+/// Whatever befalls an agent costs its node nothing but the observation, and what an agent that lives did not keep is
+/// counted.
 #[test]
-fn promise_a_readers_go_on_when_the_agent_is_stopped_or_killed() {
-    use nix::sys::signal::{Signal, kill};
+fn promise_a_readers_go_on_whatever_befalls_the_agent() {
     let _alone = alone();
-    let dir = tempfile::tempdir().unwrap();
-    let data = dir.path().join("data");
-    reader::make_files(&data);
-    let timed = || {
-        let began = Instant::now();
-        let (_, did) = read_by("calls", &data);
-        read_by("scattered", &data);
-        (began.elapsed(), did)
-    };
-    let (off, did) = timed();
-    let mut agent = again("the_agent", "", &data);
+    for (trouble, lives) in TROUBLES {
+        let dir = tempfile::tempdir().unwrap();
+        let data = dir.path().join("data");
+        reader::make_files(&data);
+        let timed = || {
+            let began = Instant::now();
+            let (_, did) = read_by("calls", &data);
+            read_by("scattered", &data);
+            (began.elapsed(), did)
+        };
+        let (off, did) = timed();
+        let Some(mut agent) = troubled_agent(trouble, &data) else { return };
+        let (with, same) = timed();
+        assert_eq!(same, did, "{trouble}");
+        println!("{trouble}: {with:?}, and {off:?} without an agent");
+        assert!(with < off * 5 + Duration::from_secs(2), "{trouble}: {with:?}, and {off:?} without an agent");
+        if trouble == "stopped" {
+            signal(&agent, nix::sys::signal::Signal::SIGCONT);
+        }
+        drop(agent.stdin.take());
+        let (mut said, mut out) = (String::new(), agent.stdout.take().unwrap());
+        std::io::Read::read_to_string(&mut out, &mut said).unwrap();
+        assert_eq!(agent.wait().unwrap().success(), lives, "{trouble}: {said}");
+        if lives && trouble != "stopped" {
+            assert!(said.contains("lost true"), "{trouble}: {said}");
+        }
+    }
+}
+
+/// An agent in such trouble; none where the kernel refuses it.
+fn troubled_agent(trouble: &str, data: &Path) -> Option<Child> {
+    use nix::sys::signal::Signal;
+    let mut agent = again("the_agent", trouble, data);
     let out = agent.stdout.as_mut().unwrap();
-    let up = BufReader::with_capacity(1, out).lines().map(Result::unwrap).find(|l| l == "up" || l == "refused");
+    let up = BufReader::with_capacity(1, out).lines().map_while(Result::ok).find(|l| l == "up" || l == "refused");
     if up.as_deref() != Some("up") {
         println!("SKIPPED, the kernel's probes cannot be used here");
         agent.kill().unwrap();
         agent.wait().unwrap();
-        return;
+        return None;
     }
-    let pid = nix::unistd::Pid::from_raw(agent.id() as i32);
-    kill(pid, Signal::SIGSTOP).unwrap();
-    let (stopped, same) = timed();
-    assert_eq!(same, did);
-    kill(pid, Signal::SIGKILL).unwrap();
-    agent.wait().unwrap();
-    let (killed, same) = timed();
-    assert_eq!(same, did);
-    println!("without an agent {off:?}, with a stopped one {stopped:?}, after a killed one {killed:?}");
-    assert!(stopped.max(killed) < off * 5 + Duration::from_secs(2), "{off:?} {stopped:?} {killed:?}");
+    match trouble {
+        "stopped" => signal(&agent, Signal::SIGSTOP),
+        "killed" => signal(&agent, Signal::SIGKILL),
+        _ => {}
+    }
+    Some(agent)
+}
+
+fn signal(child: &Child, signal: nix::sys::signal::Signal) {
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(child.id() as i32), signal).unwrap();
 }

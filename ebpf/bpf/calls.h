@@ -9,6 +9,7 @@ enum call_kind {
 	CALL_PREADV2,	/* as preadv, where -1 means the descriptor's position */
 	CALL_SENDFILE,	/* (out, in, *offset, count) */
 	CALL_SPLICE,	/* (in, *offset, ...): splice and copy_file_range */
+	CALL_GETEVENTS,	/* (context, least, most, *events): which of the requests that were submitted are done */
 	CALL_OPEN,	/* returns a descriptor */
 	CALL_CLOSE,	/* (fd) */
 	CALL_RENAME,	/* some path now has another name */
@@ -30,6 +31,8 @@ enum call_kind {
 	CALL(40, sendfile, CALL_SENDFILE),                                              \
 	CALL(275, splice, CALL_SPLICE),                                                 \
 	CALL(326, copy_file_range, CALL_SPLICE),                                        \
+	CALL(208, io_getevents, CALL_GETEVENTS),                                        \
+	CALL(333, io_pgetevents, CALL_GETEVENTS),                                       \
 	CALL(2, open, CALL_OPEN),                                                       \
 	CALL(85, creat, CALL_OPEN),                                                     \
 	CALL(257, openat, CALL_OPEN),                                                   \
@@ -50,6 +53,8 @@ enum call_kind {
 	CALL(71, sendfile, CALL_SENDFILE),                                              \
 	CALL(76, splice, CALL_SPLICE),                                                  \
 	CALL(285, copy_file_range, CALL_SPLICE),                                        \
+	CALL(4, io_getevents, CALL_GETEVENTS),                                          \
+	CALL(292, io_pgetevents, CALL_GETEVENTS),                                       \
 	CALL(56, openat, CALL_OPEN),                                                    \
 	CALL(265, open_by_handle_at, CALL_OPEN),                                        \
 	CALL(437, openat2, CALL_OPEN),                                                  \

@@ -13,11 +13,12 @@
 #define FILENAME_BYTES 256
 #define ARGV_BYTES 1024
 #define ANNOUNCED_ENTRIES 65536	/* files whose path user space has heard; a file pushed out is told again */
+#define AIO_EVENTS_MAX 1024	/* answers of one io_getevents that are looked at; more are counted as unresolved */
 #define WAITS_MAX 16384		/* threads blocked in a read at the same time */
 
 enum event_type { EVENT_SLOT = 1, EVENT_PATH, EVENT_FORK, EVENT_EXEC, EVENT_EXIT, EVENT_FAULT_WAIT };
 
-enum extent_op { EXTENT_READ = 1, EXTENT_FAULT, EXTENT_PAGES };
+enum extent_op { EXTENT_READ = 1, EXTENT_FAULT, EXTENT_PAGES, EXTENT_ASYNC };
 
 enum slot_flag {
 	SLOT_OPENED = 1,	/* the slot begins with an open */

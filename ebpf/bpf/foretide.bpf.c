@@ -19,6 +19,8 @@
  *
  * Nothing here waits, and nothing a program can do makes a probe fail it: what cannot be kept is counted in `tallies`.
  */
+#include <linux/aio_abi.h>
+
 #include "kernel.h"
 #include "calls.h"
 #include "events.h"
@@ -227,7 +229,7 @@ static __noinline int slot_emit(struct slot *slot)
 	return 0;
 }
 
-static __always_inline void slot_add(struct slot *slot, u64 offset, u64 length, u32 op, u64 blocked_ns, u32 missed)
+static __always_inline void slot_add(struct slot *slot, u64 offset, u64 length, u32 op, u32 blocked_us, u32 missed)
 {
 	u32 count = slot->count;
 	struct extent *last;
@@ -242,7 +244,7 @@ static __always_inline void slot_add(struct slot *slot, u64 offset, u64 length, 
 		if (last->offset + last->length == offset && last->op == op) {
 			last->length += length;
 			last->calls++;
-			last->blocked_us += blocked_ns / 1000;
+			last->blocked_us += blocked_us;
 			last->missed |= missed;
 			slot->calls++;
 			slot_done(slot);
@@ -253,7 +255,7 @@ static __always_inline void slot_add(struct slot *slot, u64 offset, u64 length, 
 	last->offset = offset;
 	last->length = length;
 	last->calls = 1;
-	last->blocked_us = blocked_ns / 1000;
+	last->blocked_us = blocked_us;
 	last->jiffies = bpf_jiffies64();
 	last->op = op;
 	last->missed = missed;
@@ -314,19 +316,20 @@ static __noinline int announce(struct dentry *dentry, struct verdict *verdict)
 	if (!control || !known || !event || *known == verdict->file_id)
 		return 0;
 	for (int depth = 0; depth < DEPTH_MAX; depth++) {
-		struct dentry *parent = BPF_CORE_READ(dentry, d_parent);
-		u64 directory = (u64)BPF_CORE_READ(parent, d_inode);
+		struct dentry *parent = FIELD(dentry, d_parent);
+		struct inode *inode = FIELD(parent, d_inode);
+		u64 directory = (u64)inode;
 		long copied;
 
 		if (length >= PATH_BUFFER_BYTES)
 			break;
-		copied = bpf_probe_read_kernel_str(&event->names[length], NAME_BYTES, BPF_CORE_READ(dentry, d_name.name));
+		copied = bpf_probe_read_kernel_str(&event->names[length], NAME_BYTES, FIELD(dentry, d_name.name));
 		if (copied < 0)
 			break;
 		length += copied & (NAME_BYTES * 2 - 1);
 		if (parent == dentry)
 			break;
-		if (control->root_bits & bit_of((void *)directory)) {
+		if (control->root_bits & bit_of(inode)) {
 			struct root *root = bpf_map_lookup_elem(&roots, &directory);
 
 			if (root && root->id == verdict->root) {
@@ -503,26 +506,32 @@ static __always_inline struct file *file_of(struct task_struct *task, u32 fd)
 	return FIELD(TYPED(struct kiocb, entry), ki_filp);
 }
 
-/* What the thread waited in the call that ends now. */
-static __always_inline u64 take_wait(struct task_struct *task, s32 fd, u32 *missed)
+/* Whether the thread that runs here came back from a wait on this CPU. Mostly not, and then no more is asked. */
+static __always_inline int has_waited(struct task_struct *task)
+{
+	struct tally *tally = tally_here();
+
+	return tally && tally->waiter == (u32)task->pid;
+}
+
+/* Microseconds that the thread waited in the call that ends now. To divide costs more than to fold a read. */
+static __always_inline u32 take_wait(struct task_struct *task, s32 fd, u32 *missed)
 {
 	u32 thread = task->pid;
 	struct tally *tally = tally_here();
-	struct wait *wait;
-	u64 total = 0;
+	struct wait *wait = bpf_map_lookup_elem(&waits, &thread);
+	u32 total_us = 0;
 
-	if (!tally || tally->waiter != thread)
-		return 0;
-	tally->waiter = 0;
-	wait = bpf_map_lookup_elem(&waits, &thread);
+	if (tally)
+		tally->waiter = 0;
 	if (!wait)
 		return 0;
 	if (wait->fd == fd) {
-		total = wait->total_ns;
+		total_us = wait->total_ns / 1000;
 		*missed = wait->device;
 	}
 	bpf_map_delete_elem(&waits, &thread);
-	return total;
+	return total_us;
 }
 
 static __always_inline s64 user_offset(u64 address)
@@ -538,8 +547,7 @@ static __always_inline void on_read(struct task_struct *task, struct pt_regs *re
 	s32 fd = kind == CALL_SENDFILE ? ARG2(regs) : ARG1(regs);
 	struct file *file = file_of(task, fd);
 	struct slot *slot;
-	u32 missed = 0;
-	u64 blocked;
+	u32 blocked_us = 0, missed = 0;
 	s64 end;
 
 	if (!file) {
@@ -562,8 +570,71 @@ static __always_inline void on_read(struct task_struct *task, struct pt_regs *re
 		end = user_offset(ARG2(regs));
 	else
 		end = FIELD(file, f_pos);
-	blocked = take_wait(task, fd, &missed);
-	slot_add(slot, end - bytes, bytes, EXTENT_READ, blocked, missed);
+	if (has_waited(task))
+		blocked_us = take_wait(task, fd, &missed);
+	slot_add(slot, end - bytes, bytes, EXTENT_READ, blocked_us, missed);
+}
+
+/* The parts that matter of `struct io_event` and `struct iocb`: together with its callers' a whole one would not fit the stack. */
+struct aio_answer {
+	u64 request;
+	s64 bytes;
+};
+
+struct aio_request {
+	u16 op;
+	u16 priority;
+	u32 fd;
+};
+
+/*
+ * One answer of io_getevents. Which read it was still stands in the request that it points to: the program has
+ * not been told yet. Not static, so that the verifier looks at it once and not for each of the calls.
+ */
+__noinline int aio_done(u64 events, u32 i)
+{
+	struct task_struct *task = bpf_get_current_task_btf();
+	u64 event = events + i * sizeof(struct io_event);
+	struct aio_answer answer;
+	struct aio_request request;
+	struct file *file;
+	struct slot *slot;
+	s64 offset;
+
+	if (bpf_probe_read_user(&answer, sizeof(answer), (void *)(event + offsetof(struct io_event, obj))))
+		return 0;
+	if (answer.bytes <= 0 ||
+	    bpf_probe_read_user(&request, sizeof(request), (void *)(answer.request + offsetof(struct iocb, aio_lio_opcode))))
+		return 0;
+	if (request.op != IOCB_CMD_PREAD && request.op != IOCB_CMD_PREADV)
+		return 0;
+	if (bpf_probe_read_user(&offset, sizeof(offset), (void *)(answer.request + offsetof(struct iocb, aio_offset))))
+		return 0;
+	file = file_of(task, request.fd);
+	if (!file) {
+		struct tally *tally = tally_here();
+
+		if (tally)
+			tally->unresolved_calls++;
+		return 0;
+	}
+	slot = slot_of(task, file, request.fd);
+	if (slot)
+		slot_add(slot, offset, answer.bytes, EXTENT_ASYNC, 0, 0);
+	return 0;
+}
+
+static __always_inline void on_getevents(u64 events, u64 count)
+{
+	struct tally *tally = tally_here();
+
+	for (u32 i = 0; i < AIO_EVENTS_MAX; i++) {
+		if (i >= count)
+			return;
+		aio_done(events, i);
+	}
+	if (tally)
+		tally->unresolved_calls += count - AIO_EVENTS_MAX;
 }
 
 static __always_inline void on_open(struct task_struct *task, s32 fd)
@@ -650,6 +721,9 @@ int BPF_PROG(sys_exit, struct pt_regs *regs, long ret)
 	if (kind <= CALL_SPLICE) {
 		if (ret > 0)
 			on_read(task, regs, kind, ret);
+	} else if (kind == CALL_GETEVENTS) {
+		if (ret > 0)
+			on_getevents(ARG4(regs), ret);
 	} else if (kind == CALL_OPEN) {
 		if (ret >= 0)
 			on_open(task, ret);
@@ -867,7 +941,8 @@ int BPF_PROG(process_exec, struct task_struct *task, int old_pid, struct linux_b
 	if (!event)
 		return 0;
 	process_fill(event, EVENT_EXEC, task);
-	bpf_probe_read_kernel_str(event->filename, FILENAME_BYTES, bprm->filename);
+	/* Of a script its interpreter, as /proc/PID/exe has it too. */
+	bpf_probe_read_kernel_str(event->filename, FILENAME_BYTES, bprm->interp);
 	start = task->mm->arg_start;
 	length = task->mm->arg_end - start;
 	if (length > ARGV_BYTES)
@@ -895,6 +970,7 @@ int BPF_PROG(process_exit, struct task_struct *task)
 #define IORING_OP_READV 1
 #define IORING_OP_READ_FIXED 4
 #define IORING_OP_READ 22
+#define IORING_OP_READV_FIXED 60
 
 static __always_inline int on_uring(void *request, s32 bytes)
 {
@@ -903,7 +979,7 @@ static __always_inline int on_uring(void *request, s32 bytes)
 	u8 op = FIELD(req, opcode);
 	s64 end;
 
-	if (op != IORING_OP_READ && op != IORING_OP_READV && op != IORING_OP_READ_FIXED)
+	if (op != IORING_OP_READ && op != IORING_OP_READV && op != IORING_OP_READ_FIXED && op != IORING_OP_READV_FIXED)
 		return 0;
 	if (bytes <= 0)
 		return 0;
@@ -911,7 +987,7 @@ static __always_inline int on_uring(void *request, s32 bytes)
 	if (!slot)
 		return 0;
 	end = FIELD(TYPED(struct io_rw, request), kiocb.ki_pos);
-	slot_add(slot, end - bytes, bytes, EXTENT_READ, 0, 0);
+	slot_add(slot, end - bytes, bytes, EXTENT_ASYNC, 0, 0);
 	return 0;
 }
 
@@ -941,8 +1017,7 @@ int BPF_PROG(pages, struct address_space *mapping, unsigned long first_page, uns
 	struct inode *inode = mapping->host;
 	struct slot *slot = slot_of_inode(task, inode, WAY_PAGES);
 	u64 offset = first_page << page_shift, end = (last_page + 1) << page_shift, size;
-	u32 count, missed = 0;
-	u64 blocked;
+	u32 count, blocked_us = 0, missed = 0;
 
 	if (!slot)
 		return 0;
@@ -951,7 +1026,8 @@ int BPF_PROG(pages, struct address_space *mapping, unsigned long first_page, uns
 		end = size;
 	if (offset >= end)
 		return 0;
-	blocked = take_wait(task, reading_from(task), &missed);
+	if (has_waited(task))
+		blocked_us = take_wait(task, reading_from(task), &missed);
 	count = slot->count;
 	if (count && count <= EXTENTS_MAX) {
 		struct extent *last = &slot->extents[(count - 1) % EXTENTS_MAX];
@@ -964,12 +1040,12 @@ int BPF_PROG(pages, struct address_space *mapping, unsigned long first_page, uns
 				last->calls++;
 				slot->calls++;
 			}
-			last->blocked_us += blocked / 1000;
+			last->blocked_us += blocked_us;
 			last->missed |= missed;
 			slot_done(slot);
 			return 0;
 		}
 	}
-	slot_add(slot, offset, end - offset, EXTENT_PAGES, blocked, missed);
+	slot_add(slot, offset, end - offset, EXTENT_PAGES, blocked_us, missed);
 	return 0;
 }

@@ -145,7 +145,7 @@ struct task_struct {
 } CORE;
 
 struct linux_binprm {
-	const char *filename;
+	const char *interp;
 } CORE;
 
 struct io_uring_cqe {

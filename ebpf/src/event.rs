@@ -67,7 +67,7 @@ pub struct Extent {
     pub blocked_us: u32,
     /// Low half of the kernel's jiffies when the first of them returned.
     pub jiffies: u32,
-    /// [`Extent::READ`], [`Extent::FAULT`] or [`Extent::PAGES`].
+    /// [`Extent::READ`], [`Extent::FAULT`], [`Extent::PAGES`] or [`Extent::ASYNC`].
     pub op: u16,
     /// Not 0 if a call of it waited for a device.
     pub missed: u16,
@@ -80,6 +80,8 @@ impl Extent {
     pub const FAULT: u16 = 2;
     /// Pages asked of the page cache: the light tier's reads.
     pub const PAGES: u16 = 3;
+    /// A read that its thread asked for and did not wait in: where its bytes were cannot be told.
+    pub const ASYNC: u16 = 4;
 }
 
 /// What one process did to one open file on one CPU since the slot was last given out.

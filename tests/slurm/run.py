@@ -3,7 +3,7 @@
     tests/slurm/run BINARY
 
 Everything lies in one folder that goes at the end: munge's key and socket, Slurm's configuration and state, on ports of
-its own. The test plays the site's agent towards the control plane: it says what lies in the volume, and counts.
+its own; where the kernel has the freezer of cgroup v1, slurmd puts jobs into control groups as it does on a cluster. The test plays the site's agent towards the control plane: it says what lies in the volume, and counts.
 Needs root (slurmd starts jobs as their users) and Debian's packages, which scripts/install test installs.
 """
 
@@ -29,6 +29,7 @@ FILES, FILE_BYTES = 20, 1000
 SUBMITTER = "nobody"
 SCRIPTS = Path(__file__).resolve().parents[2] / "deploy" / "slurm"
 COMMAND = "python train.py --epochs # --data /data"
+FREEZER = Path("/sys/fs/cgroup/freezer")
 
 
 def free_port() -> int:
@@ -152,6 +153,9 @@ class Slurm:
         for name in ("burst_buffer.lua", "job_submit.lua", "burst_buffer.conf"):
             shutil.copy(SCRIPTS / name, self.folder / name)
         host = socket.gethostname().split(".")[0]
+        self.has_groups = (FREEZER / "cgroup.procs").exists()
+        self.groups_before = set(FREEZER.glob("slurm*"))
+        (self.folder / "cgroup.conf").write_text("CgroupPlugin=cgroup/v1\nCgroupMountpoint=/sys/fs/cgroup\n")
         (self.folder / "slurm.conf").write_text(f"""
 ClusterName=foretide
 SlurmctldHost={host}(127.0.0.1)
@@ -166,7 +170,7 @@ SlurmctldPidFile={self.folder}/slurmctld.pid
 SlurmdPidFile={self.folder}/slurmd.pid
 SlurmctldLogFile={self.folder}/slurmctld.log
 SlurmdLogFile={self.folder}/slurmd.log
-ProctrackType=proctrack/linuxproc
+ProctrackType=proctrack/{"cgroup" if self.has_groups else "linuxproc"}
 TaskPlugin=task/none
 SelectType=select/linear
 JobAcctGatherType=jobacct_gather/none
@@ -200,6 +204,12 @@ PartitionName=all Nodes=ALL Default=YES MaxTime=10 State=UP
             raise RuntimeError(done.stderr)
         return done.stdout.strip().split(";")[0]
 
+    def remove_groups(self) -> None:
+        for group in set(FREEZER.glob("slurm*")) - self.groups_before:
+            for folder in sorted(group.rglob("*/"), reverse=True):
+                folder.rmdir()
+            group.rmdir()
+
     def state(self, job: str) -> str:
         shown = self.run("scontrol", "show", "job", "-o", job, check=False).stdout
         return next((w[9:] for w in shown.split() if w.startswith("JobState=")), "GONE")
@@ -226,6 +236,36 @@ def staged(control: Control, slurm: Slurm, job: str, what: str) -> None:
     until(f"{what}: its warm-up is released", lambda: control.warmup_of(job)["state"] == "EXPIRED")
 
 
+def known_by_its_group(binary: str, folder: Path, processes: Processes, slurm: Slurm) -> None:
+    """Two jobs of one script are two runs of one workload, and the same program outside Slurm is another one."""
+    if not slurm.has_groups:
+        told("skipped: slurmd has no control groups here")
+        return
+    data, recording = folder / "traced", folder / "recording"
+    data.mkdir(mode=0o755)
+    (data / "file").write_bytes(bytes(FILE_BYTES))
+    trace = processes.start("trace", binary, "trace", "record", "--root", str(data), "--out", str(recording))
+    said = folder / "trace.out"
+    until("the probes run", lambda: "loaded" in said.read_text() or trace.poll() is not None, 30)
+    if trace.poll() is not None:
+        told(f"skipped: {said.read_text().strip()}")
+        return
+    read = f"cat {data}/file"
+    for name in ("first", "second"):
+        job = slurm.submit(name, f"{read} >/dev/null", "cat /proc/self/cgroup")
+        until(f"the {name} job ends", lambda: slurm.done(job))
+        group = (slurm.folder / "out" / name).read_text()
+        assert f"/job_{job}/step_batch" in group, group
+    subprocess.run(read.split(), stdout=subprocess.DEVNULL, check=True)
+    time.sleep(1)
+    trace.send_signal(signal.SIGINT)
+    until("the recording is whole", lambda: trace.poll() is not None, 30)
+    stats = subprocess.run([binary, "trace", "stats", str(recording), "--json"], capture_output=True, text=True, check=True)
+    workloads = [run["workload"] for _, run in json.loads(stats.stdout)["runs"] if run["command"].startswith("cat ")]
+    assert len(workloads) == 3 and sorted(workloads.count(w) for w in set(workloads)) == [1, 2], stats.stdout
+    told("ok    two jobs of one script are two runs of one workload, known by slurmd's control groups")
+
+
 def main(binary: str) -> None:
     if os.geteuid() != 0:
         print("skipped: slurmd starts jobs as their users, so this test needs root")
@@ -233,6 +273,7 @@ def main(binary: str) -> None:
     folder = Path(tempfile.mkdtemp(prefix="foretide-slurm-"))
     folder.chmod(0o755)
     processes = Processes(folder)
+    slurm = None
     try:
         control = Control(binary, folder, processes)
         control.tell_files()
@@ -256,6 +297,8 @@ def main(binary: str) -> None:
         assert control.warmup_of(job) is None
         told("ok    a job that nobody knows runs at once and asks for nothing")
 
+        known_by_its_group(binary, folder, processes, slurm)
+
         try:
             slurm.submit("wrong", "#BB_LUA wram=data", "echo ran")
             raise AssertionError("a directive that is not understood was taken")
@@ -275,6 +318,8 @@ def main(binary: str) -> None:
         raise
     finally:
         processes.end_all()
+        if slurm is not None:
+            slurm.remove_groups()
         shutil.rmtree(folder, ignore_errors=True)
 
 

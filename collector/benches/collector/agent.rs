@@ -27,6 +27,10 @@ pub enum Condition {
     Stopped,
     /// The agent was killed right after its start.
     Killed,
+    /// The agent, with a ring that is full at once and that nobody empties.
+    Full,
+    /// The agent, with a small spool that nobody takes batches from: the control plane is gone.
+    Alone,
 }
 
 /// What an agent saw over its life.
@@ -47,6 +51,8 @@ impl Agent {
             Condition::Empty => "empty",
             Condition::On(Tier::Light) => "light",
             Condition::On(Tier::Full) | Condition::Stopped | Condition::Killed => "full",
+            Condition::Full => "with a full ring",
+            Condition::Alone => "alone",
         };
         let me = std::env::current_exe().map_err(|e| e.to_string())?;
         let mut child = Command::new(me)
@@ -125,7 +131,7 @@ pub fn run(kind: &str, dir: &Path) {
             println!("up");
             wait();
         }),
-        _ => observe(if kind == "light" { Tier::Light } else { Tier::Full }, dir),
+        _ => observe(kind, dir),
     };
     if let Err(why) = told {
         println!("{}", why.replace('\n', "; "));
@@ -149,16 +155,16 @@ fn attach_nothing() -> Result<Ebpf, String> {
     Ok(programs)
 }
 
-fn observe(tier: Tier, dir: &Path) -> Result<(), String> {
+fn observe(kind: &str, dir: &Path) -> Result<(), String> {
     let name = |e: foretide_flow::IdError| e.to_string();
     let spool = tempfile::tempdir().map_err(|e| e.to_string())?;
-    let config = Config {
-        tier,
-        ..Config::new(
-            NodeId::new("bench").map_err(name)?,
-            SiteId::new("bench").map_err(name)?,
-            spool.path().join("spool"),
-        )
+    let (node, site) = (NodeId::new("bench").map_err(name)?, SiteId::new("bench").map_err(name)?);
+    let usual = Config::new(node, site, spool.path().join("spool"));
+    let config = match kind {
+        "light" => Config { tier: Tier::Light, ..usual },
+        "with a full ring" => Config { ring_bytes: 4096, poll_interval_ms: 60_000, ..usual },
+        "alone" => Config { spool_bytes: 256 << 10, ..usual },
+        _ => usual,
     };
     let watch = WatchedVolume { volume: VolumeId::new("bench").map_err(name)?, root: dir.join("data") };
     let (mut collector, _) = Collector::start(config, vec![watch]).map_err(|e| e.to_string())?;
@@ -166,7 +172,7 @@ fn observe(tier: Tier, dir: &Path) -> Result<(), String> {
     let taken = spool.path().join("taken");
     std::fs::create_dir(&taken).map_err(|e| e.to_string())?;
     std::thread::scope(|scope| {
-        let taker = scope.spawn(|| take(&collector, &taken));
+        let taker = scope.spawn(|| if kind == "alone" { Ok(()) } else { take(&collector, &taken) });
         wait();
         // What was read last lies in shared memory until the next look.
         std::thread::sleep(Duration::from_millis(300));

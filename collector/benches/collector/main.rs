@@ -1,4 +1,4 @@
-//! What observing costs, and what it misses: `make bench-collector`.
+//! What observing costs, and what it misses: `make bench-collector`; `BENCH="--only pread"` runs one of [`PARTS`].
 //!
 //! Each row does the same work under several conditions in turn (nothing, an empty hook, the agent), in processes of
 //! their own, and compares their CPU or wall time; a ratio is the median over interleaved rounds. Prints a table and
@@ -23,6 +23,8 @@ const LIGHT: Condition = Condition::On(Tier::Light);
 const ROUNDS: usize = 9;
 /// The training job takes seconds.
 const JOB_ROUNDS: usize = 3;
+/// As long as three seconds each.
+const STEADY_ROUNDS: usize = 5;
 
 #[derive(Serialize)]
 struct Row {
@@ -48,7 +50,8 @@ fn main() -> ExitCode {
         return ExitCode::SUCCESS;
     }
     let dir = tempfile::Builder::new().prefix("bench").tempdir_in(target_dir()).expect("a directory under target");
-    match worker::make_data(dir.path()).map_err(|e| e.to_string()).and_then(|()| bench(dir.path())) {
+    let only = role("--only").and_then(|rest| rest.first());
+    match worker::make_data(dir.path()).map_err(|e| e.to_string()).and_then(|()| bench(dir.path(), only)) {
         Ok(rows) => rows.write(),
         Err(why) => {
             eprintln!("bench-collector: {why}");
@@ -63,33 +66,74 @@ fn target_dir() -> PathBuf {
     target.canonicalize().expect("target is there")
 }
 
-fn bench(dir: &Path) -> Result<Rows, String> {
+/// Measures some rows on the data below a directory.
+type Part = fn(&Path, &mut Rows) -> Result<(), String>;
+
+/// In the order of the table.
+const PARTS: [(&str, Part); 9] = [
+    ("training", training_job),
+    ("job", file_job),
+    ("trouble", trouble),
+    ("pread", watched_reads),
+    ("elsewhere", other_reads),
+    ("getppid", other_calls),
+    ("others", others),
+    ("told", told),
+    ("itself", agent_itself),
+];
+
+fn bench(dir: &Path, only: Option<&String>) -> Result<Rows, String> {
+    let wanted = |name: &str| only.is_none_or(|only| only == name);
     let mut rows = Rows::begin();
-    rows.extend(training_job(dir)?);
-    let job = Work { kind: "job", processes: 2, figure: |c| c.cpu_ns };
-    let wall = Work { figure: |c| c.wall_ns, ..job };
-    let costs = job.under(dir, &[Condition::Off, FULL])?;
+    for (_, part) in PARTS.iter().filter(|(name, _)| wanted(name)) {
+        part(dir, &mut rows)?;
+    }
+    Ok(rows)
+}
+
+const JOB: Work = Work { kind: "job", processes: 2, figure: |c| c.cpu_ns };
+const PREAD: Work = Work { kind: "pread", processes: 1, figure: |c| c.cpu_ns };
+
+fn file_job(dir: &Path, rows: &mut Rows) -> Result<(), String> {
+    let costs = JOB.under(dir, &[Condition::Off, FULL])?;
     rows.push(costs.row(&format!("2 processes, {JOB_FILES} files: CPU a file"), FULL, Condition::Off, 1.05));
-    let costs = wall.under(dir, &[Condition::Off, Condition::Stopped, Condition::Killed])?;
+    Ok(())
+}
+
+/// Whatever befalls the agent, who reads does not wait for it.
+fn trouble(dir: &Path, rows: &mut Rows) -> Result<(), String> {
+    let wall = Work { figure: |c| c.wall_ns, ..JOB };
+    let troubles = [Condition::Stopped, Condition::Killed, Condition::Full, Condition::Alone];
+    let costs = wall.under(dir, &[&[Condition::Off][..], &troubles].concat())?;
     rows.push(costs.row("the same, agent stopped: wall a file", Condition::Stopped, Condition::Off, 1.10));
     rows.push(costs.row("the same, agent killed: wall a file", Condition::Killed, Condition::Off, 1.05));
-    let pread = Work { kind: "pread", processes: 1, figure: |c| c.cpu_ns };
-    let costs = pread.under(dir, &[Condition::Off, Condition::Empty, FULL, LIGHT])?;
+    rows.push(costs.row("the same, ring full: wall a file", Condition::Full, Condition::Off, 1.10));
+    rows.push(costs.row("the same, control plane gone: wall a file", Condition::Alone, Condition::Off, 1.10));
+    Ok(())
+}
+
+fn watched_reads(dir: &Path, rows: &mut Rows) -> Result<(), String> {
+    let costs = PREAD.under(dir, &[Condition::Off, Condition::Empty, FULL, LIGHT])?;
     rows.push(costs.row("cached 4 KiB pread, watched: CPU a call, full tier", FULL, Condition::Off, 1.25));
     rows.push(costs.row("... light tier", LIGHT, Condition::Off, 1.13));
     rows.push(costs.row("... an empty hook, for comparison", Condition::Empty, Condition::Off, f64::INFINITY));
-    let elsewhere = Work { kind: "pread elsewhere", ..pread };
+    Ok(())
+}
+
+fn other_reads(dir: &Path, rows: &mut Rows) -> Result<(), String> {
+    let elsewhere = Work { kind: "pread elsewhere", ..PREAD };
     let costs = elsewhere.under(dir, &[Condition::Off, Condition::Empty, FULL, LIGHT])?;
     rows.push(costs.row("cached 4 KiB pread, not watched: light tier", LIGHT, Condition::Off, 1.12));
     rows.push(costs.row("... full tier beside an empty hook", FULL, Condition::Empty, 1.05));
-    let getppid = Work { kind: "getppid", ..pread };
+    Ok(())
+}
+
+fn other_calls(dir: &Path, rows: &mut Rows) -> Result<(), String> {
+    let getppid = Work { kind: "getppid", ..PREAD };
     let costs = getppid.under(dir, &[Condition::Off, Condition::Empty, FULL, LIGHT])?;
     rows.push(costs.row("getppid: light tier", LIGHT, Condition::Off, 1.005));
     rows.push(costs.row("... full tier beside an empty hook", FULL, Condition::Empty, 1.05));
-    rows.extend(others(dir));
-    rows.extend(told(dir)?);
-    rows.extend(agent_itself(dir)?);
-    Ok(rows)
+    Ok(())
 }
 
 /// Something to do and what to look at.
@@ -147,11 +191,11 @@ fn median(mut values: Vec<f64>) -> f64 {
 }
 
 /// The demo's job over the same files: mostly the time of its accelerator.
-fn training_job(dir: &Path) -> Result<Option<Row>, String> {
+fn training_job(dir: &Path, rows: &mut Rows) -> Result<(), String> {
     let program = target_dir().join("release/training-job");
     if !program.exists() {
         eprintln!("{} is not there: `make bench-collector` builds it", program.display());
-        return Ok(None);
+        return Ok(());
     }
     let once = || {
         let began = Instant::now();
@@ -173,13 +217,13 @@ fn training_job(dir: &Path) -> Result<Option<Row>, String> {
             drop(agent);
         }
     }
-    Ok(Some(costs.row("the demo's training job, local files: wall", FULL, Condition::Off, 1.01)))
+    rows.push(costs.row("the demo's training job, local files: wall", FULL, Condition::Off, 1.01));
+    Ok(())
 }
 
 /// The loop of small reads under other tracers, where they are installed.
-fn others(dir: &Path) -> Vec<Row> {
+fn others(dir: &Path, rows: &mut Rows) -> Result<(), String> {
     let tracers: &[(&str, &[&str])] = &[("strace", &["strace", "-f", "-e", "trace=pread64", "-o", "/dev/null"])];
-    let mut rows = Vec::new();
     for (name, through) in tracers {
         if Command::new(name).arg("-V").stdout(Stdio::null()).status().is_err() {
             eprintln!("{name} is not installed: no row for it");
@@ -197,17 +241,17 @@ fn others(dir: &Path) -> Vec<Row> {
             holds: true,
         });
     }
-    rows
+    Ok(())
 }
 
 /// Rows about what was told.
-fn told(dir: &Path) -> Result<Vec<Row>, String> {
+fn told(dir: &Path, rows: &mut Rows) -> Result<(), String> {
     let agent = Agent::start(FULL, dir)?;
     worker::run("sequential", dir, 1, &[]);
     let seen = agent.stop();
     let calls = (SEQUENTIAL_BYTES / 4096) as f64;
     let extents = seen.accesses as f64;
-    let mut rows = vec![Row {
+    rows.push(Row {
         work: "1 GiB in 4 KiB reads: accesses told".into(),
         ours: extents,
         unit: "accesses",
@@ -216,7 +260,7 @@ fn told(dir: &Path) -> Result<Vec<Row>, String> {
         ratio: extents / calls,
         bar: "<= 100, all bytes told".into(),
         holds: extents <= 100.0 && seen.bytes == SEQUENTIAL_BYTES,
-    }];
+    });
     let processes = std::thread::available_parallelism().map_or(2, usize::from);
     let agent = Agent::start(FULL, dir)?;
     let cost = worker::run("pread", dir, processes, &[]);
@@ -232,17 +276,23 @@ fn told(dir: &Path) -> Result<Vec<Row>, String> {
         bar: "0, all bytes told".into(),
         holds: seen.lost == 0 && seen.bytes == done * 4096,
     });
-    Ok(rows)
+    Ok(())
 }
 
 /// Rows about the agent's own process.
-fn agent_itself(dir: &Path) -> Result<Vec<Row>, String> {
-    let agent = Agent::start(FULL, dir)?;
-    let (before, began) = (agent.usage().0, Instant::now());
-    worker::run("steady", dir, 1, &[]);
-    let (cpu, memory, peak) = agent.usage();
-    let share = (cpu - before) / began.elapsed().as_secs_f64() * 100.0;
-    agent.stop();
+fn agent_itself(dir: &Path, rows: &mut Rows) -> Result<(), String> {
+    let (mut shares, mut memories, mut peaks) = (Vec::new(), Vec::new(), Vec::new());
+    for _ in 0..STEADY_ROUNDS {
+        let agent = Agent::start(FULL, dir)?;
+        let (before, began) = (agent.usage().0, Instant::now());
+        worker::run("steady", dir, 1, &[]);
+        let (cpu, memory, peak) = agent.usage();
+        shares.push((cpu - before) / began.elapsed().as_secs_f64() * 100.0);
+        memories.push(memory);
+        peaks.push(peak);
+        agent.stop();
+    }
+    let (share, memory, peak) = (median(shares), median(memories), median(peaks));
     let row = |what: &str, ours: f64, unit, bar: f64| Row {
         work: format!("agent at {STEADY_READS_PER_S} scattered reads/s: {what}"),
         ours,
@@ -255,7 +305,10 @@ fn agent_itself(dir: &Path) -> Result<Vec<Row>, String> {
     };
     let peak =
         Row { bar: "none".into(), holds: true, ..row("memory while it loaded, for comparison", peak, "MB", 40.0) };
-    Ok(vec![row("CPU", share, "% of a core", 3.0), row("memory", memory, "MB", 40.0), peak])
+    [row("CPU", share, "% of a core", 3.0), row("memory", memory, "MB", 40.0), peak]
+        .into_iter()
+        .for_each(|r| rows.push(r));
+    Ok(())
 }
 
 /// The table, each row printed when it is measured.
@@ -271,10 +324,6 @@ impl Rows {
         let holds = if r.holds { "yes" } else { "NO" };
         println!("{:64} {:>10.1} {:>10.1} {:>7.3}  {:24} {holds}", r.work, r.ours, r.reference, r.ratio, r.bar);
         self.0.push(r);
-    }
-
-    fn extend(&mut self, more: impl IntoIterator<Item = Row>) {
-        more.into_iter().for_each(|row| self.push(row));
     }
 
     fn write(&self) -> ExitCode {

@@ -1,5 +1,6 @@
 //! Reads files in every way there is and prints what the calls returned.
 
+mod aio;
 mod uring;
 
 use std::fs::File;
@@ -28,6 +29,9 @@ pub const FILES: &[&str] = &[
     "reopened",
     "deep/er/and/deeper",
     "direct",
+    "aio",
+    "aio_readv",
+    "aio_direct",
     "uring",
     "uring_direct",
     "uring_readv",
@@ -108,6 +112,7 @@ fn calls(dir: &Path) {
         file.map_err(|e| cannot(name, &e)).ok()
     };
     direct("direct").iter().for_each(past_the_cache);
+    aio::run(&open, &direct);
     uring::run(&open, &direct);
 }
 

@@ -15,8 +15,8 @@ const UNIT: &str = include_str!("../../../deploy/foretide-agent.service");
 const UNIT_NAME: &str = "foretide-agent.service";
 /// Where units of the admin lie.
 const UNITS: &str = "etc/systemd/system";
-/// Where the spool, the token and the cache's index lie unless the configuration says otherwise.
-const STATE: &str = "var/lib/foretide";
+/// Where systemd makes a folder for the agent's state (`StateDirectory`). Others of Foretide may keep theirs below it, too.
+const STATE_FOLDER: &str = "var/lib/foretide";
 /// There where systemd runs.
 const SYSTEMD_RUNS: &str = "/run/systemd/system";
 
@@ -52,21 +52,48 @@ pub fn install(options: &Options, config: &Path) -> Result<(), RunError> {
     Ok(())
 }
 
-/// Stops the agent and takes away its unit and its state; configuration and cached data are the admin's.
+/// Stops the agent and takes away its unit and its state; configuration and cached data are the admin's, and the state of
+/// a control plane on the same machine is the control plane's.
 ///
 /// # Errors
 /// If something cannot be removed.
 pub fn uninstall(options: &Options) -> Result<(), RunError> {
     let unit = unit_path(options);
+    let state = fs::read_to_string(&unit).ok().and_then(|text| state_of(&text, &options.root));
     if starts(options) && unit.exists() {
         systemctl(&["disable", "--now", UNIT_NAME])?;
     }
     remove(&unit, |p| fs::remove_file(p))?;
-    remove(&options.root.join(STATE), |p| fs::remove_dir_all(p))?;
+    if let Some(state) = state {
+        remove(&state, |p| fs::remove_dir_all(p))?;
+    }
+    // Stays if anything is in it: then it is somebody else's.
+    let _ = fs::remove_dir(options.root.join(STATE_FOLDER));
     if starts(options) {
         systemctl(&["daemon-reload"])?;
     }
     Ok(())
+}
+
+/// The folder of the agent's state, below `root`: as the configuration says that the unit names; none if that is gone or
+/// cannot be meant.
+fn state_of(unit: &str, root: &Path) -> Option<PathBuf> {
+    let config =
+        unit.lines().find_map(|l| l.strip_prefix("ExecStart=")?.split_once("--config \"")?.1.split('"').next())?;
+    let below = |path: &Path| root.join(path.strip_prefix("/").unwrap_or(path));
+    match crate::config::read::<StateOnly>(&below(Path::new(config))) {
+        Ok(StateOnly { state }) => Some(below(&state)),
+        Err(error) => {
+            println!("kept: the agent's state, for it is not known where it is ({error})");
+            None
+        }
+    }
+}
+
+/// What of a configuration says where the state is: it need not be valid to be taken away.
+#[derive(serde::Deserialize)]
+struct StateOnly {
+    state: PathBuf,
 }
 
 fn unit_path(options: &Options) -> PathBuf {
@@ -114,17 +141,38 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_installed_is_removed() {
+    fn what_is_installed_is_removed_and_nothing_else() {
         let root = tempfile::tempdir().unwrap();
         let options = Options { root: root.path().to_owned() };
+        let below = |path: &str| root.path().join(path);
+        fs::create_dir_all(below("etc/foretide")).unwrap();
+        fs::write(below("etc/foretide/agent.toml"), "state = \"/var/lib/foretide/agent\"\nsite = \"gpu\"\n").unwrap();
         install(&options, Path::new("/etc/foretide/agent.toml")).unwrap();
         let unit = fs::read_to_string(unit_path(&options)).unwrap();
         assert!(unit.contains("agent --config \"/etc/foretide/agent.toml\"") && !unit.contains('{'), "{unit}");
-        fs::create_dir_all(root.path().join(STATE).join("spool")).unwrap();
+        fs::create_dir_all(below("var/lib/foretide/agent/spool")).unwrap();
+        fs::create_dir_all(below("var/lib/foretide/serve")).unwrap();
+        fs::write(below("var/lib/foretide/serve/catalog.db"), b"the control plane's").unwrap();
         uninstall(&options).unwrap();
         uninstall(&options).unwrap();
-        let left = fs::read_dir(root.path().join(UNITS)).unwrap().count();
-        assert!(left == 0 && !root.path().join(STATE).exists());
+        let left = fs::read_dir(below(UNITS)).unwrap().count();
+        assert!(left == 0 && !below("var/lib/foretide/agent").exists());
+        assert!(below("var/lib/foretide/serve/catalog.db").exists() && below("etc/foretide/agent.toml").exists());
+        // Alone on the machine it leaves no folder either.
+        fs::remove_dir_all(below("var/lib/foretide/serve")).unwrap();
+        uninstall(&options).unwrap();
+        assert!(!below("var/lib/foretide").exists());
+    }
+
+    #[test]
+    fn a_state_that_no_configuration_names_is_kept() {
+        let root = tempfile::tempdir().unwrap();
+        let options = Options { root: root.path().to_owned() };
+        install(&options, Path::new("/etc/foretide/gone.toml")).unwrap();
+        let kept = root.path().join("var/lib/foretide/agent");
+        fs::create_dir_all(&kept).unwrap();
+        uninstall(&options).unwrap();
+        assert!(!unit_path(&options).exists() && kept.exists());
     }
 
     #[test]

@@ -129,8 +129,9 @@ fn growth(extent: &Extent, told: &Extent) -> Extent {
 }
 
 fn observe(slot: &SlotHeader, extent: &Extent, waits_seen: bool, clock: &Clock) -> Observation {
-    // The wait of a touch is told after it, by itself.
-    let may_be_hit = waits_seen && extent.op != Extent::FAULT && extent.blocked_us == 0;
+    // The wait of a touch is told after it, by itself; that of a read that was only asked for is not seen.
+    let waits_told = waits_seen && !matches!(extent.op, Extent::FAULT | Extent::ASYNC);
+    let may_be_hit = waits_told && extent.blocked_us == 0;
     Observation::Extent {
         at: clock.of_jiffies(extent.jiffies),
         process: slot.process,
@@ -149,13 +150,13 @@ fn observe(slot: &SlotHeader, extent: &Extent, waits_seen: bool, clock: &Clock) 
     }
 }
 
-/// The header and the extents of a slot event; none if it is cut short.
-pub(super) fn slot(event: &[u8]) -> Option<(SlotHeader, Vec<Extent>)> {
+/// The header of a slot event, and its extents in `extents`; none if it is cut short.
+pub(super) fn slot(event: &[u8], extents: &mut Vec<Extent>) -> Option<SlotHeader> {
     let header = SlotHeader::read_from(event)?;
     let bytes = event.get(size_of::<SlotHeader>()..)?;
-    let extents: Vec<Extent> =
-        bytes.chunks_exact(size_of::<Extent>()).take(header.count as usize).filter_map(Extent::read_from).collect();
-    (extents.len() == header.count as usize).then_some((header, extents))
+    extents.clear();
+    extents.extend(bytes.chunks_exact(size_of::<Extent>()).take(header.count as usize).filter_map(Extent::read_from));
+    (extents.len() == header.count as usize).then_some(header)
 }
 
 /// The header of a path event and the path from the watched root down.
@@ -339,6 +340,22 @@ mod tests {
             prop_assert_eq!(told_bytes, bytes);
             prop_assert_eq!((told_calls, told_opens, told_closes, blocked), (calls, opens, closes, 3 * calls));
         }
+    }
+
+    #[test]
+    fn only_a_read_that_was_waited_in_can_be_a_hit() {
+        let found = |op, waits_seen| {
+            let extent = Extent { op, length: 1, calls: 1, ..Extent::default() };
+            match observe(&SlotHeader::default(), &extent, waits_seen, &Clock::default()) {
+                Observation::Extent { found, .. } => found,
+                other => panic!("{other:?}"),
+            }
+        };
+        assert_eq!(found(Extent::READ, true), Found::Hit);
+        assert_eq!(found(Extent::PAGES, true), Found::Hit);
+        assert_eq!(found(Extent::READ, false), Found::Unknown);
+        assert_eq!(found(Extent::ASYNC, true), Found::Unknown);
+        assert_eq!(found(Extent::FAULT, true), Found::Unknown);
     }
 
     #[test]

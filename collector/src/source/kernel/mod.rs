@@ -63,6 +63,8 @@ fn clock_ns(id: ClockId) -> Result<u64, CollectorError> {
 pub(crate) struct Kernel {
     loaded: load::Loaded,
     slots: Slots,
+    /// Those of the event that is looked at.
+    extents: Vec<Extent>,
     /// The last change of each slot that was copied.
     copied: Vec<u64>,
     clock: Clock,
@@ -99,6 +101,7 @@ impl Kernel {
         let mut kernel = Self {
             loaded,
             slots: Slots::new(report.probes.iter().any(|p| p.hook == WAITS_HOOK && p.state == ProbeState::Loaded)),
+            extents: Vec::new(),
             copied: Vec::new(),
             clock: Clock::default(),
             zero: ClockZero::default(),
@@ -180,6 +183,7 @@ impl Kernel {
                 Ok(identity) => fresh.push(identity),
                 // A mount below a root or a layer of an overlay may go at any moment; the root itself must be there.
                 Err(e) if place.is_root => return Err(e),
+                Err(error @ CollectorError::Kernel(_)) => tracing::warn!(%error, "what lies below is not seen"),
                 Err(_) => {}
             }
         }
@@ -249,8 +253,8 @@ impl Kernel {
         while let Some(event) = self.loaded.ring.next() {
             match EventKind::of(&event) {
                 Some(EventKind::Slot) => {
-                    if let Some((header, extents)) = decode::slot(&event) {
-                        self.slots.see(&header, &extents, Sight::GivenOut, &self.clock, out);
+                    if let Some(header) = decode::slot(&event, &mut self.extents) {
+                        self.slots.see(&header, &self.extents, Sight::GivenOut, &self.clock, out);
                     }
                 }
                 Some(EventKind::Path) => {
