@@ -15,9 +15,9 @@ use super::text::{Arg, Statement};
 use super::{postgres, sqlite};
 use crate::{CatalogError, Result};
 
-/// Rows of one statement: a few shapes, so that few statements stay prepared; at most 14 values a row, and both
-/// engines take 32,766.
-const ROWS_AT_ONCE: [usize; 4] = [1024, 128, 16, 1];
+/// Rows of one statement: halving, so that any number takes few statements (each is a turn to the connection's thread and
+/// back) and few stay prepared; at most 14 values a row, and both engines take 32,766.
+const ROWS_AT_ONCE: [usize; 11] = [1024, 512, 256, 128, 64, 32, 16, 8, 4, 2, 1];
 /// Values of one `IN`.
 pub(super) const VALUES_PER_IN: usize = 256;
 

@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 
 use super::engine::Row;
 use super::namespace::{ENTRY, entry_of, path_of, volume_of};
-use super::text::{Statement, args, count};
+use super::text::{Arg, Statement, args, count};
 use super::{SqlCatalog, from_json, names};
 use crate::namespace::{Namespace, bad_cursor, check_query, matches};
 use crate::{FileQuery, FoundFile, FoundPage, Result, limits};
@@ -110,9 +110,11 @@ impl SqlCatalog {
         let ended = match (roots, &query.resident_at) {
             (_, Some(site)) => self.look_at_resident(&mut looking, site, from).await?,
             (Some(roots), None) => self.look_below(&mut looking, &roots, from).await?,
-            (None, None) => match self.engine.finds_names().then(|| names::pattern(query)).flatten() {
-                Some(pattern) => self.look_at_named(&mut looking, &pattern, from).await?,
-                None => self.look_at_all(&mut looking, from).await?,
+            (None, None) => match names::trigrams(query) {
+                trigrams if self.engine.finds_names() && !trigrams.is_empty() => {
+                    self.look_at_named(&mut looking, &trigrams, from).await?
+                }
+                _ => self.look_at_all(&mut looking, from).await?,
             },
         };
         let next = looking.at.filter(|_| !ended).map(|at| super::to_json(&at));
@@ -189,18 +191,24 @@ impl SqlCatalog {
     }
 
     /// Files that the index of names finds, then those that it does not know yet. Answers whether these were all.
-    async fn look_at_named(&self, looking: &mut Looking<'_>, pattern: &str, from: Option<Cursor>) -> Result<bool> {
+    async fn look_at_named(
+        &self,
+        looking: &mut Looking<'_>,
+        trigrams: &[String],
+        from: Option<Cursor>,
+    ) -> Result<bool> {
         let from = match from {
             Some(Cursor::File(number)) => number,
             Some(_) => return Err(bad_cursor("of another search")),
             None => 0,
         };
         let indexed = self.engine.row(names::INDEXED, args![]).await?.map_or(Ok(0), |r| r.int(0))?;
+        let pattern = names::pattern(trigrams, &self.some_names(indexed).await?);
         let limit = LOOKED_AT.min(4 * looking.limit + 1) as i64;
         let mut named = Statement::new(&format!(
             "SELECT f.id, d.volume, d.path, {ENTRY} FROM (SELECT rowid AS id FROM file_names WHERE file_names MATCH "
         ));
-        named.add("? AND rowid > ? AND rowid <= ?", &[pattern.into(), from.into(), indexed.into()]);
+        named.add("? AND rowid > ? AND rowid <= ?", &[(&pattern).into(), from.into(), indexed.into()]);
         named.add(" ORDER BY rowid LIMIT ?) n", &[limit.into()]);
         named.add(
             " CROSS JOIN files f ON f.id = n.id CROSS JOIN directories d ON d.id = f.directory ORDER BY n.id",
@@ -226,6 +234,15 @@ impl SqlCatalog {
             looking.look(FoundFile { volume: volume_of(row, 1)?, entry }, Cursor::File(row.int(0)?));
         }
         Ok(all_new)
+    }
+
+    /// Some names that the index of names has, in lower case.
+    async fn some_names(&self, indexed: i64) -> Result<Vec<String>> {
+        let numbers: Vec<_> = names::sample(indexed).into_iter().map(Arg::from).collect();
+        let mut some = Statement::new("SELECT name FROM files WHERE id");
+        some.add_in("", &numbers);
+        let text = |row: &Row| Ok(String::from_utf8_lossy(&row.blob(0)?).to_ascii_lowercase());
+        self.engine.ask(&some).await?.iter().map(text).collect()
     }
 
     /// Directory by directory. Answers whether these were all.

@@ -1,5 +1,7 @@
 //! Statements and their arguments, the same for both engines: `$1`, `$2`, … and four kinds of value.
 
+use std::fmt::Write as _;
+
 use foretide_flow::{FilePath, Timestamp};
 
 /// No single count is kept above 2^53 (nine petabytes): what a peer sends cannot make sums overflow, and JSON readers
@@ -106,7 +108,12 @@ impl<'a> Statement<'a> {
         self.args.reserve(rows.iter().map(Vec::len).sum());
         for (i, row) in rows.iter().enumerate() {
             self.sql.push_str(if i == 0 { "(" } else { ", (" });
-            self.add(&vec!["?"; row.len()].join(", "), row);
+            for (j, value) in row.iter().enumerate() {
+                self.args.push(*value);
+                let between = if j == 0 { "" } else { ", " };
+                // Writing into a string does not fail.
+                let _ = write!(self.sql, "{between}${}", self.args.len());
+            }
             self.sql.push(')');
         }
         self

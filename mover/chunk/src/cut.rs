@@ -109,10 +109,13 @@ impl Cutter {
     /// # Errors
     /// What reading gives; `UnexpectedEof` if the file is shorter.
     pub fn cut_file(&self, file: &File, size: u64) -> io::Result<Vec<ChunkRef>> {
-        self.cut_with(size, |bytes, at| file.read_exact_at(bytes, at))
+        let mut chunks = Vec::with_capacity((size / self.average as u64) as usize + 1);
+        self.cut_with(size, |bytes, at| file.read_exact_at(bytes, at), |chunk| chunks.push(chunk))?;
+        Ok(chunks)
     }
 
-    /// Cuts `size` bytes that `read` gives, from start to end: it fills the buffer from an offset.
+    /// Cuts `size` bytes that `read` gives, from start to end: it fills the buffer from an offset. Each chunk is told as
+    /// soon as it is cut.
     ///
     /// # Errors
     /// What `read` gives.
@@ -120,8 +123,8 @@ impl Cutter {
         &self,
         size: u64,
         mut read: impl FnMut(&mut [u8], u64) -> io::Result<()>,
-    ) -> io::Result<Vec<ChunkRef>> {
-        let mut chunks = Vec::with_capacity((size / self.average as u64) as usize + 1);
+        mut tell: impl FnMut(ChunkRef),
+    ) -> io::Result<()> {
         let capacity = (BUFFER_CHUNKS * self.max).min(usize::try_from(size).unwrap_or(usize::MAX));
         let mut buffer = vec![0u8; capacity];
         let (mut held, mut at) = (0..0usize, 0u64);
@@ -137,11 +140,11 @@ impl Cutter {
             held.end += step;
             let mut rest = &buffer[held.clone()];
             while rest.len() >= self.max || (at == size && !rest.is_empty()) {
-                chunks.push(self.take(&mut rest));
+                tell(self.take(&mut rest));
             }
             held.start = held.end - rest.len();
         }
-        Ok(chunks)
+        Ok(())
     }
 }
 

@@ -64,6 +64,8 @@ pub(crate) enum Kind {
     Changed = 28,
     /// A directory below the one that was asked for, complete.
     Below = 29,
+    /// The manifest of a file's beginning: the whole one is not known yet.
+    Beginning = 30,
 }
 
 impl Kind {
@@ -90,6 +92,7 @@ impl Kind {
             Delta,
             Changed,
             Below,
+            Beginning,
         ]
         .into_iter()
         .find(|k| *k as u8 == b)

@@ -1,7 +1,7 @@
 //! Every decoder of what peers say, against a corpus that is kept in `tests/data/corpus` and what a seeded fuzzer makes of
 //! it: it reads or refuses, and what it reads it would write so that it reads the same.
 //!
-//! The corpus is of protocol 4: who changes what peers say counts the protocol up and writes it anew with
+//! The corpus is of protocol 5: who changes what peers say counts the protocol up and writes it anew with
 //! `FORETIDE_UPDATE_CORPUS=1`. A record that once went wrong is added as a file; each file is fuzzed as well.
 
 use std::collections::BTreeMap;
@@ -23,7 +23,7 @@ use crate::message::{
 };
 
 /// The protocol that the corpus is of.
-const CORPUS_OF: u16 = 4;
+const CORPUS_OF: u16 = 5;
 /// Variants made of each record.
 const VARIANTS: usize = 4000;
 /// A variant is bent in up to so many places.
@@ -103,6 +103,7 @@ fn shapes() -> BTreeMap<&'static str, Vec<Vec<u8>>> {
         Want::Bytes(0..u64::MAX),
         Want::Chunks { manifest: id, chunks: 3..9 },
         Want::Delta { manifest: id, chunks: 0..1, signature: vec![1, 2, 3].into() },
+        Want::Soon(5..7),
     ];
     let efforts = [Effort::Held, Effort::Source, Effort::Own];
     let read = |(n, want): (usize, Want)| {

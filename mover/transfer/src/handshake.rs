@@ -14,7 +14,7 @@ use foretide_chunk::encoding::{EncodingError, Reader, put_bytes};
 use foretide_flow::{NodeId, SiteId};
 
 /// The protocol of this build.
-pub(crate) const PROTOCOL: u16 = 4;
+pub(crate) const PROTOCOL: u16 = 5;
 
 pub(crate) type Nonce = [u8; 32];
 

@@ -27,7 +27,7 @@ pub(crate) enum Request {
 pub(crate) struct ReadRequest {
     pub(crate) volume: VolumeId,
     pub(crate) path: FilePath,
-    /// This version and no other.
+    /// This version and no other; of what is wanted soon, that whose beginning serves.
     pub(crate) version: Option<FileVersion>,
     /// Nothing, if this is the version.
     pub(crate) unless: Option<FileVersion>,
@@ -65,6 +65,8 @@ pub(crate) enum Want {
     Manifest,
     /// Its manifest, and the chunks that cover these bytes, in one answer.
     Bytes(Range<u64>),
+    /// The same at once: of a file that takes long to cut, with the manifest of its beginning in place of the whole one.
+    Soon(Range<u64>),
     /// These chunks of this manifest, which the asker has.
     Chunks { manifest: ManifestId, chunks: Range<u32> },
     /// The same, as a delta against the bytes that this signature is of, if that is shorter.
@@ -76,7 +78,7 @@ impl Want {
     pub(crate) fn names(&self) -> Option<ManifestId> {
         match self {
             Self::Chunks { manifest, .. } | Self::Delta { manifest, .. } => Some(*manifest),
-            Self::Manifest | Self::Bytes(_) => None,
+            Self::Manifest | Self::Bytes(_) | Self::Soon(_) => None,
         }
     }
 }
@@ -142,6 +144,16 @@ pub(crate) fn below(record: &[u8]) -> Result<(FilePath, u32, Vec<Entry>), Encodi
     Ok((directory, watch, entries(r.rest())?))
 }
 
+fn put_span(out: &mut Vec<u8>, want: u8, bytes: &Range<u64>) {
+    out.push(want);
+    out.extend_from_slice(&bytes.start.to_le_bytes());
+    out.extend_from_slice(&bytes.end.to_le_bytes());
+}
+
+fn span(r: &mut Reader<'_>) -> Result<Range<u64>, EncodingError> {
+    Ok(r.u64("first byte")?..r.u64("last byte")?)
+}
+
 fn put_version(out: &mut Vec<u8>, version: &FileVersion) {
     put_bytes(out, version.0.as_bytes());
 }
@@ -199,7 +211,7 @@ impl ReadRequest {
     pub(crate) fn signature_bytes(&self) -> u64 {
         match &self.want {
             Want::Delta { signature, .. } => signature.len() as u64,
-            Want::Manifest | Want::Bytes(_) | Want::Chunks { .. } => 0,
+            Want::Manifest | Want::Bytes(_) | Want::Soon(_) | Want::Chunks { .. } => 0,
         }
     }
 
@@ -212,11 +224,8 @@ impl ReadRequest {
         out.push(self.effort as u8);
         match &self.want {
             Want::Manifest => out.push(1),
-            Want::Bytes(bytes) => {
-                out.push(2);
-                out.extend_from_slice(&bytes.start.to_le_bytes());
-                out.extend_from_slice(&bytes.end.to_le_bytes());
-            }
+            Want::Bytes(bytes) => put_span(out, 2, bytes),
+            Want::Soon(bytes) => put_span(out, 5, bytes),
             Want::Chunks { manifest, chunks } => {
                 out.push(3);
                 out.extend_from_slice(&manifest.0);
@@ -242,7 +251,8 @@ impl ReadRequest {
         let effort = Effort::from_byte(r.u8("effort")?).ok_or(EncodingError::Impossible("effort"))?;
         let want = match r.u8("want")? {
             1 => Want::Manifest,
-            2 => Want::Bytes(r.u64("first byte")?..r.u64("last byte")?),
+            2 => Want::Bytes(span(r)?),
+            5 => Want::Soon(span(r)?),
             3 => Want::Chunks {
                 manifest: ManifestId(r.digest("manifest")?),
                 chunks: r.u32("first chunk")?..r.u32("last chunk")?,
@@ -413,6 +423,7 @@ mod tests {
         prop_oneof![
             Just(Want::Manifest),
             any::<(u64, u64)>().prop_map(|(a, b)| Want::Bytes(a..b)),
+            any::<(u64, u64)>().prop_map(|(a, b)| Want::Soon(a..b)),
             any::<([u8; 32], u32, u32)>()
                 .prop_map(|(id, a, b)| Want::Chunks { manifest: ManifestId(id), chunks: a..b }),
             any::<([u8; 32], u32, u32, Vec<u8>)>().prop_map(|(id, a, b, signature)| Want::Delta {

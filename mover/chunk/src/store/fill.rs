@@ -12,7 +12,7 @@ use super::evict::Claim;
 use super::index::Place;
 use super::journal::Event;
 use super::record::Record;
-use super::state::{State, charge};
+use super::state::{State, charge_of_more};
 use super::{Arrival, FileKey, Store, StoreError};
 use crate::{ChunkMap, encode_manifest};
 
@@ -172,7 +172,7 @@ impl Store {
         if let Some(held) = state.files.get_mut(&no).filter(|_| !missing.is_empty()) {
             held.record.arrives(arrival);
         }
-        let need = charge(&map, |i| have.has(i) || wanted.contains(&i)) - charge(&map, |i| have.has(i));
+        let need = charge_of_more(&map, &have, &wanted);
         let (here, missing) = self.split_local(&state, &map, missing)?;
         let gone = match self.make_room(&mut state, need, arrival.claim, arrival.at) {
             Ok(gone) => gone,

@@ -138,6 +138,24 @@ impl Store {
         Some(resident(&state.files[&no], map))
     }
 
+    /// What a file version consists of, if the store knows it.
+    pub fn map(&self, key: &FileKey) -> Option<Arc<ChunkMap>> {
+        let mut state = self.lock();
+        let no = state.find(key)?;
+        self.map_of(&mut state, no).ok()
+    }
+
+    /// The same, with those of its chunks that hold bytes of a range and are not here, in order. What it costs grows with
+    /// the range, where [`Store::lookup`] goes through the whole file.
+    pub fn missing(&self, key: &FileKey, range: &Range<u64>) -> Option<(Arc<ChunkMap>, Vec<u32>)> {
+        let mut state = self.lock();
+        let no = state.find(key)?;
+        let map = self.map_of(&mut state, no).ok()?;
+        let have = &state.files[&no].record.have;
+        let missing = map.covering(range).filter(|i| !have.has(*i)).collect();
+        Some((map, missing))
+    }
+
     /// The newest version of a path that the store knows.
     pub fn newest(&self, volume: &VolumeId, path: &FilePath) -> Option<(FileKey, Resident)> {
         let mut state = self.lock();

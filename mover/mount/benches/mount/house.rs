@@ -41,6 +41,13 @@ fn topology(volume: &VolumeId) -> Topology {
     topology
 }
 
+/// The kernel drops what it keeps of a file's content.
+pub fn forget(at: &Path) {
+    let file = fs::File::open(at).expect("it is there");
+    let advice = nix::fcntl::PosixFadviseAdvice::POSIX_FADV_DONTNEED;
+    nix::fcntl::posix_fadvise(&file, 0, 0, advice).expect("advice is taken");
+}
+
 impl House {
     /// Serves what `fill` makes, given a fresh folder and the one for what is kept between runs.
     pub fn start(target: &Path, fill: impl FnOnce(&Path, &Path) -> PathBuf) -> Self {
@@ -104,9 +111,7 @@ impl House {
                 if kind.is_dir() && !self.mounts.borrow().contains(&entry.path()) {
                     folders.push(entry.path());
                 } else if kind.is_file() {
-                    let file = fs::File::open(entry.path()).expect("it is there");
-                    let advice = nix::fcntl::PosixFadviseAdvice::POSIX_FADV_DONTNEED;
-                    nix::fcntl::posix_fadvise(&file, 0, 0, advice).expect("advice is taken");
+                    forget(&entry.path());
                 }
             }
         }

@@ -25,7 +25,7 @@ fn each_sentence_of_the_document_has_its_test() {
     let crate_root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let document = fs::read_to_string(crate_root.join(DOCUMENT)).unwrap();
     let (_, of_the_mount) = document.split_once(HEADING).expect("the document has the mount's part");
-    let folders = ["tests/mount", "../transfer/tests", "../transfer/tests/givers"];
+    let folders = ["tests/mount", "../transfer/tests", "../transfer/tests/givers", "../transfer/tests/transfer"];
     let tests: String = folders.iter().map(|folder| sources(&crate_root.join(folder))).collect();
     let sentences: Vec<&str> = of_the_mount.lines().filter(|line| line.starts_with("- ")).collect();
     assert!(sentences.len() > 20, "the list is there");

@@ -22,6 +22,8 @@ pub(crate) enum Event {
     Head(Bytes),
     /// The difference between a manifest and the one that was named.
     HeadDifference(Bytes),
+    /// The manifest of a file's beginning as the peer wrote it.
+    Beginning(Bytes),
     /// Whole chunks from this number on.
     Data { first: u32, bytes: Bytes, packed: bool },
     /// All chunks that were asked for, from this number on, as a delta.
@@ -169,6 +171,7 @@ impl Connection {
         let event = match frame.kind {
             Kind::Head => Event::Head(frame.payload),
             Kind::HeadDifference => Event::HeadDifference(frame.payload),
+            Kind::Beginning => Event::Beginning(frame.payload),
             Kind::Data => Event::Data { first: frame.argument, bytes: frame.payload, packed: frame.packed },
             Kind::Delta => Event::Delta { first: frame.argument, delta: frame.payload, packed: frame.packed },
             Kind::Listing | Kind::Entry => Event::Entries(frame.payload),

@@ -1,7 +1,7 @@
 //! Carrying one flight out: ask, verify, store; try again where that can help. Givers are asked first, each once, and
 //! whatever they say, the source is asked for what has not come then.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::ops::{AddAssign, Range};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -10,6 +10,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use foretide_chunk::{Arrival, ChunkMap, Claim, FileKey, Signature, Store, decode_difference, decode_manifest};
 use foretide_flow::{FileVersion, Manifest, MoveId, NodeId, Priority, Timestamp};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::flight::Flight;
 use super::givers::{Errand, Givers, Way, is_its_fault};
@@ -49,6 +50,13 @@ const FIRST_RETRY: Duration = Duration::from_millis(50);
 /// While somebody waits, a giver that says nothing for so long is given up for the source: longer than it takes itself to
 /// fetch from there, unless that is broken.
 const PATIENCE_WITH_GIVERS: Duration = Duration::from_secs(1);
+
+/// What readers may have asked for, all together, that the store cannot take before its file's whole manifest is known: it
+/// waits in memory. 1 Gbit/s brings as much in the time in which a source cuts 4 GB.
+pub(super) const SOON_BYTES: u64 = 256 << 20;
+
+/// Files whose chunks are being asked for: who wants them too waits instead of asking.
+pub(super) type Learning = Mutex<HashMap<FileKey, Arc<tokio::sync::Mutex<()>>>>;
 
 /// How much of what came was here already: tells whether asking for the manifest first would pay.
 #[derive(Debug, Default)]
@@ -102,6 +110,9 @@ pub(super) struct Fetcher {
     pub(super) errand: Errand,
     pub(super) store: Arc<Store>,
     pub(super) duplicates: Arc<Duplicates>,
+    pub(super) learning: Arc<Learning>,
+    /// KiB of [`SOON_BYTES`] that are left.
+    pub(super) soon: Arc<Semaphore>,
     /// Nodes whose copies were found not to have this file as the source has it: its other parts are not asked for there.
     pub(super) behind: Arc<Mutex<HashSet<NodeId>>>,
 }
@@ -222,6 +233,11 @@ impl Fetcher {
     ) -> Result<(), TransferError> {
         let (mut landing, mut base) = (None, None);
         let mut request = self.request(Want::Bytes(flight.range.clone()));
+        let soon = self.room_for_soon(flight, purpose, terms);
+        if soon.is_some() {
+            request.want = Want::Soon(flight.range.clone());
+            request.version = flight.version().cloned();
+        }
         if let Some(way) = terms.giver {
             request.version = flight.version().cloned();
             request.effort = way.effort;
@@ -269,6 +285,9 @@ impl Fetcher {
                     if terms.giver.is_some() && flight.version() != Some(&map.manifest().version) {
                         return Err(self.broke("another version than it was asked for"));
                     }
+                    if flight.beginning.get().is_some_and(|b| b.manifest().version != map.manifest().version) {
+                        return Err(TransferError::Changed { path: self.errand.path.clone() });
+                    }
                     let map = flight.map.get_or_init(|| map).clone();
                     let mut begun = Landing::new(self, map, flight, purpose);
                     // A small file's chunks are right behind; of a long part it is worth knowing that nothing need come.
@@ -284,10 +303,22 @@ impl Fetcher {
                     flight.came(flight.range.start);
                     continue;
                 }
+                Event::Beginning(record) if soon.is_some() => {
+                    let beginning = Arc::new(ChunkMap::new(Arc::new(self.manifest(&incoming, &record)?)));
+                    if flight.version().is_some_and(|v| *v != beginning.manifest().version) {
+                        return Err(TransferError::Changed { path: self.errand.path.clone() });
+                    }
+                    let beginning = flight.beginning.get_or_init(|| beginning).clone();
+                    landing = Some(Landing::of_beginning(self, beginning, flight, purpose));
+                    continue;
+                }
                 Event::Data { first, bytes, packed } => Parcel { first, payload: bytes, packed, base: None },
                 Event::Delta { first, delta, packed } => {
                     let base = Some(base.take().ok_or_else(|| self.broke("a delta that was not asked for"))?);
                     Parcel { first, payload: delta, packed, base }
+                }
+                Event::End { .. } if flight.map.get().is_none() && flight.beginning.get().is_some() => {
+                    return self.settle(flight, purpose).await;
                 }
                 Event::End { .. } => match landing {
                     Some(mut landing) => return blocking(move || landing.end()).await?,
@@ -304,6 +335,28 @@ impl Fetcher {
             }
             landing = Some(to);
         }
+    }
+
+    /// Room for what a reader asks the source for before the file's manifest is known; none for anybody else.
+    fn room_for_soon(&self, flight: &Flight, purpose: &Purpose, terms: Terms<'_>) -> Option<OwnedSemaphorePermit> {
+        let known = flight.map.get().is_some() || flight.version().is_none();
+        if known || purpose.by.is_some() || terms.wary || terms.giver.is_some() {
+            return None;
+        }
+        let kib = u32::try_from((flight.range.end - flight.range.start).div_ceil(1024)).ok()?;
+        self.soon.clone().try_acquire_many_owned(kib).ok()
+    }
+
+    /// What came by the manifest of the file's beginning goes to the store once the whole one is known.
+    async fn settle(&self, flight: &Arc<Flight>, purpose: &Purpose) -> Result<(), TransferError> {
+        let Some(beginning) = flight.beginning.get() else { return Ok(()) };
+        let key = self.key(beginning);
+        self.learn_chunks(&key, Priority::Deadline).await?;
+        // A store that cannot even take the name: read past it.
+        let Some(map) = self.store.map(&key) else { return Ok(()) };
+        let map = flight.map.get_or_init(|| map).clone();
+        let mut landing = Landing::new(self, map, flight, purpose);
+        blocking(move || landing.take_held()).await?
     }
 
     /// A giver's next word. While nobody waits for it, it may take as long as its connection lives: it may wait itself.
@@ -356,6 +409,35 @@ impl Fetcher {
     fn manifest(&self, incoming: &Incoming, record: &Bytes) -> Result<Manifest, TransferError> {
         decode_manifest(self.store.key(), record)
             .map_err(|e| TransferError::Protocol { peer: incoming.peer().to_owned(), why: e.to_string() })
+    }
+
+    /// Asks the source for a file's manifest, once for all who want it now, and admits it to the store, without content yet.
+    pub(super) async fn learn_chunks(&self, key: &FileKey, priority: Priority) -> Result<(), TransferError> {
+        let one = lock(&self.learning).entry(key.clone()).or_default().clone();
+        let turn = one.lock().await;
+        let learned = match self.store.map(key) {
+            Some(_) => Ok(()),
+            None => self.learn_chunks_alone(key, priority).await,
+        };
+        drop(turn);
+        let mut learning = lock(&self.learning);
+        // Here and in the table: nobody else waits.
+        if Arc::strong_count(&one) == 2 {
+            learning.remove(key);
+        }
+        learned
+    }
+
+    async fn learn_chunks_alone(&self, key: &FileKey, priority: Priority) -> Result<(), TransferError> {
+        let newest = self.store.newest(&key.volume, &key.path);
+        let holds = newest.as_ref().map(|(_, resident)| &*resident.map);
+        let manifest = self.ask_manifest(None, holds, priority).await?;
+        let manifest = manifest.filter(|m| m.version == key.version);
+        let manifest = Arc::new(manifest.ok_or_else(|| TransferError::Changed { path: key.path.clone() })?);
+        let (store, key) = (self.store.clone(), key.clone());
+        let arrival = Arrival { by: None, claim: Claim::Demand, keep_until: None, at: Timestamp::now() };
+        // A store that cannot even take the name is no reason to fail: the bytes are read past it.
+        blocking(move || drop(store.fill(&key, &manifest, 0..0, &arrival))).await
     }
 
     /// The file's manifest as it is now, told as a difference where the peer remembers the one that is held here; none

@@ -24,7 +24,9 @@ pub(super) struct Flight {
     /// Which version: known from the start, or from the source's answer.
     version: OnceLock<FileVersion>,
     pub(super) map: OnceLock<Arc<ChunkMap>>,
-    /// Bytes that the store could not take, by offset: handed to who waits for them (promise A).
+    /// What the file begins with, where the source told that before it knew the whole.
+    pub(super) beginning: OnceLock<Arc<ChunkMap>>,
+    /// Bytes that the store cannot take (yet), by offset, whole chunks: handed to who waits for them (promise A).
     held: Mutex<BTreeMap<u64, Bytes>>,
     /// How far it is.
     progress: watch::Sender<Progress>,
@@ -48,6 +50,7 @@ impl Flight {
             range,
             version: OnceLock::new(),
             map: OnceLock::new(),
+            beginning: OnceLock::new(),
             held: Mutex::default(),
             progress: watch::channel(progress).0,
             handle: Mutex::default(),
@@ -82,7 +85,7 @@ impl Flight {
 
     /// Bytes that come with it: chunks travel whole, so once they are known it reaches to the borders of the outermost.
     fn covers(&self) -> Range<u64> {
-        let Some(map) = self.map.get() else { return self.range.clone() };
+        let Some(map) = self.known() else { return self.range.clone() };
         let chunks = map.covering(&self.range);
         if chunks.is_empty() {
             return self.range.clone();
@@ -90,8 +93,21 @@ impl Flight {
         map.range(chunks.start).start..map.range(chunks.end - 1).end.max(self.range.end)
     }
 
+    /// What is known of what the file consists of: all of it, or its beginning.
+    pub(super) fn known(&self) -> Option<&Arc<ChunkMap>> {
+        self.map.get().or(self.beginning.get())
+    }
+
     pub(super) fn hold(&self, offset: u64, bytes: Bytes) {
         self.held().insert(offset, bytes);
+    }
+
+    /// What is held from `offset` to the end of its chunk.
+    pub(super) fn held_at(&self, offset: u64) -> Option<Bytes> {
+        let held = self.held();
+        let (start, chunk) = held.range(..=offset).next_back()?;
+        let from = usize::try_from(offset - start).ok()?;
+        (from < chunk.len()).then(|| chunk.slice(from..))
     }
 
     pub(super) fn held(&self) -> MutexGuard<'_, BTreeMap<u64, Bytes>> {

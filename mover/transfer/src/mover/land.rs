@@ -69,6 +69,16 @@ impl Landing {
         Self { fetcher: fetcher.clone(), map, flight: flight.clone(), purpose: purpose.clone(), sink: None }
     }
 
+    /// For what comes by the manifest of the file's beginning: the flight holds it until the whole one is known.
+    pub(super) fn of_beginning(
+        fetcher: &Fetcher,
+        beginning: Arc<ChunkMap>,
+        flight: &Arc<Flight>,
+        purpose: &Purpose,
+    ) -> Self {
+        Self { sink: Some(Sink::Hold), ..Self::new(fetcher, beginning, flight, purpose) }
+    }
+
     /// What must be fetched, from its first byte to its last; none if nothing must.
     pub(super) fn missing(&mut self) -> Result<Option<Range<u64>>, TransferError> {
         let range = self.flight.range.clone();
@@ -90,6 +100,20 @@ impl Landing {
             chunks_in(&self.map, first, bytes.len()).ok_or_else(|| self.fetcher.broke("chunks of the wrong length"))?;
         self.store_or_hold(&chunks, &bytes)?;
         Ok(Landed::Upto(self.map.range(chunks.end - 1).end))
+    }
+
+    /// Takes what the flight holds; a store that has no room leaves it there.
+    pub(super) fn take_held(&mut self) -> Result<(), TransferError> {
+        let held = self.flight.held().clone();
+        for (start, bytes) in held {
+            let Sink::Store(_) = self.sink()? else { return Ok(()) };
+            let chunk = self.map.covering(&(start..start + 1));
+            if chunk.is_empty() || self.map.range(chunk.start) != (start..start + bytes.len() as u64) {
+                return Err(self.wrong(chunk.start));
+            }
+            self.store_or_hold(&chunk, &bytes)?;
+        }
+        Ok(())
     }
 
     /// Makes room, if that was not done; whether the store had, in other files, all that was asked for.

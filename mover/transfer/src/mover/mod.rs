@@ -9,6 +9,9 @@
 //! - A [`fetch`] verifies every chunk and stores it before anybody is told. What is here is not fetched again:
 //!   that is also how an interrupted move resumes.
 //!
+//! A reader who wants bytes of a long file that its source has not cut yet gets them by the manifest of the file's beginning,
+//! while the source is still at the rest; what came so goes to the store when the whole manifest is known.
+//!
 //! A small file that the store knows nothing of is asked for in one round trip (manifest and chunks in one answer), and so
 //! is the first part of a large one; the rest of it follows in segments over all connections. Where other versions or
 //! copies are here the manifest is asked for first, as a difference if the peer remembers the one that is here, and then
@@ -46,7 +49,7 @@ use crate::message::Effort;
 use crate::tls::Credentials;
 use crate::{Borders, TransferError};
 use desk::Desk;
-use fetch::{Duplicates, Fetcher};
+use fetch::{Duplicates, Fetcher, Learning, SOON_BYTES};
 use flight::Flights;
 pub use givers::Giver;
 use givers::{Errand, Givers};
@@ -113,8 +116,9 @@ struct Inner {
     duplicates: Arc<Duplicates>,
     desk: Arc<Mutex<Desk>>,
     running: Mutex<HashMap<MoveId, Running>>,
-    /// Files whose chunks are being asked for: who wants them too waits instead of asking.
-    learning: Mutex<HashMap<FileKey, Arc<tokio::sync::Mutex<()>>>>,
+    learning: Arc<Learning>,
+    /// KiB that readers may still ask for by the manifest of a file's beginning.
+    soon: Arc<Semaphore>,
     wake: Notify,
     /// KiB that moves may still ask for.
     window: Arc<Semaphore>,
@@ -168,7 +172,8 @@ impl Mover {
             duplicates: Arc::default(),
             desk: Arc::default(),
             running: Mutex::default(),
-            learning: Mutex::default(),
+            learning: Arc::default(),
+            soon: Arc::new(Semaphore::new((SOON_BYTES / 1024) as usize)),
             wake: Notify::new(),
             runtime: tokio::runtime::Handle::current(),
         });
@@ -277,8 +282,16 @@ impl Inner {
     /// What fetches one file from the source of the errand's volume, and from givers before it.
     fn fetcher(&self, errand: Errand) -> Result<Fetcher, TransferError> {
         let client = self.client(&errand.volume)?;
-        let (givers, store, duplicates) = (self.givers.clone(), self.store.clone(), self.duplicates.clone());
-        Ok(Fetcher { client, givers, errand, store, duplicates, behind: Arc::default() })
+        Ok(Fetcher {
+            client,
+            givers: self.givers.clone(),
+            errand,
+            store: self.store.clone(),
+            duplicates: self.duplicates.clone(),
+            learning: self.learning.clone(),
+            soon: self.soon.clone(),
+            behind: Arc::default(),
+        })
     }
 
     /// For somebody here, as a plan says where one does.
@@ -307,11 +320,10 @@ impl Inner {
 
     /// Bytes of the range that are not here, whole chunks where the file's chunks are known.
     fn gaps(&self, key: &FileKey, range: &Range<u64>) -> Vec<Range<u64>> {
-        let Some(resident) = self.store.lookup(key) else { return vec![range.clone()] };
-        let wanted = resident.map.covering(range);
+        let Some((map, missing)) = self.store.missing(key, range) else { return vec![range.clone()] };
         let mut gaps: Vec<Range<u64>> = Vec::new();
-        for i in resident.missing.iter().filter(|i| wanted.contains(i)) {
-            let chunk = resident.map.range(*i);
+        for i in missing {
+            let chunk = map.range(i);
             match gaps.last_mut() {
                 Some(last) if last.end == chunk.start => last.end = chunk.end,
                 _ => gaps.push(chunk),

@@ -81,17 +81,17 @@ impl Inner {
             return Err(not_held());
         }
         let may_fetch = read.effort != Effort::Held && self.borders.check(&key.volume, &key.path, own, "giver").is_ok();
-        let resident = self.store.lookup(&key);
-        if resident.is_none() && !may_fetch {
+        let known = self.store.map(&key);
+        if known.is_none() && !may_fetch {
             return Err(not_held());
         }
         let (fetcher, purpose) = self.on_behalf(&key, read.effort, priority)?;
-        let (map, mut flights) = match (resident, &read.want) {
-            (Some(resident), _) => (resident.map, Vec::new()),
-            (None, Want::Bytes(range)) => self.begin(&key, range, &fetcher, &purpose).await?,
+        let (map, mut flights) = match (known, &read.want) {
+            (Some(map), _) => (map, Vec::new()),
+            (None, Want::Bytes(range) | Want::Soon(range)) => self.begin(&key, range, &fetcher, &purpose).await?,
             (None, _) => {
-                self.learn_chunks(&key, priority).await?;
-                (self.store.lookup(&key).ok_or_else(not_held)?.map, Vec::new())
+                fetcher.learn_chunks(&key, priority).await?;
+                (self.store.map(&key).ok_or_else(not_held)?, Vec::new())
             }
         };
         if read.want.names().is_some_and(|id| id != map.manifest().id) {
@@ -99,7 +99,7 @@ impl Inner {
         }
         let wanted = match &read.want {
             Want::Manifest => 0..0,
-            Want::Bytes(range) => range.clone(),
+            Want::Bytes(range) | Want::Soon(range) => range.clone(),
             Want::Chunks { chunks, .. } | Want::Delta { chunks, .. } => span(&map, chunks),
         };
         if flights.is_empty() {

@@ -4,12 +4,12 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use foretide_chunk::{Arrival, Claim, FileKey, Store, StoreError};
+use foretide_chunk::{FileKey, Store, StoreError};
 use foretide_flow::{Found, Priority};
 
 use super::fetch::{Fetcher, Purpose, blocking};
 use super::flight::{Flight, Split};
-use super::{Answer, Inner, Mover, lock, now, segments};
+use super::{Answer, Inner, Mover, lock, segments};
 use crate::TransferError;
 
 /// Rounds of looking, fetching and looking again before a reader is told an error: flights that he joined may
@@ -57,8 +57,12 @@ impl Mover {
     /// # Errors
     /// [`TransferError`]; [`TransferError::Store`] if the store cannot take them.
     pub async fn ensure(&self, key: &FileKey, range: Range<u64>) -> Result<Found, TransferError> {
-        let (mut found, mut flights, mut alone) = (Found::Hit, Vec::new(), false);
+        let (mut found, mut flights, mut alone) = (Found::Hit, Vec::<Arc<Flight>>::new(), false);
         for _ in 0..READ_ROUNDS {
+            // What came may wait for the whole manifest before it is resident.
+            for flight in flights.drain(..) {
+                let _ = flight.wait(u64::MAX).await;
+            }
             if self.inner.gaps(key, &range).is_empty() {
                 return Ok(found);
             }
@@ -119,7 +123,7 @@ impl Inner {
         purpose: &Purpose,
         alone: bool,
     ) -> (Vec<Arc<Flight>>, Vec<Arc<Flight>>) {
-        let map = self.store.lookup(key).map(|r| r.map);
+        let map = self.store.map(key);
         let file = (&key.volume, &key.path);
         let cut = |range| segments(map.as_deref(), range);
         let Split { joined, own } = self.flights.split(file, Some(&key.version), map.as_ref(), gaps, alone, cut);
@@ -153,12 +157,12 @@ impl Inner {
         alone: bool,
     ) -> Result<Brought, TransferError> {
         let is_long = range.end.saturating_sub(range.start) > LONG_RANGE_BYTES;
-        if (is_long || self.givers.has_copy_here(&key.volume)) && self.store.lookup(key).is_none() {
+        if (is_long || self.givers.has_copy_here(&key.volume)) && self.store.map(key).is_none() {
             self.borders_allow(key)?;
-            self.learn_chunks(key, Priority::Demand).await?;
+            self.fetcher_of(&key.volume, &key.path, None)?.learn_chunks(key, Priority::Demand).await?;
         }
-        let Some(resident) = self.store.lookup(key) else { return self.bring(key, range, flights, alone).await };
-        let end = range.end.min(resident.map.manifest().size).max(range.start);
+        let Some(map) = self.store.map(key) else { return self.bring(key, range, flights, alone).await };
+        let end = range.end.min(map.manifest().size).max(range.start);
         let (mut at, mut brought) = (range.start, Brought { found: Found::Hit, left_alone: false });
         loop {
             let part = at..end.min(at.saturating_add(READER_WINDOW_BYTES));
@@ -170,36 +174,6 @@ impl Inner {
                 return Ok(brought);
             }
         }
-    }
-
-    /// Asks the source for a file's manifest, once for all who want it now, and admits it to the store, without content yet.
-    pub(super) async fn learn_chunks(&self, key: &FileKey, priority: Priority) -> Result<(), TransferError> {
-        let one = lock(&self.learning).entry(key.clone()).or_default().clone();
-        let turn = one.lock().await;
-        let learned = match self.store.lookup(key) {
-            Some(_) => Ok(()),
-            None => self.learn_chunks_alone(key, priority).await,
-        };
-        drop(turn);
-        let mut learning = lock(&self.learning);
-        // Here and in the table: nobody else waits.
-        if Arc::strong_count(&one) == 2 {
-            learning.remove(key);
-        }
-        learned
-    }
-
-    async fn learn_chunks_alone(&self, key: &FileKey, priority: Priority) -> Result<(), TransferError> {
-        let fetcher = self.fetcher_of(&key.volume, &key.path, None)?;
-        let newest = self.store.newest(&key.volume, &key.path);
-        let holds = newest.as_ref().map(|(_, resident)| &*resident.map);
-        let manifest = fetcher.ask_manifest(None, holds, priority).await?;
-        let manifest = manifest.filter(|m| m.version == key.version);
-        let manifest = Arc::new(manifest.ok_or_else(|| TransferError::Changed { path: key.path.clone() })?);
-        let (store, key) = (self.store.clone(), key.clone());
-        let arrival = Arrival { by: None, claim: Claim::Demand, keep_until: None, at: now() };
-        // A store that cannot even take the name is no reason to fail: the bytes are read past it.
-        blocking(move || drop(store.fill(&key, &manifest, 0..0, &arrival))).await
     }
 
     /// Joins or starts what brings the range, and waits for it.
@@ -245,28 +219,38 @@ impl Inner {
 }
 
 fn assemble(store: &Store, key: &FileKey, range: &Range<u64>, flights: &[Arc<Flight>]) -> Option<Bytes> {
-    let flown = || flights.iter().filter_map(|f| f.map.get()).find(|m| m.manifest().version == key.version).cloned();
-    let map = store.lookup(key).map(|r| r.map).or_else(flown)?;
-    let end = range.end.min(map.manifest().size);
+    let ours = |f: &&Arc<Flight>| f.known().is_some_and(|m| m.manifest().version == key.version);
+    let flights: Vec<_> = flights.iter().filter(ours).collect();
+    let flown = || flights.iter().find_map(|f| f.map.get()).cloned();
+    // None while only the file's beginning is known.
+    let map = store.map(key).or_else(flown);
+    let end = map.as_ref().map_or(range.end, |map| range.end.min(map.manifest().size));
+    let held = |at| flights.iter().find_map(|f| f.held_at(at));
+    if map.is_none() && held(range.start).is_none() {
+        return None;
+    }
     let mut bytes = vec![0; end.saturating_sub(range.start) as usize];
     match store.read(key, range.start, &mut bytes) {
         Ok(_) => return Some(bytes.into()),
         Err(StoreError::Missing(_) | StoreError::Corrupt { .. }) => {}
         Err(e) => tracing::warn!(path = %key.path, error = %e, "the store cannot be read"),
     }
-    let ours = |f: &&Arc<Flight>| f.map.get().is_some_and(|m| m.manifest().version == key.version);
-    let flights: Vec<_> = flights.iter().filter(ours).collect();
-    for i in map.covering(range) {
-        let chunk = map.range(i);
-        let part = chunk.start.max(range.start)..chunk.end.min(end);
-        let to = &mut bytes[(part.start - range.start) as usize..(part.end - range.start) as usize];
-        let held = flights.iter().find_map(|f| f.held().get(&chunk.start).cloned());
-        match held {
+    let mut at = range.start;
+    while at < end {
+        let rest = &mut bytes[(at - range.start) as usize..];
+        at += match held(at) {
             Some(held) => {
-                to.copy_from_slice(&held[(part.start - chunk.start) as usize..(part.end - chunk.start) as usize])
+                let length = held.len().min(rest.len());
+                rest[..length].copy_from_slice(&held[..length]);
+                length as u64
             }
-            None => drop(store.read(key, part.start, to).ok()?),
-        }
+            None => {
+                let map = map.as_ref()?;
+                let length = map.range(map.covering(&(at..end)).start).end.min(end) - at;
+                store.read(key, at, &mut rest[..length as usize]).ok()?;
+                length
+            }
+        };
     }
     Some(bytes.into())
 }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use foretide_chunk::encoding::EncodingError;
 use foretide_chunk::{ChunkMap, Signature, delta, encode_difference, encode_manifest};
-use foretide_flow::{Entry, EntryKind, FilePath, ManifestId, Priority, VolumeId};
+use foretide_flow::{Entry, EntryKind, FilePath, FileVersion, ManifestId, Priority, VolumeId};
 use tokio::sync::{Notify, Semaphore};
 
 use super::content::Content;
@@ -201,8 +201,13 @@ impl Answer {
         })?;
         let Some(volume) = self.shared.volume(&read.volume) else { return self.pass_on(read).await };
         let (v, path, recut) = (volume.clone(), read.path.clone(), read.recut);
-        let with_bytes = matches!(read.want, Want::Bytes(_));
-        let mut cut: Cut = self.blocking(move || v.cut(&path, recut, with_bytes)).await??;
+        let mut cut = match (&read.want, &read.version) {
+            (Want::Soon(bytes), Some(version)) => self.cut_soon(&volume, &read.path, version, bytes.end).await?,
+            (want, _) => {
+                let with_bytes = matches!(want, Want::Bytes(_) | Want::Soon(_));
+                self.blocking(move || v.cut(&path, recut, with_bytes)).await??
+            }
+        };
         let named = read.want.names().filter(|_| read.version.as_ref() == Some(&cut.map.manifest().version));
         if named.is_some_and(|id| id != cut.map.manifest().id) && !recut {
             // The same version and another manifest: the bytes that it was cut from were not the file's.
@@ -210,8 +215,10 @@ impl Answer {
             cut = self.blocking(move || v.cut(&path, true, false)).await??;
         }
         let manifest = cut.map.manifest().clone();
-        let is_news = matches!(read.want, Want::Manifest | Want::Bytes(_));
-        if read.version.as_ref().is_some_and(|v| *v != manifest.version) {
+        let is_news = read.want.names().is_none();
+        let is_another = read.version.as_ref().is_some_and(|v| *v != manifest.version);
+        // Who wants bytes soon takes what the file has now: its next reader finds it.
+        if is_another && !matches!(read.want, Want::Soon(_)) {
             return Err(Failure::Changed);
         }
         if read.unless.as_ref() == Some(&manifest.version) {
@@ -222,7 +229,7 @@ impl Answer {
             return Err(Failure::Changed);
         }
         if is_news {
-            self.send_head(&volume, &read.path, &cut.map, read.holds);
+            self.send_head(&volume, &read.path, &cut, read.holds);
         }
         self.send_content(Content::Source { volume, path: read.path, cut }, read.want).await
     }
@@ -231,7 +238,7 @@ impl Answer {
     async fn pass_on(&self, read: ReadRequest) -> Result<(), Failure> {
         let mover = self.shared.passing().ok_or(Failure::NoVolume)?;
         let passage = mover.pass_on(&read, self.urgency.now()).await?;
-        if matches!(read.want, Want::Manifest | Want::Bytes(_)) {
+        if read.want.names().is_none() {
             self.send(Kind::Head, 0, encode_manifest(passage.map().manifest()));
         }
         self.send_content(Content::Passed(Arc::new(passage)), read.want).await
@@ -241,7 +248,7 @@ impl Answer {
     async fn send_content(&self, content: Content, want: Want) -> Result<(), Failure> {
         let (chunks, signature) = match want {
             Want::Manifest => (0..0, None),
-            Want::Bytes(bytes) => (content.map().covering(&bytes), None),
+            Want::Bytes(bytes) | Want::Soon(bytes) => (content.map().covering(&bytes), None),
             Want::Chunks { chunks, .. } => (chunks, None),
             Want::Delta { chunks, signature, .. } => (chunks, Some(signature)),
         };
@@ -254,8 +261,31 @@ impl Answer {
         Ok(())
     }
 
+    /// A file cut, or, where that takes long, the beginning of this version up to `end`.
+    async fn cut_soon(
+        &self,
+        volume: &Arc<Volume>,
+        path: &FilePath,
+        version: &FileVersion,
+        end: u64,
+    ) -> Result<Cut, Failure> {
+        let hold = volume.hold(path);
+        let (v, p) = (volume.clone(), path.clone());
+        // Given up here, it goes on: who asks for the rest finds it done.
+        let whole = self.blocking(move || v.cut(&p, false, true));
+        tokio::select! {
+            biased;
+            whole = whole => Ok(whole??),
+            beginning = hold.beginning(version, end) => Ok(beginning),
+        }
+    }
+
     /// The manifest, or how it differs from the one that the asker has.
-    fn send_head(&self, volume: &Volume, path: &FilePath, map: &ChunkMap, holds: Option<ManifestId>) {
+    fn send_head(&self, volume: &Volume, path: &FilePath, cut: &Cut, holds: Option<ManifestId>) {
+        let map = &cut.map;
+        if cut.is_beginning {
+            return self.send(Kind::Beginning, 0, encode_manifest(map.manifest()));
+        }
         match holds.and_then(|id| volume.remembered(path, id)) {
             Some(held) => self.send(Kind::HeadDifference, 0, encode_difference(held.manifest(), map.manifest())),
             None => self.send(Kind::Head, 0, encode_manifest(map.manifest())),

@@ -3,6 +3,7 @@
 mod differences;
 mod odd;
 mod pace;
+mod soon;
 mod strangers;
 mod wrong;
 
