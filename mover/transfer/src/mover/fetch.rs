@@ -18,6 +18,7 @@ use super::{SEGMENT_BYTES, lock};
 use crate::TransferError;
 use crate::client::{Client, Event, Incoming, jitter};
 use crate::message::{Effort, ReadRequest, Want};
+use crate::surroundings::Surroundings;
 
 /// What a fetch is for.
 #[derive(Clone, Debug)]
@@ -30,13 +31,13 @@ pub(super) struct Purpose {
 
 impl Purpose {
     /// What the store is told of the bytes that come now.
-    pub(super) fn arrival(&self) -> Arrival {
+    pub(super) fn arrival(&self, at: Timestamp) -> Arrival {
         let claim = match (&self.by, self.priority) {
             (Some(_), Priority::Background) => Claim::Guess,
             (Some(_), Priority::Deadline) => Claim::Asked,
             (Some(_), Priority::Demand) | (None, _) => Claim::Demand,
         };
-        Arrival { by: self.by.clone(), claim, keep_until: self.keep_until, at: Timestamp::now() }
+        Arrival { by: self.by.clone(), claim, keep_until: self.keep_until, at }
     }
 }
 
@@ -50,7 +51,7 @@ const FIRST_RETRY: Duration = Duration::from_millis(50);
 /// fetch from there, unless that is broken.
 const PATIENCE_WITH_GIVERS: Duration = Duration::from_secs(1);
 
-/// How much of what came was here already: tells whether asking for the manifest first would pay.
+/// How much of what came of a volume was here already: tells whether asking for the manifest first would pay.
 #[derive(Debug, Default)]
 pub(super) struct Duplicates {
     came_bytes: AtomicU64,
@@ -63,9 +64,14 @@ impl Duplicates {
     /// Old counts fade once this much has come, bytes.
     const FADE_BYTES: u64 = 256 << 20;
 
-    pub(super) fn are_likely(&self) -> bool {
-        let known = self.known_bytes.load(Ordering::Relaxed);
-        known > 0 && known * Self::WORTH_ONE_IN >= self.came_bytes.load(Ordering::Relaxed)
+    /// Of a volume from which nothing has come yet, they are as long as there is anything here that it could be a copy or
+    /// another version of.
+    pub(super) fn are_likely(&self, store_is_empty: bool) -> bool {
+        let (came, known) = (self.came_bytes.load(Ordering::Relaxed), self.known_bytes.load(Ordering::Relaxed));
+        match came {
+            0 => !store_is_empty,
+            _ => known > 0 && known * Self::WORTH_ONE_IN >= came,
+        }
     }
 
     pub(super) fn count(&self, came_bytes: u64, known_bytes: u64) {
@@ -96,6 +102,7 @@ impl AddAssign for Crossed {
 /// Whom and what it takes.
 #[derive(Clone, Debug)]
 pub(super) struct Fetcher {
+    pub(super) around: Arc<dyn Surroundings>,
     /// Who is asked: the source, or a giver in its stead.
     pub(super) client: Arc<Client>,
     pub(super) givers: Arc<Givers>,

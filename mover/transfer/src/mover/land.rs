@@ -114,7 +114,7 @@ impl Landing {
     fn sink(&mut self) -> Result<&Sink, TransferError> {
         if self.sink.is_none() {
             let Self { fetcher, map, flight, purpose, .. } = &*self;
-            let arrival = purpose.arrival();
+            let arrival = purpose.arrival(fetcher.around.now());
             let filled = fetcher.store.fill(&fetcher.key(map), map.manifest(), flight.range.clone(), &arrival);
             self.sink = Some(match filled {
                 Ok(fill) => Sink::Store(fill),

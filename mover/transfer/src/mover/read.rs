@@ -9,7 +9,7 @@ use foretide_flow::{Found, Priority};
 
 use super::fetch::{Fetcher, Purpose, blocking};
 use super::flight::{Flight, Split};
-use super::{Answer, Inner, Mover, lock, now, segments};
+use super::{Answer, Inner, Mover, lock, segments};
 use crate::TransferError;
 
 /// Rounds of looking, fetching and looking again before a reader is told an error: flights that he joined may
@@ -197,7 +197,7 @@ impl Inner {
         let manifest = manifest.filter(|m| m.version == key.version);
         let manifest = Arc::new(manifest.ok_or_else(|| TransferError::Changed { path: key.path.clone() })?);
         let (store, key) = (self.store.clone(), key.clone());
-        let arrival = Arrival { by: None, claim: Claim::Demand, keep_until: None, at: now() };
+        let arrival = Arrival { by: None, claim: Claim::Demand, keep_until: None, at: self.now() };
         // A store that cannot even take the name is no reason to fail: the bytes are read past it.
         blocking(move || drop(store.fill(&key, &manifest, 0..0, &arrival))).await
     }
