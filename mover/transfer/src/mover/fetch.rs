@@ -122,6 +122,26 @@ struct Terms<'a> {
     giver: Option<&'a Way>,
 }
 
+/// What has come of one answer, and where it goes.
+#[derive(Debug, Default)]
+struct Arrivals {
+    /// None before the manifest has come.
+    landing: Option<Landing>,
+    /// Not landed yet: of what nobody waits for, several are gathered.
+    parcels: Vec<Parcel>,
+    bytes: usize,
+}
+
+/// Landed in one go of what nobody waits for, bytes: a thread is woken, and wakes in turn, for each.
+const GATHERED_BYTES: usize = SEGMENT_BYTES as usize;
+
+impl Arrivals {
+    fn take(&mut self, parcel: Parcel) {
+        self.bytes += parcel.payload.len();
+        self.parcels.push(parcel);
+    }
+}
+
 /// What came of one try.
 struct Try {
     wire_bytes: u64,
@@ -227,7 +247,7 @@ impl Fetcher {
         terms: Terms<'_>,
         wire_bytes: &mut u64,
     ) -> Result<(), TransferError> {
-        let (mut landing, mut base) = (None, None);
+        let (mut arrivals, mut base) = (Arrivals::default(), None);
         let mut request = self.request(Want::Bytes(flight.range.clone()));
         if let Some(way) = terms.giver {
             request.version = flight.version().cloned();
@@ -251,7 +271,7 @@ impl Fetcher {
                 None => Want::Chunks { manifest, chunks },
             };
             expected = missing.end - missing.start;
-            landing = Some(begun);
+            arrivals.landing = Some(begun);
         }
         request.recut = terms.wary;
         *wire_bytes += request.signature_bytes();
@@ -264,52 +284,108 @@ impl Fetcher {
         };
         flight.served_by(incoming.handle());
         loop {
-            let event = match terms.giver {
-                None => incoming.next().await,
-                Some(_) => self.patiently(&mut incoming, flight, purpose).await?,
+            let event = tokio::select! {
+                biased;
+                event = self.next(&mut incoming, terms, flight, purpose) => Some(event),
+                () = flight.raised.notified(), if !arrivals.parcels.is_empty() => None,
             };
             let parcel = match event {
-                Event::Head(record) => {
-                    *wire_bytes += record.len() as u64;
-                    let map = Arc::new(ChunkMap::new(Arc::new(self.manifest(&incoming, &record)?)));
-                    flight.set_version(map.manifest().version.clone());
-                    if terms.giver.is_some() && flight.version() != Some(&map.manifest().version) {
-                        return Err(self.broke("another version than it was asked for"));
-                    }
-                    let map = flight.map.get_or_init(|| map).clone();
-                    let mut begun = Landing::new(self, map, flight, purpose);
-                    // A small file's chunks are right behind; of a long part it is worth knowing that nothing need come.
-                    if expected > SEGMENT_BYTES {
-                        let looked = blocking(move || begun.all_was_here().map(|all| (begun, all))).await??;
-                        if looked.1 {
-                            return Ok(());
-                        }
-                        begun = looked.0;
-                    }
-                    landing = Some(begun);
-                    // Wakes who waits for the manifest.
-                    flight.came(flight.range.start);
-                    continue;
-                }
-                Event::Data { first, bytes, packed } => Parcel { first, payload: bytes, packed, base: None },
-                Event::Delta { first, delta, packed } => {
+                Some(Ok(Event::Data { first, bytes, packed })) => Parcel { first, payload: bytes, packed, base: None },
+                Some(Ok(Event::Delta { first, delta, packed })) => {
                     let base = Some(base.take().ok_or_else(|| self.broke("a delta that was not asked for"))?);
                     Parcel { first, payload: delta, packed, base }
                 }
-                Event::End { .. } => match landing {
-                    Some(mut landing) => return blocking(move || landing.end()).await?,
-                    None => return Err(self.broke("an answer to nothing")),
-                },
-                other => return Err(self.client.failure(other, &self.errand.volume, &self.errand.path)),
+                other => {
+                    // Whatever comes now, what came before it is landed.
+                    if self.land(&mut arrivals, flight).await? == Landed::AllWasHere {
+                        return Ok(());
+                    }
+                    match other.transpose()? {
+                        None => {}
+                        Some(Event::Head(record)) => {
+                            *wire_bytes += record.len() as u64;
+                            let manifest = self.manifest(&incoming, &record)?;
+                            match self.begin_landing(manifest, flight, purpose, terms, expected).await? {
+                                Some(begun) => arrivals.landing = Some(begun),
+                                None => return Ok(()),
+                            }
+                        }
+                        Some(Event::End { .. }) => match arrivals.landing {
+                            Some(landing) if landing.has_room() => return Ok(()),
+                            Some(mut landing) => return blocking(move || landing.end()).await?,
+                            None => return Err(self.broke("an answer to nothing")),
+                        },
+                        Some(other) => return Err(self.client.failure(other, &self.errand.volume, &self.errand.path)),
+                    }
+                    continue;
+                }
             };
-            let Some(mut to) = landing.take() else { return Err(self.broke("chunks before their manifest")) };
             *wire_bytes += parcel.payload.len() as u64;
-            let (to, landed) = blocking(move || to.take(parcel).map(|landed| (to, landed))).await??;
-            match landed {
-                Landed::Upto(upto) => flight.came(upto),
-                Landed::AllWasHere => return Ok(()),
+            arrivals.take(parcel);
+            let is_awaited = purpose.priority == Priority::Demand || flight.is_raised.load(Ordering::Acquire);
+            if (is_awaited || arrivals.bytes >= GATHERED_BYTES)
+                && self.land(&mut arrivals, flight).await? == Landed::AllWasHere
+            {
+                return Ok(());
             }
-            landing = Some(to);
+        }
+    }
+
+    /// What a flight consists of has come; none if nothing of it need come.
+    async fn begin_landing(
+        &self,
+        manifest: Manifest,
+        flight: &Arc<Flight>,
+        purpose: &Purpose,
+        terms: Terms<'_>,
+        expected_bytes: u64,
+    ) -> Result<Option<Landing>, TransferError> {
+        let map = Arc::new(ChunkMap::new(Arc::new(manifest)));
+        flight.set_version(map.manifest().version.clone());
+        if terms.giver.is_some() && flight.version() != Some(&map.manifest().version) {
+            return Err(self.broke("another version than it was asked for"));
+        }
+        let map = flight.map.get_or_init(|| map).clone();
+        let mut begun = Landing::new(self, map, flight, purpose);
+        // A small file's chunks are right behind; of a long part it is worth knowing that nothing need come.
+        if expected_bytes > SEGMENT_BYTES {
+            let looked = blocking(move || begun.all_was_here().map(|all| (begun, all))).await??;
+            if looked.1 {
+                return Ok(None);
+            }
+            begun = looked.0;
+        }
+        // Wakes who waits for the manifest.
+        flight.came(flight.range.start);
+        Ok(Some(begun))
+    }
+
+    /// Lands what has come, on one thread in one go.
+    async fn land(&self, arrivals: &mut Arrivals, flight: &Flight) -> Result<Landed, TransferError> {
+        let (parcels, _) = (std::mem::take(&mut arrivals.parcels), std::mem::take(&mut arrivals.bytes));
+        if parcels.is_empty() {
+            return Ok(Landed::Upto(flight.range.start));
+        }
+        let Some(mut to) = arrivals.landing.take() else { return Err(self.broke("chunks before their manifest")) };
+        let (to, landed) = blocking(move || to.take_all(parcels).map(|landed| (to, landed))).await??;
+        arrivals.landing = Some(to);
+        if let Landed::Upto(upto) = landed {
+            flight.came(upto);
+        }
+        Ok(landed)
+    }
+
+    /// An answer's next part. While somebody waits for it, a giver may take only so long.
+    async fn next(
+        &self,
+        incoming: &mut Incoming,
+        terms: Terms<'_>,
+        flight: &Flight,
+        purpose: &Purpose,
+    ) -> Result<Event, TransferError> {
+        match terms.giver {
+            None => Ok(incoming.next().await),
+            Some(_) => self.patiently(incoming, flight, purpose).await,
         }
     }
 

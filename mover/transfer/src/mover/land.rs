@@ -79,8 +79,20 @@ impl Landing {
         })
     }
 
+    /// Takes parcels, of which there is at least one, in their order.
+    pub(super) fn take_all(&mut self, parcels: Vec<Parcel>) -> Result<Landed, TransferError> {
+        let mut landed = Landed::AllWasHere;
+        for parcel in parcels {
+            landed = self.take(parcel)?;
+            if landed == Landed::AllWasHere {
+                break;
+            }
+        }
+        Ok(landed)
+    }
+
     /// Takes whole chunks.
-    pub(super) fn take(&mut self, parcel: Parcel) -> Result<Landed, TransferError> {
+    fn take(&mut self, parcel: Parcel) -> Result<Landed, TransferError> {
         if self.all_was_here()? {
             return Ok(Landed::AllWasHere);
         }
@@ -103,6 +115,11 @@ impl Landing {
         };
         self.fetcher.duplicates.count(0, copied_bytes);
         Ok(true)
+    }
+
+    /// Whether room was made: then the store knows the file.
+    pub(super) fn has_room(&self) -> bool {
+        self.sink.is_some()
     }
 
     /// The answer is complete: a file without chunks is known to the store, too.

@@ -80,6 +80,15 @@ fn lane_of(frame: &Frame) -> usize {
     if frame.kind == Kind::Pad { PAD_LANE } else { frame.priority as usize }
 }
 
+fn kib(bytes: usize) -> usize {
+    bytes.div_ceil(1024).max(1)
+}
+
+/// What a frame of so many bytes takes along of the room for several.
+pub(super) fn part_of(room: &mut OwnedSemaphorePermit, bytes: usize) -> Option<OwnedSemaphorePermit> {
+    room.split(kib(bytes).min(room.num_permits()))
+}
+
 #[derive(Debug)]
 pub(super) struct OutQueue {
     lanes: Mutex<Lanes>,
@@ -109,7 +118,7 @@ impl OutQueue {
     }
 
     async fn room_in(&self, lane: usize, bytes: usize) -> OwnedSemaphorePermit {
-        let kib = bytes.div_ceil(1024).clamp(1, LANE_ROOM_KIB) as u32;
+        let kib = kib(bytes).min(LANE_ROOM_KIB) as u32;
         self.rooms[lane].clone().acquire_many_owned(kib).await.expect("rooms are never closed")
     }
 
