@@ -3,6 +3,7 @@
 mod process;
 
 use std::fs;
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
@@ -265,4 +266,36 @@ fn a_node_with_a_configuration_has_its_papers_where_that_says() {
     assert!(joined.status.success(), "{}", words(&joined));
     let _agent = Process::start(control.folder.path(), "store-5", &["agent", "--config", &at("agent.toml")]);
     eventually("it is known", || String::from_utf8_lossy(&control.trusted().stdout).contains("store-5"));
+}
+
+#[test]
+fn a_copy_is_made_with_the_certificate_of_the_nodes_agent() {
+    let control = Control::that_lets_join();
+    for (node, folder) in [("store-1", "source"), ("gpu-7", "node")] {
+        let joined = control.join(node, folder, &control.join_token(node, "10min"));
+        assert!(joined.status.success(), "{}", words(&joined));
+    }
+    let at = |name: &str| control.at(name).display().to_string();
+    fs::create_dir_all(control.at("data/set")).unwrap();
+    fs::write(control.at("data/set/one"), [7; 300_000]).unwrap();
+    let (port, config) = (free_port(), control.at("source/agent.toml"));
+    let serves = format!(
+        "[source]\nlisten = \"127.0.0.1:{port}\"\n[source.volumes]\ndata = \"{}\"\n[trace]\nenabled = false\n",
+        at("data")
+    );
+    fs::write(&config, fs::read_to_string(&config).unwrap() + &serves).unwrap();
+    let _source = Process::start(control.folder.path(), "source", &["agent", "--config", &at("source/agent.toml")]);
+    eventually("the source listens", || TcpStream::connect(("127.0.0.1", port)).is_ok());
+
+    let from = format!("foretide://127.0.0.1:{port}/data/set");
+    let copied = control.foretide(&["copy", &from, &at("copy"), "--config", &at("node/agent.toml"), "--json"]);
+    assert!(copied.status.success(), "{}", words(&copied));
+    let told: serde_json::Value = serde_json::from_slice(&copied.stdout).unwrap();
+    assert_eq!((told["files"].as_u64(), told["logical_bytes"].as_u64()), (Some(1), Some(300_000)));
+    assert!(fs::read(control.at("copy/one")).unwrap() == [7; 300_000]);
+
+    let by_token_alone = control.foretide(&["copy", &from, &at("none"), "--token-file", &at("node/agents.token")]);
+    assert!(!by_token_alone.status.success(), "nothing passes in the clear");
+    assert!(words(&by_token_alone).contains("--config"), "{}", words(&by_token_alone));
+    assert!(!control.at("none/one").exists());
 }

@@ -410,7 +410,6 @@ impl Filesystem for Edge {
     }
 
     // Python asks of each file that it opens whether it is a terminal, and the kernel asks anew each time.
-    #[expect(clippy::too_many_arguments, reason = "the trait's")]
     fn ioctl(
         &self,
         _: &Request,

@@ -18,8 +18,11 @@ mod message;
 mod mover;
 mod pack;
 mod server;
+#[cfg(test)]
+mod simulation;
 mod socket;
 mod source;
+mod surroundings;
 mod tls;
 
 pub use borders::Borders;

@@ -59,9 +59,9 @@ pub(crate) struct Patient<S> {
     low_water_bytes: libc::c_int,
 }
 
-/// What is waited for at once, bytes: four milliseconds of a connection's third of 1 Gbit/s, and half of what is taken
-/// from the kernel at once.
-const LOW_WATER_BYTES: usize = RECEIVE_BYTES / 2;
+/// What is waited for at once, bytes: all that is taken from the kernel at once, six milliseconds of a connection's third of
+/// 1 Gbit/s.
+const LOW_WATER_BYTES: usize = RECEIVE_BYTES;
 /// Of a frame, what TLS may have taken from the kernel and not given on, bytes: no whole record.
 const HELD_BYTES: usize = 17 << 10;
 /// Taken from the kernel at once by who is sent long frames, bytes.

@@ -1,56 +1,39 @@
 //! A source tells the peers that listed a directory what changes in it, over real connections.
 
+#[allow(dead_code, reason = "each of the test programs uses a part")]
+mod rig;
+
 use std::fs;
 use std::path::Path;
-use std::sync::Arc;
 use std::time::Duration;
 
-use foretide_chunk::{DomainKey, Store};
-use foretide_flow::{FilePath, NodeId, Ruleset, SiteId, Topology, VolumeId};
-use foretide_transfer::{
-    Borders, Change, Identity, Listed, LocalDirectory, Mover, MoverConfig, News, Server, ServerConfig, Source, Token,
-};
+use foretide_transfer::{Change, Listed, MoverConfig, News, Server, ServerConfig, Token};
 use tempfile::TempDir;
 use tokio::sync::mpsc;
+
+use rig::{Node, TOKEN, identity, local, loopback, no_borders, path, serve_with, store, volume};
 
 struct House {
     folder: TempDir,
     server: Option<Server>,
-    mover: Arc<Mover>,
+    node: Node,
     news: mpsc::Receiver<News>,
-    _outcomes: mpsc::Receiver<foretide_flow::Outcome>,
-}
-
-fn volume() -> VolumeId {
-    VolumeId::new("v").unwrap()
-}
-
-fn path(text: &str) -> FilePath {
-    FilePath::parse(text).unwrap()
 }
 
 async fn serve(root: &Path, config: ServerConfig) -> Server {
-    let source: Box<dyn Source> = Box::new(LocalDirectory::open(root).unwrap());
-    let borders = Borders::new(Ruleset::default(), Topology::default());
-    let served = vec![(volume(), source)];
-    Server::start(config, DomainKey::default(), Token::new("t"), served, borders).await.unwrap()
+    serve_with(config, Token::new(TOKEN), vec![(volume(), local(root))], no_borders()).await
 }
 
 async fn house(watched_directories: usize) -> House {
     let folder = TempDir::new().unwrap();
     let root = folder.path().join("source");
     fs::create_dir_all(root.join("d")).unwrap();
-    let listen = "127.0.0.1:0".parse().unwrap();
-    let server = serve(&root, ServerConfig { listen, watched_directories, ..ServerConfig::default() }).await;
-    let store = folder.path().join("store");
-    let store = Store::open(&store, foretide_chunk::Config::default(), DomainKey::default()).unwrap();
-    let identity = Identity { site: SiteId::new("gpu").unwrap(), node: NodeId::new("gpu-1").unwrap() };
-    let (outcomes, kept) = mpsc::channel(100);
-    let borders = Borders::new(Ruleset::default(), Topology::default());
-    let mover = Mover::new(MoverConfig::default(), identity, Token::new("t"), store, borders, outcomes);
-    let news = mover.news();
-    mover.set_source(&volume(), &server.address().to_string());
-    House { folder, server: Some(server), mover, news, _outcomes: kept }
+    let server = serve(&root, ServerConfig { watched_directories, ..loopback() }).await;
+    let (kept, address) = (store(&folder.path().join("store"), 1 << 30), server.address().to_string());
+    let own = identity("gpu", "gpu-1");
+    let node = Node::start(&address, own, kept, MoverConfig::default(), Token::new(TOKEN), no_borders());
+    let news = node.mover.news();
+    House { folder, server: Some(server), node, news }
 }
 
 impl House {
@@ -61,7 +44,7 @@ impl House {
     /// Lists until the listing is one that is told of: the watch opens beside the first.
     async fn told_listing(&self, directory: &str) -> Listed {
         for _ in 0..400 {
-            if let Ok(listed) = self.mover.list(&volume(), &path(directory), false).await
+            if let Ok(listed) = self.node.mover.list(&volume(), &path(directory), false).await
                 && listed.live.is_live()
             {
                 return listed;
@@ -149,7 +132,7 @@ async fn when_the_source_is_gone_nothing_is_live_and_when_it_is_back_listings_ar
 async fn a_source_that_may_not_watch_serves_all_the_same() {
     let house = house(0).await;
     fs::write(house.at("d/f"), "x").unwrap();
-    let listed = house.mover.list(&volume(), &path("d"), false).await.unwrap();
+    let listed = house.node.mover.list(&volume(), &path("d"), false).await.unwrap();
     assert_eq!(listed.listing.entries.len(), 1);
     assert!(!listed.live.is_live());
 }
@@ -163,7 +146,7 @@ async fn small_directories_below_come_in_the_same_answer_and_are_told_of_too() {
     }
     fs::create_dir_all(house.at("d/few/deeper")).unwrap();
     house.told_listing("d").await;
-    let listed = house.mover.list(&volume(), &path("d"), true).await.unwrap();
+    let listed = house.node.mover.list(&volume(), &path("d"), true).await.unwrap();
     assert!(listed.listing.entries.len() >= 3 && listed.live.is_live());
     let below: Vec<_> =
         listed.below.iter().map(|(l, live)| (l.directory.to_string(), l.entries.len(), live.is_live())).collect();
@@ -175,6 +158,6 @@ async fn small_directories_below_come_in_the_same_answer_and_are_told_of_too() {
             _ => {}
         }
     }
-    let plain = house.mover.list(&volume(), &path("d"), false).await.unwrap();
+    let plain = house.node.mover.list(&volume(), &path("d"), false).await.unwrap();
     assert!(plain.below.is_empty() && plain.listing.entries.len() == listed.listing.entries.len());
 }

@@ -268,7 +268,10 @@ fn check(config: &AgentConfig) -> Result<(), RunError> {
 }
 
 /// What this agent shows to others.
-fn credentials(config: &AgentConfig) -> Result<Credentials, RunError> {
+///
+/// # Errors
+/// Files that cannot be read, or are not what they should be.
+pub(super) fn credentials(config: &AgentConfig) -> Result<Credentials, RunError> {
     let read = |path: &Path| fs::read_to_string(path).map_err(|e| named(path, e));
     let token = Token::new(read(&config.token_file)?.trim());
     let Some(TlsConfig { authority, certificate, key }) = &config.tls else { return Ok(token.into()) };

@@ -19,17 +19,16 @@ use std::time::{Duration, Instant};
 use clap::Args;
 use foretide_chunk::{DomainKey, Store};
 use foretide_flow::{
-    Assignment, BitsPerSecond, Entry, ForecastId, Move, MoveCause, NodeId, Outcome, Priority, SiteId, Timestamp,
-    WorkloadId,
+    Assignment, BitsPerSecond, Entry, ForecastId, Move, MoveCause, Outcome, Priority, SiteId, Timestamp, WorkloadId,
 };
-use foretide_transfer::{Borders, Identity, Manners, Mover, MoverConfig, TransferError};
+use foretide_transfer::{Borders, Manners, Mover, MoverConfig, TransferError};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 use tokio::sync::mpsc;
 
 use super::RunError;
 use crate::config::parse_rate;
-use origin::Origin;
+use origin::{Caller, Origin};
 use tree::Tree;
 
 /// The store's folder in the destination.
@@ -51,7 +50,11 @@ pub struct Options {
     source: String,
     /// The folder that it shall be in; what is there already and the same is left alone.
     destination: PathBuf,
-    /// A file that holds the agents' token.
+    /// Ask an agent as this node's own would, by the name, site, token and certificate in its configuration: needed where
+    /// agents show each other certificates.
+    #[arg(long, value_name = "FILE", conflicts_with = "site")]
+    config: Option<PathBuf>,
+    /// Without --config: a file that holds the agents' token.
     #[arg(long, env = "FORETIDE_TOKEN_FILE", default_value = "/var/lib/foretide/token")]
     token_file: PathBuf,
     /// The site that this machine belongs to, for residency rules.
@@ -95,7 +98,8 @@ struct Report {
 pub async fn run(options: Options) -> Result<(), RunError> {
     let began = Instant::now();
     let manners = Manners { rate: options.rate, tries: options.tries };
-    let origin = Origin::open(&options.source, &options.token_file, manners).await?;
+    let caller = Caller::of(&options);
+    let origin = Origin::open(&options.source, &caller, manners).await?;
     let folder = if options.dry_run {
         std::env::temp_dir().join(format!("{STORE_FOLDER}-{}", std::process::id()))
     } else {
@@ -104,12 +108,14 @@ pub async fn run(options: Options) -> Result<(), RunError> {
     };
     let config = foretide_chunk::Config { capacity_bytes: UNBOUNDED_BYTES, ..foretide_chunk::Config::default() };
     let store = Store::open(&folder, config, DomainKey::default())?;
-    let identity = Identity { site: options.site.clone(), node: NodeId::new("copy").expect("a name") };
     let (tell, outcomes) = mpsc::channel(MOVES_AT_A_TIME * 2);
     let borders = Borders::new(Default::default(), Default::default());
-    let mover = Mover::new(MoverConfig::default(), identity, origin.token.clone(), store.clone(), borders, tell);
+    let Origin { identity, credentials, .. } = &origin;
+    let (identity, credentials) = (identity.clone(), credentials.clone());
+    let mover = Mover::new(MoverConfig::default(), identity, credentials, store.clone(), borders, tell);
     mover.set_source(&origin.volume, &origin.address);
-    let tree = Arc::new(Tree::walk(&mover, &origin, &options.destination).await?);
+    let tree = Tree::walk(&mover, &origin, &options.destination).await.map_err(|e| origin.explained(e))?;
+    let tree = Arc::new(tree);
     if options.dry_run {
         let report = Report {
             files: tree.wanted.len() as u64,

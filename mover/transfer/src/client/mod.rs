@@ -9,21 +9,23 @@ mod watching;
 
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use foretide_chunk::encoding::EncodingError;
-use foretide_flow::{Entry, FilePath, Listing, Priority, Refusal, Timestamp, VolumeId};
+use foretide_flow::{Entry, FilePath, Listing, Priority, Refusal, VolumeId};
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 
 use crate::TransferError;
 use crate::frame::FrameReader;
 use crate::handshake::Identity;
 use crate::message::{Failure, ReadRequest, Request, below as read_below, entries};
-use crate::socket::{Certain, may_force_buffers};
-use crate::tls::{self, Credentials, ReadHalf, WriteHalf};
+use crate::socket::may_force_buffers;
+use crate::surroundings::{Machine, Reached, Surroundings};
+use crate::tls::{Credentials, ReadHalf, WriteHalf};
 use connection::{Carried, Connection, open};
 pub(crate) use connection::{Event, Handle, Incoming};
 use watching::OpenWatch;
@@ -83,6 +85,7 @@ pub struct Client {
 
 #[derive(Debug)]
 struct Pool {
+    around: Arc<dyn Surroundings>,
     address: String,
     config: ClientConfig,
     credentials: Credentials,
@@ -111,11 +114,23 @@ impl Client {
         credentials: impl Into<Credentials>,
         identity: Identity,
     ) -> Arc<Self> {
+        Self::within(Arc::new(Machine), config, address, credentials.into(), identity)
+    }
+
+    /// The same in surroundings.
+    pub(crate) fn within(
+        around: Arc<dyn Surroundings>,
+        config: ClientConfig,
+        address: &str,
+        credentials: Credentials,
+        identity: Identity,
+    ) -> Arc<Self> {
         let connections = config.connections.max(1);
         let shared = Arc::new(Pool {
+            around,
             address: address.to_owned(),
             config,
-            credentials: credentials.into(),
+            credentials,
             identity,
             slots: Mutex::new(vec![None; connections]),
             start: Mutex::new(Start { undecided: connections, first_opened: None }),
@@ -164,7 +179,7 @@ impl Client {
     pub async fn list(&self, volume: &VolumeId, directory: &FilePath, below: bool) -> Result<Listed, TransferError> {
         let names_below = if below { NAMES_BELOW } else { 0 };
         let request = Request::List { volume: volume.clone(), directory: directory.clone(), names_below };
-        let seen_at = Timestamp::now();
+        let seen_at = self.shared.around.now();
         let Told { entries, below, argument: watch } = self.entries(&request, volume, directory).await?;
         let listing = |directory, entries| Listing { volume: volume.clone(), directory, seen_at, entries };
         let live = |watch| self.shared.watch.liveness(watch);
@@ -300,7 +315,7 @@ impl Pool {
     }
 
     async fn connection(&self, priority: Priority) -> Result<Arc<Connection>, TransferError> {
-        let until = tokio::time::Instant::now() + Duration::from_secs(self.config.patience_s);
+        let until = Instant::now() + Duration::from_secs(self.config.patience_s);
         let mut changes = self.changes.subscribe();
         loop {
             changes.borrow_and_update();
@@ -312,7 +327,7 @@ impl Pool {
             if let Some(hopeless) = last.clone().filter(TransferError::is_hopeless) {
                 return Err(hopeless);
             }
-            let look_again = gathering.map_or(until, |g| until.min(g.into()));
+            let look_again = gathering.map_or(until, |g| until.min(g));
             if tokio::time::timeout_at(look_again, changes.changed()).await.is_err() && gathering.is_none() {
                 let why = last.map_or_else(|| "no answer".into(), |e| e.to_string());
                 return Err(TransferError::Unreachable { peer: self.address.clone(), why });
@@ -361,10 +376,9 @@ async fn dial(pool: &Pool) -> Result<connection::Opened<ReadHalf, WriteHalf>, Tr
     let unreachable = |why: String| TransferError::Unreachable { peer: pool.address.clone(), why };
     let limit = Duration::from_secs(pool.config.dial_timeout_s);
     let dialled = async {
-        let stream = crate::socket::connect(&pool.address).await.map_err(|e| unreachable(e.to_string()))?;
-        let (Credentials { token, tls }, certain) = (&pool.credentials, Certain::default());
-        let connected = tls::connect(stream, tls.as_ref(), certain.clone()).await;
-        let (read, write, shown) = connected.map_err(|e| unreachable(e.to_string()))?;
+        let Credentials { token, tls } = &pool.credentials;
+        let reached = pool.around.connect(&pool.address, tls.as_ref()).await;
+        let Reached { read, write, shown, certain } = reached.map_err(|e| unreachable(e.to_string()))?;
         let reader = FrameReader::new(read).telling(certain);
         open(&pool.address, (reader, write), shown.session, token, &pool.identity, pool.carried.clone()).await
     };

@@ -10,7 +10,7 @@ use tokio::task::JoinSet;
 
 use super::fetch::{Crossed, Fetcher, Purpose, blocking};
 use super::flight::{Registered, Split};
-use super::{Inner, MAX_SLEEP, Running, SEGMENT_BYTES, lock, now, segments, wanted};
+use super::{Inner, MAX_SLEEP, Running, SEGMENT_BYTES, lock, segments, wanted};
 use crate::TransferError;
 
 /// Rounds of looking and fetching: what was joined may have been given up, the file may have changed meanwhile.
@@ -38,7 +38,7 @@ pub(super) async fn run_moves(inner: Arc<Inner>) {
         // Room first, then the choice: so what is started is what is most urgent then.
         let Ok(slot) = inner.slots.clone().acquire_owned().await else { return };
         let Ok(mut room) = acquire(&inner, SEGMENT_BYTES).await else { return };
-        let Some(m) = lock(&inner.desk).next(now()) else {
+        let Some(m) = lock(&inner.desk).next(inner.now()) else {
             drop((slot, room));
             wait_for_work(&inner).await;
             continue;
@@ -61,7 +61,7 @@ async fn acquire(inner: &Inner, bytes: u64) -> Result<OwnedSemaphorePermit, Tran
 
 async fn wait_for_work(inner: &Inner) {
     let next = lock(&inner.desk).next_start();
-    let sleep = next.map_or(MAX_SLEEP, |at| at.since(now()).min(MAX_SLEEP));
+    let sleep = next.map_or(MAX_SLEEP, |at| at.since(inner.now()).min(MAX_SLEEP));
     tokio::select! {
         () = inner.wake.notified() => {}
         () = tokio::time::sleep(sleep) => {}
@@ -72,7 +72,7 @@ async fn run_move(inner: Arc<Inner>, m: Move, room: OwnedSemaphorePermit, _slot:
     let carried = inner.carry_out(&m, room).await;
     lock(&inner.running).remove(&m.id);
     let for_others = lock(&inner.desk).ended(&m.id, &m.volume, &m.path).map(|told| told.crossed);
-    let at = now();
+    let at = inner.now();
     let outcome = match carried {
         Ok(Carried { bytes, mut crossed }) => {
             crossed += for_others.unwrap_or_default();
@@ -98,7 +98,7 @@ impl Inner {
         let mut carried = Carried::default();
         // Who else gives is asked for a version, and which one it is now the source says.
         let is_new = self.store.newest(&m.volume, &m.path).is_none()
-            && !self.duplicates.are_likely()
+            && !fetcher.duplicates.are_likely(self.store.resident_bytes() == 0)
             && !fetcher.asks_others_first();
         let mut room = Some(room);
         if is_new && m.length <= SEGMENT_BYTES && self.in_one(m, &fetcher, &purpose, &mut carried).await? {
@@ -225,7 +225,7 @@ impl Inner {
         m: &Move,
         purpose: &Purpose,
     ) -> Result<(), TransferError> {
-        let arrival = purpose.arrival();
+        let arrival = purpose.arrival(self.now());
         let (store, key, manifest, range) = (self.store.clone(), key.clone(), map.manifest().clone(), wanted(m));
         let (copied, missing) = blocking(move || {
             store.fill(&key, &manifest, range, &arrival).map(|fill| (fill.copied_bytes(), fill.missing().len()))
@@ -233,7 +233,7 @@ impl Inner {
         .await?
         .map_err(|e| TransferError::Store(e.to_string()))?;
         if copied > 0 || missing > 0 {
-            self.duplicates.count(0, copied);
+            self.duplicates(&m.volume).count(0, copied);
         }
         Ok(())
     }

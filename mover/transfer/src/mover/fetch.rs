@@ -19,6 +19,7 @@ use super::{SEGMENT_BYTES, lock};
 use crate::TransferError;
 use crate::client::{Client, Event, Incoming, jitter};
 use crate::message::{Effort, ReadRequest, Want};
+use crate::surroundings::Surroundings;
 
 /// What a fetch is for.
 #[derive(Clone, Debug)]
@@ -31,13 +32,13 @@ pub(super) struct Purpose {
 
 impl Purpose {
     /// What the store is told of the bytes that come now.
-    pub(super) fn arrival(&self) -> Arrival {
+    pub(super) fn arrival(&self, at: Timestamp) -> Arrival {
         let claim = match (&self.by, self.priority) {
             (Some(_), Priority::Background) => Claim::Guess,
             (Some(_), Priority::Deadline) => Claim::Asked,
             (Some(_), Priority::Demand) | (None, _) => Claim::Demand,
         };
-        Arrival { by: self.by.clone(), claim, keep_until: self.keep_until, at: Timestamp::now() }
+        Arrival { by: self.by.clone(), claim, keep_until: self.keep_until, at }
     }
 }
 
@@ -58,7 +59,7 @@ pub(super) const SOON_BYTES: u64 = 256 << 20;
 /// Files whose chunks are being asked for: who wants them too waits instead of asking.
 pub(super) type Learning = Mutex<HashMap<FileKey, Arc<tokio::sync::Mutex<()>>>>;
 
-/// How much of what came was here already: tells whether asking for the manifest first would pay.
+/// How much of what came of a volume was here already: tells whether asking for the manifest first would pay.
 #[derive(Debug, Default)]
 pub(super) struct Duplicates {
     came_bytes: AtomicU64,
@@ -71,9 +72,14 @@ impl Duplicates {
     /// Old counts fade once this much has come, bytes.
     const FADE_BYTES: u64 = 256 << 20;
 
-    pub(super) fn are_likely(&self) -> bool {
-        let known = self.known_bytes.load(Ordering::Relaxed);
-        known > 0 && known * Self::WORTH_ONE_IN >= self.came_bytes.load(Ordering::Relaxed)
+    /// Of a volume from which nothing has come yet, they are as long as there is anything here that it could be a copy or
+    /// another version of.
+    pub(super) fn are_likely(&self, store_is_empty: bool) -> bool {
+        let (came, known) = (self.came_bytes.load(Ordering::Relaxed), self.known_bytes.load(Ordering::Relaxed));
+        match came {
+            0 => !store_is_empty,
+            _ => known > 0 && known * Self::WORTH_ONE_IN >= came,
+        }
     }
 
     pub(super) fn count(&self, came_bytes: u64, known_bytes: u64) {
@@ -104,6 +110,7 @@ impl AddAssign for Crossed {
 /// Whom and what it takes.
 #[derive(Clone, Debug)]
 pub(super) struct Fetcher {
+    pub(super) around: Arc<dyn Surroundings>,
     /// Who is asked: the source, or a giver in its stead.
     pub(super) client: Arc<Client>,
     pub(super) givers: Arc<Givers>,
@@ -124,6 +131,26 @@ struct Terms<'a> {
     wary: bool,
     /// Who is asked in the source's stead.
     giver: Option<&'a Way>,
+}
+
+/// What has come of one answer, and where it goes.
+#[derive(Debug, Default)]
+struct Arrivals {
+    /// None before the manifest has come.
+    landing: Option<Landing>,
+    /// Not landed yet: of what nobody waits for, several are gathered.
+    parcels: Vec<Parcel>,
+    bytes: usize,
+}
+
+/// Landed in one go of what nobody waits for, bytes: a thread is woken, and wakes in turn, for each.
+const GATHERED_BYTES: usize = SEGMENT_BYTES as usize;
+
+impl Arrivals {
+    fn take(&mut self, parcel: Parcel) {
+        self.bytes += parcel.payload.len();
+        self.parcels.push(parcel);
+    }
 }
 
 /// What came of one try.
@@ -231,7 +258,7 @@ impl Fetcher {
         terms: Terms<'_>,
         wire_bytes: &mut u64,
     ) -> Result<(), TransferError> {
-        let (mut landing, mut base) = (None, None);
+        let (mut arrivals, mut base) = (Arrivals::default(), None);
         let mut request = self.request(Want::Bytes(flight.range.clone()));
         let soon = self.room_for_soon(flight, purpose, terms);
         if soon.is_some() {
@@ -260,7 +287,7 @@ impl Fetcher {
                 None => Want::Chunks { manifest, chunks },
             };
             expected = missing.end - missing.start;
-            landing = Some(begun);
+            arrivals.landing = Some(begun);
         }
         request.recut = terms.wary;
         *wire_bytes += request.signature_bytes();
@@ -273,67 +300,133 @@ impl Fetcher {
         };
         flight.served_by(incoming.handle());
         loop {
-            let event = match terms.giver {
-                None => incoming.next().await,
-                Some(_) => self.patiently(&mut incoming, flight, purpose).await?,
+            let event = tokio::select! {
+                biased;
+                event = self.next(&mut incoming, terms, flight, purpose) => Some(event),
+                () = flight.raised.notified(), if !arrivals.parcels.is_empty() => None,
             };
             let parcel = match event {
-                Event::Head(record) => {
-                    *wire_bytes += record.len() as u64;
-                    let map = Arc::new(ChunkMap::new(Arc::new(self.manifest(&incoming, &record)?)));
-                    flight.set_version(map.manifest().version.clone());
-                    if terms.giver.is_some() && flight.version() != Some(&map.manifest().version) {
-                        return Err(self.broke("another version than it was asked for"));
-                    }
-                    if flight.beginning.get().is_some_and(|b| b.manifest().version != map.manifest().version) {
-                        return Err(TransferError::Changed { path: self.errand.path.clone() });
-                    }
-                    let map = flight.map.get_or_init(|| map).clone();
-                    let mut begun = Landing::new(self, map, flight, purpose);
-                    // A small file's chunks are right behind; of a long part it is worth knowing that nothing need come.
-                    if expected > SEGMENT_BYTES {
-                        let looked = blocking(move || begun.all_was_here().map(|all| (begun, all))).await??;
-                        if looked.1 {
-                            return Ok(());
-                        }
-                        begun = looked.0;
-                    }
-                    landing = Some(begun);
-                    // Wakes who waits for the manifest.
-                    flight.came(flight.range.start);
-                    continue;
-                }
-                Event::Beginning(record) if soon.is_some() => {
-                    let beginning = Arc::new(ChunkMap::new(Arc::new(self.manifest(&incoming, &record)?)));
-                    if flight.version().is_some_and(|v| *v != beginning.manifest().version) {
-                        return Err(TransferError::Changed { path: self.errand.path.clone() });
-                    }
-                    let beginning = flight.beginning.get_or_init(|| beginning).clone();
-                    landing = Some(Landing::of_beginning(self, beginning, flight, purpose));
-                    continue;
-                }
-                Event::Data { first, bytes, packed } => Parcel { first, payload: bytes, packed, base: None },
-                Event::Delta { first, delta, packed } => {
+                Some(Ok(Event::Data { first, bytes, packed })) => Parcel { first, payload: bytes, packed, base: None },
+                Some(Ok(Event::Delta { first, delta, packed })) => {
                     let base = Some(base.take().ok_or_else(|| self.broke("a delta that was not asked for"))?);
                     Parcel { first, payload: delta, packed, base }
                 }
-                Event::End { .. } if flight.map.get().is_none() && flight.beginning.get().is_some() => {
-                    return self.settle(flight, purpose).await;
+                other => {
+                    // Whatever comes now, what came before it is landed.
+                    if self.land(&mut arrivals, flight).await? == Landed::AllWasHere {
+                        return Ok(());
+                    }
+                    match other.transpose()? {
+                        None => {}
+                        Some(Event::Head(record)) => {
+                            *wire_bytes += record.len() as u64;
+                            let manifest = self.manifest(&incoming, &record)?;
+                            match self.begin_landing(manifest, flight, purpose, terms, expected).await? {
+                                Some(begun) => arrivals.landing = Some(begun),
+                                None => return Ok(()),
+                            }
+                        }
+                        Some(Event::Beginning(record)) if soon.is_some() => {
+                            let beginning = self.manifest(&incoming, &record)?;
+                            arrivals.landing = Some(self.begin_beginning(beginning, flight, purpose)?);
+                        }
+                        Some(Event::End { .. }) if flight.map.get().is_none() && flight.beginning.get().is_some() => {
+                            return self.settle(flight, purpose).await;
+                        }
+                        Some(Event::End { .. }) => match arrivals.landing {
+                            Some(landing) if landing.has_room() => return Ok(()),
+                            Some(mut landing) => return blocking(move || landing.end()).await?,
+                            None => return Err(self.broke("an answer to nothing")),
+                        },
+                        Some(other) => return Err(self.client.failure(other, &self.errand.volume, &self.errand.path)),
+                    }
+                    continue;
                 }
-                Event::End { .. } => match landing {
-                    Some(mut landing) => return blocking(move || landing.end()).await?,
-                    None => return Err(self.broke("an answer to nothing")),
-                },
-                other => return Err(self.client.failure(other, &self.errand.volume, &self.errand.path)),
             };
-            let Some(mut to) = landing.take() else { return Err(self.broke("chunks before their manifest")) };
             *wire_bytes += parcel.payload.len() as u64;
-            let (to, landed) = blocking(move || to.take(parcel).map(|landed| (to, landed))).await??;
-            match landed {
-                Landed::Upto(upto) => flight.came(upto),
-                Landed::AllWasHere => return Ok(()),
+            arrivals.take(parcel);
+            let is_awaited = purpose.priority == Priority::Demand || flight.is_raised.load(Ordering::Acquire);
+            if (is_awaited || arrivals.bytes >= GATHERED_BYTES)
+                && self.land(&mut arrivals, flight).await? == Landed::AllWasHere
+            {
+                return Ok(());
             }
-            landing = Some(to);
+        }
+    }
+
+    /// What a flight consists of has come; none if nothing of it need come.
+    async fn begin_landing(
+        &self,
+        manifest: Manifest,
+        flight: &Arc<Flight>,
+        purpose: &Purpose,
+        terms: Terms<'_>,
+        expected_bytes: u64,
+    ) -> Result<Option<Landing>, TransferError> {
+        let map = Arc::new(ChunkMap::new(Arc::new(manifest)));
+        flight.set_version(map.manifest().version.clone());
+        if terms.giver.is_some() && flight.version() != Some(&map.manifest().version) {
+            return Err(self.broke("another version than it was asked for"));
+        }
+        if flight.beginning.get().is_some_and(|b| b.manifest().version != map.manifest().version) {
+            return Err(TransferError::Changed { path: self.errand.path.clone() });
+        }
+        let map = flight.map.get_or_init(|| map).clone();
+        let mut begun = Landing::new(self, map, flight, purpose);
+        // A small file's chunks are right behind; of a long part it is worth knowing that nothing need come.
+        if expected_bytes > SEGMENT_BYTES {
+            let looked = blocking(move || begun.all_was_here().map(|all| (begun, all))).await??;
+            if looked.1 {
+                return Ok(None);
+            }
+            begun = looked.0;
+        }
+        // Wakes who waits for the manifest.
+        flight.came(flight.range.start);
+        Ok(Some(begun))
+    }
+
+    /// What the file begins with has come.
+    fn begin_beginning(
+        &self,
+        manifest: Manifest,
+        flight: &Arc<Flight>,
+        purpose: &Purpose,
+    ) -> Result<Landing, TransferError> {
+        let beginning = Arc::new(ChunkMap::new(Arc::new(manifest)));
+        if flight.version().is_some_and(|v| *v != beginning.manifest().version) {
+            return Err(TransferError::Changed { path: self.errand.path.clone() });
+        }
+        let beginning = flight.beginning.get_or_init(|| beginning).clone();
+        Ok(Landing::of_beginning(self, beginning, flight, purpose))
+    }
+
+    /// Lands what has come, on one thread in one go.
+    async fn land(&self, arrivals: &mut Arrivals, flight: &Flight) -> Result<Landed, TransferError> {
+        let (parcels, _) = (std::mem::take(&mut arrivals.parcels), std::mem::take(&mut arrivals.bytes));
+        if parcels.is_empty() {
+            return Ok(Landed::Upto(flight.range.start));
+        }
+        let Some(mut to) = arrivals.landing.take() else { return Err(self.broke("chunks before their manifest")) };
+        let (to, landed) = blocking(move || to.take_all(parcels).map(|landed| (to, landed))).await??;
+        arrivals.landing = Some(to);
+        if let Landed::Upto(upto) = landed {
+            flight.came(upto);
+        }
+        Ok(landed)
+    }
+
+    /// An answer's next part. While somebody waits for it, a giver may take only so long.
+    async fn next(
+        &self,
+        incoming: &mut Incoming,
+        terms: Terms<'_>,
+        flight: &Flight,
+        purpose: &Purpose,
+    ) -> Result<Event, TransferError> {
+        match terms.giver {
+            None => Ok(incoming.next().await),
+            Some(_) => self.patiently(incoming, flight, purpose).await,
         }
     }
 
@@ -435,7 +528,7 @@ impl Fetcher {
         let manifest = manifest.filter(|m| m.version == key.version);
         let manifest = Arc::new(manifest.ok_or_else(|| TransferError::Changed { path: key.path.clone() })?);
         let (store, key) = (self.store.clone(), key.clone());
-        let arrival = Arrival { by: None, claim: Claim::Demand, keep_until: None, at: Timestamp::now() };
+        let arrival = Arrival { by: None, claim: Claim::Demand, keep_until: None, at: self.around.now() };
         // A store that cannot even take the name is no reason to fail: the bytes are read past it.
         blocking(move || drop(store.fill(&key, &manifest, 0..0, &arrival))).await
     }

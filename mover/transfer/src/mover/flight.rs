@@ -32,6 +32,8 @@ pub(super) struct Flight {
     progress: watch::Sender<Progress>,
     handle: Mutex<Option<Handle>>,
     pub(super) is_raised: AtomicBool,
+    /// Wakes who keeps back what has come of it.
+    pub(super) raised: Notify,
     /// It need not wait for room in the window.
     pub(super) let_go: Notify,
 }
@@ -55,6 +57,7 @@ impl Flight {
             progress: watch::channel(progress).0,
             handle: Mutex::default(),
             is_raised: AtomicBool::new(false),
+            raised: Notify::new(),
             let_go: Notify::new(),
         };
         if let Some(v) = version {
@@ -163,6 +166,7 @@ impl Flight {
             return;
         }
         self.let_go();
+        self.raised.notify_one();
         if let Some(handle) = &*self.handle.lock().unwrap_or_else(PoisonError::into_inner) {
             handle.raise();
         }

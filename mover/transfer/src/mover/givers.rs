@@ -12,14 +12,16 @@
 //! source. It is asked only where the rules let the file rest at its site.
 
 use std::sync::{Arc, Mutex, OnceLock};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use foretide_flow::{FilePath, NodeId, SiteId, VolumeId};
+use tokio::time::Instant;
 
 use super::lock;
 use crate::client::{Client, ClientConfig};
 use crate::handshake::Identity;
 use crate::message::Effort;
+use crate::surroundings::Surroundings;
 use crate::tls::Credentials;
 use crate::{Borders, TransferError};
 
@@ -117,6 +119,7 @@ impl Known {
 /// All givers.
 #[derive(Debug)]
 pub(super) struct Givers {
+    around: Arc<dyn Surroundings>,
     own: Identity,
     borders: Arc<Borders>,
     credentials: Credentials,
@@ -126,8 +129,15 @@ pub(super) struct Givers {
 }
 
 impl Givers {
-    pub(super) fn new(own: Identity, borders: Arc<Borders>, credentials: Credentials, config: ClientConfig) -> Self {
-        Self { own, borders, credentials, config, runtime: tokio::runtime::Handle::current(), known: Mutex::default() }
+    pub(super) fn new(
+        around: Arc<dyn Surroundings>,
+        own: Identity,
+        borders: Arc<Borders>,
+        credentials: Credentials,
+        config: ClientConfig,
+    ) -> Self {
+        let runtime = tokio::runtime::Handle::current();
+        Self { around, own, borders, credentials, config, runtime, known: Mutex::default() }
     }
 
     /// Takes the givers there are now; those that were known keep their connections.
@@ -155,7 +165,8 @@ impl Givers {
                 },
                 false => self.config.clone(),
             };
-            Client::new(config, &known.giver.address, self.credentials.clone(), self.own.clone())
+            let (around, credentials) = (self.around.clone(), self.credentials.clone());
+            Client::within(around, config, &known.giver.address, credentials, self.own.clone())
         });
         dialled.clone()
     }

@@ -89,8 +89,20 @@ impl Landing {
         })
     }
 
+    /// Takes parcels, of which there is at least one, in their order.
+    pub(super) fn take_all(&mut self, parcels: Vec<Parcel>) -> Result<Landed, TransferError> {
+        let mut landed = Landed::AllWasHere;
+        for parcel in parcels {
+            landed = self.take(parcel)?;
+            if landed == Landed::AllWasHere {
+                break;
+            }
+        }
+        Ok(landed)
+    }
+
     /// Takes whole chunks.
-    pub(super) fn take(&mut self, parcel: Parcel) -> Result<Landed, TransferError> {
+    fn take(&mut self, parcel: Parcel) -> Result<Landed, TransferError> {
         if self.all_was_here()? {
             return Ok(Landed::AllWasHere);
         }
@@ -129,6 +141,11 @@ impl Landing {
         Ok(true)
     }
 
+    /// Whether room was made: then the store knows the file.
+    pub(super) fn has_room(&self) -> bool {
+        self.sink.is_some()
+    }
+
     /// The answer is complete: a file without chunks is known to the store, too.
     pub(super) fn end(&mut self) -> Result<(), TransferError> {
         self.sink().map(drop)
@@ -138,7 +155,7 @@ impl Landing {
     fn sink(&mut self) -> Result<&Sink, TransferError> {
         if self.sink.is_none() {
             let Self { fetcher, map, flight, purpose, .. } = &*self;
-            let arrival = purpose.arrival();
+            let arrival = purpose.arrival(fetcher.around.now());
             let filled = fetcher.store.fill(&fetcher.key(map), map.manifest(), flight.range.clone(), &arrival);
             self.sink = Some(match filled {
                 Ok(fill) => Sink::Store(fill),

@@ -46,6 +46,7 @@ use tokio::task::{AbortHandle, JoinSet};
 use crate::client::{Client, ClientConfig, Listed};
 use crate::handshake::Identity;
 use crate::message::Effort;
+use crate::surroundings::{Machine, Surroundings};
 use crate::tls::Credentials;
 use crate::{Borders, TransferError};
 use desk::Desk;
@@ -103,6 +104,7 @@ pub struct Mover {
 
 #[derive(Debug)]
 struct Inner {
+    around: Arc<dyn Surroundings>,
     config: MoverConfig,
     identity: Identity,
     credentials: Credentials,
@@ -113,7 +115,7 @@ struct Inner {
     givers: Arc<Givers>,
     news: Mutex<Option<mpsc::Sender<News>>>,
     flights: Arc<Flights>,
-    duplicates: Arc<Duplicates>,
+    duplicates: Mutex<HashMap<VolumeId, Arc<Duplicates>>>,
     desk: Arc<Mutex<Desk>>,
     running: Mutex<HashMap<MoveId, Running>>,
     learning: Arc<Learning>,
@@ -152,13 +154,27 @@ impl Mover {
         borders: Arc<Borders>,
         outcomes: mpsc::Sender<Outcome>,
     ) -> Arc<Self> {
-        let credentials = credentials.into();
-        let givers = Givers::new(identity.clone(), borders.clone(), credentials.clone(), config.client.clone());
+        Self::within(Arc::new(Machine), config, identity, credentials.into(), store, borders, outcomes)
+    }
+
+    /// The same in surroundings.
+    pub(crate) fn within(
+        around: Arc<dyn Surroundings>,
+        config: MoverConfig,
+        identity: Identity,
+        credentials: Credentials,
+        store: Arc<Store>,
+        borders: Arc<Borders>,
+        outcomes: mpsc::Sender<Outcome>,
+    ) -> Arc<Self> {
+        let (own, client) = (identity.clone(), config.client.clone());
+        let givers = Givers::new(around.clone(), own, borders.clone(), credentials.clone(), client);
         let window_kib = (config.window_bytes / 1024).clamp(SEGMENT_BYTES / 1024, Semaphore::MAX_PERMITS as u64);
         let inner = Arc::new(Inner {
             window: Arc::new(Semaphore::new(window_kib as usize)),
             window_kib: window_kib as usize,
             slots: Arc::new(Semaphore::new(config.max_running.max(1))),
+            around,
             config,
             identity,
             credentials,
@@ -169,7 +185,7 @@ impl Mover {
             givers: Arc::new(givers),
             news: Mutex::default(),
             flights: Arc::default(),
-            duplicates: Arc::default(),
+            duplicates: Mutex::default(),
             desk: Arc::default(),
             running: Mutex::default(),
             learning: Arc::default(),
@@ -189,9 +205,10 @@ impl Mover {
         let mut clients = lock(&self.inner.clients);
         let known = clients.values().find(|c| c.address() == address).cloned();
         let client = known.unwrap_or_else(|| {
-            let Inner { config, credentials, identity, runtime, .. } = &*self.inner;
+            let Inner { around, config, credentials, identity, runtime, .. } = &*self.inner;
             let _inside = runtime.enter();
-            let client = Client::new(config.client.clone(), address, credentials.clone(), identity.clone());
+            let (around, config, credentials) = (around.clone(), config.client.clone(), credentials.clone());
+            let client = Client::within(around, config, address, credentials, identity.clone());
             self.inner.watch(&client);
             client
         });
@@ -279,15 +296,20 @@ impl Inner {
         lock(&self.clients).get(volume).cloned().ok_or_else(|| TransferError::NoSource(volume.clone()))
     }
 
+    fn duplicates(&self, volume: &VolumeId) -> Arc<Duplicates> {
+        lock(&self.duplicates).entry(volume.clone()).or_default().clone()
+    }
+
     /// What fetches one file from the source of the errand's volume, and from givers before it.
     fn fetcher(&self, errand: Errand) -> Result<Fetcher, TransferError> {
         let client = self.client(&errand.volume)?;
         Ok(Fetcher {
+            around: self.around.clone(),
             client,
             givers: self.givers.clone(),
+            duplicates: self.duplicates(&errand.volume),
             errand,
             store: self.store.clone(),
-            duplicates: self.duplicates.clone(),
             learning: self.learning.clone(),
             soon: self.soon.clone(),
             behind: Arc::default(),
@@ -302,6 +324,11 @@ impl Inner {
         planned: Option<SiteId>,
     ) -> Result<Fetcher, TransferError> {
         self.fetcher(Errand { volume: volume.clone(), path: path.clone(), planned, effort: Effort::Own })
+    }
+
+    /// The clock; decisions take it as an argument.
+    fn now(&self) -> Timestamp {
+        self.around.now()
     }
 
     fn stop(&self, id: &MoveId, running: &Running) {
@@ -368,9 +395,4 @@ async fn tell_evictions(inner: Arc<Inner>) {
 /// What a move wants of its file.
 fn wanted(m: &Move) -> Range<u64> {
     m.offset..m.offset.saturating_add(m.length)
-}
-
-/// The clock; decisions take it as an argument.
-fn now() -> Timestamp {
-    Timestamp::now()
 }

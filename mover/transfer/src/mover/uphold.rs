@@ -5,7 +5,7 @@ use foretide_chunk::{Expelled, FileKey};
 use foretide_flow::{Outcome, Refusal};
 
 use super::fetch::blocking;
-use super::{Mover, lock, now};
+use super::{Mover, lock};
 use crate::TransferError;
 
 /// What new rules brought about.
@@ -28,10 +28,10 @@ impl Mover {
     pub async fn uphold(&self) -> Result<Upheld, TransferError> {
         let stopped = self.stop_forbidden();
         let (store, borders) = (self.inner.store.clone(), self.inner.borders.clone());
-        let site = self.inner.identity.site.clone();
+        let (site, now) = (self.inner.identity.site.clone(), self.inner.now());
         let looked = blocking(move || {
             let mut refusals: Vec<Refusal> = Vec::new();
-            let expelled = store.expel(now(), |key| match borders.check(&key.volume, &key.path, &site, "receiver") {
+            let expelled = store.expel(now, |key| match borders.check(&key.volume, &key.path, &site, "receiver") {
                 Ok(()) => false,
                 Err(refusal) => {
                     refusals.push(*refusal);
@@ -60,7 +60,7 @@ impl Mover {
             };
             inner.stop(id, running);
             let why = format!("rule {} forbids it now", refusal.rule);
-            told.push(Outcome::Failed { id: id.clone(), at: now(), why });
+            told.push(Outcome::Failed { id: id.clone(), at: inner.now(), why });
             false
         });
         told

@@ -13,7 +13,7 @@ use foretide_flow::{Entry, EntryKind, FilePath, FileVersion, ManifestId, Priorit
 use tokio::sync::{Notify, Semaphore};
 
 use super::content::Content;
-use super::queue::OutQueue;
+use super::queue::{OutQueue, part_of};
 use super::volume::{Cut, ReadError, Volume};
 use super::watch::Told;
 use super::{Counts, Peer, Shared};
@@ -294,20 +294,25 @@ impl Answer {
 
     async fn send_chunks(&self, content: Content, mut chunks: Range<u32>) -> Result<(), Failure> {
         let mut packs = None;
-        while let Some((first, bytes)) = next_piece(content.map(), &mut chunks) {
-            let length = (bytes.end - bytes.start) as usize;
+        while !chunks.is_empty() {
             let priority = self.urgency.now();
+            let pieces = next_pieces(content.map(), &mut chunks, stretch_bytes(priority));
+            let length = pieces.iter().map(|(_, bytes)| bytes.end - bytes.start).sum::<u64>() as usize;
             // Frames that wait say that the link is the limit, not the processor.
             let link_is_busy = self.queue.is_filling(priority);
-            let room = tokio::select! {
+            let mut room = tokio::select! {
                 room = self.queue.room(priority, length) => Some(room),
                 () = self.urgency.raised() => None,
             };
-            let payload = content.bytes(self, bytes).await?;
-            self.shared.counts.add(&self.shared.counts.data_bytes, payload.len());
-            let frame = Frame::new(Kind::Data, self.id, payload).with_argument(first);
-            let frame = if link_is_busy { self.packed(frame, &mut packs).await? } else { frame };
-            self.queue.push_of(&self.urgency, frame, room);
+            let (firsts, ranges): (Vec<u32>, Vec<Range<u64>>) = pieces.into_iter().unzip();
+            let payloads = content.bytes(self, ranges).await?;
+            for (first, payload) in firsts.into_iter().zip(payloads) {
+                let own_room = room.as_mut().and_then(|room| part_of(room, payload.len()));
+                self.shared.counts.add(&self.shared.counts.data_bytes, payload.len());
+                let frame = Frame::new(Kind::Data, self.id, payload).with_argument(first);
+                let frame = if link_is_busy { self.packed(frame, &mut packs).await? } else { frame };
+                self.queue.push_of(&self.urgency, frame, own_room);
+            }
         }
         Ok(())
     }
@@ -333,7 +338,7 @@ impl Answer {
         if length > MAX_DELTA_BYTES {
             return Err(Failure::Other(format!("a delta of {length} bytes is too long, ask for chunks")));
         }
-        let newer = content.bytes(self, range).await?;
+        let newer = content.bytes(self, vec![range]).await?.swap_remove(0);
         let domain = content.clone();
         let compared = self.blocking(move || {
             let signature = Signature::decode(&signature)?;
@@ -422,6 +427,29 @@ fn changes(shared: &Shared, told: Vec<Told>) -> Vec<u8> {
         put_change(&mut record, &change);
     }
     record
+}
+
+/// Read in one go of what can wait, bytes: two frames, and half of a lane's room, so that the next stretch is read while
+/// this one is sent. A thread is woken for each.
+const STRETCH_BYTES: u64 = 2 * DATA_BYTES as u64;
+
+/// Somebody waits for a demand's first frame.
+fn stretch_bytes(priority: Priority) -> u64 {
+    if priority == Priority::Demand { DATA_BYTES as u64 } else { STRETCH_BYTES }
+}
+
+/// The next chunks as frames take them, each with its bytes in the file: one at least, and more up to so many bytes.
+fn next_pieces(map: &ChunkMap, chunks: &mut Range<u32>, bytes_max: u64) -> Vec<(u32, Range<u64>)> {
+    let (mut pieces, mut rest) = (Vec::new(), chunks.clone());
+    let start = map.range(chunks.start).start;
+    while let Some((first, bytes)) = next_piece(map, &mut rest) {
+        if !pieces.is_empty() && bytes.end - start > bytes_max {
+            break;
+        }
+        pieces.push((first, bytes));
+        *chunks = rest.clone();
+    }
+    pieces
 }
 
 /// The next chunks that go into one frame, and their bytes in the file.

@@ -45,17 +45,23 @@ impl Content {
         }
     }
 
-    /// Bytes of whole chunks, for an answer.
-    pub(super) async fn bytes(&self, answer: &Answer, range: Range<u64>) -> Result<Bytes, Failure> {
+    /// Ranges of whole chunks, for an answer.
+    pub(super) async fn bytes(&self, answer: &Answer, ranges: Vec<Range<u64>>) -> Result<Vec<Bytes>, Failure> {
         match self {
             Self::Source { cut: Cut { bytes: Some(whole), .. }, .. } => {
-                Ok(whole.slice(range.start as usize..range.end as usize))
+                Ok(ranges.into_iter().map(|range| whole.slice(range.start as usize..range.end as usize)).collect())
             }
             Self::Source { volume, path, cut } => {
                 let (volume, path, map) = (volume.clone(), path.clone(), cut.map.clone());
-                Ok(answer.blocking(move || volume.read(&path, &map, range)).await??)
+                Ok(answer.blocking(move || volume.read(&path, &map, &ranges)).await??)
             }
-            Self::Passed(passage) => passed(passage, answer, range).await,
+            Self::Passed(passage) => {
+                let mut all = Vec::with_capacity(ranges.len());
+                for range in ranges {
+                    all.push(passed(passage, answer, range).await?);
+                }
+                Ok(all)
+            }
         }
     }
 }

@@ -27,7 +27,7 @@ use crate::handshake::{Identity, PROTOCOL, Token, decode_hello, encode_challenge
 use crate::message::Request;
 use crate::mover::Mover;
 use crate::source::Source;
-use crate::tls::{self, Credentials, Shown};
+use crate::tls::{self, Credentials, ReadHalf, Shown, WriteHalf};
 use crate::{Borders, TransferError};
 use answer::{Answer, Urgency};
 use opening::Opening;
@@ -148,39 +148,21 @@ impl Server {
         volumes: Vec<(VolumeId, Box<dyn Source>)>,
         borders: Arc<Borders>,
     ) -> Result<Self, TransferError> {
-        let failed = |what: String, why: String| TransferError::Serve { what, why };
-        let cutter = Cutter::new(config.cut, key).map_err(|e| failed("files".into(), e.to_string()))?;
-        let cutter = Arc::new(cutter);
+        let failed = |why: String| TransferError::Serve { what: config.listen.to_string(), why };
         let listener = TcpListener::bind(config.listen)
             .await
-            .map_err(|e| failed(config.listen.to_string(), format!("{e}; choose another address or port")))?;
-        let address = listener.local_addr().map_err(|e| failed(config.listen.to_string(), e.to_string()))?;
-        let shared = Arc::new(Shared {
-            credentials: credentials.into(),
-            volumes: RwLock::default(),
-            site: OnceLock::new(),
-            passing: OnceLock::new(),
-            cutter,
-            borders,
-            readers: Arc::new(Semaphore::new(config.readers.max(1))),
-            links: Mutex::default(),
-            watches: watches(config.watched_directories),
-            opening: opening(address.port()),
-            counts: Counts::default(),
-            config,
-        });
+            .map_err(|e| failed(format!("{e}; choose another address or port")))?;
+        let address = listener.local_addr().map_err(|e| failed(e.to_string()))?;
+        let shared = Arc::new(Shared::new(config, key, credentials.into(), borders, opening(address.port()))?);
         shared.tell_opening();
+        volumes.into_iter().for_each(|(name, source)| shared.serve(name, source));
         let accepting = tokio::spawn(accept(listener, shared.clone())).abort_handle();
-        let server = Self { address, shared, accepting };
-        volumes.into_iter().for_each(|(name, source)| server.serve(name, source));
-        Ok(server)
+        Ok(Self { address, shared, accepting })
     }
 
     /// Serves one more volume, in place of one of that name.
     pub fn serve(&self, name: VolumeId, source: Box<dyn Source>) {
-        let Shared { config, cutter, volumes, .. } = &*self.shared;
-        let volume = Arc::new(Volume::new(source, cutter.clone(), config.remembered_chunks));
-        volumes.write().unwrap_or_else(PoisonError::into_inner).insert(name, volume);
+        self.shared.serve(name, source);
     }
 
     /// Says where it stands: then what it sends to a site keeps to the rate of the link between the two, as the topology has
@@ -257,8 +239,17 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>) {
 
 async fn connection(stream: TcpStream, shared: Arc<Shared>) -> Result<(), FrameError> {
     crate::socket::tune(&stream)?;
+    let credentials = shared.credentials.clone();
+    converse(tls::accept(stream, credentials.tls.as_ref()), shared).await
+}
+
+/// Answers whoever is let in, over whatever brought him here.
+async fn converse(
+    accepted: impl Future<Output = std::io::Result<(ReadHalf, WriteHalf, Shown)>>,
+    shared: Arc<Shared>,
+) -> Result<(), FrameError> {
     let handshake = async {
-        let (read, write, shown) = tls::accept(stream, shared.credentials.tls.as_ref()).await?;
+        let (read, write, shown) = accepted.await?;
         let (mut reader, mut write) = (FrameReader::new(read), FrameWriter::new(write));
         let identity = let_in(&mut reader, &mut write, &shared.credentials.token, &shown).await?;
         Ok::<_, FrameError>((reader, write, identity))
@@ -282,6 +273,36 @@ async fn connection(stream: TcpStream, shared: Arc<Shared>) -> Result<(), FrameE
 }
 
 impl Shared {
+    fn new(
+        config: ServerConfig,
+        key: DomainKey,
+        credentials: Credentials,
+        borders: Arc<Borders>,
+        opening: Option<Opening>,
+    ) -> Result<Self, TransferError> {
+        let cutter = Cutter::new(config.cut, key)
+            .map_err(|e| TransferError::Serve { what: "files".into(), why: e.to_string() })?;
+        Ok(Self {
+            credentials,
+            volumes: RwLock::default(),
+            site: OnceLock::new(),
+            passing: OnceLock::new(),
+            cutter: Arc::new(cutter),
+            borders,
+            readers: Arc::new(Semaphore::new(config.readers.max(1))),
+            links: Mutex::default(),
+            watches: watches(config.watched_directories),
+            opening,
+            counts: Counts::default(),
+            config,
+        })
+    }
+
+    fn serve(&self, name: VolumeId, source: Box<dyn Source>) {
+        let volume = Arc::new(Volume::new(source, self.cutter.clone(), self.config.remembered_chunks));
+        self.volumes.write().unwrap_or_else(PoisonError::into_inner).insert(name, volume);
+    }
+
     fn volume(&self, name: &VolumeId) -> Option<Arc<Volume>> {
         self.volumes.read().unwrap_or_else(PoisonError::into_inner).get(name).cloned()
     }
@@ -390,5 +411,25 @@ async fn take_requests<R: AsyncRead + Unpin>(
             Kind::Ping => queue.push(Frame::new(Kind::Pong, frame.request, Vec::new()), None),
             other => return Err(FrameError::Kind(other as u8)),
         }
+    }
+}
+
+/// A server without an address: a test brings it connections.
+#[cfg(test)]
+pub(crate) struct Unlisted(Arc<Shared>);
+
+#[cfg(test)]
+impl Unlisted {
+    pub(crate) fn new(config: ServerConfig, token: Token, volume: VolumeId, source: Box<dyn Source>) -> Self {
+        let borders = Borders::new(Default::default(), Default::default());
+        let shared = Shared::new(config, DomainKey::default(), token.into(), borders, None).unwrap();
+        shared.serve(volume, source);
+        Self(Arc::new(shared))
+    }
+
+    /// Until the connection ends.
+    pub(crate) async fn converse(&self, read: ReadHalf, write: WriteHalf) {
+        let accepted = std::future::ready(Ok((read, write, Shown::default())));
+        let _ = converse(accepted, self.0.clone()).await;
     }
 }

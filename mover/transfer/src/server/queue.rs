@@ -9,11 +9,12 @@ use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use foretide_flow::{BitsPerSecond, Priority};
 use tokio::io::AsyncWrite;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+use tokio::time::Instant;
 
 use super::answer::Urgency;
 use crate::frame::{DATA_BYTES, Frame, FrameWriter, Kind};
@@ -79,6 +80,15 @@ fn lane_of(frame: &Frame) -> usize {
     if frame.kind == Kind::Pad { PAD_LANE } else { frame.priority as usize }
 }
 
+fn kib(bytes: usize) -> usize {
+    bytes.div_ceil(1024).max(1)
+}
+
+/// What a frame of so many bytes takes along of the room for several.
+pub(super) fn part_of(room: &mut OwnedSemaphorePermit, bytes: usize) -> Option<OwnedSemaphorePermit> {
+    room.split(kib(bytes).min(room.num_permits()))
+}
+
 #[derive(Debug)]
 pub(super) struct OutQueue {
     lanes: Mutex<Lanes>,
@@ -108,7 +118,7 @@ impl OutQueue {
     }
 
     async fn room_in(&self, lane: usize, bytes: usize) -> OwnedSemaphorePermit {
-        let kib = bytes.div_ceil(1024).clamp(1, LANE_ROOM_KIB) as u32;
+        let kib = kib(bytes).min(LANE_ROOM_KIB) as u32;
         self.rooms[lane].clone().acquire_many_owned(kib).await.expect("rooms are never closed")
     }
 
@@ -209,7 +219,7 @@ impl OutQueue {
     /// What somebody waits for does not wait for more to be written with it.
     async fn write_demands<W: AsyncWrite + Unpin>(&self, stream: &mut FrameWriter<W>) -> std::io::Result<()> {
         while let Some(demand) = self.pop(0..1) {
-            self.link.limiter.take(demand.frame.length(), Instant::now());
+            self.link.limiter.take(demand.frame.length(), Instant::now().into_std());
             stream.write(&demand.frame).await?;
             if self.lanes()[0].is_empty() {
                 stream.flush().await?;
@@ -221,7 +231,7 @@ impl OutQueue {
     /// Waits until frames that can wait may go, writing demands that come meanwhile.
     async fn let_pass<W: AsyncWrite + Unpin>(&self, stream: &mut FrameWriter<W>, bytes: usize) -> std::io::Result<()> {
         let now = Instant::now();
-        let not_before = self.link.limiter.take(bytes, now);
+        let not_before = Instant::from_std(self.link.limiter.take(bytes, now.into_std()));
         let at_last = not_before.max(now + MAX_YIELD);
         loop {
             self.write_demands(stream).await?;
@@ -233,7 +243,7 @@ impl OutQueue {
             stream.flush().await?;
             let until = if now < not_before { not_before } else { at_last };
             tokio::select! {
-                () = tokio::time::sleep_until(until.into()) => {}
+                () = tokio::time::sleep_until(until) => {}
                 () = self.ready.notified() => {}
                 () = calm, if now >= not_before => {}
             }

@@ -294,21 +294,24 @@ impl Volume {
         Ok((Some(bytes.freeze()), chunks))
     }
 
-    /// Bytes of one version, as they are in the file.
-    pub(crate) fn read(&self, path: &FilePath, map: &ChunkMap, range: Range<u64>) -> Result<Bytes, ReadError> {
+    /// Ranges of one version, as they are in the file.
+    pub(crate) fn read(&self, path: &FilePath, map: &ChunkMap, ranges: &[Range<u64>]) -> Result<Vec<Bytes>, ReadError> {
         let file = self.source.open(path)?;
         if file.stamp()?.version != map.manifest().version {
             return Err(ReadError::Changed);
         }
-        let mut bytes = Buffer::new((range.end - range.start) as usize);
-        match file.read_exact_at(&mut bytes, range.start) {
-            Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => return Err(ReadError::Changed),
-            read => read?,
-        }
+        let read = |range: &Range<u64>| {
+            let mut bytes = Buffer::new((range.end - range.start) as usize);
+            match file.read_exact_at(&mut bytes, range.start) {
+                Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => Err(ReadError::Changed),
+                done => Ok(done.map(|()| bytes.freeze())?),
+            }
+        };
+        let read = ranges.iter().map(read).collect::<Result<_, _>>()?;
         if file.stamp()?.version != map.manifest().version {
             return Err(ReadError::Changed);
         }
-        Ok(bytes.freeze())
+        Ok(read)
     }
 }
 
@@ -401,6 +404,7 @@ mod tests {
         volume.cut(&FilePath::root(), true, false).unwrap();
         assert!(reads.load(Ordering::SeqCst) > after);
         reads.store(0, Ordering::SeqCst);
-        assert!(matches!(volume.read(&FilePath::root(), &map, 0..9), Err(ReadError::Changed)));
+        let read = volume.read(&FilePath::root(), &map, std::slice::from_ref(&(0..9)));
+        assert!(matches!(read, Err(ReadError::Changed)));
     }
 }

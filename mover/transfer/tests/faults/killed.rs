@@ -11,11 +11,14 @@ use foretide_flow::Outcome;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
-use super::{content, mover, noise, serve, take};
+use super::rig::{a_move, store};
+use super::{moves, node, noise, serve};
 
 const KILLS: u32 = 30;
 const FILES: u64 = 12;
 const FILE_BYTES: usize = 4_000_000;
+/// Room for all files.
+const CACHE_BYTES: u64 = 1 << 30;
 const ROLE: &str = "FORETIDE_TEST_ROLE";
 
 fn files() -> Vec<(String, u64)> {
@@ -56,13 +59,12 @@ async fn a_process_that_may_be_killed() {
         say(server.address().to_string());
         return std::future::pending().await;
     }
-    let (mover, mut outcomes) = mover(&folder, &told("FORETIDE_TEST_ADDRESS"));
-    say(mover.store().resident_bytes().to_string());
-    take(&mover, &files());
-    while let Some(outcome) = outcomes.recv().await {
-        if let Outcome::Failed { id, .. } = outcome {
-            let at = id.as_str().strip_prefix("move-").unwrap().to_owned();
-            take(&mover, &[(at, FILE_BYTES as u64)]);
+    let mut node = node(store(&folder, CACHE_BYTES), &told("FORETIDE_TEST_ADDRESS"));
+    say(node.mover.store().resident_bytes().to_string());
+    node.take(moves(&files()));
+    loop {
+        if let Outcome::Failed { id, .. } = node.next().await {
+            node.take(vec![a_move(id.as_str().strip_prefix("move-").unwrap(), FILE_BYTES as u64)]);
         }
     }
 }
@@ -100,11 +102,11 @@ fn promise_e_thirty_kills_lose_nothing_that_was_verified() {
     println!("killed: {} senders, {} receivers", killed[0], killed[1]);
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     runtime.block_on(async {
-        let (mover, _outcomes) = mover(cache.path(), &address);
-        let report = mover.store().check(foretide_chunk::Subset::ALL).unwrap();
+        let node = node(store(cache.path(), CACHE_BYTES), &address);
+        let report = node.mover.store().check(foretide_chunk::Subset::ALL).unwrap();
         assert_eq!(report.corrupt, 0, "half a chunk became visible");
         for i in 0..FILES {
-            assert!(content(&mover, &format!("f{i}")).await.unwrap() == noise(i, FILE_BYTES), "f{i}");
+            assert!(node.content(&format!("f{i}")).await.unwrap() == noise(i, FILE_BYTES), "f{i}");
         }
     });
     kill(sender);

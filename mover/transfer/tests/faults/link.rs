@@ -12,13 +12,16 @@ use rand::{RngExt, SeedableRng};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
-use super::{content, mover, noise, serve, take};
+use super::rig::store;
+use super::{moves, node, noise, serve};
 
 const SEEDS: u64 = 48;
 /// Runs side by side.
 const AT_A_TIME: u64 = 48;
 /// After so many faults a link is sound, so that a run ends.
 const FAULTS_PER_RUN: i64 = 5;
+/// Room for all files.
+const CACHE_BYTES: u64 = 1 << 30;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Fault {
@@ -97,18 +100,17 @@ async fn one_run(seed: u64, counts: Counts) {
     }
     let server = serve(source.path(), "127.0.0.1:0").await;
     let (near, left) = faulty(server.address(), seed, counts).await;
-    let (mover, mut outcomes) = mover(cache.path(), &near.to_string());
+    let mut node = node(store(cache.path(), CACHE_BYTES), &near.to_string());
     let files: Vec<_> = sizes.iter().enumerate().map(|(i, size)| (name(i), *size as u64)).collect();
-    take(&mover, &files[2..]);
+    node.take(moves(&files[2..]));
     for (i, size) in sizes.iter().enumerate() {
         // An error is allowed while the link is bad; wrong bytes never are.
-        if let Ok(bytes) = content(&mover, &name(i)).await {
+        if let Ok(bytes) = node.content(&name(i)).await {
             assert!(bytes == noise(seed ^ i as u64, *size), "seed {seed}: wrong bytes in {}", name(i));
         }
     }
     for _ in &files[2..] {
-        let told = tokio::time::timeout(Duration::from_secs(60), outcomes.recv()).await;
-        match told.unwrap_or_else(|_| panic!("seed {seed}: a move never ended")).unwrap() {
+        match node.next().await {
             Outcome::Moved { .. } => {}
             Outcome::Failed { why, .. } => assert!(why.len() > 10, "seed {seed}: {why:?} tells nothing"),
             other => panic!("seed {seed}: {other:?}"),
@@ -116,12 +118,12 @@ async fn one_run(seed: u64, counts: Counts) {
     }
     left.store(0, Ordering::SeqCst);
     for (i, size) in sizes.iter().enumerate() {
-        let mut read = content(&mover, &name(i)).await;
+        let mut read = node.content(&name(i)).await;
         for _ in 0..8 {
             if read.is_err() {
                 // A connection that broke is dialled again after a pause.
                 tokio::time::sleep(Duration::from_millis(500)).await;
-                read = content(&mover, &name(i)).await;
+                read = node.content(&name(i)).await;
             }
         }
         let bytes = read.unwrap_or_else(|e| panic!("seed {seed}: the link is sound again, and yet: {e}"));

@@ -6,7 +6,8 @@ use std::sync::Mutex;
 use foretide_chunk::FileKey;
 use foretide_transfer::TransferError;
 
-use super::site::{Door, Mirror, Node, Source, Unaware, World, a_move, borders, noise, path, sum_of};
+use super::rig::{path, volume};
+use super::site::{Door, Mirror, Node, Source, Unaware, World, a_move, borders, noise, sum_of};
 
 /// Small files and a large one, which travels in parts.
 const FILES: [(&str, u64); 4] = [("a", 200_000), ("b", 50_000), ("c", 120_000), ("large", 6_000_000)];
@@ -163,6 +164,6 @@ async fn where_a_copy_stands_readers_make_no_byte_cross_and_see_the_names_of_the
     std::fs::write(mirror.at("only-there"), b"x").unwrap();
     assert!(here.content("a").await.unwrap() == noise("newer", 210_000), "the source's word counts");
     assert_eq!(world.given(), 210_000);
-    let missing = here.mover.stat(&super::site::volume(), &path("only-there")).await;
+    let missing = here.mover.stat(&volume(), &path("only-there")).await;
     assert!(matches!(missing, Err(TransferError::NotFound { .. })), "{missing:?}");
 }

@@ -2,6 +2,9 @@
 //! givers have not got something, lie, hang or die.
 
 mod copies;
+#[allow(dead_code, reason = "each of the test programs uses a part")]
+#[path = "../rig/mod.rs"]
+mod rig;
 mod site;
 mod trouble;
 
@@ -9,7 +12,8 @@ use std::time::Duration;
 
 use foretide_flow::{Found, Move, Priority, Timestamp};
 
-use site::{Source, World, a_move, noise, path, sum_of};
+use rig::{path, volume};
+use site::{Source, World, a_move, noise, sum_of};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_two_nodes_of_a_site_are_told_to_move_crosses_once() {
@@ -213,5 +217,5 @@ async fn read_ahead_is_shared_too() {
     }
     assert_eq!(world.given(), 400_000);
     let paths = [path("f")];
-    assert!(nodes.iter().all(|n| n.mover.store().census(&site::volume(), &paths).files == 1));
+    assert!(nodes.iter().all(|n| n.mover.store().census(&volume(), &paths).files == 1));
 }

@@ -2,67 +2,37 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use foretide_chunk::{Config, DomainKey, FileKey, Store};
 use foretide_flow::{
-    Assignment, Effect, Entry, FilePath, FileVersion, ForecastId, Move, MoveCause, NodeId, Outcome, Priority, Rule,
-    Ruleset, Site, SiteId, Timestamp, Topology, Volume, VolumeId, WorkloadId,
+    Effect, Entry, FilePath, FileVersion, Move, NodeId, Outcome, Rule, Ruleset, Site, Timestamp, Topology, Volume,
+    VolumeId,
 };
-use foretide_transfer::{
-    Borders, ClientConfig, Giver, Identity, LocalDirectory, Mover, MoverConfig, Server, ServerConfig, SourceFile,
-    Stamp, Token, TransferError,
-};
-use rand::{Rng, SeedableRng};
+use foretide_transfer::{Borders, ClientConfig, Giver, LocalDirectory, MoverConfig, Server, SourceFile, Stamp, Token};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::sync::mpsc;
+
+use super::rig::{self, TOKEN, hasty, identity, loopback, serve_with, site_id, store, volume, with_client};
+
+/// Room for all files of a test.
+const CACHE_BYTES: u64 = 1 << 30;
 
 /// Bytes that follow from a text.
 pub fn noise(seed: &str, length: u64) -> Vec<u8> {
-    let mut bytes = vec![0; length as usize];
     let seed = seed.bytes().fold(7, |sum: u64, b| sum.wrapping_mul(31).wrapping_add(u64::from(b)));
-    rand::rngs::StdRng::seed_from_u64(seed).fill_bytes(&mut bytes);
-    bytes
-}
-
-pub fn volume() -> VolumeId {
-    VolumeId::new("data").unwrap()
-}
-
-pub fn path(text: &str) -> FilePath {
-    FilePath::parse(text).unwrap()
-}
-
-pub fn site_id(name: &str) -> SiteId {
-    SiteId::new(name).unwrap()
+    rig::noise(seed, length as usize)
 }
 
 pub fn sum_of(files: &[(String, u64)]) -> u64 {
     files.iter().map(|(_, length)| length).sum()
 }
 
-pub fn a_move(p: &str, length: u64, from: &str, to: &str) -> Move {
-    Move {
-        id: format!("move-{p}-{to}").into(),
-        volume: volume(),
-        path: path(p),
-        offset: 0,
-        length,
-        from: site_id(from),
-        to: site_id(to),
-        start_at: Timestamp(0),
-        due_at: Timestamp(1),
-        keep_until: Timestamp::now() + Duration::from_secs(3600),
-        priority: Priority::Background,
-        probability: 1.0,
-        benefit_s: 0.0,
-        cost: 0.0,
-        cause: MoveCause::Forecast { forecast: ForecastId::from("f"), workload: WorkloadId::from("w") },
-        reason: String::new(),
-    }
+pub fn a_move(name: &str, length: u64, from: &str, to: &str) -> Move {
+    let id = format!("move-{name}-{to}").into();
+    Move { id, from: site_id(from), to: site_id(to), ..rig::a_move(name, length) }
 }
 
 /// A folder of which each read takes a while.
@@ -288,8 +258,7 @@ fn node_name(site: &str, number: usize) -> String {
 }
 
 async fn serve(volumes: Vec<(VolumeId, Box<dyn foretide_transfer::Source>)>, borders: Arc<Borders>) -> Server {
-    let config = ServerConfig { listen: "127.0.0.1:0".parse().unwrap(), ..ServerConfig::default() };
-    Server::start(config, DomainKey::default(), Token::new("t"), volumes, borders).await.unwrap()
+    serve_with(loopback(), Token::new(TOKEN), volumes, borders).await
 }
 
 /// An agent that serves a copy.
@@ -310,36 +279,37 @@ impl Mirror {
     }
 }
 
-/// One agent with a cache.
+/// One agent with a cache, which gives of it.
 pub struct Node {
-    pub identity: Identity,
-    pub mover: Arc<Mover>,
+    fetching: rig::Node,
     pub server: Option<Server>,
     pub store: TempDir,
-    outcomes: mpsc::Receiver<Outcome>,
+}
+
+impl Deref for Node {
+    type Target = rig::Node;
+
+    fn deref(&self) -> &rig::Node {
+        &self.fetching
+    }
+}
+
+impl DerefMut for Node {
+    fn deref_mut(&mut self) -> &mut rig::Node {
+        &mut self.fetching
+    }
 }
 
 impl Node {
     async fn start(source: &str, site: &str, number: usize, window_bytes: u64, borders: Arc<Borders>) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let store = Store::open(folder.path(), Config::default(), DomainKey::default()).unwrap();
-        let (tell, outcomes) = mpsc::channel(100_000);
-        let client = ClientConfig {
-            connections: 3,
-            warm_bytes: 0,
-            patience_s: 1,
-            dial_timeout_s: 1,
-            silence_limit_s: 5,
-            ..ClientConfig::default()
-        };
-        let config = MoverConfig { client, window_bytes, ..MoverConfig::default() };
-        let node = NodeId::new(&node_name(site, number)).unwrap();
-        let identity = Identity { site: site_id(site), node };
-        let mover = Mover::new(config, identity.clone(), Token::new("t"), store, borders.clone(), tell);
-        mover.set_source(&volume(), source);
+        let client = ClientConfig { patience_s: 1, silence_limit_s: 5, ..hasty() };
+        let config = MoverConfig { window_bytes, ..with_client(client) };
+        let (own, kept) = (identity(site, &node_name(site, number)), store(folder.path(), CACHE_BYTES));
+        let fetching = rig::Node::start(source, own, kept, config, Token::new(TOKEN), borders.clone());
         let server = serve(Vec::new(), borders).await;
-        server.pass_on(mover.clone());
-        Self { identity, mover, server: Some(server), store: folder, outcomes }
+        server.pass_on(fetching.mover.clone());
+        Self { fetching, server: Some(server), store: folder }
     }
 
     /// Chunk bytes that it has given.
@@ -347,36 +317,9 @@ impl Node {
         self.server.as_ref().map_or(0, |server| server.stats().data_bytes)
     }
 
-    pub async fn key(&self, name: &str) -> FileKey {
-        let entry = self.mover.stat(&volume(), &path(name)).await.unwrap();
-        FileKey { volume: volume(), path: path(name), version: entry.version }
-    }
-
     pub async fn holds(&self, name: &str) -> bool {
         let key = self.key(name).await;
         self.mover.store().lookup(&key).is_some_and(|resident| resident.whole)
-    }
-
-    pub async fn content(&self, name: &str) -> Result<Vec<u8>, TransferError> {
-        let key = self.key(name).await;
-        Ok(self.mover.read(&key, 0..u64::MAX).await?.bytes.to_vec())
-    }
-
-    pub fn take(&self, run: Vec<Move>) {
-        self.mover.take(&Assignment { run, ..Assignment::default() });
-    }
-
-    pub async fn next(&mut self) -> Outcome {
-        let waited = tokio::time::timeout(Duration::from_secs(60), self.outcomes.recv()).await;
-        waited.expect("an outcome").expect("the mover lives")
-    }
-
-    /// The outcome of a move, which must have ended well: bytes, and bytes that crossed a link between sites.
-    pub async fn moved(&mut self) -> (u64, u64) {
-        match self.next().await {
-            Outcome::Moved { bytes, wire_bytes, .. } => (bytes, wire_bytes),
-            other => panic!("{other:?}"),
-        }
     }
 
     /// Of the next move's bytes, those that the source gave in place of the site that the plan named.

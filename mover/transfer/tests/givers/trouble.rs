@@ -7,7 +7,8 @@ use std::sync::atomic::Ordering;
 use foretide_chunk::Subset;
 use foretide_transfer::TransferError;
 
-use super::site::{Door, Node, Source, World, a_move, borders, noise, path, volume};
+use super::rig::{path, volume};
+use super::site::{Door, Node, Source, World, a_move, borders, noise};
 
 /// Two nodes, the first of which fetches `name` for both; the door stands before that one.
 async fn with_a_door(world: &World, name: &str) -> (Vec<Node>, Door) {

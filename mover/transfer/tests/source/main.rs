@@ -1,25 +1,26 @@
 //! One suite for every kind of source: what the server may count on, wherever the bytes lie.
 
+#[allow(dead_code, reason = "each of the test programs uses a part")]
+#[path = "../rig/mod.rs"]
+mod rig;
 mod s3;
 
 use std::io::{self, ErrorKind};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use foretide_flow::{BitsPerSecond, EntryKind, FilePath};
-use foretide_transfer::{Bucket, Faulty, LocalDirectory, Manners, Source};
+use foretide_flow::{BitsPerSecond, EntryKind, FilePath, Move, VolumeId};
+use foretide_transfer::{Bucket, Faulty, LocalDirectory, Manners, MoverConfig, Source, Token};
 use object_store::memory::InMemory;
 use object_store::{ObjectStore, ObjectStoreExt};
+
+use rig::{Node, TOKEN, a_move, identity, loopback, no_borders, noise, path, serve_with, store, volume};
 
 /// A source with a way behind it, by which others change it.
 trait Fixture {
     fn source(&self) -> &dyn Source;
     fn put(&self, path: &str, bytes: &[u8]);
     fn remove(&self, path: &str);
-}
-
-fn path(text: &str) -> FilePath {
-    FilePath::parse(text).unwrap()
 }
 
 fn content(source: &dyn Source, at: &str) -> io::Result<Vec<u8>> {
@@ -198,6 +199,77 @@ fn objects_in_memory_conform() {
 fn s3_conforms() {
     let (server, store) = s3::start(runtime());
     conforms(&Objects::new(server, store, s3::PREFIX));
+}
+
+/// With what `tests/ceph` puts into the environment.
+#[ignore = "wants a Ceph RGW, as `make test-ceph` starts one"]
+#[test]
+fn a_ceph_rgw_conforms() {
+    let bucket = std::env::var("AWS_BUCKET").unwrap();
+    let (store, _) = Bucket::connect(&format!("s3://{bucket}/{}", s3::PREFIX), &Default::default()).unwrap();
+    conforms(&Objects::new(runtime(), store, s3::PREFIX));
+}
+
+/// Files of a data set.
+const FILES: usize = 20;
+const FILE_BYTES: usize = 400_000;
+/// In the later version so many files have a few bytes changed in the middle, and one is new.
+const CHANGED: usize = 3;
+
+/// A version of a data set: names and contents.
+fn version(number: usize) -> Vec<(String, Vec<u8>)> {
+    let file = |n: usize| {
+        let mut bytes = noise(n as u64, FILE_BYTES);
+        if number > 1 && n < CHANGED {
+            bytes[FILE_BYTES / 2..FILE_BYTES / 2 + 100].fill(number as u8);
+        }
+        (format!("part-{n}"), bytes)
+    };
+    (0..FILES + number - 1).map(file).collect()
+}
+
+#[test]
+fn of_a_data_set_that_two_object_stores_hold_in_two_versions_only_the_differences_move() {
+    let (runtime, s3) = s3::start(runtime());
+    let stores: [Arc<dyn ObjectStore>; 2] = [s3, Arc::new(InMemory::new())];
+    let names = [volume(), VolumeId::new("elsewhere").unwrap()];
+    let cache = tempfile::tempdir().unwrap();
+    runtime.block_on(async {
+        let kept = store(cache.path(), 1 << 30);
+        let (config, own) = (MoverConfig::default(), identity("gpu", "n1"));
+        let mut node = Node::start("127.0.0.1:1", own, kept, config, Token::new(TOKEN), no_borders());
+        let mut given = Vec::new();
+        for (number, (bucket, name)) in stores.into_iter().zip(names).enumerate() {
+            let files = version(number + 1);
+            for (at, bytes) in &files {
+                let key = object_store::path::Path::parse(format!("{}/{at}", s3::PREFIX)).unwrap();
+                bucket.put(&key, bytes.clone().into()).await.unwrap();
+            }
+            let source: Box<dyn Source> = Box::new(Bucket::over(bucket, s3::PREFIX.into()));
+            let served = vec![(name.clone(), source)];
+            let server = serve_with(loopback(), Token::new(TOKEN), served, no_borders()).await;
+            node.mover.set_source(&name, &server.address().to_string());
+            let wanted = |(at, bytes): &(String, Vec<u8>)| Move {
+                id: format!("{name}-{at}").into(),
+                volume: name.clone(),
+                ..a_move(at, bytes.len() as u64)
+            };
+            node.take(files.iter().map(wanted).collect());
+            for _ in &files {
+                node.moved().await;
+            }
+            for (at, bytes) in &files {
+                let version = node.mover.stat(&name, &path(at)).await.unwrap().version;
+                let key = foretide_chunk::FileKey { volume: name.clone(), path: path(at), version };
+                assert!(node.mover.read(&key, 0..u64::MAX).await.unwrap().bytes == bytes[..], "{at}");
+            }
+            given.push(server.stats().data_bytes);
+        }
+        let all = (FILES * FILE_BYTES) as u64;
+        println!("{} bytes of the first version crossed, {} of the second", given[0], given[1]);
+        assert_eq!(given[0], all);
+        assert!(given[1] < all / 5, "{} of {all} bytes crossed again", given[1]);
+    });
 }
 
 #[tokio::test]

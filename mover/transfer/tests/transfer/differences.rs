@@ -9,7 +9,7 @@ async fn what_another_file_or_version_holds_does_not_cross_again() {
     std::fs::write(source.path().join("a"), &bytes).unwrap();
     std::fs::write(source.path().join("copy"), &bytes).unwrap();
     let server = serve(local(source.path()), open_borders()).await;
-    let mut gpu = Gpu::start(cache.path(), 1 << 30, &server.address().to_string());
+    let mut gpu = gpu(cache.path(), 1 << 30, &server.address().to_string());
     gpu.take(vec![a_move("a", 6_000_000)]);
     gpu.moved().await;
     gpu.take(vec![a_move("copy", 6_000_000)]);
@@ -31,7 +31,7 @@ async fn of_a_changed_file_little_more_than_the_changed_bytes_crosses() {
     let mut bytes = noise(1, 12_000_000);
     std::fs::write(source.path().join("f"), &bytes).unwrap();
     let server = serve(local(source.path()), open_borders()).await;
-    let mut gpu = Gpu::start(cache.path(), 1 << 30, &server.address().to_string());
+    let mut gpu = gpu(cache.path(), 1 << 30, &server.address().to_string());
     gpu.take(vec![a_move("f", 12_000_000)]);
     gpu.moved().await;
     for at in [100_000, 3_000_000, 7_500_000] {
@@ -55,7 +55,7 @@ async fn what_cannot_come_as_a_difference_comes_whole() {
     let server = serve(local(source.path()), open_borders()).await;
     let address = server.address().to_string();
     {
-        let gpu = Gpu::start(cache.path(), 1 << 30, &address);
+        let gpu = gpu(cache.path(), 1 << 30, &address);
         let key = gpu.key("f").await;
         gpu.mover.read(&key, 0..3_000_000).await.unwrap();
     }
@@ -64,7 +64,7 @@ async fn what_cannot_come_as_a_difference_comes_whole() {
     bytes[6_000_000] ^= 1;
     std::fs::write(source.path().join("f"), &bytes).unwrap();
     let server = serve(local(source.path()), open_borders()).await;
-    let mut gpu = Gpu::start(cache.path(), 1 << 30, &server.address().to_string());
+    let mut gpu = gpu(cache.path(), 1 << 30, &server.address().to_string());
     gpu.take(vec![a_move("f", 8_000_000)]);
     let (_, wire) = gpu.moved().await;
     assert!((4_500_000..5_700_000).contains(&wire), "{wire}");

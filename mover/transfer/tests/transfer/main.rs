@@ -3,6 +3,9 @@
 mod differences;
 mod odd;
 mod pace;
+#[allow(dead_code, reason = "each of the test programs uses a part")]
+#[path = "../rig/mod.rs"]
+mod rig;
 mod soon;
 mod strangers;
 mod wrong;
@@ -14,40 +17,22 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use foretide_chunk::{Config, DomainKey, FileKey, Store, Subset};
+use foretide_chunk::Subset;
 use foretide_flow::{
-    Assignment, BitsPerSecond, Effect, Entry, FilePath, ForecastId, Found, Link, Move, MoveCause, NodeId, Outcome,
-    Priority, Rule, Ruleset, Site, SiteId, Timestamp, Topology, Volume, VolumeId, WarmupId, WorkloadId,
+    Assignment, BitsPerSecond, Effect, Entry, FilePath, Found, Link, Move, MoveCause, Outcome, Rule, Ruleset, Site,
+    Timestamp, Topology, Volume, VolumeId, WarmupId,
 };
 use foretide_transfer::{
-    Authority, Borders, ClientConfig, Credentials, Identity, LocalDirectory, Mover, MoverConfig, Server, ServerConfig,
-    Source, SourceFile, Stamp, Tls, Token, TransferError,
+    Authority, Borders, ClientConfig, Credentials, Identity, LocalDirectory, MoverConfig, ServerConfig, Source,
+    SourceFile, Stamp, Tls, Token, TransferError,
 };
-use rand::{Rng, SeedableRng};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::sync::mpsc;
 
 use odd::Odd;
-
-const TOKEN: &str = "secret";
-
-fn noise(seed: u64, len: usize) -> Vec<u8> {
-    let mut bytes = vec![0; len];
-    rand::rngs::StdRng::seed_from_u64(seed).fill_bytes(&mut bytes);
-    bytes
-}
-
-fn volume() -> VolumeId {
-    VolumeId::new("data").unwrap()
-}
-
-fn path(text: &str) -> FilePath {
-    FilePath::parse(text).unwrap()
-}
-
-fn identity() -> Identity {
-    Identity { site: SiteId::new("gpu").unwrap(), node: NodeId::new("n1").unwrap() }
-}
+use rig::{
+    Node, TOKEN, a_move, hasty, identity, local, loopback, noise, path, serve, serve_with, site_id, store, volume,
+    with_client,
+};
 
 fn topology() -> Topology {
     let mut t = Topology::default();
@@ -57,9 +42,9 @@ fn topology() -> Topology {
         cache: None,
         accelerator_per_hour: 0.0,
     };
-    t.sites.insert(SiteId::new("store").unwrap(), site("eu"));
-    t.sites.insert(SiteId::new("gpu").unwrap(), site("us"));
-    t.volumes.insert(volume(), Volume::at(SiteId::new("store").unwrap()));
+    t.sites.insert(site_id("store"), site("eu"));
+    t.sites.insert(site_id("gpu"), site("us"));
+    t.volumes.insert(volume(), Volume::at(site_id("store")));
     t
 }
 
@@ -86,89 +71,23 @@ fn closed_borders() -> Arc<Borders> {
     Borders::new(phi_stays(), topology())
 }
 
-async fn serve(source: Box<dyn Source>, borders: Arc<Borders>) -> Server {
-    let config = ServerConfig { listen: "127.0.0.1:0".parse().unwrap(), ..ServerConfig::default() };
-    let volumes = vec![(volume(), source)];
-    Server::start(config, DomainKey::default(), Token::new(TOKEN), volumes, borders).await.unwrap()
-}
-
-fn local(dir: &Path) -> Box<dyn Source> {
-    Box::new(LocalDirectory::open(dir).unwrap())
+fn config() -> MoverConfig {
+    with_client(ClientConfig { warm_bytes: 1000, patience_s: 2, ..hasty() })
 }
 
 /// The cache site.
-struct Gpu {
-    mover: Arc<Mover>,
-    outcomes: mpsc::Receiver<Outcome>,
+fn gpu(root: &Path, capacity_bytes: u64, address: &str) -> Node {
+    gpu_with(root, capacity_bytes, address, open_borders(), Token::new(TOKEN))
 }
 
-fn config() -> MoverConfig {
-    let client =
-        ClientConfig { connections: 3, warm_bytes: 1000, patience_s: 2, dial_timeout_s: 1, ..ClientConfig::default() };
-    MoverConfig { client, ..MoverConfig::default() }
-}
-
-impl Gpu {
-    fn start(root: &Path, capacity_bytes: u64, address: &str) -> Self {
-        Self::start_with(root, capacity_bytes, address, open_borders(), TOKEN)
-    }
-
-    fn start_with(root: &Path, capacity_bytes: u64, address: &str, borders: Arc<Borders>, token: &str) -> Self {
-        let config_ = Config { capacity_bytes, ..Config::default() };
-        let store = Store::open(root, config_, DomainKey::default()).unwrap();
-        let (tell, outcomes) = mpsc::channel(10_000);
-        let mover = Mover::new(config(), identity(), Token::new(token), store, borders, tell);
-        mover.set_source(&volume(), address);
-        Self { mover, outcomes }
-    }
-
-    async fn key(&self, p: &str) -> FileKey {
-        let entry = self.mover.stat(&volume(), &path(p)).await.unwrap();
-        FileKey { volume: volume(), path: path(p), version: entry.version }
-    }
-
-    fn take(&self, run: Vec<Move>) {
-        self.mover.take(&Assignment { run, ..Assignment::default() });
-    }
-
-    async fn next(&mut self) -> Outcome {
-        let waited = tokio::time::timeout(Duration::from_secs(60), self.outcomes.recv()).await;
-        waited.expect("an outcome").expect("the mover lives")
-    }
-
-    /// The outcome of a move, which must have ended well: bytes and bytes on the wire.
-    async fn moved(&mut self) -> (u64, u64) {
-        match self.next().await {
-            Outcome::Moved { bytes, wire_bytes, .. } => (bytes, wire_bytes),
-            other => panic!("{other:?}"),
-        }
-    }
-
-    async fn content(&self, p: &str) -> Result<Vec<u8>, TransferError> {
-        let key = self.key(p).await;
-        Ok(self.mover.read(&key, 0..u64::MAX).await?.bytes.to_vec())
-    }
-}
-
-fn a_move(p: &str, length: u64) -> Move {
-    Move {
-        id: format!("move-{p}").into(),
-        volume: volume(),
-        path: path(p),
-        offset: 0,
-        length,
-        from: SiteId::new("store").unwrap(),
-        to: SiteId::new("gpu").unwrap(),
-        start_at: Timestamp(0),
-        due_at: Timestamp(1),
-        keep_until: Timestamp::now() + Duration::from_secs(3600),
-        priority: Priority::Background,
-        probability: 1.0,
-        benefit_s: 0.0,
-        cost: 0.0,
-        cause: MoveCause::Forecast { forecast: ForecastId::from("f"), workload: WorkloadId::from("w") },
-        reason: String::new(),
-    }
+fn gpu_with(
+    root: &Path,
+    capacity_bytes: u64,
+    address: &str,
+    borders: Arc<Borders>,
+    credentials: impl Into<Credentials>,
+) -> Node {
+    Node::start(address, identity("gpu", "n1"), store(root, capacity_bytes), config(), credentials, borders)
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -179,7 +98,7 @@ async fn moves_of_all_sizes_arrive_whole_and_are_told() {
         std::fs::write(source.path().join(format!("f{i}")), noise(i as u64, *size)).unwrap();
     }
     let server = serve(local(source.path()), open_borders()).await;
-    let mut gpu = Gpu::start(cache.path(), 1 << 30, &server.address().to_string());
+    let mut gpu = gpu(cache.path(), 1 << 30, &server.address().to_string());
     gpu.take(sizes.iter().enumerate().map(|(i, s)| a_move(&format!("f{i}"), *s as u64)).collect());
     let mut bytes = 0;
     for _ in sizes {
@@ -204,7 +123,7 @@ async fn a_reader_gets_a_range_and_then_finds_it() {
     let bytes = noise(1, 5_000_000);
     std::fs::write(source.path().join("f"), &bytes).unwrap();
     let server = serve(local(source.path()), open_borders()).await;
-    let gpu = Gpu::start(cache.path(), 1 << 30, &server.address().to_string());
+    let gpu = gpu(cache.path(), 1 << 30, &server.address().to_string());
     let key = gpu.key("f").await;
     for (range, found) in [
         (2_000_000..2_100_000u64, Found::Miss),
@@ -227,7 +146,7 @@ async fn a_reader_joins_the_move_that_brings_the_file() {
     std::fs::write(source.path().join("f"), noise(1, 100_000)).unwrap();
     let (odd, _) = Odd::new(source.path(), Duration::from_millis(300));
     let server = serve(odd, open_borders()).await;
-    let mut gpu = Gpu::start(cache.path(), 1 << 30, &server.address().to_string());
+    let mut gpu = gpu(cache.path(), 1 << 30, &server.address().to_string());
     let key = gpu.key("f").await;
     gpu.take(vec![a_move("f", 100_000)]);
     tokio::time::sleep(Duration::from_millis(100)).await;
@@ -244,7 +163,7 @@ async fn a_listing_of_many_names_is_complete() {
         std::fs::write(source.path().join(format!("a-file-with-a-rather-long-name-{i:05}.jpg")), b"").unwrap();
     }
     let server = serve(local(source.path()), open_borders()).await;
-    let gpu = Gpu::start(cache.path(), 1 << 20, &server.address().to_string());
+    let gpu = gpu(cache.path(), 1 << 20, &server.address().to_string());
     let listing = gpu.mover.list(&volume(), &FilePath::root(), false).await.unwrap().listing;
     assert!(listing.entries.len() == 3000 && listing.entries.is_sorted_by(|a, b| a.path < b.path));
 }

@@ -8,7 +8,7 @@ async fn promise_h_the_switch_stops_forecasts_and_not_warmups() {
     std::fs::write(source.path().join("f"), noise(1, 100_000)).unwrap();
     std::fs::write(source.path().join("w"), noise(2, 100_000)).unwrap();
     let server = serve(local(source.path()), open_borders()).await;
-    let mut gpu = Gpu::start(cache.path(), 1 << 30, &server.address().to_string());
+    let mut gpu = gpu(cache.path(), 1 << 30, &server.address().to_string());
     let later = Move { start_at: Timestamp::now() + Duration::from_millis(300), ..a_move("f", 100_000) };
     gpu.take(vec![later]);
     let asked = Move { cause: MoveCause::Warmup { warmup: WarmupId::from("w1") }, ..a_move("w", 100_000) };
@@ -27,7 +27,7 @@ async fn promise_a_a_reader_gets_his_bytes_while_the_move_he_joined_is_cancelled
     std::fs::write(source.path().join("f"), &bytes).unwrap();
     let (odd, _) = Odd::new(source.path(), Duration::from_millis(30));
     let server = serve(odd, open_borders()).await;
-    let gpu = Gpu::start(cache.path(), 1 << 30, &server.address().to_string());
+    let gpu = gpu(cache.path(), 1 << 30, &server.address().to_string());
     let key = gpu.key("f").await;
     let fickle = async {
         loop {
@@ -51,11 +51,6 @@ async fn promise_a_a_reader_gets_his_bytes_while_the_move_he_joined_is_cancelled
     }
 }
 
-async fn serve_at(source: Box<dyn Source>, rate: BitsPerSecond, borders: Arc<Borders>) -> Server {
-    let config = ServerConfig { listen: "127.0.0.1:0".parse().unwrap(), rate_limit: Some(rate), ..Default::default() };
-    Server::start(config, DomainKey::default(), Token::new(TOKEN), vec![(volume(), source)], borders).await.unwrap()
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn text_is_packed_where_the_link_is_the_limit_and_noise_is_not() {
     let (source, cache) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
@@ -63,8 +58,10 @@ async fn text_is_packed_where_the_link_is_the_limit_and_noise_is_not() {
     let noisy = noise(1, 4_000_000);
     std::fs::write(source.path().join("text"), &text).unwrap();
     std::fs::write(source.path().join("noise"), &noisy).unwrap();
-    let server = serve_at(local(source.path()), BitsPerSecond(200_000_000), open_borders()).await;
-    let mut gpu = Gpu::start(cache.path(), 1 << 30, &server.address().to_string());
+    let config = ServerConfig { rate_limit: Some(BitsPerSecond(200_000_000)), ..loopback() };
+    let volumes = vec![(volume(), local(source.path()))];
+    let server = serve_with(config, Token::new(TOKEN), volumes, open_borders()).await;
+    let mut gpu = gpu(cache.path(), 1 << 30, &server.address().to_string());
     gpu.take(vec![a_move("text", text.len() as u64)]);
     let (moved, wire) = gpu.moved().await;
     assert!(moved == text.len() as u64 && wire < moved * 3 / 4, "{wire} of {moved}");
@@ -78,11 +75,11 @@ async fn a_link_whose_rate_is_known_is_not_sent_more() {
     let (source, cache) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     std::fs::write(source.path().join("f"), noise(1, 5_000_000)).unwrap();
     let mut known = topology();
-    let (from, to) = (SiteId::new("store").unwrap(), SiteId::new("gpu").unwrap());
+    let (from, to) = (site_id("store"), site_id("gpu"));
     known.links.push(Link { from: from.clone(), to, rate: BitsPerSecond(40_000_000), rtt_ms: 1.0, cost_per_gb: 0.0 });
     let server = serve(local(source.path()), Borders::new(Ruleset::default(), known)).await;
     server.stands_at(from);
-    let mut gpu = Gpu::start(cache.path(), 1 << 30, &server.address().to_string());
+    let mut gpu = gpu(cache.path(), 1 << 30, &server.address().to_string());
     let began = std::time::Instant::now();
     gpu.take(vec![a_move("f", 5_000_000)]);
     gpu.moved().await;
@@ -98,7 +95,7 @@ async fn many_large_files_do_not_wait_for_each_others_room() {
         std::fs::write(source.path().join(name), noise(i as u64, 1_500_000)).unwrap();
     }
     let server = serve(local(source.path()), open_borders()).await;
-    let mut gpu = Gpu::start(cache.path(), 1 << 30, &server.address().to_string());
+    let mut gpu = gpu(cache.path(), 1 << 30, &server.address().to_string());
     gpu.take(names.iter().map(|name| a_move(name, 1_500_000)).collect());
     for _ in &names {
         assert_eq!(gpu.moved().await.0, 1_500_000);

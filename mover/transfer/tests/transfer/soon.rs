@@ -2,6 +2,10 @@
 
 use std::sync::{Condvar, Mutex};
 
+use foretide_chunk::FileKey;
+use foretide_flow::Priority;
+use foretide_transfer::Server;
+
 use super::*;
 
 /// Longer than what is cut before anybody would notice.
@@ -66,7 +70,7 @@ struct Stage {
     _cache: tempfile::TempDir,
     gate: Arc<Gate>,
     server: Server,
-    gpu: Gpu,
+    gpu: Node,
     bytes: Vec<u8>,
 }
 
@@ -85,7 +89,7 @@ impl Stage {
         let gate = Arc::new(Gate::default());
         let gated = Gated { inner: LocalDirectory::open(source.path()).unwrap(), gate: gate.clone() };
         let server = serve(Box::new(gated), open_borders()).await;
-        let gpu = Gpu::start(cache.path(), capacity_bytes, &server.address().to_string());
+        let gpu = gpu(cache.path(), capacity_bytes, &server.address().to_string());
         Self { source, _cache: cache, gate, server, gpu, bytes }
     }
 

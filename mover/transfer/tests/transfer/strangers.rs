@@ -8,7 +8,7 @@ async fn a_wrong_token_and_a_dead_address_are_told_apart() {
     let server = serve(local(source.path()), open_borders()).await;
     let address = server.address().to_string();
     {
-        let gpu = Gpu::start_with(cache.path(), 1 << 20, &address, open_borders(), "other");
+        let gpu = gpu_with(cache.path(), 1 << 20, &address, open_borders(), Token::new("other"));
         let told = gpu.mover.stat(&volume(), &path("f")).await.unwrap_err();
         assert!(matches!(told, TransferError::Token { .. }), "{told}");
         assert!(matches!(
@@ -17,7 +17,7 @@ async fn a_wrong_token_and_a_dead_address_are_told_apart() {
         ));
     }
     drop(server);
-    let gpu = Gpu::start(cache.path(), 1 << 20, &address);
+    let gpu = gpu(cache.path(), 1 << 20, &address);
     let told = gpu.mover.stat(&volume(), &path("f")).await.unwrap_err();
     assert!(matches!(told, TransferError::Unreachable { .. }) && told.to_string().contains(&address), "{told}");
 }
@@ -34,21 +34,8 @@ async fn a_stranger_who_talks_nonsense_harms_nobody() {
         let _ = stranger.read_to_end(&mut answer).await;
         assert!(answer.len() < 200);
     }
-    let gpu = Gpu::start(cache.path(), 1 << 20, &server.address().to_string());
+    let gpu = gpu(cache.path(), 1 << 20, &server.address().to_string());
     assert_eq!(gpu.content("f").await.unwrap(), b"fine");
-}
-
-async fn serve_with(source: Box<dyn Source>, credentials: Credentials) -> Server {
-    let config = ServerConfig { listen: "127.0.0.1:0".parse().unwrap(), ..ServerConfig::default() };
-    Server::start(config, DomainKey::default(), credentials, vec![(volume(), source)], open_borders()).await.unwrap()
-}
-
-fn mover_with(root: &Path, address: &str, credentials: Credentials) -> Arc<Mover> {
-    let store = Store::open(root, Config::default(), DomainKey::default()).unwrap();
-    let (tell, _) = mpsc::channel(100);
-    let mover = Mover::new(config(), identity(), credentials, store, open_borders(), tell);
-    mover.set_source(&volume(), address);
-    mover
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -59,30 +46,26 @@ async fn over_tls_both_ends_show_a_certificate_of_the_same_authority_and_their_o
     let authority = Authority::new().unwrap();
     let authority = Authority::load(authority.kept().clone()).unwrap();
     let stranger = Authority::new().unwrap();
-    let at_store = Identity { site: SiteId::new("store").unwrap(), node: NodeId::new("s1").unwrap() };
+    let (at_store, at_gpu) = (identity("store", "s1"), identity("gpu", "n1"));
     let shown = |by: &Authority, who: &Identity| {
         let tls = Tls::new(&by.kept().certificate_pem, &by.issue(who).unwrap(), who).unwrap();
         Credentials::with_tls(Token::new(TOKEN), tls)
     };
-    let server = serve_with(local(source.path()), shown(&authority, &at_store)).await;
+    let volumes = vec![(volume(), local(source.path()))];
+    let server = serve_with(loopback(), shown(&authority, &at_store), volumes, open_borders()).await;
     let address = server.address().to_string();
     let ask = async |credentials: Credentials| {
         let cache = tempfile::tempdir().unwrap();
-        let mover = mover_with(cache.path(), &address, credentials);
-        let entry = mover.stat(&volume(), &path("f")).await?;
-        let key = FileKey { volume: volume(), path: path("f"), version: entry.version };
-        Ok::<_, TransferError>(mover.read(&key, 0..u64::MAX).await?.bytes)
+        gpu_with(cache.path(), 1 << 30, &address, open_borders(), credentials).content("f").await
     };
-    assert!(ask(shown(&authority, &identity())).await.unwrap() == bytes);
-    assert!(ask(shown(&stranger, &identity())).await.is_err(), "another authority");
+    assert!(ask(shown(&authority, &at_gpu)).await.unwrap() == bytes);
+    assert!(ask(shown(&stranger, &at_gpu)).await.is_err(), "another authority");
     assert!(ask(shown(&authority, &at_store)).await.is_err(), "a name that is not its own");
     assert!(ask(Token::new(TOKEN).into()).await.is_err(), "no TLS at all");
-    let own = authority.issue(&identity()).unwrap();
+    let own = authority.issue(&at_gpu).unwrap();
     let told = Tls::new(&authority.kept().certificate_pem, &own, &at_store).unwrap_err().to_string();
     assert!(told.contains("does not bear the name") && told.contains("node s1 at site store"), "{told}");
-    let other = Credentials::with_tls(
-        Token::new("other"),
-        Tls::new(&authority.kept().certificate_pem, &own, &identity()).unwrap(),
-    );
+    let other =
+        Credentials::with_tls(Token::new("other"), Tls::new(&authority.kept().certificate_pem, &own, &at_gpu).unwrap());
     assert!(matches!(ask(other).await, Err(TransferError::Token { .. })), "another token");
 }

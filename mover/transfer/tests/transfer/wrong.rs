@@ -14,7 +14,7 @@ async fn promise_i_sender_and_receiver_refuse_by_the_rules_name() {
     {
         let root = if by == "sender" { cache.path() } else { cache2.path() };
         let server = serve(local(source.path()), sender).await;
-        let mut gpu = Gpu::start_with(root, 1 << 30, &server.address().to_string(), receiver, TOKEN);
+        let mut gpu = gpu_with(root, 1 << 30, &server.address().to_string(), receiver, Token::new(TOKEN));
         gpu.take(vec![a_move("patients/1", 7)]);
         match gpu.next().await {
             Outcome::Refused(r) => assert_eq!((r.rule.as_str(), r.by.as_str()), ("phi-stays-in-eu", by)),
@@ -37,7 +37,7 @@ async fn promise_i_what_a_changed_rule_forbids_stops_and_leaves() {
     }
     let server = serve(local(source.path()), open_borders()).await;
     let borders = open_borders();
-    let mut gpu = Gpu::start_with(cache.path(), 1 << 30, &server.address().to_string(), borders.clone(), TOKEN);
+    let mut gpu = gpu_with(cache.path(), 1 << 30, &server.address().to_string(), borders.clone(), Token::new(TOKEN));
     for name in ["patients/1", "patients/2", "public"] {
         gpu.content(name).await.unwrap();
     }
@@ -75,7 +75,7 @@ async fn promise_i_a_move_under_way_is_stopped_by_a_changed_rule() {
     let (slow, _) = Odd::new(source.path(), Duration::from_secs(2));
     let server = serve(slow, open_borders()).await;
     let borders = open_borders();
-    let mut gpu = Gpu::start_with(cache.path(), 1 << 30, &server.address().to_string(), borders.clone(), TOKEN);
+    let mut gpu = gpu_with(cache.path(), 1 << 30, &server.address().to_string(), borders.clone(), Token::new(TOKEN));
     gpu.take(vec![a_move("patients/1", 300_000)]);
     while gpu.mover.counts().1 == 0 {
         tokio::time::sleep(Duration::from_millis(5)).await;
@@ -92,7 +92,7 @@ async fn promise_d_a_peer_that_lies_is_named_and_nothing_is_stored() {
     std::fs::write(source.path().join("f"), noise(1, 3_000_000)).unwrap();
     let (odd, lie) = Odd::new(source.path(), Duration::ZERO);
     let server = serve(odd, open_borders()).await;
-    let mut gpu = Gpu::start(cache.path(), 1 << 30, &server.address().to_string());
+    let mut gpu = gpu(cache.path(), 1 << 30, &server.address().to_string());
     let key = gpu.key("f").await;
     gpu.mover.read(&key, 0..10).await.unwrap();
     let before = gpu.mover.store().resident_bytes();
@@ -111,7 +111,7 @@ async fn promise_a_bytes_come_even_if_the_store_has_no_room() {
     let (source, cache) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     std::fs::write(source.path().join("f"), noise(1, 3_000_000)).unwrap();
     let server = serve(local(source.path()), open_borders()).await;
-    let mut gpu = Gpu::start(cache.path(), 100_000, &server.address().to_string());
+    let mut gpu = gpu(cache.path(), 100_000, &server.address().to_string());
     let key = gpu.key("f").await;
     let answer = gpu.mover.read(&key, 0..3_000_000).await.unwrap();
     assert!(answer.found == Found::Miss && answer.bytes == noise(1, 3_000_000));
@@ -126,7 +126,7 @@ async fn a_file_that_changed_is_told_and_one_that_vanished_too() {
     std::fs::write(source.path().join("f"), b"one").unwrap();
     std::os::unix::fs::symlink("/etc/passwd", source.path().join("out")).unwrap();
     let server = serve(local(source.path()), open_borders()).await;
-    let mut gpu = Gpu::start(cache.path(), 1 << 20, &server.address().to_string());
+    let mut gpu = gpu(cache.path(), 1 << 20, &server.address().to_string());
     let key = gpu.key("f").await;
     std::fs::write(source.path().join("f"), b"three").unwrap();
     assert!(matches!(gpu.mover.read(&key, 0..9).await, Err(TransferError::Changed { .. })));
@@ -174,7 +174,7 @@ async fn promise_e_a_link_that_is_cut_nine_times_still_brings_the_right_bytes_an
     std::fs::write(source.path().join("f"), &bytes).unwrap();
     let server = serve(local(source.path()), open_borders()).await;
     let proxy = cutting_proxy(server.address(), 1_500_000, 9).await;
-    let mut gpu = Gpu::start(cache.path(), 1 << 30, &proxy.to_string());
+    let mut gpu = gpu(cache.path(), 1 << 30, &proxy.to_string());
     gpu.take(vec![a_move("f", 20_000_000)]);
     while !matches!(gpu.next().await, Outcome::Moved { .. }) {
         gpu.take(vec![a_move("f", 20_000_000)]);
@@ -190,7 +190,7 @@ async fn promise_e_what_was_verified_is_not_fetched_again_after_a_restart() {
     let (odd, _) = Odd::new(source.path(), Duration::from_millis(20));
     let server = serve(odd, open_borders()).await;
     let before = {
-        let gpu = Gpu::start(cache.path(), 1 << 30, &server.address().to_string());
+        let gpu = gpu(cache.path(), 1 << 30, &server.address().to_string());
         gpu.take(vec![a_move("f", 20_000_000)]);
         while gpu.mover.store().resident_bytes() < 2_000_000 {
             tokio::time::sleep(Duration::from_millis(5)).await;
@@ -202,7 +202,7 @@ async fn promise_e_what_was_verified_is_not_fetched_again_after_a_restart() {
         store.resident_bytes()
     };
     assert!((2_000_000..20_000_000).contains(&before), "{before}");
-    let mut gpu = Gpu::start(cache.path(), 1 << 30, &server.address().to_string());
+    let mut gpu = gpu(cache.path(), 1 << 30, &server.address().to_string());
     gpu.take(vec![a_move("f", 20_000_000)]);
     let (moved, wire) = gpu.moved().await;
     assert_eq!(moved, 20_000_000);
@@ -217,7 +217,7 @@ async fn what_rotted_on_the_disk_is_found_and_fetched_again() {
     let bytes = noise(1, 3_000_000);
     std::fs::write(source.path().join("f"), &bytes).unwrap();
     let server = serve(local(source.path()), open_borders()).await;
-    let mut gpu = Gpu::start(cache.path(), 1 << 30, &server.address().to_string());
+    let mut gpu = gpu(cache.path(), 1 << 30, &server.address().to_string());
     gpu.take(vec![a_move("f", 3_000_000)]);
     gpu.moved().await;
     let mut folders = std::fs::read_dir(cache.path().join("data")).unwrap();
