@@ -9,19 +9,28 @@ const HEAD: usize = 44;
 const LEFT: usize = 90;
 const BAR: usize = 150;
 /// From one column to the next: the bar, and room for its figure.
-const COLUMN: usize = BAR + 60;
-const COLUMNS: [(&str, fn(&JobReport) -> &[Row], fn(&Row) -> f64); 4] = [
-    ("before: coverage", |job| &job.before, |row| row.byte_coverage),
-    ("before: precision", |job| &job.before, |row| row.byte_precision),
-    ("while it runs: coverage", |job| &job.during, |row| row.byte_coverage),
-    ("while it runs: precision", |job| &job.during, |row| row.byte_precision),
+const COLUMN_WIDTH: usize = BAR + 60;
+
+/// A column: its title, which rows, and which figure of each.
+struct Column {
+    title: &'static str,
+    rows: fn(&JobReport) -> &[Row],
+    figure: fn(&Row) -> f64,
+}
+
+const COLUMNS: [Column; 4] = [
+    Column { title: "before: coverage", rows: |job| &job.before, figure: |row| row.byte_coverage },
+    Column { title: "before: precision", rows: |job| &job.before, figure: |row| row.byte_precision },
+    Column { title: "while it runs: coverage", rows: |job| &job.during, figure: |row| row.byte_coverage },
+    Column { title: "while it runs: precision", rows: |job| &job.during, figure: |row| row.byte_precision },
 ];
 
 /// The report as an SVG document.
 pub fn picture(report: &RecurrenceReport) -> String {
-    let mut canvas = Canvas::new(LEFT + COLUMNS.len() * COLUMN, TOP + report.jobs.iter().map(height).sum::<usize>());
-    for (i, (title, ..)) in COLUMNS.iter().enumerate() {
-        canvas.text(LEFT + i * COLUMN, 24, "start", "#555", title);
+    let mut canvas =
+        Canvas::new(LEFT + COLUMNS.len() * COLUMN_WIDTH, TOP + report.jobs.iter().map(height).sum::<usize>());
+    for (i, column) in COLUMNS.iter().enumerate() {
+        canvas.text(LEFT + i * COLUMN_WIDTH, 24, "start", "#555", column.title);
     }
     let mut top = TOP;
     for job in &report.jobs {
@@ -41,10 +50,11 @@ fn draw(canvas: &mut Canvas, top: usize, job: &JobReport) {
     for (i, row) in job.before.iter().enumerate() {
         canvas.text(LEFT - 8, top + HEAD + ROW * i + 13, "end", "#111", &row.name);
     }
-    for (column, (_, rows, value)) in COLUMNS.iter().enumerate() {
-        for (i, row) in rows(job).iter().enumerate() {
-            let (x, y) = (LEFT + column * COLUMN, top + HEAD + ROW * i);
-            canvas.bar((x, y), (BAR, ROW - 4), value(row), ink(&row.name), &format!("{:.3}", value(row)));
+    for (number, column) in COLUMNS.iter().enumerate() {
+        for (i, row) in (column.rows)(job).iter().enumerate() {
+            let (x, y) = (LEFT + number * COLUMN_WIDTH, top + HEAD + ROW * i);
+            let figure = (column.figure)(row);
+            canvas.bar((x, y), (BAR, ROW - 4), figure, ink(&row.name), &format!("{figure:.3}"));
         }
     }
 }
