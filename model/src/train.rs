@@ -13,7 +13,7 @@ use smartcore::linalg::basic::matrix::DenseMatrix;
 
 use crate::calibrate::Calibrator;
 use crate::habit::Occasion;
-use crate::habit::{Expected, FeatureRow, Outlook, Table, habits};
+use crate::habit::{Expected, FeatureRow, Outlook, Table, Weighed, habits};
 
 /// Rows beyond this are sampled: a forest learns no more from them, and training stays under a second.
 const ROWS_MOST: usize = 20_000;
@@ -119,7 +119,10 @@ fn fit(table: &Table<'_>, until: usize, seed: u64) -> Option<Forest> {
 
 /// What the forest says of each row, as it says it.
 fn told(forest: &Forest, rows: &[FeatureRow<'_>]) -> Vec<f64> {
-    let x: Vec<Vec<f64>> = rows.iter().map(|r| r.features.clone()).collect();
+    answers(forest, rows.iter().map(|r| r.features.clone()).collect())
+}
+
+fn answers(forest: &Forest, x: Vec<Vec<f64>>) -> Vec<f64> {
     DenseMatrix::from_2d_vec(&x).ok().and_then(|x| forest.predict(&x).ok()).unwrap_or_default()
 }
 
@@ -130,6 +133,7 @@ fn outlook((forest, calibrator): (&Forest, &Calibrator), table: &Table<'_>, i: u
     let told = told(forest, &rows);
     let probabilities = calibrator.probabilities(&told);
     let by_rule: std::collections::HashMap<_, &Expected> = plain.expected.iter().map(|e| (&e.key, e)).collect();
+    let weighed = weighed(forest, &rows, &told);
     let expected = rows
         .iter()
         .zip(told.into_iter().zip(probabilities))
@@ -148,7 +152,36 @@ fn outlook((forest, calibrator): (&Forest, &Calibrator), table: &Table<'_>, i: u
             }
         })
         .collect();
-    Outlook { expected, habits: plain.habits.clone() }
+    Outlook { expected, habits: plain.habits.clone(), weighed }
+}
+
+/// Files that are asked what a feature weighs, and what a feature has to weigh to be named.
+const ASKED_MOST: usize = 256;
+const WEIGHT_LEAST: f64 = 0.01;
+
+/// By how much the forest's answers for the files that it tells fall if a feature said of each what it says of the middle
+/// one of the others.
+fn weighed(forest: &Forest, rows: &[FeatureRow<'_>], said: &[f64]) -> Vec<Weighed> {
+    let (asked, others): (Vec<_>, Vec<_>) = rows.iter().zip(said).partition(|(_, said)| **said >= EXPECTED);
+    if asked.is_empty() || others.is_empty() {
+        return Vec::new();
+    }
+    let asked = &asked[..asked.len().min(ASKED_MOST)];
+    let sure: f64 = asked.iter().map(|(_, said)| **said).sum();
+    let weight = |feature: usize| {
+        let mut values: Vec<f64> = others.iter().map(|(row, _)| row.features[feature]).collect();
+        values.sort_by(f64::total_cmp);
+        let without = asked.iter().map(|(row, _)| {
+            let mut features = row.features.clone();
+            features[feature] = values[values.len() / 2];
+            features
+        });
+        (sure - answers(forest, without.collect()).iter().sum::<f64>()) / asked.len() as f64
+    };
+    let all = Table::NAMES.into_iter().enumerate().map(|(i, feature)| Weighed { feature, by: weight(i) });
+    let mut out: Vec<Weighed> = all.filter(|w| w.by >= WEIGHT_LEAST).collect();
+    out.sort_by(|a, b| b.by.total_cmp(&a.by));
+    out
 }
 
 /// Worth in bytes of an outlook on the last of these occasions.
@@ -164,4 +197,61 @@ fn worth(outlook: &Outlook, occasions: &[Occasion<'_>]) -> f64 {
             hit - crate::habit::WASTE_PRICE * (e.extents.bytes() as f64 - hit)
         })
         .sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use foretide_flow::{FilePath, Timestamp, VolumeId};
+
+    use super::*;
+    use crate::habit::Candidate;
+    use crate::history::PastUse;
+    use crate::ranges::Ranges;
+    use crate::run::FileKey;
+
+    const FILES: u64 = 60;
+    const SIZE: u64 = 1000;
+
+    fn key(i: u64) -> FileKey {
+        let path = FilePath::new(format!("d/f-{i}").as_bytes()).unwrap();
+        FileKey { volume: VolumeId::new("v").unwrap(), path }
+    }
+
+    /// A run that reads each third file, always the same, in no order that names would tell.
+    fn uses() -> Vec<PastUse> {
+        let read = |i: u64| PastUse {
+            key: key(i),
+            size: SIZE,
+            first_s: (i * 37 % FILES) as f64,
+            visits: 1,
+            extents: Ranges::one(0, SIZE),
+            asked_bytes: SIZE,
+            created: false,
+        };
+        (0..FILES).filter(|i| i * 7 % 3 == 0).map(read).collect()
+    }
+
+    #[test]
+    fn what_is_told_is_put_down_to_what_tells_it() {
+        let uses = uses();
+        let candidates: Vec<Candidate> =
+            (0..FILES).map(|i| Candidate { key: key(i), size: SIZE, modified_at: Timestamp(1) }).collect();
+        let occasion = |day: i64| Occasion {
+            at: Timestamp(day * 86_400_000_000),
+            arguments: Vec::new(),
+            candidates: candidates.clone(),
+            uses: if day < 6 { &uses } else { &[] },
+        };
+        let occasions: Vec<Occasion<'_>> = (1..=6).map(occasion).collect();
+        let outlook = Ranker::learn(&occasions, 1).unwrap().outlook(&occasions, &habits(&occasions));
+        assert_eq!(outlook.expected.len(), uses.len());
+        let past = [
+            "read by the last run",
+            "share of runs that read it while it was there",
+            "place in the order of the last run",
+        ];
+        assert!(!outlook.weighed.is_empty() && outlook.weighed.is_sorted_by(|a, b| a.by >= b.by));
+        assert!(outlook.weighed.iter().all(|w| past.contains(&w.feature)), "{:?}", outlook.weighed);
+        assert!(Weighed::words(&outlook.weighed).contains(outlook.weighed[0].feature));
+    }
 }

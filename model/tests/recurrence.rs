@@ -2,7 +2,8 @@
 
 use std::path::PathBuf;
 
-use foretide_model::recurrence::{JobReport, Row, evaluate_recurrence};
+use foretide_model::evaluate::{CacheSize, Options};
+use foretide_model::recurrence::{JobReport, Row, SITE, evaluate_recurrence, picture};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
@@ -11,7 +12,7 @@ fn data(job: &str) -> PathBuf {
 }
 
 fn report(job: &str) -> JobReport {
-    evaluate_recurrence(&data(job), 1).unwrap().jobs.remove(0)
+    evaluate_recurrence(&data(job), &SITE, 1).unwrap().jobs.remove(0)
 }
 
 fn row<'r>(rows: &'r [Row], name: &str) -> &'r Row {
@@ -48,9 +49,21 @@ fn the_newest_checkpoint_is_told_and_nothing_in_vain() {
 }
 
 #[test]
+fn a_calendar_is_played_at_the_site_that_is_asked_for_and_drawn() {
+    let whole = Options { cache: CacheSize::Share(1.0), ..SITE };
+    let report = evaluate_recurrence(&data("bwa-align"), &whole, 1).unwrap();
+    let (asked, usual) = (report.jobs[0].season.as_ref().unwrap(), self::report("bwa-align").season.unwrap());
+    assert!(asked.cache_bytes > 4 * usual.cache_bytes);
+    assert!(asked.rows[2].stall_s < usual.rows[2].stall_s, "a larger cache waits less");
+    let svg = picture::picture(&report);
+    let names = ["align, told from 4 runs", ">replay<", ">foretide<", "oracle waits"];
+    assert!(svg.starts_with("<svg") && names.iter().all(|name| svg.contains(name)), "{svg}");
+}
+
+#[test]
 fn a_broken_trace_is_named_with_its_line() {
     let dir = tempfile::tempdir().unwrap();
-    let told = || evaluate_recurrence(dir.path(), 1).unwrap_err().to_string();
+    let told = || evaluate_recurrence(dir.path(), &SITE, 1).unwrap_err().to_string();
     assert!(told().contains("no job with two runs"), "{}", told());
     std::fs::write(dir.path().join("runs.csv"), "run,job,start_s\nr1,j,yesterday,1,0,x,cmd\n").unwrap();
     assert!(told().contains("trace.csv"), "{}", told());
@@ -74,7 +87,7 @@ fn two_runs(first: &[u64], second: &[u64]) -> JobReport {
     std::fs::write(dir.path().join("trace.csv"), trace).unwrap();
     let runs = "run,job,start_s,exit_s,exit_code,start_utc,command\nr1,j,1000,2000,0,x,cmd\nr2,j,5000,6000,0,x,cmd\n";
     std::fs::write(dir.path().join("runs.csv"), runs).unwrap();
-    evaluate_recurrence(dir.path(), 1).unwrap().jobs.remove(0)
+    evaluate_recurrence(dir.path(), &SITE, 1).unwrap().jobs.remove(0)
 }
 
 #[test]

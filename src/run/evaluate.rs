@@ -9,9 +9,10 @@ use clap::{Args, ValueEnum};
 use foretide_flow::BitsPerSecond;
 use foretide_model::evaluate::picture::picture;
 use foretide_model::evaluate::site::Link;
-use foretide_model::evaluate::{self, CacheSize, Report};
+use foretide_model::evaluate::{self, CacheSize};
 use foretide_model::import::{Format, read_trace};
-use foretide_model::recurrence::evaluate_recurrence;
+use foretide_model::recurrence::{self, evaluate_recurrence};
+use serde::Serialize;
 
 use super::RunError;
 use crate::config::{parse_bytes, parse_duration, parse_rate};
@@ -25,9 +26,10 @@ pub struct Options {
     /// Their format, where the content does not tell it.
     #[arg(long)]
     format: Option<Format>,
-    /// The site's cache: a share of the different bytes that the trace touches, such as 10%, or bytes, such as 4GB.
-    #[arg(long, default_value = "10%", value_parser = parse_cache)]
-    cache: CacheSize,
+    /// The site's cache: a share of the different bytes that the trace touches, such as 10%, or bytes, such as 4GB; 10%
+    /// without it, and 20% of the data of a job.
+    #[arg(long, value_parser = parse_cache)]
+    cache: Option<CacheSize>,
     /// Rate of the link, such as 1Gbit.
     #[arg(long, default_value = "1Gbit", value_parser = parse_rate)]
     rate: BitsPerSecond,
@@ -52,8 +54,9 @@ pub struct Options {
     /// Take numbers for names: nothing follows from their distance.
     #[arg(long)]
     opaque: bool,
-    /// A folder with several runs of one job: learn from all but the last, and play the last.
-    #[arg(long, value_name = "DIR", conflicts_with = "traces")]
+    /// A folder with several runs of one job: learn from all but the last, and play the last; and play them all through
+    /// the site.
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["traces", "format", "lead", "access", "charge_model", "opaque"])]
     recurrence: Option<PathBuf>,
     /// Seed of what is learned.
     #[arg(long, default_value_t = 1)]
@@ -83,13 +86,14 @@ fn parse_cache(text: &str) -> Result<CacheSize, String> {
 }
 
 impl Options {
-    fn judged_by(&self) -> evaluate::Options {
+    /// How to judge, where these are the settings that nobody gave.
+    fn judged_by(&self, plain: evaluate::Options) -> evaluate::Options {
         let wire = Link::Wire { bits_per_s: self.rate.0.max(1), rtt_us: self.rtt.as_micros() as u64 };
         evaluate::Options {
-            cache: self.cache,
+            cache: self.cache.unwrap_or(plain.cache),
             link: if self.instant { Link::Instant } else { self.lead.map_or(wire, Link::Lead) },
             first_only: matches!(self.access, Access::First),
-            block_bytes: self.block,
+            block_bytes: self.block.or(plain.block_bytes),
             charge_model: self.charge_model,
             opaque: self.opaque,
         }
@@ -102,24 +106,29 @@ impl Options {
 /// A trace that stops making sense, with the place; a picture that cannot be written.
 pub fn run(options: &Options) -> Result<(), RunError> {
     if let Some(folder) = &options.recurrence {
-        let report = evaluate_recurrence(folder, options.seed)?;
-        let json = || serde_json::to_string(&report).map_err(std::io::Error::other);
-        return say(if options.json { json()? } else { report.table() });
+        let report = evaluate_recurrence(folder, &options.judged_by(recurrence::SITE), options.seed)?;
+        return show(&report, report.table(), || recurrence::picture::picture(&report), options);
     }
     for path in &options.traces {
         let trace = read_trace(path, options.format, options.block)?;
-        let report = evaluate::evaluate(&trace, &options.judged_by())?;
-        show(&report, options)?;
+        let report = evaluate::evaluate(&trace, &options.judged_by(evaluate::Options::default()))?;
+        show(&report, report.to_string(), || picture(&report), options)?;
     }
     Ok(())
 }
 
-fn show(report: &Report, options: &Options) -> Result<(), RunError> {
+/// Prints a report, as a table or as JSON, and draws it if asked.
+fn show(
+    report: &impl Serialize,
+    table: String,
+    picture: impl FnOnce() -> String,
+    options: &Options,
+) -> Result<(), RunError> {
     if let Some(file) = &options.svg {
-        std::fs::write(file, picture(report))
+        std::fs::write(file, picture())
             .map_err(|e| RunError::Told(format!("{}: {e}; give a file that can be written", file.display())))?;
     }
-    say(if options.json { serde_json::to_string(report).map_err(std::io::Error::other)? } else { report.to_string() })
+    say(if options.json { serde_json::to_string(report).map_err(std::io::Error::other)? } else { table })
 }
 
 /// A reader who has seen enough is no error.

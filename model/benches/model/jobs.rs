@@ -6,7 +6,7 @@ use foretide_model::evaluate::contender::Name;
 use foretide_model::evaluate::site::Link;
 use foretide_model::evaluate::{CacheSize, Options, evaluate_some};
 use foretide_model::import::read_trace;
-use foretide_model::recurrence::{JobReport, Row, evaluate_recurrence};
+use foretide_model::recurrence::{JobReport, Row, SITE, evaluate_recurrence};
 
 use crate::blocks::of;
 use crate::{Figure, Outcome, Table};
@@ -59,7 +59,7 @@ const MEAN_GAP: f64 = 0.85;
 pub fn recorded(table: &mut Table, root: &Path) -> Outcome {
     let mut gaps = Vec::new();
     for folder in FOLDERS {
-        for job in evaluate_recurrence(&root.join("jobs").join(folder), 1)?.jobs {
+        for job in evaluate_recurrence(&root.join("jobs").join(folder), &SITE, 1)?.jobs {
             before(table, &job)?;
             gaps.push(calendar(table, &job)?);
         }
@@ -94,7 +94,7 @@ fn calendar(table: &mut Table, job: &JobReport) -> Result<(f64, f64), String> {
 /// WfCommons families, the worst series of each.
 pub fn workflows(table: &mut Table, root: &Path) -> Outcome {
     for family in ["epigenomics", "montage", "srasearch"] {
-        let report = evaluate_recurrence(&root.join("wfinstances").join(family), 1)?;
+        let report = evaluate_recurrence(&root.join("wfinstances").join(family), &SITE, 1)?;
         let least = |during: bool, of: fn(&Row) -> f64, name: &str| {
             let rows = report.jobs.iter().flat_map(|j| if during { &j.during } else { &j.before });
             rows.filter(|r| r.name == name).map(of).fold(1.0, f64::min)

@@ -14,7 +14,7 @@ use foretide_flow::{OrderHabit, PredictedRead, TimeWindow, Timestamp, VolumeId};
 
 use super::{Claim, Forecaster, View, grouped, size_told};
 use crate::calendar::window;
-use crate::habit::{Expected, Outlook};
+use crate::habit::{Expected, Outlook, Weighed};
 use crate::history::RunRecord;
 
 /// See the module.
@@ -229,22 +229,18 @@ fn reason(view: &View<'_>, outlook: &Outlook, start: Start) -> String {
     };
     let files = outlook.expected.len();
     let bytes: u64 = outlook.expected.iter().map(|e| e.extents.bytes()).sum();
-    let rules: Vec<String> = outlook
-        .habits
-        .iter()
-        .filter(|h| h.files > 0)
-        .take(3)
-        .map(|h| match h.precision {
-            Some(p) => format!("of {} {} (right for {:.0} % of bytes so far)", h.shape, h.rule, 100.0 * p),
-            None => format!("of {} {}", h.shape, h.rule),
-        })
-        .collect();
+    let ranker = (!outlook.weighed.is_empty()).then(|| Weighed::words(&outlook.weighed));
+    let rules = outlook.habits.iter().filter(|h| h.files > 0).take(3).map(|h| match h.precision {
+        Some(p) => format!("of {} {} (right for {:.0} % of bytes so far)", h.shape, h.rule, 100.0 * p),
+        None => format!("of {} {}", h.shape, h.rule),
+    });
+    let by: Vec<String> = ranker.map_or_else(|| rules.collect(), |told| vec![told]);
     format!(
         "{comes}; {} files, {}, from {runs} run{}: {}",
         grouped(files),
         size_told(bytes),
         if runs == 1 { "" } else { "s" },
-        rules.join("; ")
+        by.join("; ")
     )
 }
 

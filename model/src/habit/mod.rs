@@ -67,6 +67,26 @@ pub struct Outlook {
     pub expected: Vec<Expected>,
     /// Why, the largest group first.
     pub habits: Vec<Habit>,
+    /// What the learned ranker went by, the weightiest first; empty where the rules speak.
+    pub weighed: Vec<Weighed>,
+}
+
+/// A feature of files, and what it weighs in what the learned ranker tells.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Weighed {
+    /// What it is, in words.
+    pub feature: &'static str,
+    /// How much surer it makes the ranker of what it tells, on average: between 0 and 1.
+    pub by: f64,
+}
+
+impl Weighed {
+    /// The first few, in words.
+    pub fn words(all: &[Self]) -> String {
+        const MOST: usize = 3;
+        let told: Vec<String> = all.iter().take(MOST).map(|w| format!("{} ({:.2})", w.feature, w.by)).collect();
+        format!("the learned ranker, by {}", told.join(", "))
+    }
 }
 
 /// Numbers and days on a command line, by place: argument 1's first slot, and so on.

@@ -17,22 +17,11 @@ use crate::calendar::calendar;
 use crate::error::ModelError;
 use crate::evaluate::contender::Expectation;
 use crate::evaluate::demand::Demand;
-use crate::evaluate::site::Link;
-use crate::evaluate::{CacheSize, Options, Report, evaluate_recurring};
+use crate::evaluate::{Options, Report, evaluate_recurring};
 use crate::habit::{Occasion, Outlook, argument_slots, habits};
 use crate::import::{Trace, TracedFile, read_trace};
 use crate::train::Ranker;
 
-/// The site that a season is played at: a fifth of the data in the cache, 1 Gbit/s and 150 ms away.
-const SITE: Options = Options {
-    cache: CacheSize::Share(0.2),
-    link: Link::Wire { bits_per_s: 1_000_000_000, rtt_us: 150_000 },
-    first_only: false,
-    // What a fault maps at once, and less than most reads of files.
-    block_bytes: Some(64 << 10),
-    charge_model: false,
-    opaque: false,
-};
 /// A start is awaited where the calendar is at least this sure of it.
 const SURE: f64 = 0.5;
 /// Fetching begins so many times the jitter before an awaited start, and at least this long, seconds.
@@ -42,10 +31,10 @@ const AHEAD_LEAST_S: f64 = 10.0;
 /// Plays the season of one job of a folder.
 ///
 /// # Errors
-/// [`ModelError::Trace`] names the file and where it stops making sense.
-pub(super) fn play(directory: &Path, series: &Series, seed: u64) -> Result<Report, ModelError> {
+/// [`ModelError::Trace`] names the file and where it stops making sense; those of [`evaluate_recurring`].
+pub(super) fn play(directory: &Path, series: &Series, site: &Options, seed: u64) -> Result<Report, ModelError> {
     let trace = of_series(read_trace(&super::jobs::trace_file(directory), None, None)?, series);
-    let report = evaluate_recurring(&trace, &SITE, |demand| {
+    let report = evaluate_recurring(&trace, site, |demand| {
         let timelines = Timelines::new(demand);
         (0..series.runs.len()).flat_map(|i| of_run(series, i, demand, &timelines, seed)).collect()
     })?;
