@@ -101,7 +101,7 @@ fn forecaster(addresses: bool) -> BlockForecaster {
         block_bytes: 4096,
         addresses,
         memory_bytes: 1 << 30,
-        waste: 0.48,
+        waste: 0.49,
         sources: Sources::ALL,
     })
 }

@@ -5,10 +5,13 @@
 //! down to a floor, so that a change of habit is followed.
 
 /// Features of one candidate.
-pub(super) const FEATURES: usize = 12;
-/// Slots of the table, as a power of two.
-const SLOT_BITS: u32 = 13;
-const SLOTS: usize = 1 << SLOT_BITS;
+pub(super) const FEATURES: usize = 14;
+/// Slots of the table, as a power of two, at least and at most: in a small one, what is known of single blocks drowns
+/// what holds for all.
+const LEAST_BITS: u32 = 12;
+const MOST_BITS: u32 = 16;
+/// Bytes of a slot: its weight, and how much it was taught.
+const SLOT_BYTES: usize = 2 * size_of::<f32>();
 
 /// The rate of a slot that was never taught, and the least.
 const RATE: f32 = 0.3;
@@ -25,14 +28,7 @@ pub(super) type Features = [u16; FEATURES];
 pub(super) struct Gate {
     weights: Vec<f32>,
     taught: Vec<f32>,
-}
-
-/// The slot of a value of a field.
-#[inline]
-pub(super) fn slot(field: u32, value: u32) -> u16 {
-    // The upper bits of a product depend on all bits of the value; fields are set apart by an odd step each.
-    let mixed = value.wrapping_add(field.wrapping_mul(0x632B_E5AB)).wrapping_mul(0x9E37_79B1);
-    (mixed >> (u32::BITS - SLOT_BITS)) as u16
+    bits: u32,
 }
 
 /// The log odds of a probability.
@@ -46,8 +42,18 @@ pub(super) fn probability(log_odds: f32) -> f32 {
 }
 
 impl Gate {
-    pub(super) fn new() -> Self {
-        Self { weights: vec![UNPROVEN; SLOTS], taught: vec![0.0; SLOTS] }
+    /// A gate that was taught nothing, of about so many bytes.
+    pub(super) fn new(bytes: usize) -> Self {
+        let bits = (bytes / SLOT_BYTES).max(1).ilog2().clamp(LEAST_BITS, MOST_BITS);
+        Self { weights: vec![UNPROVEN; 1 << bits], taught: vec![0.0; 1 << bits], bits }
+    }
+
+    /// The slot of a value of a field.
+    #[inline]
+    pub(super) fn slot(&self, field: u32, value: u32) -> u16 {
+        // The upper bits of a product depend on all bits of the value; fields are set apart by an odd step each.
+        let mixed = value.wrapping_add(field.wrapping_mul(0x632B_E5AB)).wrapping_mul(0x9E37_79B1);
+        (mixed >> (u32::BITS - self.bits)) as u16
     }
 
     /// The log odds that a candidate with these features is asked for in time.
@@ -67,6 +73,6 @@ impl Gate {
     }
 
     pub(super) fn bytes(&self) -> usize {
-        2 * SLOTS * size_of::<f32>()
+        self.weights.len() * SLOT_BYTES
     }
 }

@@ -38,9 +38,9 @@ use budget::Budget;
 use calibration::{Correction, bin_of};
 use candidates::{Candidate, Candidates};
 use followed::{Followed, Said, Verdict};
-use gate::{Features, Gate, log_odds, probability, slot};
+use gate::{Features, Gate, log_odds, probability};
 use log::{Log, NONE, Place};
-use objects::{Id, Object, Objects};
+use objects::{Id, NEVER, Object, Objects};
 use spatial::Spatial;
 
 /// What a forecaster of blocks may use and do.
@@ -147,8 +147,10 @@ const OBJECT_BYTES: usize = 96;
 const ROW_BYTES: usize = 64;
 /// Rows bring a tenth of what replay does and cost nearly as much: with less memory than this, none are kept.
 const ROWS_FROM_BYTES: usize = 64 << 20;
-/// Bytes of the tables that do not grow with the blocks.
-const FIXED_BYTES: usize = 80 << 10;
+/// Share of the memory that is the gate's.
+const GATE_SHARE: usize = 8;
+/// Bytes of the other tables that do not grow with the blocks.
+const FIXED_BYTES: usize = 16 << 10;
 /// Requests after which it begins anew: places are numbers of 32 bits.
 const LAST_PLACE: Place = Place::MAX - 1;
 /// How fast the measured stay follows.
@@ -162,7 +164,8 @@ impl BlockForecaster {
         let with_rows = settings.sources.association && settings.memory_bytes >= ROWS_FROM_BYTES;
         let settings = BlockSettings { sources: Sources { association: with_rows, ..settings.sources }, ..settings };
         let each = OBJECT_BYTES + if with_rows { ROW_BYTES } else { 0 };
-        let objects = settings.memory_bytes.saturating_sub(FIXED_BYTES) / each;
+        let gate = Gate::new(settings.memory_bytes / GATE_SHARE);
+        let objects = settings.memory_bytes.saturating_sub(FIXED_BYTES + gate.bytes()) / each;
         let most = objects.clamp(16, 1 << 28);
         Self {
             settings,
@@ -170,7 +173,7 @@ impl BlockForecaster {
             log: Log::new((most * LOG_PER_OBJECT).next_power_of_two() / 2),
             rows: Rows::default(),
             spatial: Spatial::new(settings.block_bytes, settings.addresses && settings.sources.spatial),
-            gate: Gate::new(),
+            gate,
             followed: Followed::default(),
             budget: Budget::new(settings.waste),
             candidates: Candidates::default(),
@@ -340,6 +343,7 @@ impl BlockForecaster {
         object.blocks = u16::try_from(blocks).unwrap_or(u16::MAX);
         object.here = true;
         object.asked_at = NONE;
+        object.gap = if before == NONE { NEVER } else { log2(now.saturating_sub(before)) as u8 };
         self.objects.set_last(id, now);
         if let Some((gone, place)) = self.log.push(id, before) {
             self.objects.forget(gone, place, &self.log);
@@ -426,15 +430,16 @@ impl BlockForecaster {
         Said { probability: self.correction.corrected(believed), bin: bin_of(believed) as u8 }
     }
 
-    /// What the gate goes by, each as a slot of its table.
+    /// What the gate goes by, each as a slot of its table. How long a block has been away says most beside how long it was
+    /// away the time before.
     fn features(&self, candidate: &Candidate, prompt: &Prompt) -> Features {
-        let (age, seen, record) = if candidate.id == NONE {
-            (32, 0, 0)
+        let (age, gap, seen, record) = if candidate.id == NONE {
+            (u32::from(NEVER), u32::from(NEVER), 0, 0)
         } else {
             let object = self.objects.get(candidate.id);
             let last = self.objects.last(candidate.id);
-            let age = if last == NONE { 32 } else { log2(prompt.now.saturating_sub(last)) };
-            (age, log2(u32::from(object.seen)), object.proposed.code())
+            let age = if last == NONE { u32::from(NEVER) } else { log2(prompt.now.saturating_sub(last)) };
+            (age, u32::from(object.gap), log2(u32::from(object.seen)), object.proposed.code())
         };
         let sources = candidate.sources();
         let (alike, distance) = (u32::from(candidate.alike), u32::from(candidate.distance.min(31)));
@@ -452,10 +457,13 @@ impl BlockForecaster {
             prompt.by,
             prompt.state << 3 | sources,
             ((u32::from(candidate.row_share) << 4 | alike) << 5) | (distance / 2),
+            (gap << 6 | age) << 5 | seen,
+            // The same for all: what holds whatever else is known.
+            0,
         ];
         let mut out = Features::default();
         for (field, (out, value)) in (0..).zip(out.iter_mut().zip(values)) {
-            *out = slot(field, value);
+            *out = self.gate.slot(field, value);
         }
         out
     }

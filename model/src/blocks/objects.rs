@@ -37,6 +37,9 @@ impl Record {
     }
 }
 
+/// Stands for the bits of a time that is not known.
+pub(super) const NEVER: u8 = 33;
+
 /// What is known of a block.
 #[derive(Clone, Copy)]
 pub(super) struct Object {
@@ -49,6 +52,8 @@ pub(super) struct Object {
     pub(super) seen: u16,
     /// Blocks that were asked for with it the last time.
     pub(super) blocks: u16,
+    /// Bits of the requests between its last two; [`NEVER`] where there were no two.
+    pub(super) gap: u8,
     /// How proposals of it did.
     pub(super) proposed: Record,
     /// How proposals that it prompted did.
@@ -117,6 +122,7 @@ impl Objects {
             followed: NOT_FOLLOWED,
             seen: 0,
             blocks: 1,
+            gap: NEVER,
             proposed: Record::default(),
             proposing: Record::default(),
             here: false,

@@ -7,7 +7,7 @@ fn forecaster(memory_bytes: usize, addresses: bool) -> BlockForecaster {
         block_bytes: 4096,
         addresses,
         memory_bytes,
-        waste: 0.48,
+        waste: 0.49,
         sources: Sources::ALL,
     })
 }

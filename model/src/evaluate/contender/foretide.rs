@@ -33,7 +33,7 @@ impl Parts {
 }
 
 /// Share of prefetched bytes that may go to waste.
-const WASTE: f64 = 0.48;
+const WASTE: f64 = 0.49;
 
 /// See the module.
 pub(super) struct Foretide<'a> {
