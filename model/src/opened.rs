@@ -7,7 +7,8 @@
 //!
 //! The window is no larger than needed, because readers stop in the middle when an epoch is cut short: it doubles when
 //! a read finds late what had been proposed. All windows together leave room in the cache for what is being used. Who
-//! jumps about in a file instead of reading on is no longer trusted with it.
+//! jumps about in a file instead of reading on is no longer trusted with it. Who comes back to blocks that were read before
+//! jumps nowhere: an archive is opened by its head, its directory at the end in several steps, and its head again.
 
 use std::collections::HashMap;
 
@@ -80,13 +81,22 @@ struct Reading {
     size: u64,
     read: Ranges,
     begun: bool,
-    /// Where the last read ended; reads, and those of them that did not go on from there.
+    /// Where the last read ended; reads, and those of them that did not go on from there but began in a block not read so
+    /// far.
     at: u64,
     reads: u32,
     jumps: u32,
     /// Whether it is proposed, and up to which block.
     trusted: bool,
     proposed: u64,
+}
+
+impl Reading {
+    /// Whether something was read of the block that holds this byte.
+    fn knows(&self, byte: u64, block_bytes: u64) -> bool {
+        let start = byte / block_bytes * block_bytes;
+        self.read.overlap(&Ranges::one(start, start.saturating_add(block_bytes))) > 0
+    }
 }
 
 /// See the module.
@@ -127,9 +137,10 @@ impl Opened {
             if !use_.hit && was_proposed && !first {
                 kind.window = (2 * kind.window).min(MOST_WINDOW_BYTES / self.block_bytes).max(1);
             }
+            let jumps = !first && use_.offset != reading.at && !reading.knows(use_.offset, self.block_bytes);
             reading.read.add(use_.offset, end, RANGES);
             reading.reads += 1;
-            reading.jumps += u32::from(use_.offset != reading.at && !first);
+            reading.jumps += u32::from(jumps);
             reading.at = end;
             if reading.trusted && reading.jumps >= JUMPS && 2 * reading.jumps > reading.reads {
                 reading.trusted = false;
@@ -256,6 +267,17 @@ mod tests {
         let trusted: Vec<bool> =
             (0..10).map(|i| opened.observe(&at(0, 8 * i * BLOCK, BLOCK, true), &mut wanted)).collect();
         assert!(trusted[0] && !trusted[9], "{trusted:?}");
+    }
+
+    #[test]
+    fn who_looks_at_the_directory_and_at_the_head_again_jumps_nowhere() {
+        let mut opened = Opened::new(BLOCK, 1 << 40);
+        let mut wanted = Vec::new();
+        opened.observe(&at(0, 0, 0, true), &mut wanted);
+        let end = 100 * BLOCK;
+        let reads = [(0, BLOCK), (end - 22, 22), (end - 64, 42), (end - 188, 124), (0, BLOCK), (BLOCK, BLOCK)];
+        let trusted = reads.map(|(offset, length)| opened.observe(&at(0, offset, length, true), &mut wanted));
+        assert_eq!(trusted, [true; 6]);
     }
 
     #[test]
