@@ -173,7 +173,7 @@ pub(crate) fn check_site(site: &SiteId, volume: &VolumeId, topology: &Topology) 
     match topology.sites.get(site) {
         None => Err(unknown_site(site, topology)),
         Some(known) if known.cache.is_none() => Err(ApiError::NoCache(site.clone())),
-        Some(_) if topology.volumes.get(volume).is_some_and(|v| v.stands_at(site)) => {
+        Some(_) if topology.stands_at(volume, site) => {
             Err(ApiError::StandsThere { volume: volume.clone(), site: site.clone() })
         }
         Some(_) => Ok(()),

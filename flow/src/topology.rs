@@ -150,6 +150,11 @@ impl Topology {
         self.links.iter().find(|l| &l.from == from && &l.to == to)
     }
 
+    /// Whether a volume stands at a site by itself, its source or a copy: then nothing of it can be brought there.
+    pub fn stands_at(&self, volume: &VolumeId, site: &SiteId) -> bool {
+        self.volumes.get(volume).is_some_and(|v| v.stands_at(site))
+    }
+
     /// Whether every name is known and every number possible.
     ///
     /// # Errors

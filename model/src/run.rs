@@ -275,8 +275,11 @@ impl LiveRun {
 
     /// Whether the close of this open has been told.
     fn is_closed_since(&mut self, open: &Access) -> bool {
+        if self.closed_early.is_empty() {
+            return false;
+        }
         let key = FileKey { volume: open.volume.clone(), path: open.path.clone() };
-        !self.closed_early.is_empty() && self.closed_early.remove(&key).is_some_and(|closed_at| open.at <= closed_at)
+        self.closed_early.remove(&key).is_some_and(|closed_at| open.at <= closed_at)
     }
 
     fn visit(&mut self, file: u32, at: Timestamp) {

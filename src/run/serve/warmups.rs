@@ -42,7 +42,7 @@ pub fn covered(
     now: Timestamp,
 ) -> Result<String, String> {
     let (volume, site) = (&request.volume, &request.site);
-    if topology.volumes.get(volume).is_some_and(|v| v.stands_at(site)) {
+    if topology.stands_at(volume, site) {
         return Err(format!("volume {volume} stands at site {site} itself: nothing can be brought there"));
     }
     if files.is_empty() {

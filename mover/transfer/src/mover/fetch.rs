@@ -403,7 +403,8 @@ impl Fetcher {
 
     /// Lands what has come, on one thread in one go.
     async fn land(&self, arrivals: &mut Arrivals, flight: &Flight) -> Result<Landed, TransferError> {
-        let (parcels, _) = (std::mem::take(&mut arrivals.parcels), std::mem::take(&mut arrivals.bytes));
+        let parcels = std::mem::take(&mut arrivals.parcels);
+        arrivals.bytes = 0;
         if parcels.is_empty() {
             return Ok(Landed::Upto(flight.range.start));
         }

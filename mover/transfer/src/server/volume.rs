@@ -17,7 +17,6 @@ use std::time::Duration;
 use bytes::Bytes;
 use foretide_chunk::{ChunkMap, Cutter, DomainKey, manifest_of};
 use foretide_flow::{ChunkRef, FilePath, FileVersion, ManifestId, Timestamp};
-
 use tokio::sync::watch;
 
 use crate::buffer::Buffer;
