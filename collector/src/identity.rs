@@ -50,16 +50,24 @@ impl Habitat {
         }
     }
 
-    /// Reads `/proc/PID/cgroup`, of cgroup v1, v2 or both.
-    pub fn parse(cgroup: &str) -> Self {
-        let paths: Vec<&str> = cgroup.lines().filter_map(|l| l.splitn(3, ':').nth(2)).collect();
-        let first = |find: fn(&str) -> Option<Self>| paths.iter().find_map(|p| find(p));
-        first(slurm)
-            .or_else(|| first(pod))
-            .or_else(|| first(container))
-            .or_else(|| first(service))
+    /// Of a process in this control group.
+    pub fn of(group: &str) -> Self {
+        slurm(group)
+            .or_else(|| pod(group))
+            .or_else(|| container(group))
+            .or_else(|| service(group))
             .unwrap_or(Self::Plain)
     }
+}
+
+/// Out of `/proc/PID/cgroup` (cgroup v1, v2 or both) the group that the kernel tells of a program that starts: the deepest
+/// of those with a controller, of equals that of v2.
+pub fn innermost_group(cgroup: &str) -> &str {
+    let groups = cgroup.lines().filter_map(|line| line.split_once(':')?.1.split_once(':'));
+    let depth = |path: &str| path.split('/').filter(|name| !name.is_empty()).count();
+    let rank =
+        |(controllers, path): &(&str, &str)| (!controllers.starts_with("name="), depth(path), controllers.is_empty());
+    groups.max_by_key(rank).map_or("/", |(_, path)| path)
 }
 
 fn pattern(text: &str) -> Regex {
@@ -177,8 +185,8 @@ pub struct Image {
     pub argv: Vec<String>,
     /// Where it was started.
     pub cwd: String,
-    /// Its `/proc/PID/cgroup`.
-    pub cgroup: String,
+    /// Its control group: see [`innermost_group`].
+    pub group: String,
     /// What made its Kubernetes pod, with its namespace; empty where that is not known. Only asked for the root of a run.
     pub owner: String,
 }
@@ -209,7 +217,7 @@ impl Image {
             hasher.update(text.as_bytes());
         };
         part(&template(versionless(self.program())));
-        part(&Habitat::parse(&self.cgroup).lasting(&self.owner));
+        part(&Habitat::of(&self.group).lasting(&self.owner));
         arguments.iter().for_each(|a| part(a));
         if arguments.iter().any(|a| is_relative_path(a)) {
             part(&template(&self.cwd));
@@ -396,26 +404,26 @@ mod tests {
             ("0::/\n".into(), Habitat::Plain),
             (String::new(), Habitat::Plain),
         ] {
-            assert_eq!(Habitat::parse(&cgroup), expected, "{cgroup}");
+            assert_eq!(Habitat::of(innermost_group(&cgroup)), expected, "{cgroup}");
         }
     }
 
     #[test]
     fn the_next_run_in_another_pod_container_or_job_is_the_same_workload() {
-        let with = |cgroup: &str| Image { cgroup: cgroup.into(), ..image("train --data /d") }.workload();
+        let with = |group: &str| Image { group: group.into(), ..image("train --data /d") }.workload();
         assert_eq!(
-            with("0::/system.slice/slurmstepd.scope/job_1/step_0/user/task_0"),
-            with("0::/system.slice/slurmstepd.scope/job_2/step_0/user/task_3")
+            with("/system.slice/slurmstepd.scope/job_1/step_0/user/task_0"),
+            with("/system.slice/slurmstepd.scope/job_2/step_0/user/task_3")
         );
-        assert_eq!(with("0::/system.slice/ingest@3.service"), with("0::/system.slice/ingest@4.service"));
-        assert_ne!(with("0::/system.slice/ingest.service"), with("0::/system.slice/export.service"));
+        assert_eq!(with("/system.slice/ingest@3.service"), with("/system.slice/ingest@4.service"));
+        assert_ne!(with("/system.slice/ingest.service"), with("/system.slice/export.service"));
     }
 
     #[test]
     fn pods_of_one_owner_are_one_workload_and_of_another_owner_another() {
-        let pod = "0::/kubepods/besteffort/pod123e4567-e89b-12d3-a456-426614174000/x\n";
-        let of = |cgroup: &str, owner: &str| {
-            Image { cgroup: cgroup.into(), owner: owner.into(), ..image("train --data /d") }.workload()
+        let pod = "/kubepods/besteffort/pod123e4567-e89b-12d3-a456-426614174000/x";
+        let of = |group: &str, owner: &str| {
+            Image { group: group.into(), owner: owner.into(), ..image("train --data /d") }.workload()
         };
         assert_eq!(of(pod, "lab/train"), of(&pod.replace("123e4567", "00000000"), "lab/train"));
         assert_ne!(of(pod, "lab/train"), of(pod, "lab/evaluate"));

@@ -207,8 +207,8 @@ impl Pipeline {
                 }
                 self.runs.forked(process, parent, started_ticks, at);
             }
-            Observation::Exec { process, parent, started_ticks, program, argv, .. } => {
-                self.runs.executed(process, parent, started_ticks, program, argv);
+            Observation::Exec { process, parent, started_ticks, program, argv, group, .. } => {
+                self.runs.executed(process, parent, started_ticks, program, argv, group);
             }
             Observation::Exit { at, process } => self.ending.push((process, at)),
             Observation::Loss { calls, processes, unresolved } => {
@@ -349,7 +349,7 @@ mod tests {
         fn pod(&self, _: &str) -> Option<(String, String)> {
             None
         }
-        fn surroundings(&self, _: u32) -> Option<(String, String)> {
+        fn directory(&self, _: u32) -> Option<String> {
             None
         }
     }
@@ -464,6 +464,7 @@ mod tests {
             started_ticks: 4,
             program: "/usr/bin/train".into(),
             argv: vec!["train".into(), "--seed".into(), "5".into()],
+            group: "/".into(),
         };
         p.take([exec, path(1), read(6, 7, 1, 0, 10), Observation::Exit { at: Timestamp(9), process: 7 }]);
         assert!(p.harvest().ended.is_empty(), "the source may have more of it");
@@ -484,6 +485,7 @@ mod tests {
             started_ticks,
             program: program.into(),
             argv: vec![program.into()],
+            group: "/".into(),
         };
         let fork = Observation::Fork { at: Timestamp(8), process: 7, parent: 3, started_ticks: 9 };
         p.take([exec(4, "train"), path(1), read(6, 7, 1, 0, 10)]);
@@ -527,6 +529,7 @@ mod tests {
                 started_ticks: 2,
                 program: "/usr/bin/train".into(),
                 argv: vec!["train".into(), "--token=x".into(), "5".into()],
+                group: "/".into(),
             },
             path(1),
             Observation::Open { at: Timestamp(7), process: 7, parent: 3, file: 1, writable: false },

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use crate::identity::Image;
+use crate::identity::{Image, innermost_group};
 use crate::source::kernel::arguments;
 
 /// A process as `/proc` has it.
@@ -24,8 +24,8 @@ pub trait ProcessView: Send {
     /// When the process started, if it is still there; cheaper than all facts.
     fn started_ticks(&self, process: u32) -> Option<u64>;
 
-    /// The directory a process is in, and its control groups.
-    fn surroundings(&self, process: u32) -> Option<(String, String)>;
+    /// The directory a process is in.
+    fn directory(&self, process: u32) -> Option<String>;
 
     /// Namespace and name of the Kubernetes pod with this uid, if it is of this machine.
     fn pod(&self, uid: &str) -> Option<(String, String)>;
@@ -42,11 +42,13 @@ impl ProcessView for Procfs {
         let (parent, started_ticks) = stat(process)?;
         let argv = std::fs::read(format!("/proc/{process}/cmdline")).ok()?;
         let exe = link(process, "exe").unwrap_or_default();
-        let (cwd, cgroup) = self.surroundings(process)?;
+        let cwd = self.directory(process).unwrap_or_default();
+        let cgroup = std::fs::read_to_string(format!("/proc/{process}/cgroup")).ok()?;
+        let group = innermost_group(&cgroup).to_owned();
         Some(ProcessFacts {
             parent,
             started_ticks,
-            image: Image { exe, argv: arguments(&argv), cwd, cgroup, ..Image::default() },
+            image: Image { exe, argv: arguments(&argv), cwd, group, ..Image::default() },
         })
     }
 
@@ -54,9 +56,8 @@ impl ProcessView for Procfs {
         stat(process).map(|(_, ticks)| ticks)
     }
 
-    fn surroundings(&self, process: u32) -> Option<(String, String)> {
-        let cgroup = std::fs::read_to_string(format!("/proc/{process}/cgroup")).ok()?;
-        Some((link(process, "cwd").unwrap_or_default(), cgroup))
+    fn directory(&self, process: u32) -> Option<String> {
+        link(process, "cwd")
     }
 
     fn pod(&self, uid: &str) -> Option<(String, String)> {

@@ -150,18 +150,25 @@ impl Runs {
         self.insert(process, Process { parent, started_ticks, image, run });
     }
 
-    /// A process runs another program now. Directory and control group are its own if it is still there to ask, or
-    /// else its parent's.
-    pub fn executed(&mut self, process: u32, parent: u32, started_ticks: u64, program: String, argv: Vec<String>) {
-        let inherited = |of: u32| self.processes.get(&of).map(|p| (p.image.cwd.clone(), p.image.cgroup.clone()));
-        let (cwd, cgroup) = self
+    /// A process runs another program now. Its directory is its own if it is still there to ask, or else its parent's.
+    pub fn executed(
+        &mut self,
+        process: u32,
+        parent: u32,
+        started_ticks: u64,
+        program: String,
+        argv: Vec<String>,
+        group: String,
+    ) {
+        let inherited = |of: u32| self.processes.get(&of).map(|p| p.image.cwd.clone());
+        let cwd = self
             .view
-            .surroundings(process)
+            .directory(process)
             .or_else(|| inherited(process))
             .or_else(|| inherited(parent))
-            .or_else(|| self.view.surroundings(parent))
+            .or_else(|| self.view.directory(parent))
             .unwrap_or_default();
-        let image = Arc::new(Image { exe: program, argv, cwd, cgroup, ..Image::default() });
+        let image = Arc::new(Image { exe: program, argv, cwd, group, ..Image::default() });
         match self.processes.get_mut(&process) {
             Some(known) => known.image = image,
             None => self.insert(process, Process { parent, started_ticks, image, run: None }),
@@ -251,7 +258,7 @@ impl Runs {
         let (mut root, mut at) = (process, own);
         for _ in 0..ANCESTORS_MAX {
             let Some(parent) = self.processes.get(&at.parent) else { break };
-            if self.ours.contains(&at.parent) || at.parent <= 1 || parent.image.cgroup != at.image.cgroup {
+            if self.ours.contains(&at.parent) || at.parent <= 1 || parent.image.group != at.image.group {
                 break;
             }
             match role(&parent.image) {
@@ -282,7 +289,7 @@ impl Runs {
     }
 
     fn owner_of(&self, image: &Image) -> String {
-        let Habitat::Pod { uid, .. } = Habitat::parse(&image.cgroup) else { return String::new() };
+        let Habitat::Pod { uid, .. } = Habitat::of(&image.group) else { return String::new() };
         self.view.pod(&uid).map_or_else(String::new, |(namespace, pod)| format!("{namespace}/{}", owner_of_pod(&pod)))
     }
 
@@ -346,16 +353,16 @@ mod tests {
 
     impl Table {
         fn add(&self, process: u32, parent: u32, command: &str) {
-            self.add_in(process, parent, command, "0::/user.slice/session-1.scope");
+            self.add_in(process, parent, command, "/user.slice/session-1.scope");
         }
 
-        fn add_in(&self, process: u32, parent: u32, command: &str, cgroup: &str) {
+        fn add_in(&self, process: u32, parent: u32, command: &str, group: &str) {
             let argv: Vec<String> = command.split(' ').map(str::to_owned).collect();
             let image = Image {
                 exe: argv[0].trim_start_matches('-').into(),
                 argv,
                 cwd: "/w".into(),
-                cgroup: cgroup.into(),
+                group: group.into(),
                 ..Image::default()
             };
             let facts = ProcessFacts { parent, started_ticks: u64::from(process), image };
@@ -378,8 +385,8 @@ mod tests {
             let drawn = PODS.iter().find(|(known, _)| *known == uid)?.1;
             Some(("lab".into(), format!("train-{drawn}")))
         }
-        fn surroundings(&self, process: u32) -> Option<(String, String)> {
-            self.process(process).map(|f| (f.image.cwd, f.image.cgroup))
+        fn directory(&self, process: u32) -> Option<String> {
+            self.process(process).map(|f| f.image.cwd)
         }
     }
 
@@ -418,9 +425,9 @@ mod tests {
     fn pods_of_one_job_run_one_workload() {
         let t = table();
         for (process, (uid, _)) in (20..).zip(PODS) {
-            t.add_in(process, 1, "python3 /t.py", &format!("0::/kubepods/besteffort/pod{uid}/c\n"));
+            t.add_in(process, 1, "python3 /t.py", &format!("/kubepods/besteffort/pod{uid}/c"));
         }
-        t.add_in(22, 1, "python3 /t.py", "0::/kubepods/besteffort/pod99999999-e89b-12d3-a456-426614174000/c\n");
+        t.add_in(22, 1, "python3 /t.py", "/kubepods/besteffort/pod99999999-e89b-12d3-a456-426614174000/c");
         let mut r = runs(&t);
         let [a, b, unknown] = [20, 21, 22].map(|process| r.run_of(process, 0).1.unwrap().workload);
         assert_eq!(a, b);
@@ -434,9 +441,9 @@ mod tests {
         t.add(21, 20, "python3 train.py");
         t.add(30, 11, "timeout 9 dd");
         t.add(31, 30, "dd");
-        t.add_in(40, 1, "slurmstepd", "0::/system.slice/slurmd.service");
-        t.add_in(41, 40, "bash /var/spool/slurm/job1/script", "0::/system.slice/slurmstepd.scope/job_1/step_batch");
-        t.add_in(42, 41, "python3 a.py", "0::/system.slice/slurmstepd.scope/job_1/step_batch");
+        t.add_in(40, 1, "slurmstepd", "/system.slice/slurmd.service");
+        t.add_in(41, 40, "bash /var/spool/slurm/job1/script", "/system.slice/slurmstepd.scope/job_1/step_batch");
+        t.add_in(42, 41, "python3 a.py", "/system.slice/slurmstepd.scope/job_1/step_batch");
         let mut r = runs(&t);
         assert_eq!(root(&mut r, 21), "n-b-20-20");
         assert_eq!(root(&mut r, 31), "n-b-31-31");
@@ -457,7 +464,7 @@ mod tests {
     fn another_control_group_is_another_run() {
         let t = table();
         t.add(20, 11, "launcher x");
-        t.add_in(21, 20, "train", "0::/system.slice/docker-1.scope");
+        t.add_in(21, 20, "train", "/system.slice/docker-1.scope");
         assert_eq!(root(&mut runs(&t), 21), "n-b-21-21");
     }
 
@@ -506,10 +513,24 @@ mod tests {
         let mut r = runs(&t);
         r.run_of(11, 10);
         r.forked(30, 11, 30, Timestamp(1));
-        r.executed(30, 11, 30, "/usr/bin/cat".into(), vec!["cat".into(), "/data/1".into()]);
+        r.executed(30, 11, 30, "/usr/bin/cat".into(), vec!["cat".into(), "/data/1".into()], "/".into());
         let (_, begins) = r.run_of(30, 11);
         // The shell's own run is another one: its child runs another program, but was forked as a member.
         assert!(begins.is_none() || begins.unwrap().command == "cat /data/#");
+    }
+
+    #[test]
+    fn a_program_that_is_gone_with_its_parents_is_still_known_by_its_control_group() {
+        let mut r = runs(&table());
+        let mut workload = |process: u32, group: &str| {
+            let argv = vec!["cat".into(), "/data/1".into()];
+            r.executed(process, process - 1, u64::from(process), "/usr/bin/cat".into(), argv, group.into());
+            r.run_of(process, process - 1).1.unwrap().workload
+        };
+        let job = |number: u32| format!("/slurm_node7/uid_1000/job_{number}/step_batch");
+        let (first, second, outside) = (workload(71, &job(1)), workload(81, &job(2)), workload(91, "/"));
+        assert_eq!(first, second);
+        assert_ne!(first, outside);
     }
 
     #[test]

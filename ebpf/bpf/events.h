@@ -12,6 +12,9 @@
 #define DEPTH_MAX 48		/* components between a file and the watched root */
 #define FILENAME_BYTES 256
 #define ARGV_BYTES 1024
+#define GROUP_BYTES 1024
+#define GROUP_DEPTH_MAX 16	/* a container of a pod in a cluster inside a container is 10 deep */
+#define GROUP_KINDS_MAX 16	/* a kernel has some 14 controllers */
 #define ANNOUNCED_ENTRIES 65536	/* files whose path user space has heard; a file pushed out is told again */
 #define AIO_EVENTS_MAX 1024	/* answers of one io_getevents that are looked at; more are counted as unresolved */
 #define WAITS_MAX 16384		/* threads blocked in a read at the same time */
@@ -81,11 +84,12 @@ struct process_event {
 	u32 type;
 	u32 process;
 	u32 parent;
-	u32 argv_length;
+	u16 argv_length;
+	u16 group_length;
 	u64 at_ns;
 	u64 started_ns;
 	u8 filename[FILENAME_BYTES];
-	u8 argv[ARGV_BYTES];
+	u8 words[ARGV_BYTES + GROUP_BYTES + NAME_BYTES];	/* arguments, then names of the control group from the innermost up */
 };
 
 struct fault_wait_event {

@@ -910,6 +910,7 @@ static __always_inline void process_fill(struct process_event *event, u32 type, 
 	event->process = task->tgid;
 	event->parent = task->real_parent->tgid;
 	event->argv_length = 0;
+	event->group_length = 0;
 	event->at_ns = bpf_ktime_get_boot_ns();
 	event->started_ns = task->group_leader->start_boottime;
 }
@@ -926,9 +927,66 @@ int BPF_PROG(process_fork, struct task_struct *parent, struct task_struct *child
 	event->process = child->tgid;
 	event->parent = parent->tgid;
 	event->argv_length = 0;
+	event->group_length = 0;
 	event->at_ns = bpf_ktime_get_boot_ns();
 	event->started_ns = child->start_boottime;
 	return process_emit(event, offsetof(struct process_event, filename));
+}
+
+/*
+ * The group that says most of where a task belongs: with one hierarchy its group there, with a hierarchy for each
+ * controller the deepest.
+ */
+static __always_inline struct cgroup *innermost_group(struct task_struct *task)
+{
+	struct css_set *set = BPF_CORE_READ(task, cgroups);
+	struct cgroup *innermost = BPF_CORE_READ(set, dfl_cgrp);
+	int level = BPF_CORE_READ(innermost, level);
+	u32 kinds = bpf_core_field_size(set->subsys) / sizeof(void *), kind;
+
+	for (kind = 0; kind < GROUP_KINDS_MAX && kind < kinds; kind++) {
+		struct cgroup_subsys_state *state;
+		struct cgroup *group;
+
+		if (bpf_probe_read_kernel(&state, sizeof(state), (void *)&set->subsys + kind * sizeof(state)) || !state)
+			continue;
+		group = BPF_CORE_READ(state, cgroup);
+		if (BPF_CORE_READ(group, level) > level) {
+			innermost = group;
+			level = BPF_CORE_READ(group, level);
+		}
+	}
+	return innermost;
+}
+
+static __always_inline struct kernfs_node *node_above(struct kernfs_node *node)
+{
+	struct kernfs_node___of_old *old = (void *)node;
+
+	if (bpf_core_field_exists(node->__parent))
+		return BPF_CORE_READ(node, __parent);
+	return BPF_CORE_READ(old, parent);
+}
+
+/* Names from the innermost group up, each with its NUL, behind the first `at` bytes of `words`; returns their length. */
+static __always_inline u32 group_names(struct task_struct *task, u8 *words, u32 at)
+{
+	struct kernfs_node *node = BPF_CORE_READ(innermost_group(task), kn), *above;
+	u32 end = at, depth;
+
+	for (depth = 0; depth < GROUP_DEPTH_MAX; depth++) {
+		long bytes;
+
+		above = node_above(node);
+		if (!above || end > ARGV_BYTES + GROUP_BYTES)
+			break;
+		bytes = bpf_probe_read_kernel_str(words + end, NAME_BYTES, BPF_CORE_READ(node, name));
+		if (bytes <= 0)
+			break;
+		end += bytes;
+		node = above;
+	}
+	return end - at;
 }
 
 SEC("tp_btf/sched_process_exec")
@@ -947,10 +1005,15 @@ int BPF_PROG(process_exec, struct task_struct *task, int old_pid, struct linux_b
 	length = task->mm->arg_end - start;
 	if (length > ARGV_BYTES)
 		length = ARGV_BYTES;
-	if (bpf_probe_read_user(event->argv, length, (void *)start))
+	if (bpf_probe_read_user(event->words, length, (void *)start))
 		length = 0;
 	event->argv_length = length;
-	return process_emit(event, offsetof(struct process_event, argv) + length);
+	/* Told here and not looked up: who is gone when the event is read has no /proc/PID/cgroup. */
+	event->group_length = group_names(task, event->words, length);
+	length += event->group_length;
+	if (length > sizeof(event->words))
+		length = sizeof(event->words);
+	return process_emit(event, offsetof(struct process_event, words) + length);
 }
 
 SEC("tp_btf/sched_process_exit")

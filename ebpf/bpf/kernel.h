@@ -125,6 +125,30 @@ struct mm_struct {
 	unsigned long arg_end;
 } CORE;
 
+struct kernfs_node {
+	const char *name;
+	struct kernfs_node *__parent;
+} CORE;
+
+/* Before 6.15. */
+struct kernfs_node___of_old {
+	struct kernfs_node *parent;
+} CORE;
+
+struct cgroup {
+	struct kernfs_node *kn;
+	int level;
+} CORE;
+
+struct cgroup_subsys_state {
+	struct cgroup *cgroup;
+} CORE;
+
+struct css_set {
+	struct cgroup_subsys_state *subsys[1];	/* as many as the kernel has controllers */
+	struct cgroup *dfl_cgrp;
+} CORE;
+
 struct thread_info {
 	unsigned long flags;
 	u32 status;
@@ -142,6 +166,7 @@ struct task_struct {
 	struct mm_struct *mm;
 	struct files_struct *files;
 	struct signal_struct *signal;
+	struct css_set *cgroups;
 } CORE;
 
 struct linux_binprm {

@@ -163,7 +163,8 @@ pub struct PathHeader {
     pub length: u32,
 }
 
-/// A process began, changed its program or ended. An exec's file name (256 bytes) and arguments follow.
+/// A process began, changed its program or ended. An exec's file name (256 bytes), its arguments and the names of its
+/// control group from the innermost up follow.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default)]
 pub struct ProcessHeader {
@@ -174,7 +175,9 @@ pub struct ProcessHeader {
     /// Its parent.
     pub parent: u32,
     /// Bytes of arguments.
-    pub argv_length: u32,
+    pub argv_length: u16,
+    /// Bytes of the control group's names.
+    pub group_length: u16,
     /// When, nanoseconds since boot.
     pub at_ns: u64,
     /// When the process started, nanoseconds since boot.

@@ -109,6 +109,8 @@ pub enum Observation {
         program: String,
         /// Its arguments.
         argv: Vec<String>,
+        /// The control group it is in.
+        group: String,
     },
     /// A process ended.
     Exit {

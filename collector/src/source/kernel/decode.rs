@@ -163,9 +163,14 @@ pub(super) fn slot(event: &[u8], extents: &mut Vec<Extent>) -> Option<SlotHeader
 pub(super) fn path(event: &[u8]) -> Option<(PathHeader, Vec<u8>)> {
     let header = PathHeader::read_from(event)?;
     let names = event.get(size_of::<PathHeader>()..)?.get(..header.length as usize)?;
+    Some((header, from_the_root_down(names)))
+}
+
+/// Names from the innermost up, each with its NUL, as a path without its first slash.
+fn from_the_root_down(names: &[u8]) -> Vec<u8> {
     let mut components: Vec<&[u8]> = names.split(|b| *b == 0).filter(|c| !c.is_empty()).collect();
     components.reverse();
-    Some((header, components.join(&b'/')))
+    components.join(&b'/')
 }
 
 /// Ticks of a process' start as `/proc/PID/stat` counts them.
@@ -181,7 +186,9 @@ pub(super) fn process(event: &[u8], clock: &Clock) -> Option<Observation> {
         4 => {
             let rest = event.get(size_of::<ProcessHeader>()..)?;
             let program = rest.get(..FILENAME_BYTES)?.split(|b| *b == 0).next()?;
-            let argv = rest.get(FILENAME_BYTES..)?.get(..header.argv_length as usize)?;
+            let words = rest.get(FILENAME_BYTES..)?;
+            let (argv, words) = words.split_at_checked(header.argv_length.into())?;
+            let group = from_the_root_down(words.get(..header.group_length.into())?);
             Observation::Exec {
                 at,
                 process,
@@ -189,6 +196,7 @@ pub(super) fn process(event: &[u8], clock: &Clock) -> Option<Observation> {
                 started_ticks,
                 program: String::from_utf8_lossy(program).into_owned(),
                 argv: arguments(argv),
+                group: format!("/{}", String::from_utf8_lossy(&group)),
             }
         }
         _ => Observation::Exit { at, process },
@@ -366,6 +374,21 @@ mod tests {
         event.extend(names);
         assert_eq!(path(&event).unwrap().1, b"train/class a/0001.jpg");
         assert!(path(&event[..40]).is_none(), "cut short");
+    }
+
+    #[test]
+    fn an_exec_tells_its_program_its_arguments_and_its_control_group() {
+        let (argv, group) = (b"cat\0/data/1\0", b"step_batch\0job_7\0slurm\0");
+        let mut event = vec![0u8; size_of::<ProcessHeader>() + FILENAME_BYTES];
+        event[..4].copy_from_slice(&4u32.to_ne_bytes());
+        event[12..14].copy_from_slice(&(argv.len() as u16).to_ne_bytes());
+        event[14..16].copy_from_slice(&(group.len() as u16).to_ne_bytes());
+        event[size_of::<ProcessHeader>()..][..8].copy_from_slice(b"/bin/cat");
+        event.extend(argv.iter().chain(group));
+        let Some(Observation::Exec { program, argv, group, .. }) = process(&event, &Clock::default()) else { panic!() };
+        assert_eq!((program.as_str(), group.as_str()), ("/bin/cat", "/slurm/job_7/step_batch"));
+        assert_eq!(argv, ["cat", "/data/1"]);
+        assert!(process(&event[..event.len() - 1], &Clock::default()).is_none(), "cut short");
     }
 
     #[test]
