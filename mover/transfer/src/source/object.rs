@@ -158,11 +158,11 @@ fn as_io(e: Error) -> io::Error {
     io::Error::new(kind, e)
 }
 
-/// The object's ETag, which listings tell as well; else its version id, else what changes with its content as far as one
-/// can see.
+/// The object's ETag, which listings tell as well (Azure's without its quotes); else its version id, else what changes with
+/// its content as far as one can see.
 fn version(meta: &ObjectMeta) -> FileVersion {
     let told = match (&meta.e_tag, &meta.version) {
-        (Some(tag), _) => format!("e.{tag}"),
+        (Some(tag), _) => format!("e.{}", tag.trim_matches('"')),
         (None, Some(version)) => format!("v.{version}"),
         (None, None) => format!("m.{:x}.{:x}", meta.size, meta.last_modified.timestamp_micros()),
     };

@@ -201,8 +201,23 @@ fn s3_conforms() {
     conforms(&Objects::new(server, store, s3::PREFIX));
 }
 
+#[test]
+fn google_cloud_storage_conforms() {
+    let (server, store) = s3::start_for_google(runtime());
+    conforms(&Objects::new(server, store, s3::PREFIX));
+}
+
+/// With what `tests/azurite` puts into the environment.
+#[ignore = "wants an Azurite, as `make test-stores` starts one"]
+#[test]
+fn azure_blob_storage_conforms() {
+    let container = std::env::var("AZURE_CONTAINER").unwrap();
+    let (store, _) = Bucket::connect(&format!("az://{container}/{}", s3::PREFIX), &Default::default()).unwrap();
+    conforms(&Objects::new(runtime(), store, s3::PREFIX));
+}
+
 /// With what `tests/ceph` puts into the environment.
-#[ignore = "wants a Ceph RGW, as `make test-ceph` starts one"]
+#[ignore = "wants a Ceph RGW, as `make test-stores` starts one"]
 #[test]
 fn a_ceph_rgw_conforms() {
     let bucket = std::env::var("AWS_BUCKET").unwrap();
