@@ -5,7 +5,7 @@ TARGET := $(or $(CARGO_TARGET_DIR),target)
 # Namespaces, eBPF and passthrough need root; without it the demo runs what it can and says what root adds.
 AS_ROOT := $(shell if [ "$$(id -u)" -ne 0 ] && sudo -n true 2>/dev/null; then echo sudo -n; fi)
 
-.PHONY: demo build test deb test-kernels pictures lint test-stores bench bench-planner bench-collector bench-model bench-mover bench-mount
+.PHONY: demo build test deb test-kernels pictures lint test-ceph test-azure bench bench-planner bench-collector bench-model bench-mover bench-mount
 .PHONY: bench-catalog bench-api clean-demo
 
 demo:
@@ -48,10 +48,14 @@ deb:
 	$(CARGO) deb
 	$(AS_ROOT) tests/deb $$(ls -t $(TARGET)/debian/*.deb | head -1)
 
-# The questions that every source is asked, to a Ceph RGW from Debian's packages and to Azurite.
-test-stores:
-	scripts/install stores
-	tests/ceph tests/azurite $(CARGO) test --release -p foretide-transfer --test source -- --ignored
+# The questions that every source is asked, to a Ceph RGW from Debian's packages, and to Azurite.
+test-ceph:
+	scripts/install ceph
+	tests/ceph $(CARGO) test --release -p foretide-transfer --test source -- --ignored ceph
+
+test-azure:
+	scripts/install azure
+	tests/azurite $(CARGO) test --release -p foretide-transfer --test source -- --ignored azure
 
 test-kernels:
 	scripts/test-kernels

@@ -208,7 +208,7 @@ fn google_cloud_storage_conforms() {
 }
 
 /// With what `tests/azurite` puts into the environment.
-#[ignore = "wants an Azurite, as `make test-stores` starts one"]
+#[ignore = "wants an Azurite, as `make test-azure` starts one"]
 #[test]
 fn azure_blob_storage_conforms() {
     let container = std::env::var("AZURE_CONTAINER").unwrap();
@@ -217,7 +217,7 @@ fn azure_blob_storage_conforms() {
 }
 
 /// With what `tests/ceph` puts into the environment.
-#[ignore = "wants a Ceph RGW, as `make test-stores` starts one"]
+#[ignore = "wants a Ceph RGW, as `make test-ceph` starts one"]
 #[test]
 fn a_ceph_rgw_conforms() {
     let bucket = std::env::var("AWS_BUCKET").unwrap();
