@@ -106,14 +106,30 @@ fn forecaster(addresses: bool) -> BlockForecaster {
     })
 }
 
-/// Proposals that stay at one time where calibration is measured.
+/// Blocks that stay at one time where the forecaster is looked at alone.
 const STAY: usize = 1000;
+
+/// Blocks that are here, the oldest first: the plainest cache.
+#[derive(Default)]
+struct Here(VecDeque<u64>);
+
+impl Here {
+    /// Takes one in; the oldest has to go.
+    fn take(&mut self, block: u64, model: &mut BlockForecaster) {
+        self.0.push_back(block);
+        if self.0.len() > STAY
+            && let Some(oldest) = self.0.pop_front()
+        {
+            model.evicted(oldest);
+        }
+    }
+}
 
 /// Whether probabilities said in the second half of a trace were kept. What is fetched stays until [`STAY`] others were.
 pub fn calibration(table: &mut Table, root: &Path) -> Outcome {
     for trace in &read(root)? {
         let mut model = forecaster(trace.numbers == Numbers::Addresses);
-        let (mut asked, mut proposals) = (VecDeque::new(), Vec::new());
+        let (mut asked, mut proposals) = (Here::default(), Vec::new());
         let mut halfway = model.calibration();
         for (i, r) in trace.requests.iter().enumerate() {
             if i == trace.requests.len() / 2 {
@@ -121,14 +137,7 @@ pub fn calibration(table: &mut Table, root: &Path) -> Outcome {
             }
             model.observe(BlockRequest { offset: r.offset, length: r.length, hit: true }, &mut proposals);
             model.evicted(r.offset / 4096);
-            for proposal in proposals.drain(..).filter(|p| !p.here) {
-                asked.push_back(proposal.block);
-                if asked.len() > STAY
-                    && let Some(oldest) = asked.pop_front()
-                {
-                    model.evicted(oldest);
-                }
-            }
+            proposals.drain(..).filter(|p| !p.here).for_each(|p| asked.take(p.block, &mut model));
         }
         let ours = model.calibration().since(&halfway).error();
         let figure = Figure { ours, unit: "ECE", reference: 0.0, name: "-" };
@@ -137,16 +146,18 @@ pub fn calibration(table: &mut Table, root: &Path) -> Outcome {
     Ok(())
 }
 
-/// The forecaster alone on the longest trace: time an access, and bytes a block that it knows.
+/// The forecaster alone on the longest trace: time an access, and bytes a block that it knows. What was read and what was
+/// fetched stays until [`STAY`] others were: of blocks that are here nothing is proposed, and that costs nothing.
 pub fn cost(table: &mut Table, root: &Path) -> Outcome {
     let trace = read_trace(&root.join(SETS[0].file), None, None)?;
     let different: HashSet<u64> = trace.requests.iter().map(|r| r.offset).collect();
     let mut model = forecaster(false);
-    let mut proposals = Vec::new();
+    let (mut used, mut asked, mut proposals) = (Here::default(), Here::default(), Vec::new());
     let began = Instant::now();
     for r in &trace.requests {
         model.observe(BlockRequest { offset: r.offset, length: r.length, hit: false }, &mut proposals);
-        proposals.clear();
+        used.take(r.offset / 4096, &mut model);
+        proposals.drain(..).filter(|p| !p.here).for_each(|p| asked.take(p.block, &mut model));
     }
     let ours = began.elapsed().as_secs_f64() * 1e6 / trace.requests.len() as f64;
     let alone = "OLTP, the forecaster of blocks alone";

@@ -5,13 +5,13 @@
 //! forgets what came once (the frequent-items sketch of Misra and Gries).
 
 use super::candidates::Candidates;
-use super::log::{Log, NONE, Place};
-use super::objects::{Id, Objects, grow};
+use super::log::{Log, NONE};
+use super::objects::{Id, grow};
 
 /// Successors of a row.
 const ROW: usize = 12;
 /// Requests within which one follows another.
-const WITHIN: u32 = 8;
+const WITHIN: usize = 8;
 /// What one occurrence counts.
 const ONE: u8 = 4;
 /// Above this, older occurrences fade.
@@ -32,20 +32,23 @@ pub(super) struct Rows {
 }
 
 impl Rows {
-    /// Takes that `id` is asked for at the log's next place, in the rows of what was asked for before it and
-    /// `lead` requests ago or earlier.
-    pub(super) fn learn(&mut self, log: &Log, id: Id, before: Place, lead: u32) {
-        let now = log.next();
+    /// Takes what followed an earlier request, from `lead` requests after it on, once all of that stands in the log: so its
+    /// row is looked up once, and not anew with each that follows.
+    pub(super) fn learn(&mut self, log: &Log, lead: u32) {
         let first = lead.max(1);
-        for back in first..first + WITHIN {
-            let Some(earlier) = now.checked_sub(back).and_then(|place| log.id(place)) else { return };
-            if earlier == id {
-                // What came before its own last occurrence is that one's to learn.
-                return;
+        let Some(at) = log.next().checked_sub(first + WITHIN as u32) else { return };
+        let Some(id) = log.id(at) else { return };
+        let mut followed_by = [NONE; WITHIN];
+        for (nth, place) in (at + first..).take(WITHIN).enumerate() {
+            let Some(next) = log.id(place) else { return };
+            // What comes again follows its own last occurrence.
+            if next == id || followed_by[..nth].contains(&next) {
+                continue;
             }
+            followed_by[nth] = next;
             // One that was never seen before has nothing to be proposed on.
-            if before != NONE || self.row(earlier).is_some() {
-                self.row_mut(earlier).take(id);
+            if log.before(place).is_some() || self.row(id).is_some() {
+                self.row_mut(id).take(next);
             }
         }
     }
@@ -75,12 +78,12 @@ impl Rows {
         }
     }
 
-    pub(super) fn propose(&self, objects: &Objects, id: Id, candidates: &mut Candidates) {
+    pub(super) fn propose(&self, id: Id, candidates: &mut Candidates) {
         let Some(row) = self.row(id) else { return };
         let sum: u32 = row.counts.iter().map(|n| u32::from(*n)).sum();
         for (successor, count) in row.ids.iter().zip(row.counts) {
             if *successor != NONE && count >= ONE {
-                let candidate = candidates.of(objects.get(*successor).block, *successor);
+                let candidate = candidates.known(*successor);
                 candidate.row_count = count;
                 candidate.row_share = (8 * u32::from(count) / sum.max(1)) as u8;
             }
@@ -109,5 +112,41 @@ impl Row {
         } else {
             self.counts.iter_mut().for_each(|n| *n -= 1);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The rows after these ids were asked for, and what is proposed on the first of them, with what it counts.
+    fn proposed(ids: &[Id], lead: u32) -> Vec<(Id, u8)> {
+        let (mut rows, mut log) = (Rows::default(), Log::new(1024));
+        let mut last = std::collections::HashMap::new();
+        for id in ids {
+            let before = last.insert(*id, log.next()).unwrap_or(NONE);
+            log.push(*id, before);
+            rows.learn(&log, lead);
+        }
+        let mut candidates = Candidates::default();
+        rows.propose(ids[0], &mut candidates);
+        candidates.all().iter().map(|c| (c.id, c.row_count)).collect()
+    }
+
+    #[test]
+    fn what_follows_a_block_soon_is_in_its_row_as_often_as_it_did() {
+        let others = |from: u32| (from..from + 10).collect::<Vec<Id>>();
+        let ids = [vec![1, 2], others(100), vec![1, 2], others(200), vec![1, 2], others(300)].concat();
+        let told = proposed(&ids, 0);
+        assert_eq!(told[0], (2, 2 * ONE), "not the first time: then it was never seen before");
+    }
+
+    #[test]
+    fn what_comes_again_follows_its_own_last_occurrence_and_what_is_nearer_than_the_lead_nothing() {
+        let others = |from: u32| (from..from + 10).collect::<Vec<Id>>();
+        let round = [1, 2, 3, 2, 3];
+        let ids = [&round[..], &others(100), &round, &others(200)].concat();
+        assert_eq!(proposed(&ids, 0).iter().take(2).copied().collect::<Vec<_>>(), [(2, ONE), (3, ONE)]);
+        assert!(proposed(&ids, 5).is_empty(), "all that was seen before comes sooner");
     }
 }

@@ -17,7 +17,7 @@ pub(super) struct Candidate {
     pub(super) alike: u8,
     /// Replay: how many requests before it were the same in the same order.
     pub(super) matched: u8,
-    /// Replay: requests until it comes, beyond the lead; 255 where replay does not speak.
+    /// Replay: steps beyond the lead until it comes; 255 where replay does not speak.
     pub(super) distance: u8,
     /// Association: eighths of what follows the present block.
     pub(super) row_share: u8,
@@ -27,6 +27,8 @@ pub(super) struct Candidate {
     pub(super) run: u8,
     /// Place: which other one.
     pub(super) delta: u8,
+    /// How often it was named by the requests before this one.
+    pub(super) named: u8,
 }
 
 impl Candidate {
@@ -54,7 +56,7 @@ const SLOTS: usize = 512;
 
 impl Default for Candidates {
     fn default() -> Self {
-        Self { all: Vec::new(), slots: vec![(0, 0); SLOTS], turn: 0 }
+        Self { all: Vec::new(), slots: vec![(0, 0); SLOTS], turn: 1 }
     }
 }
 
@@ -64,15 +66,26 @@ impl Candidates {
         self.turn = self.turn.wrapping_add(1);
     }
 
-    /// The candidate of a block, new if it has none.
-    pub(super) fn of(&mut self, block: u64, id: Id) -> &mut Candidate {
-        let mut at = (block.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 40) as usize % SLOTS;
+    /// The candidate of a block that is known, new if it has none. Which block that is, is looked up when all have been
+    /// named.
+    pub(super) fn known(&mut self, id: Id) -> &mut Candidate {
+        self.of(id, 0)
+    }
+
+    /// The candidate of a block that was never heard of, new if it has none.
+    pub(super) fn unheard(&mut self, block: u64) -> &mut Candidate {
+        self.of(NONE, block)
+    }
+
+    fn of(&mut self, id: Id, block: u64) -> &mut Candidate {
+        let mut at = ((block ^ u64::from(id)).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 40) as usize % SLOTS;
         loop {
             let (turn, index) = self.slots[at];
             if turn != self.turn {
                 break;
             }
-            if self.all[index as usize].block == block {
+            let other = &self.all[index as usize];
+            if other.id == id && (id != NONE || other.block == block) {
                 return &mut self.all[index as usize];
             }
             at = (at + 1) % SLOTS;
@@ -90,8 +103,14 @@ impl Candidates {
             row_count: 0,
             run: 0,
             delta: 0,
+            named: 0,
         });
         self.all.last_mut().expect("one was pushed")
+    }
+
+    /// Leaves out those of which this is not so. Nothing can be added until they are cleared.
+    pub(super) fn retain(&mut self, stays: impl FnMut(&mut Candidate) -> bool) {
+        self.all.retain_mut(stays);
     }
 
     /// All, in the order of their first mention.

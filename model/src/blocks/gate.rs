@@ -5,7 +5,7 @@
 //! down to a floor, so that a change of habit is followed.
 
 /// Features of one candidate.
-pub(super) const FEATURES: usize = 14;
+pub(super) const FEATURES: usize = 15;
 /// Slots of the table, as a power of two, at least and at most: in a small one, what is known of single blocks drowns
 /// what holds for all.
 const LEAST_BITS: u32 = 12;
@@ -56,9 +56,9 @@ impl Gate {
         (mixed >> (u32::BITS - self.bits)) as u16
     }
 
-    /// The log odds that a candidate with these features is asked for in time.
+    /// The log odds that a candidate with these features is asked for in time; of some of its features, what they add.
     #[inline]
-    pub(super) fn log_odds(&self, features: &Features) -> f32 {
+    pub(super) fn log_odds(&self, features: &[u16]) -> f32 {
         features.iter().map(|f| self.weights[*f as usize]).sum()
     }
 

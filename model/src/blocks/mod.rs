@@ -1,7 +1,7 @@
 //! Blocks: what is asked for next where nothing is known but a stream of places and lengths.
 //!
 //! Files tell of themselves by names, sizes and passes; a disk does not. Here the forecast is made anew on every
-//! request, online, in about a microsecond, out of three sources that know different things:
+//! request, online, in some microseconds, out of three sources that know different things:
 //!
 //! - [`replay`]: what followed the last times that this block was asked for in company like the present;
 //! - [`association`]: what tends to follow it within a few requests, whatever the company;
@@ -14,8 +14,9 @@
 //! [`budget`] of waste; the probability that is said of it is the gate's, put right by what came of as much belief before
 //! ([`calibration`]).
 //!
-//! *In time* is measured: fetches take as many requests as the site says they took, proposals look that much
-//! further ahead, and one that comes true sooner counts as not come.
+//! *In time* is measured: fetches take as many requests as the site says they took, and proposals look that much
+//! further ahead, replay farther still. One that comes true sooner teaches nothing: a "no" would make the gate believe less
+//! in whatever is asked for early, a "yes" in what cannot be fetched in time.
 //!
 //! Everything is bounded by a number of bytes given at the start. The log forgets its oldest entry, and with it
 //! blocks that it no longer names.
@@ -38,9 +39,10 @@ use budget::Budget;
 use calibration::{Correction, bin_of};
 use candidates::{Candidate, Candidates};
 use followed::{Followed, Said, Verdict};
-use gate::{Features, Gate, log_odds, probability};
+use gate::{FEATURES, Features, Gate, log_odds, probability};
 use log::{Log, NONE, Place};
 use objects::{Id, NEVER, Object, Objects};
+use replay::Reach;
 use spatial::Spatial;
 
 /// What a forecaster of blocks may use and do.
@@ -106,12 +108,27 @@ struct Prompt {
     record: u32,
     /// How often it was asked for and whether it was here, as a code.
     state: u32,
+    /// The features that all candidates of the same sources share, and what these weigh; reckoned for the first of them.
+    shared: [Option<Shared>; SOURCE_SETS],
 }
+
+/// Slots of the gate, and the sum of their weights.
+#[derive(Clone, Copy)]
+struct Shared {
+    slots: [u16; SHARED_FEATURES],
+    log_odds: f32,
+}
+
+/// Sets of sources that can speak for a candidate.
+const SOURCE_SETS: usize = 8;
+/// Features that are the prompt's, beside those that are the candidate's own.
+const SHARED_FEATURES: usize = 4;
+const OWN_FEATURES: usize = FEATURES - SHARED_FEATURES;
 
 impl Prompt {
     fn new(by: Id, object: &Object, now: Place, hit: bool) -> Self {
         let state = u32::from(hit) << 5 | log2(u32::from(object.seen));
-        Self { by, now, record: object.proposing.code(), state }
+        Self { by, now, record: object.proposing.code(), state, shared: [None; SOURCE_SETS] }
     }
 }
 
@@ -195,10 +212,10 @@ impl BlockForecaster {
         let id = self.admit(block);
         self.notice_late(id, now);
         let before = self.objects.last(id);
-        if self.settings.sources.association {
-            self.rows.learn(&self.log, id, before, self.lead());
-        }
         self.remember(id, before, now, &request);
+        if self.settings.sources.association {
+            self.rows.learn(&self.log, self.lead());
+        }
         self.propose(id, before, now, &request);
         self.decide(id, now, request.hit, proposals);
     }
@@ -282,6 +299,16 @@ impl BlockForecaster {
         self.delay.round() as u32
     }
 
+    /// How far replay looks. The longer a fetch takes the less is known of when its block is asked for, so it looks as much
+    /// farther as the delay is long; but what is asked for long before its use has to go before it.
+    fn reach(&self) -> Reach {
+        const DELAYS: u32 = 3;
+        const STAY_SHARE: f32 = 0.25;
+        let lead = self.lead();
+        let most = (DELAYS * lead).min((STAY_SHARE * self.stay) as u32);
+        Reach { lead, farther: most.saturating_sub(lead) }
+    }
+
     /// Requests after which what was proposed and not asked for counts as not come.
     fn patience(&self) -> u32 {
         (self.stay as u32).max(32) + self.lead()
@@ -312,16 +339,19 @@ impl BlockForecaster {
         match (verdict.doubted, verdict.in_time) {
             (true, true) => self.gate.teach(&verdict.features, true, UNDO),
             (true, false) => {}
-            (false, in_time) => self.gate.teach(&verdict.features, in_time, 1.0),
+            (false, true) => self.gate.teach(&verdict.features, true, 1.0),
+            // What came before its fetch could is no "no": it was asked for, and the next time may leave more time.
+            (false, false) if verdict.came => {}
+            (false, false) => self.gate.teach(&verdict.features, false, 1.0),
         }
         // Of the refused, one in two was watched.
         let weight = if verdict.accepted { 1.0 } else { 2.0 };
         self.calibration.take(verdict.probability, verdict.in_time, f64::from(weight));
         self.correction.take(usize::from(verdict.bin), verdict.probability, verdict.in_time, weight);
         self.budget.take(verdict);
-        self.objects.get_mut(verdict.id).proposed.count(verdict.in_time);
+        self.objects.get_mut(verdict.id).proposed.count(verdict.came);
         if let Some(by) = self.objects.alive(verdict.by) {
-            self.objects.get_mut(by).proposing.count(verdict.in_time);
+            self.objects.get_mut(by).proposing.count(verdict.came);
         }
     }
 
@@ -358,42 +388,45 @@ impl BlockForecaster {
         self.candidates.clear();
         let lead = self.lead();
         if self.settings.sources.replay {
-            replay::propose(&self.log, &self.objects, before, now, lead, &mut self.candidates);
+            replay::propose(&self.log, &self.objects, before, now, self.reach(), &mut self.candidates);
         }
         if self.settings.sources.association {
-            self.rows.propose(&self.objects, id, &mut self.candidates);
+            self.rows.propose(id, &mut self.candidates);
         }
         self.spatial.propose(request, now, lead, &self.objects, &mut self.candidates);
     }
 
     fn decide(&mut self, by: Id, now: Place, hit: bool, proposals: &mut Vec<Proposal>) {
-        let of = self.objects.get(by).block;
-        let prompt = Prompt::new(by, self.objects.get(by), now, hit);
+        let mut prompt = Prompt::new(by, self.objects.get(by), now, hit);
         let threshold = log_odds(self.budget.threshold());
-        let candidates = std::mem::take(&mut self.candidates);
-        for candidate in candidates.all().iter().filter(|c| c.block != of) {
-            if let Some(proposal) = self.weigh(candidate, &prompt, threshold) {
-                proposals.push(proposal);
-            }
+        let mut candidates = std::mem::take(&mut self.candidates);
+        // Where each block is, for all of them first: so the processor waits for the memory of many at one time.
+        candidates.retain(|c| c.id != by && (c.id == NONE || self.is_wanted(c, now, proposals)));
+        for candidate in candidates.all() {
+            proposals.extend(self.weigh(candidate, &mut prompt, threshold));
         }
         self.candidates = candidates;
     }
 
-    /// What to do about one candidate; `threshold` is the least log odds that pass.
-    fn weigh(&mut self, candidate: &Candidate, prompt: &Prompt, threshold: f32) -> Option<Proposal> {
-        let known = (candidate.id != NONE).then(|| self.objects.get(candidate.id));
-        if let Some(object) = known.filter(|o| o.here || o.asked_at != NONE) {
-            let unused = object.asked_at != NONE;
-            return unused.then_some(Proposal {
-                block: candidate.block,
-                blocks: u32::from(object.blocks),
-                probability: 1.0,
-                here: true,
-            });
+    /// Whether a known block is neither here nor on its way. One that is, and unused, is told to stay.
+    fn is_wanted(&mut self, candidate: &mut Candidate, now: Place, proposals: &mut Vec<Proposal>) -> bool {
+        let object = self.objects.get_mut(candidate.id);
+        candidate.block = object.block;
+        if object.asked_at != NONE {
+            let (block, blocks) = (object.block, u32::from(object.blocks));
+            proposals.push(Proposal { block, blocks, probability: 1.0, here: true });
         }
+        let wanted = !object.here && object.asked_at == NONE;
+        if wanted {
+            candidate.named = object.name(now);
+        }
+        wanted
+    }
+
+    /// What to do about one candidate; `threshold` is the least log odds that pass.
+    fn weigh(&mut self, candidate: &Candidate, prompt: &mut Prompt, threshold: f32) -> Option<Proposal> {
         let now = prompt.now;
-        let features = self.features(candidate, prompt);
-        let odds = self.gate.log_odds(&features);
+        let (features, odds) = self.features(candidate, prompt);
         let accepted = odds >= threshold;
         // Half of the refused, by a fixed draw on when and what.
         let watched = (now.wrapping_add(candidate.name()).wrapping_mul(0x9E37_79B1)) >> 31 == 0;
@@ -430,9 +463,9 @@ impl BlockForecaster {
         Said { probability: self.correction.corrected(believed), bin: bin_of(believed) as u8 }
     }
 
-    /// What the gate goes by, each as a slot of its table. How long a block has been away says most beside how long it was
-    /// away the time before.
-    fn features(&self, candidate: &Candidate, prompt: &Prompt) -> Features {
+    /// What the gate goes by, each as a slot of its table, and the log odds that it gives. How long a block has been away says
+    /// most beside how long it was away the time before.
+    fn features(&self, candidate: &Candidate, prompt: &mut Prompt) -> (Features, f32) {
         let (age, gap, seen, record) = if candidate.id == NONE {
             (u32::from(NEVER), u32::from(NEVER), 0, 0)
         } else {
@@ -444,28 +477,45 @@ impl BlockForecaster {
         let sources = candidate.sources();
         let (alike, distance) = (u32::from(candidate.alike), u32::from(candidate.distance.min(31)));
         let name = candidate.name();
-        let values = [
+        let own: [u32; OWN_FEATURES] = [
             ((sources << 8 | u32::from(candidate.run)) << 8) | u32::from(candidate.delta),
             alike << 5 | distance,
             (u32::from(candidate.votes) << 4 | alike) << 4 | u32::from(candidate.matched),
             u32::from(candidate.row_share) << 5 | log2(u32::from(candidate.row_count)),
             age << 5 | seen,
             record << 3 | sources,
-            prompt.record << 3 | sources,
             prompt.by.wrapping_mul(0x9E37_79B1) ^ name,
             name,
-            prompt.by,
-            prompt.state << 3 | sources,
             ((u32::from(candidate.row_share) << 4 | alike) << 5) | (distance / 2),
             (gap << 6 | age) << 5 | seen,
+            u32::from(candidate.named.min(15)) << 3 | sources,
+        ];
+        let shared = self.shared(sources, prompt);
+        let mut out = Features::default();
+        for (field, (out, value)) in (0..).zip(out.iter_mut().zip(own)) {
+            *out = self.gate.slot(field, value);
+        }
+        let log_odds = shared.log_odds + self.gate.log_odds(&out[..OWN_FEATURES]);
+        out[OWN_FEATURES..].copy_from_slice(&shared.slots);
+        (out, log_odds)
+    }
+
+    /// What is the same for all candidates of a prompt that these sources speak for.
+    fn shared(&self, sources: u32, prompt: &mut Prompt) -> Shared {
+        let values = [
+            prompt.record << 3 | sources,
+            prompt.by,
+            prompt.state << 3 | sources,
             // The same for all: what holds whatever else is known.
             0,
         ];
-        let mut out = Features::default();
-        for (field, (out, value)) in (0..).zip(out.iter_mut().zip(values)) {
-            *out = self.gate.slot(field, value);
-        }
-        out
+        *prompt.shared[sources as usize].get_or_insert_with(|| {
+            let mut slots = [0; SHARED_FEATURES];
+            for (field, (slot, value)) in (OWN_FEATURES as u32..).zip(slots.iter_mut().zip(values)) {
+                *slot = self.gate.slot(field, value);
+            }
+            Shared { slots, log_odds: self.gate.log_odds(&slots) }
+        })
     }
 }
 

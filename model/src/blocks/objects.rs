@@ -62,9 +62,26 @@ pub(super) struct Object {
     pub(super) here: bool,
     /// Whether what was asked for ahead has come.
     pub(super) come: bool,
+    /// How often it was named as a candidate, and when last: the lower bits of the place.
+    named: u8,
+    named_at: u16,
     /// Counts the blocks that had this id.
     generation: u8,
     free: bool,
+}
+
+/// Requests after which it is forgotten that a block was named.
+const NAMED_WITHIN: u16 = 32;
+
+impl Object {
+    /// Takes that it is named as a candidate; returns how often it was before, each time soon after the one before. What
+    /// several requests name one after the other is surer than what any of them knows.
+    pub(super) fn name(&mut self, now: Place) -> u8 {
+        let soon = (now as u16).wrapping_sub(self.named_at) <= NAMED_WITHIN;
+        let before = if soon { self.named } else { 0 };
+        (self.named, self.named_at) = (before.saturating_add(1), now as u16);
+        before
+    }
 }
 
 /// An id as it was at one time: void once the id was given to another block.
@@ -127,6 +144,8 @@ impl Objects {
             proposing: Record::default(),
             here: false,
             come: false,
+            named: 0,
+            named_at: 0,
             generation,
             free: false,
         };
@@ -223,5 +242,25 @@ impl Objects {
         self.objects.capacity() * size_of::<Object>()
             + (self.last.capacity() + self.free.capacity()) * size_of::<Id>()
             + self.ids.allocation_size()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_block_is_known_to_have_been_named_by_the_requests_before_and_that_fades() {
+        let mut objects = Objects::new(10);
+        let id = objects.id(1);
+        let mut named = |now| objects.get_mut(id).name(now);
+        assert_eq!([named(1000), named(1001), named(1032)], [0, 1, 2]);
+        assert_eq!(named(1065), 0, "a request more than it is remembered");
+        assert_eq!([named(65_530), named(65_540)], [0, 1], "across the lower bits");
+    }
+
+    #[test]
+    fn a_block_takes_no_more_than_was_reckoned_with() {
+        assert!(size_of::<Object>() <= 32);
     }
 }

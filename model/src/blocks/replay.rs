@@ -15,8 +15,17 @@ const OCCASIONS: usize = 8;
 const FOLLOWED: usize = 3;
 /// Requests that make up the company.
 const COMPANY: u32 = 12;
-/// Requests that are proposed after each occasion.
+/// Requests that are proposed after each occasion, one by one.
 const AHEAD: u32 = 16;
+
+/// From where to where the sequel of an occasion is proposed, requests after it.
+#[derive(Clone, Copy)]
+pub(super) struct Reach {
+    /// What comes sooner comes before its fetch could.
+    pub(super) lead: u32,
+    /// Beyond [`AHEAD`]. Of what is that far off each is as good as the next, so steps widen with the distance.
+    pub(super) farther: u32,
+}
 
 #[derive(Clone, Copy, Default)]
 struct Occasion {
@@ -25,7 +34,14 @@ struct Occasion {
     matched: u8,
 }
 
-pub(super) fn propose(log: &Log, objects: &Objects, before: Place, now: Place, lead: u32, candidates: &mut Candidates) {
+pub(super) fn propose(
+    log: &Log,
+    objects: &Objects,
+    before: Place,
+    now: Place,
+    reach: Reach,
+    candidates: &mut Candidates,
+) {
     let company = company(log, now);
     let mut occasions = [Occasion::default(); OCCASIONS];
     let mut seen = 0;
@@ -38,7 +54,7 @@ pub(super) fn propose(log: &Log, objects: &Objects, before: Place, now: Place, l
     // A stable sort: of equals the latest first.
     occasions[..seen].sort_by_key(|o| std::cmp::Reverse(u32::from(o.alike) + u32::from(o.matched)));
     for occasion in &occasions[..seen.min(FOLLOWED)] {
-        follow(log, objects, occasion, now, lead, candidates);
+        follow(log, occasion, now, reach, candidates);
     }
 }
 
@@ -64,15 +80,18 @@ fn occasion(log: &Log, objects: &Objects, at: Place, now: Place, company: &[Id; 
     Occasion { at, alike, matched }
 }
 
-fn follow(log: &Log, objects: &Objects, occasion: &Occasion, now: Place, lead: u32, candidates: &mut Candidates) {
-    let first = lead.max(1);
-    for ahead in first..first + AHEAD {
+fn follow(log: &Log, occasion: &Occasion, now: Place, reach: Reach, candidates: &mut Candidates) {
+    let first = reach.lead.max(1);
+    let (mut ahead, mut step) = (first, 0);
+    while ahead < first + AHEAD + reach.farther {
         let place = occasion.at.saturating_add(ahead);
         let Some(id) = (place < now).then(|| log.id(place)).flatten() else { break };
-        let candidate = candidates.of(objects.get(id).block, id);
+        let candidate = candidates.known(id);
         candidate.votes += 1;
         candidate.alike = candidate.alike.max(occasion.alike);
         candidate.matched = candidate.matched.max(occasion.matched);
-        candidate.distance = candidate.distance.min((ahead - first + 1) as u8);
+        step += 1;
+        candidate.distance = candidate.distance.min(step);
+        ahead += 1 + (ahead - first) / AHEAD;
     }
 }

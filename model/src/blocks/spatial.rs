@@ -11,7 +11,7 @@ use std::collections::VecDeque;
 
 use super::BlockRequest;
 use super::candidates::Candidates;
-use super::log::{NONE, Place};
+use super::log::Place;
 use super::objects::Objects;
 
 /// Runs that are followed side by side.
@@ -117,7 +117,10 @@ impl Spatial {
         }
         let block = request.offset / self.block_bytes;
         let mut add = |to: u64, blocks: u16, kind: u8| {
-            let candidate = candidates.of(to, objects.known(to).unwrap_or(NONE));
+            let candidate = match objects.known(to) {
+                Some(id) => candidates.known(id),
+                None => candidates.unheard(to),
+            };
             candidate.blocks = candidate.blocks.max(blocks);
             if candidate.run == 0 {
                 candidate.run = kind;

@@ -116,3 +116,62 @@ fn an_id_that_is_given_anew_brings_nothing_of_its_former_block() {
     let blocks: Vec<u64> = (0..10).flat_map(|_| (0..200).map(scattered)).collect();
     assert!(foreseen(&mut model, &blocks, 200) > 170);
 }
+
+#[test]
+fn what_came_before_its_fetch_could_teaches_neither_yes_nor_no() {
+    let mut model = forecaster(1 << 20, false);
+    let (id, by) = (model.admit(7), model.admit(8));
+    let features = std::array::from_fn(|i| i as u16);
+    let said = Said { probability: 0.5, bin: 5 };
+    let open = Verdict::open(id, model.objects.mark(by), features, said, true);
+    let mut after = |verdict: Verdict| {
+        model.learn(&verdict);
+        model.gate.log_odds(&features)
+    };
+    let late = Verdict { came: true, ..open };
+    let never = after(late);
+    assert!(after(open) < never, "what never came is a no");
+    let refused = after(late);
+    assert!(after(Verdict { in_time: true, ..late }) > refused, "what came in time is a yes");
+    assert_eq!(never, Gate::new(1 << 17).log_odds(&features), "a late one changed nothing");
+}
+
+#[test]
+fn replay_looks_as_much_farther_as_fetches_take_long_and_blocks_stay() {
+    let mut model = forecaster(1 << 20, false);
+    let mut reach = |delay, stay| {
+        (model.delay, model.stay) = (delay, stay);
+        let Reach { lead, farther } = model.reach();
+        (lead, farther)
+    };
+    assert_eq!(reach(0.0, 1000.0), (0, 0), "no farther than one by one");
+    assert_eq!(reach(16.0, 1000.0), (16, 32));
+    assert_eq!(reach(16.0, 100.0), (16, 9), "a quarter of the stay");
+    assert_eq!(reach(16.0, 40.0), (16, 0));
+}
+
+#[test]
+fn b2_what_is_farther_off_than_one_by_one_is_proposed_where_fetches_take_long() {
+    // Fetches take 16 requests: of a loop, the 16 after these are proposed one by one, and others up to 64 requests off.
+    let blocks: Vec<u64> = (0..4).flat_map(|_| (0..300).map(scattered)).collect();
+    let mut log = Log::new(4096);
+    let mut objects = Objects::new(1000);
+    for block in &blocks {
+        let id = objects.id(*block);
+        let (before, now) = (objects.last(id), log.next());
+        objects.set_last(id, now);
+        log.push(id, before);
+    }
+    let now = log.next() - 1;
+    let before = log.before(now).unwrap();
+    let distances = |lead, farther| -> Vec<u64> {
+        let mut candidates = Candidates::default();
+        replay::propose(&log, &objects, before, now, Reach { lead, farther }, &mut candidates);
+        // The last of the loop prompts, so its ids are the distances less one.
+        candidates.all().iter().map(|c| u64::from(c.id) + 1).collect()
+    };
+    assert_eq!(distances(0, 0), (1..=16).collect::<Vec<_>>());
+    let far = distances(16, 32);
+    assert_eq!(far[..16], (16..32).collect::<Vec<_>>());
+    assert_eq!(far[16..], [32, 34, 36, 38, 40, 42, 44, 46, 48, 51, 54, 57, 60, 63]);
+}
