@@ -9,15 +9,17 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use foretide_flow::{
-    Entry, EntryKind, FilePath, FileVersion, LearnRequest, Listing, Manifest, ManifestId, NodeId, Timestamp, VolumeId,
+    Entry, EntryKind, FilePath, FileVersion, LearnRequest, Listing, Manifest, ManifestId, NodeId, SharedFile,
+    Timestamp, VolumeId,
 };
 
 use super::engine::{Row, Tx, VALUES_PER_IN, damaged};
+use super::shared::shared_record;
 use super::text::{Arg, Statement, Subtree, args, count};
 use super::{SqlCatalog, from_json, to_json, words};
 use crate::codec::{decode_chunks, encode_chunks};
-use crate::namespace::{check_listing, check_manifest, denied, same_file};
-use crate::{CatalogError, Changed, FileQuery, FoundPage, Namespace, Result, Topic, Totals, limits};
+use crate::namespace::{check_listing, check_manifest, check_shared, denied, same_file};
+use crate::{CatalogError, Changed, FileQuery, FoundPage, Namespace, Result, SharedRecord, Topic, Totals, limits};
 
 /// Columns of an entry, in the order of [`entry_of`].
 pub(super) const ENTRY: &str =
@@ -161,7 +163,7 @@ impl Tx {
             subtree.add_to("path", &mut delete);
             self.perform(&delete).await?;
         }
-        Ok(())
+        self.forget_shared_below(volume, &subtree).await
     }
 
     /// Subtrees known below a directory that, now first listed, has no such directory.
@@ -199,6 +201,7 @@ impl Tx {
         }
         self.put_entries(known.id, &difference.written).await?;
         self.name_directories(volume, &difference.written).await?;
+        self.forget_shared_of_others(known.id, listing).await?;
         self.sum_up(known.id, listing).await?;
         Ok(difference.changed)
     }
@@ -511,6 +514,22 @@ impl Namespace for SqlCatalog {
             return Err(damaged("manifest of", path, "its chunks do not add up to its size"));
         }
         Ok(Some(Manifest { id: ManifestId(id), version: version.clone(), size, chunks }))
+    }
+
+    async fn put_shared(&self, files: &[SharedFile]) -> Result<()> {
+        files.iter().try_for_each(check_shared)?;
+        let mut tx = self.engine.write().await?;
+        for file in files {
+            tx.put_shared(file).await?;
+        }
+        self.commit(tx, &[Topic::Shared]).await
+    }
+
+    async fn shared(&self, after: u64, limit: usize) -> Result<Vec<SharedRecord>> {
+        let sql = "SELECT number, volume, directory, name, version, chunks FROM shared WHERE number > $1
+            ORDER BY number LIMIT $2";
+        let args = args![super::after(after), limit.min(limits::PAGE_ITEMS) as i64];
+        self.engine.rows(sql, args).await?.iter().map(shared_record).collect()
     }
 
     async fn want_learned(&self, wishes: &[LearnRequest], heat: f64, at: Timestamp) -> Result<()> {
