@@ -13,7 +13,8 @@ use foretide_flow::{
     Timestamp, VolumeId,
 };
 
-use super::engine::{Row, Tx, VALUES_PER_IN, damaged};
+use super::engine::Column::{Bytes, Plain};
+use super::engine::{Columns, Row, Tx, VALUES_PER_IN, damaged};
 use super::shared::shared_record;
 use super::text::{Arg, Statement, Subtree, args, count};
 use super::{SqlCatalog, from_json, to_json, words};
@@ -22,8 +23,18 @@ use crate::namespace::{check_listing, check_manifest, check_shared, denied, same
 use crate::{CatalogError, Changed, FileQuery, FoundPage, Namespace, Result, SharedRecord, Topic, Totals, limits};
 
 /// Columns of an entry, in the order of [`entry_of`].
-pub(super) const ENTRY: &str =
-    "f.name, f.kind, f.size, f.modified_at, f.mode, f.uid, f.gid, f.links, f.version, f.target";
+pub(super) const ENTRY: Columns<'static> = Columns(&[
+    Bytes("f.name"),
+    Plain("f.kind"),
+    Plain("f.size"),
+    Plain("f.modified_at"),
+    Plain("f.mode"),
+    Plain("f.uid"),
+    Plain("f.gid"),
+    Plain("f.links"),
+    Plain("f.version"),
+    Plain("f.target"),
+]);
 
 /// An entry of `directory` from the columns [`ENTRY`], the first of them at `column`.
 pub(super) fn entry_of(row: &Row, column: usize, directory: &FilePath) -> Result<Entry> {
@@ -377,22 +388,22 @@ impl Namespace for SqlCatalog {
         }
         let mut found = Vec::new();
         if let Some((directory, name)) = after.as_ref().filter(|(d, _)| d.is_within(prefix)) {
-            let sql = format!(
-                "SELECT {ENTRY} FROM directories d JOIN files f ON f.directory = d.id WHERE d.volume = $1 AND d.path = $2
-                AND f.name > $3 AND f.kind = 0 ORDER BY f.name LIMIT $4"
-            );
-            let rows = tx.rows(&sql, args![volume.as_str(), directory, *name, limit as i64]).await?;
+            let mut here = Statement::new(" FROM directories d JOIN files f ON f.directory = d.id");
+            here.add(" WHERE d.volume = ? AND d.path = ?", &[volume.as_str().into(), directory.into()]);
+            here.add(" AND f.name > ? AND f.kind = 0 ORDER BY f.name LIMIT ?", args![*name, limit as i64]);
+            let rows = tx.many(ENTRY, &here).await?;
             found = rows.iter().map(|row| entry_of(row, 0, directory)).collect::<Result<_>>()?;
         }
         if found.len() < limit {
             let subtree = Subtree::of(prefix);
-            let mut rest = Statement::new(&format!(
-                "SELECT d.path, {ENTRY} FROM directories d CROSS JOIN files f WHERE f.directory = d.id AND f.kind = 0 AND d.files > 0"
-            ));
+            let mut rest = Statement::new(
+                " FROM directories d CROSS JOIN files f WHERE f.directory = d.id AND f.kind = 0 AND d.files > 0",
+            );
             rest.add(" AND d.volume = ?", &[volume.as_str().into()]);
             subtree.add_after_to("d.path", after.as_ref().map(|(directory, _)| directory), &mut rest);
             rest.add(" ORDER BY d.path, f.name LIMIT ?", &[((limit - found.len()) as i64).into()]);
-            for row in tx.ask(&rest).await? {
+            let columns = [&[Bytes("d.path")], ENTRY.0].concat();
+            for row in tx.many(Columns(&columns), &rest).await? {
                 found.push(entry_of(&row, 1, &path_of(&row, 0)?)?);
             }
         }
