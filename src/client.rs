@@ -6,8 +6,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use foretide_api::{
     Advice, AdviceWanted, Approval, Assigned, BatchTaken, Files, Hello, JoinMade, JoinRequest, JoinWanted, Joined,
-    List, Listings, ModeChoice, ModeView, Problem, Sites, Tagging, TokenMade, TokenWanted, Tokens, VolumeList,
-    VolumeView, VolumeWanted, WarmupView, WarmupWanted, Welcome, Whereabouts,
+    List, Listings, ModeChoice, ModeView, Problem, SharedFiles, Sites, Tagging, TokenMade, TokenWanted, Tokens,
+    VolumeList, VolumeView, VolumeWanted, WarmupView, WarmupWanted, Welcome, Whereabouts,
 };
 use foretide_flow::{
     FilePath, Forecast, NodeId, OutcomeBatch, Plan, PlanId, Profile, ReadSummary, Timestamp, VolumeId, Warmup,
@@ -365,6 +365,14 @@ impl ControlClient {
     pub async fn send_listings(&self, listings: &Listings) -> Result<(), ClientError> {
         let _: serde_json::Value = self.json(self.request(Method::POST, "/v1/agent/listings")?.json(listings)).await?;
         Ok(())
+    }
+
+    /// Which chunks stand in several files.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn send_shared(&self, shared: &SharedFiles) -> Result<(), ClientError> {
+        self.send(self.request(Method::POST, "/v1/agent/shared")?.json(shared)).await.map(drop)
     }
 
     /// Outcomes.

@@ -59,7 +59,9 @@ pub use ports::{
     Papers, PlanChanges, Ports, Question, Reader, Recordings, Rejected, Replayed, SiteAdvice, Way, WhatIf, digest_of,
 };
 pub use problem::{PROBLEM_JSON, Problem};
-pub use routes::agent::{Assigned, BatchTaken, Hello, Listings, ListingsTaken, NextNumbers, Peer, ToServe, Welcome};
+pub use routes::agent::{
+    Assigned, BatchTaken, Hello, Listings, ListingsTaken, NextNumbers, Peer, SharedFiles, ToServe, Welcome,
+};
 pub use routes::files::{FileView, Files, HeldAt, SiteCopy, Tagging, Whereabouts};
 pub use routes::fleet::{AgentView, ModeChoice, ModeView, RefusalView, SiteView, Sites, Switch, mode_in_force};
 pub use routes::house::{AuditView, Health, Me, TokenMade, TokenView, TokenWanted, Tokens, WaysIn};

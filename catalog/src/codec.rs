@@ -4,8 +4,9 @@
 //!   thousands of moves and reads (ten to one).
 //! - Manifests: version 1 is the chunks one after the other, 32 bytes of digest and 4 of length, little-endian.
 //!   Digests do not compress, and 10 million chunks should not pass through a text.
+//! - Chunks that other files have too: version 1 is the same with the offset behind, 8 bytes.
 
-use foretide_flow::{ChunkId, ChunkRef};
+use foretide_flow::{ChunkId, ChunkRef, SharedChunk};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -14,6 +15,9 @@ const VALUE_V1: u8 = 1;
 /// 36 bytes a chunk.
 const CHUNKS_V1: u8 = 1;
 const CHUNK_BYTES: usize = 36;
+/// 44 bytes a chunk.
+const SHARED_V1: u8 = 1;
+const SHARED_BYTES: usize = CHUNK_BYTES + 8;
 /// zstd's fastest regular level: plans are written many times a second.
 const ZSTD_LEVEL: i32 = 1;
 /// No stored value unpacks to more: a damaged length must not take the memory (promise K).
@@ -52,20 +56,49 @@ pub(crate) fn encode_chunks(chunks: &[ChunkRef]) -> Vec<u8> {
 
 /// Chunks from a column; an error says why they do not read back.
 pub(crate) fn decode_chunks(bytes: &[u8]) -> Result<Vec<ChunkRef>, String> {
-    let (version, body) = bytes.split_first().ok_or("it is empty")?;
-    if *version != CHUNKS_V1 {
-        return Err(format!("its format is {version}, this version of foretide reads {CHUNKS_V1}"));
+    Ok(records::<CHUNK_BYTES>(bytes, CHUNKS_V1)?.map(chunk).collect())
+}
+
+/// Chunks that other files have too, for a column.
+pub(crate) fn encode_shared(chunks: &[SharedChunk]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(1 + chunks.len() * SHARED_BYTES);
+    out.push(SHARED_V1);
+    for chunk in chunks {
+        out.extend_from_slice(&chunk.id.0);
+        out.extend_from_slice(&chunk.length.to_le_bytes());
+        out.extend_from_slice(&chunk.offset.to_le_bytes());
     }
-    if !body.len().is_multiple_of(CHUNK_BYTES) {
-        return Err(format!("its length of {} bytes is no multiple of {CHUNK_BYTES}", body.len()));
-    }
-    let chunk = |c: &[u8]| {
-        let (mut id, mut length) = ([0; 32], [0; 4]);
-        id.copy_from_slice(&c[..32]);
-        length.copy_from_slice(&c[32..]);
-        ChunkRef { id: ChunkId(id), length: u32::from_le_bytes(length) }
+    out
+}
+
+/// Those from a column; an error says why they do not read back.
+pub(crate) fn decode_shared(bytes: &[u8]) -> Result<Vec<SharedChunk>, String> {
+    let shared = |record: &[u8]| {
+        let (mut offset, ChunkRef { id, length }) = ([0; 8], chunk(record));
+        offset.copy_from_slice(&record[CHUNK_BYTES..]);
+        SharedChunk { id, offset: u64::from_le_bytes(offset), length }
     };
-    Ok(body.chunks_exact(CHUNK_BYTES).map(chunk).collect())
+    Ok(records::<SHARED_BYTES>(bytes, SHARED_V1)?.map(shared).collect())
+}
+
+/// Records of one length behind a version.
+fn records<const LENGTH: usize>(bytes: &[u8], known: u8) -> Result<std::slice::ChunksExact<'_, u8>, String> {
+    let (version, body) = bytes.split_first().ok_or("it is empty")?;
+    if *version != known {
+        return Err(format!("its format is {version}, this version of foretide reads {known}"));
+    }
+    if !body.len().is_multiple_of(LENGTH) {
+        return Err(format!("its length of {} bytes is no multiple of {LENGTH}", body.len()));
+    }
+    Ok(body.chunks_exact(LENGTH))
+}
+
+/// The chunk at the beginning of a record.
+fn chunk(record: &[u8]) -> ChunkRef {
+    let (mut id, mut length) = ([0; 32], [0; 4]);
+    id.copy_from_slice(&record[..32]);
+    length.copy_from_slice(&record[32..CHUNK_BYTES]);
+    ChunkRef { id: ChunkId(id), length: u32::from_le_bytes(length) }
 }
 
 #[cfg(test)]
@@ -73,7 +106,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// Written by version 1 of both formats; must read for ever.
+    /// Written by version 1 of each format; must read for ever.
     #[test]
     fn what_was_written_by_version_1_reads_back() {
         // zstd frame with its length, one raw block of 12 bytes: `["tide","3"]`.
@@ -83,13 +116,17 @@ mod tests {
         let mut chunks = vec![1u8];
         chunks.extend([0xab; 32]);
         chunks.extend([1, 2, 0, 0]);
-        assert_eq!(decode_chunks(&chunks).unwrap(), [ChunkRef { id: ChunkId([0xab; 32]), length: 513 }]);
+        let id = ChunkId([0xab; 32]);
+        assert_eq!(decode_chunks(&chunks).unwrap(), [ChunkRef { id, length: 513 }]);
+        chunks.extend([3, 0, 0, 0, 0, 0, 0, 1]);
+        assert_eq!(decode_shared(&chunks).unwrap(), [SharedChunk { id, offset: (1 << 56) + 3, length: 513 }]);
     }
 
     #[test]
     fn a_newer_format_is_named() {
         assert!(decode::<u8>(&[9, 1]).unwrap_err().contains("format is 9"));
         assert!(decode_chunks(&[9]).unwrap_err().contains("format is 9"));
+        assert!(decode_shared(&[9]).unwrap_err().contains("format is 9"));
     }
 
     proptest! {
@@ -98,13 +135,21 @@ mod tests {
         fn any_bytes_are_decoded_or_refused(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
             let mut framed = vec![VALUE_V1];
             framed.extend(&bytes);
-            let _ = (decode::<serde_json::Value>(&bytes), decode::<serde_json::Value>(&framed), decode_chunks(&bytes));
+            let _ = (decode::<serde_json::Value>(&bytes), decode::<serde_json::Value>(&framed));
+            let _ = (decode_chunks(&bytes), decode_shared(&bytes));
         }
 
         #[test]
         fn chunks_read_back(ids in proptest::collection::vec((any::<[u8; 32]>(), any::<u32>()), 0..50)) {
             let chunks: Vec<_> = ids.into_iter().map(|(id, length)| ChunkRef { id: ChunkId(id), length }).collect();
             prop_assert_eq!(decode_chunks(&encode_chunks(&chunks)).unwrap(), chunks);
+        }
+
+        #[test]
+        fn shared_chunks_read_back(ids in proptest::collection::vec((any::<[u8; 32]>(), any::<u64>(), any::<u32>()), 0..50)) {
+            let shared = |(id, offset, length)| SharedChunk { id: ChunkId(id), offset, length };
+            let chunks: Vec<_> = ids.into_iter().map(shared).collect();
+            prop_assert_eq!(decode_shared(&encode_shared(&chunks)).unwrap(), chunks);
         }
     }
 }

@@ -41,7 +41,7 @@ pub use fleet::{Agent, Fleet, NextSequences, NodeLosses, Recorded, Run, RunFilte
 pub use house::{AuditEntry, AuditRecord, Event, House, Token};
 pub use learned::{ForecastFilter, Learned, ModelSnapshot};
 pub use memory::in_memory;
-pub use namespace::{Changed, FileQuery, FoundFile, FoundPage, Namespace, Totals};
+pub use namespace::{Changed, FileQuery, FoundFile, FoundPage, Namespace, SharedRecord, Totals};
 pub use outcomes::{Outcomes, OutcomesRecorded, ReadFilter, RefusalRecord, ResidentFile, SiteStatus};
 pub use plans::{MoveChanges, MoveFilter, MoveRecord, PlanChange, PlanSummary, Plans};
 pub use sql::{PostgresConfig, SqliteConfig, open_postgres, open_sqlite};

@@ -12,6 +12,10 @@ pub const MANIFESTS_PER_FILE: usize = 4;
 /// Chunks of one manifest, 36 bytes each in one blob of 250 MB: a file of 450 GB cut at 64 KiB.
 pub const MANIFEST_CHUNKS: usize = 7_000_000;
 
+/// Chunks that stand in several files, by place; those of the files told last. 64 GB of places in chunks of 64 KiB are 46 MB
+/// here, and a tenth of a GB where plans are made.
+pub const SHARED_CHUNKS: usize = 1 << 20;
+
 /// Paths that carry tags of their own: tags stand on datasets, not on files, so that all fit in memory.
 pub const TAGGED_PATHS: usize = 10_000;
 

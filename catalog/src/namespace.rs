@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use foretide_flow::{
-    Entry, EntryKind, FilePath, FileVersion, LearnRequest, Listing, Manifest, NodeId, SiteId, Timestamp, VolumeId,
+    Entry, EntryKind, FilePath, FileVersion, LearnRequest, Listing, Manifest, NodeId, SharedFile, SiteId, Timestamp,
+    VolumeId,
 };
 use serde::{Deserialize, Serialize};
 
@@ -79,13 +80,23 @@ pub struct FoundPage {
     pub next: Option<String>,
 }
 
+/// What of a file stands in others too, and its place in the record.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SharedRecord {
+    /// Grows.
+    pub id: u64,
+    /// What was told of the file last.
+    #[serde(flatten)]
+    pub file: SharedFile,
+}
+
 /// Files by path, and what is wanted of them.
 ///
 /// Order of files: by directory, then by name, both as bytes; [`find_files`](Namespace::find_files) has its own.
 #[async_trait]
 pub trait Namespace: Send + Sync {
     /// Replaces what is known of that one directory. A subdirectory that is no longer in it goes with all below
-    /// it, as does what was learned before below a name that turns out to be no directory. A file whose version, size or kind changed, and one that is gone, loses its manifests and its residency.
+    /// it, as does what was learned before below a name that turns out to be no directory. A file whose version, size or kind changed, and one that is gone, loses its manifests, its residency, and what was told of other versions' shared chunks.
     /// A listing older than the one that is known changes nothing. Wishes to learn this directory are fulfilled;
     /// a recursive wish passes on to its subdirectories that are not yet known.
     ///
@@ -144,6 +155,19 @@ pub trait Namespace: Send + Sync {
     /// What that version consists of, if it was ever cut and is still kept.
     async fn manifest(&self, volume: &VolumeId, path: &FilePath, version: &FileVersion) -> Result<Option<Manifest>>;
 
+    /// Keeps which chunks of these files stand in other files too, of each in place of what was told before; a file of which
+    /// none do is as one that was never told. Beyond [`SHARED_CHUNKS`](crate::limits::SHARED_CHUNKS) the files told
+    /// longest ago go first.
+    ///
+    /// # Errors
+    /// `Refused` if chunks do not come in order, lie over each other, or are more than [`SharedFile::CHUNKS_MAX`] in one
+    /// file.
+    async fn put_shared(&self, files: &[SharedFile]) -> Result<()>;
+
+    /// What was told of files after that record and not told anew, those told first first. What is forgotten of a file is
+    /// not in it: a listing tells of that.
+    async fn shared(&self, after: u64, limit: usize) -> Result<Vec<SharedRecord>>;
+
     /// Wants directories to be told about, the hottest first. A wish that is there already takes the higher heat
     /// and becomes recursive if either is.
     async fn want_learned(&self, wishes: &[LearnRequest], heat: f64, at: Timestamp) -> Result<()>;
@@ -190,6 +214,23 @@ pub(crate) fn check_manifest(manifest: &Manifest) -> Result<()> {
         return Err(CatalogError::Full { what: "chunks of one file", limit: limits::MANIFEST_CHUNKS, remedy });
     }
     Ok(())
+}
+
+/// Whether what a file shares can be true, and is little enough to keep.
+pub(crate) fn check_shared(file: &SharedFile) -> Result<()> {
+    let ends = file.chunks.iter().map(|c| c.offset.checked_add(u64::from(c.length)));
+    let next = file.chunks.iter().map(|c| c.offset).skip(1).chain([u64::MAX]);
+    let why = if file.path.is_root() {
+        "the root is no file".to_owned()
+    } else if file.chunks.len() > SharedFile::CHUNKS_MAX {
+        format!("there are more than {}: tell the first ones alone", SharedFile::CHUNKS_MAX)
+    } else if !ends.zip(next).all(|(end, next)| end.is_some_and(|end| end <= next)) {
+        "they do not come in order of offset, or lie over each other".to_owned()
+    } else {
+        return Ok(());
+    };
+    let name = format!("{}:{}", file.volume, file.path);
+    Err(CatalogError::Refused { what: "shared chunks of", name, why })
 }
 
 /// Whether a query can be meant.

@@ -24,11 +24,13 @@ pub enum Topic {
     Settings,
     /// Events.
     Events,
+    /// Which chunks stand in several files.
+    Shared,
 }
 
 impl Topic {
     /// All of them.
-    pub const ALL: [Topic; 8] = [
+    pub const ALL: [Topic; 9] = [
         Topic::Namespace,
         Topic::Fleet,
         Topic::Learned,
@@ -37,6 +39,7 @@ impl Topic {
         Topic::Warmups,
         Topic::Settings,
         Topic::Events,
+        Topic::Shared,
     ];
 }
 

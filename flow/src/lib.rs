@@ -21,6 +21,7 @@ mod plan;
 mod policy;
 mod profile;
 mod selection;
+mod shared;
 mod topology;
 mod units;
 mod warmup;
@@ -39,6 +40,7 @@ pub use plan::{Assignment, CensusRequest, LearnRequest, LeftOut, Move, MoveCause
 pub use policy::{Effect, Mode, Rule, Ruleset, RulesetError, Verdict};
 pub use profile::{Calendar, ExtentHabit, OrderHabit, PathTemplate, Profile};
 pub use selection::{Selector, SelectorError};
+pub use shared::{SharedChunk, SharedFile};
 pub use topology::{CacheSpec, Link, Site, Topology, TopologyError, Volume};
 pub use units::{BitsPerSecond, Timestamp};
 pub use warmup::{MoveFailures, OnUnready, Promised, Warmup, WarmupRequest, WarmupState};

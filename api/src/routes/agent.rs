@@ -14,12 +14,12 @@ use std::time::Duration;
 
 use axum::Json;
 use axum::extract::{Request, State};
-use axum::http::{HeaderMap, HeaderValue, header};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use foretide_catalog::{Agent, Topic, WarmupFilter};
 use foretide_flow::{
-    Assignment, CensusRequest, Effect, Listing, Mode, NodeId, Outcome, OutcomeBatch, Rule, SiteId, Timestamp, Topology,
-    VolumeId, Warmup, WarmupState,
+    Assignment, CensusRequest, Effect, Listing, Mode, NodeId, Outcome, OutcomeBatch, Rule, SharedFile, SiteId,
+    Timestamp, Topology, VolumeId, Warmup, WarmupState,
 };
 use serde::{Deserialize, Serialize};
 use utoipa::openapi::schema::{ObjectBuilder, Type};
@@ -158,6 +158,16 @@ pub struct ListingsTaken {
     pub changed: u64,
     /// Names that are gone.
     pub removed: u64,
+}
+
+/// What files of volumes whose source an agent serves have in common.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SharedFiles {
+    /// Who tells.
+    pub node: NodeId,
+    /// Files with all that they share, each in place of what was told of it before.
+    pub files: Vec<SharedFile>,
 }
 
 /// Whether a batch was new.
@@ -331,6 +341,22 @@ pub(crate) async fn listings(
     }
     api.listener.listings(told.listings).await;
     Ok(Json(taken))
+}
+
+/// Report which chunks stand in several files.
+///
+/// Plans count them once for a site, in however many files it wants them. Nobody is shown them.
+#[utoipa::path(post, path = "/v1/agent/shared", tag = "agents", request_body = SharedFiles,
+    responses(
+        (status = 204, description = "They are kept."),
+        (status = 409, description = "Chunks of a file do not come in order, lie over each other, or are too many.",
+         body = crate::Problem, content_type = "application/problem+json"),
+    ))]
+pub(crate) async fn shared(State(api): State<Api>, Report(told): Report<SharedFiles>) -> Result<StatusCode, ApiError> {
+    let topology = api.directory.topology();
+    told.files.iter().try_for_each(|file| known_volume(&file.volume, &topology).map(drop))?;
+    api.catalog.put_shared(&told.files).await?;
+    Ok(StatusCode::NO_CONTENT)
 }
 
 /// Report outcomes: what was moved, read, evicted and refused, and the store's own counts.

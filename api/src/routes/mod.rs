@@ -119,6 +119,7 @@ fn groups() -> Vec<(Option<Scope>, OpenApiRouter<Api>)> {
         .routes(routes!(agent::hello))
         .routes(routes!(agent::accesses))
         .routes(routes!(agent::listings))
+        .routes(routes!(agent::shared))
         .routes(routes!(agent::outcomes))
         .routes(routes!(agent::assignment));
     let joins = OpenApiRouter::default().routes(routes!(joining::join));

@@ -266,6 +266,26 @@ async fn a_source_learns_what_is_wanted_and_tells_it() {
 }
 
 #[tokio::test]
+async fn a_source_tells_what_files_share_as_often_as_it_likes() {
+    let served = serve().await;
+    let told = |path: &str, offsets: &[u64], of: &str| {
+        let chunk = |offset: &u64| json!({ "id": "ab".repeat(32), "offset": offset, "length": 10 });
+        let chunks: Vec<Value> = offsets.iter().map(chunk).collect();
+        json!({ "node": "store-1", "files": [{ "volume": of, "path": path, "version": "v1", "chunks": chunks }] })
+    };
+    let route = "/v1/agent/shared";
+    for _ in 0..2 {
+        assert_eq!(served.post(Scope::Agent, route, &told("a", &[0, 20], "images")).await.status(), 204);
+    }
+    let kept = served.catalog.shared(0, 10).await.unwrap();
+    assert_eq!(kept.len(), 1);
+    assert_eq!(kept[0].file.chunks.iter().map(|c| c.offset).collect::<Vec<_>>(), [0, 20]);
+    problem(served.post(Scope::Agent, route, &told("a", &[20, 0], "images")).await, 409, "conflict").await;
+    problem(served.post(Scope::Agent, route, &told("", &[0], "images")).await, 409, "conflict").await;
+    problem(served.post(Scope::Agent, route, &told("a", &[0], "movies")).await, 422, "unknown-volume").await;
+}
+
+#[tokio::test]
 async fn a_batch_of_outcomes_sent_twice_counts_once() {
     let served = serve().await;
     let batch = json!({

@@ -61,6 +61,7 @@ pub const ROUTES: &[(&str, &str, &str, Option<Scope>)] = &[
     ("POST", "/v1/agent/hello", "/v1/agent/hello", Some(Scope::Agent)),
     ("POST", "/v1/agent/accesses", "/v1/agent/accesses?node=n", Some(Scope::Agent)),
     ("POST", "/v1/agent/listings", "/v1/agent/listings", Some(Scope::Agent)),
+    ("POST", "/v1/agent/shared", "/v1/agent/shared", Some(Scope::Agent)),
     ("POST", "/v1/agent/outcomes", "/v1/agent/outcomes", Some(Scope::Agent)),
     ("GET", "/v1/agent/assignment", "/v1/agent/assignment?node=n", Some(Scope::Agent)),
     ("POST", "/v1/agent/join", "/v1/agent/join", Some(Scope::Join)),

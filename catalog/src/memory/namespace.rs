@@ -5,12 +5,14 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use foretide_flow::{
-    Entry, EntryKind, FilePath, FileVersion, LearnRequest, Listing, Manifest, NodeId, Timestamp, VolumeId,
+    Entry, EntryKind, FilePath, FileVersion, LearnRequest, Listing, Manifest, NodeId, SharedFile, Timestamp, VolumeId,
 };
 
 use super::{InMemory, State};
-use crate::namespace::{bad_cursor, check_listing, check_query, denied, matches, same_file};
-use crate::{CatalogError, Changed, FileQuery, FoundFile, FoundPage, Namespace, Result, Topic, Totals, limits};
+use crate::namespace::{bad_cursor, check_listing, check_query, check_shared, denied, matches, same_file};
+use crate::{
+    CatalogError, Changed, FileQuery, FoundFile, FoundPage, Namespace, Result, SharedRecord, Topic, Totals, limits,
+};
 
 /// What one volume's tree is known to be.
 #[derive(Default)]
@@ -18,6 +20,9 @@ pub(super) struct Files {
     /// Known directories; none where it is known only by name.
     directories: BTreeMap<VolumeId, BTreeMap<FilePath, Option<Seen>>>,
     manifests: BTreeMap<(VolumeId, FilePath), Vec<Manifest>>,
+    shared: BTreeMap<u64, SharedFile>,
+    /// Chunks that were ever told.
+    shared_told: u64,
     tags: BTreeMap<(VolumeId, FilePath), BTreeMap<String, String>>,
     wishes: BTreeMap<(VolumeId, FilePath), Wish>,
 }
@@ -62,6 +67,17 @@ impl Files {
         chain.reverse();
         let own = chain.into_iter().filter_map(|p| self.tags.get(&(volume.clone(), p)));
         own.flatten().map(|(k, v)| (k.clone(), v.clone())).collect()
+    }
+
+    /// A file's chunks are numbered as they are told; the last number is the file's.
+    fn put_shared(&mut self, file: &SharedFile) {
+        self.shared.retain(|_, known| (&known.volume, &known.path) != (&file.volume, &file.path));
+        if !file.chunks.is_empty() {
+            self.shared_told += file.chunks.len() as u64;
+            self.shared.insert(self.shared_told, file.clone());
+        }
+        let forgotten = self.shared_told.saturating_sub(limits::SHARED_CHUNKS as u64);
+        self.shared.retain(|number, _| *number > forgotten);
     }
 
     fn wish(&mut self, wish: LearnRequest, heat: f64, at: Timestamp) {
@@ -125,6 +141,11 @@ impl State {
             }
             self.forget(volume, &old.path, was_directory);
         }
+        let version = |path: &FilePath| after.get(path.name()).map(|entry| &entry.version);
+        self.namespace.shared.retain(|_, file| {
+            let is_here = file.volume == *volume && file.path.parent().as_ref() == Some(&listing.directory);
+            !is_here || version(&file.path) == Some(&file.version)
+        });
         let directories = self.namespace.directories.entry(volume.clone()).or_default();
         for entry in after.values().filter(|e| e.kind == EntryKind::Directory) {
             directories.entry(entry.path.clone()).or_insert(None);
@@ -140,6 +161,9 @@ impl State {
             directories.retain(|d, _| !gone(volume, d));
         }
         self.namespace.manifests.retain(|(v, p), _| !gone(v, p));
+        if was_directory {
+            self.namespace.shared.retain(|_, file| file.path == *path || !gone(&file.volume, &file.path));
+        }
         self.namespace.wishes.retain(|(v, p), _| !gone(v, p));
         self.outcomes.forget_files(gone);
     }
@@ -263,6 +287,21 @@ impl Namespace for InMemory {
         let state = self.state();
         let kept = state.namespace.manifests.get(&(volume.clone(), path.clone()));
         Ok(kept.and_then(|kept| kept.iter().find(|m| m.version == *version)).cloned())
+    }
+
+    async fn put_shared(&self, files: &[SharedFile]) -> Result<()> {
+        files.iter().try_for_each(check_shared)?;
+        let mut state = self.state();
+        files.iter().for_each(|file| state.namespace.put_shared(file));
+        self.tell(&[Topic::Shared]);
+        Ok(())
+    }
+
+    async fn shared(&self, after: u64, limit: usize) -> Result<Vec<SharedRecord>> {
+        let state = self.state();
+        let told = state.namespace.shared.iter().filter(|(number, _)| **number > after);
+        let records = told.map(|(id, file)| SharedRecord { id: *id, file: file.clone() });
+        Ok(records.take(limit.min(limits::PAGE_ITEMS)).collect())
     }
 
     async fn want_learned(&self, wishes: &[LearnRequest], heat: f64, at: Timestamp) -> Result<()> {

@@ -13,6 +13,7 @@ mod outcomes;
 mod plans;
 mod postgres;
 mod search;
+mod shared;
 mod sqlite;
 mod text;
 mod touched;

@@ -9,19 +9,32 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use foretide_flow::{
-    Entry, EntryKind, FilePath, FileVersion, LearnRequest, Listing, Manifest, ManifestId, NodeId, Timestamp, VolumeId,
+    Entry, EntryKind, FilePath, FileVersion, LearnRequest, Listing, Manifest, ManifestId, NodeId, SharedFile,
+    Timestamp, VolumeId,
 };
 
-use super::engine::{Row, Tx, VALUES_PER_IN, damaged};
+use super::engine::Column::{Bytes, Plain};
+use super::engine::{Columns, Row, Tx, VALUES_PER_IN, damaged};
+use super::shared::shared_record;
 use super::text::{Arg, Statement, Subtree, args, count};
 use super::{SqlCatalog, from_json, to_json, words};
 use crate::codec::{decode_chunks, encode_chunks};
-use crate::namespace::{check_listing, check_manifest, denied, same_file};
-use crate::{CatalogError, Changed, FileQuery, FoundPage, Namespace, Result, Topic, Totals, limits};
+use crate::namespace::{check_listing, check_manifest, check_shared, denied, same_file};
+use crate::{CatalogError, Changed, FileQuery, FoundPage, Namespace, Result, SharedRecord, Topic, Totals, limits};
 
 /// Columns of an entry, in the order of [`entry_of`].
-pub(super) const ENTRY: &str =
-    "f.name, f.kind, f.size, f.modified_at, f.mode, f.uid, f.gid, f.links, f.version, f.target";
+pub(super) const ENTRY: Columns<'static> = Columns(&[
+    Bytes("f.name"),
+    Plain("f.kind"),
+    Plain("f.size"),
+    Plain("f.modified_at"),
+    Plain("f.mode"),
+    Plain("f.uid"),
+    Plain("f.gid"),
+    Plain("f.links"),
+    Plain("f.version"),
+    Plain("f.target"),
+]);
 
 /// An entry of `directory` from the columns [`ENTRY`], the first of them at `column`.
 pub(super) fn entry_of(row: &Row, column: usize, directory: &FilePath) -> Result<Entry> {
@@ -161,7 +174,7 @@ impl Tx {
             subtree.add_to("path", &mut delete);
             self.perform(&delete).await?;
         }
-        Ok(())
+        self.forget_shared_below(volume, &subtree).await
     }
 
     /// Subtrees known below a directory that, now first listed, has no such directory.
@@ -199,6 +212,7 @@ impl Tx {
         }
         self.put_entries(known.id, &difference.written).await?;
         self.name_directories(volume, &difference.written).await?;
+        self.forget_shared_of_others(known.id, listing).await?;
         self.sum_up(known.id, listing).await?;
         Ok(difference.changed)
     }
@@ -374,22 +388,22 @@ impl Namespace for SqlCatalog {
         }
         let mut found = Vec::new();
         if let Some((directory, name)) = after.as_ref().filter(|(d, _)| d.is_within(prefix)) {
-            let sql = format!(
-                "SELECT {ENTRY} FROM directories d JOIN files f ON f.directory = d.id WHERE d.volume = $1 AND d.path = $2
-                AND f.name > $3 AND f.kind = 0 ORDER BY f.name LIMIT $4"
-            );
-            let rows = tx.rows(&sql, args![volume.as_str(), directory, *name, limit as i64]).await?;
+            let mut here = Statement::new(" FROM directories d JOIN files f ON f.directory = d.id");
+            here.add(" WHERE d.volume = ? AND d.path = ?", &[volume.as_str().into(), directory.into()]);
+            here.add(" AND f.name > ? AND f.kind = 0 ORDER BY f.name LIMIT ?", args![*name, limit as i64]);
+            let rows = tx.many(ENTRY, &here).await?;
             found = rows.iter().map(|row| entry_of(row, 0, directory)).collect::<Result<_>>()?;
         }
         if found.len() < limit {
             let subtree = Subtree::of(prefix);
-            let mut rest = Statement::new(&format!(
-                "SELECT d.path, {ENTRY} FROM directories d CROSS JOIN files f WHERE f.directory = d.id AND f.kind = 0 AND d.files > 0"
-            ));
+            let mut rest = Statement::new(
+                " FROM directories d CROSS JOIN files f WHERE f.directory = d.id AND f.kind = 0 AND d.files > 0",
+            );
             rest.add(" AND d.volume = ?", &[volume.as_str().into()]);
             subtree.add_after_to("d.path", after.as_ref().map(|(directory, _)| directory), &mut rest);
             rest.add(" ORDER BY d.path, f.name LIMIT ?", &[((limit - found.len()) as i64).into()]);
-            for row in tx.ask(&rest).await? {
+            let columns = [&[Bytes("d.path")], ENTRY.0].concat();
+            for row in tx.many(Columns(&columns), &rest).await? {
                 found.push(entry_of(&row, 1, &path_of(&row, 0)?)?);
             }
         }
@@ -511,6 +525,22 @@ impl Namespace for SqlCatalog {
             return Err(damaged("manifest of", path, "its chunks do not add up to its size"));
         }
         Ok(Some(Manifest { id: ManifestId(id), version: version.clone(), size, chunks }))
+    }
+
+    async fn put_shared(&self, files: &[SharedFile]) -> Result<()> {
+        files.iter().try_for_each(check_shared)?;
+        let mut tx = self.engine.write().await?;
+        for file in files {
+            tx.put_shared(file).await?;
+        }
+        self.commit(tx, &[Topic::Shared]).await
+    }
+
+    async fn shared(&self, after: u64, limit: usize) -> Result<Vec<SharedRecord>> {
+        let sql = "SELECT number, volume, directory, name, version, chunks FROM shared WHERE number > $1
+            ORDER BY number LIMIT $2";
+        let args = args![super::after(after), limit.min(limits::PAGE_ITEMS) as i64];
+        self.engine.rows(sql, args).await?.iter().map(shared_record).collect()
     }
 
     async fn want_learned(&self, wishes: &[LearnRequest], heat: f64, at: Timestamp) -> Result<()> {

@@ -24,8 +24,12 @@ use super::{SqlCatalog, migration_failed, migrator};
 use crate::topics::Topics;
 use crate::{Catalog, CatalogError, Result, Topic};
 
-static MIGRATIONS: LazyLock<Migrator> =
-    LazyLock::new(|| migrator(&[("catalog", include_str!("../../migrations/postgres/0001_catalog.sql"))]));
+static MIGRATIONS: LazyLock<Migrator> = LazyLock::new(|| {
+    migrator(&[
+        ("catalog", include_str!("../../migrations/postgres/0001_catalog.sql")),
+        ("shared", include_str!("../../migrations/postgres/0002_shared.sql")),
+    ])
+});
 
 /// Where the catalog is kept.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

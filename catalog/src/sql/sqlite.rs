@@ -30,6 +30,7 @@ static MIGRATIONS: LazyLock<Migrator> = LazyLock::new(|| {
     migrator(&[
         ("catalog", include_str!("../../migrations/sqlite/0001_catalog.sql")),
         ("files by name", include_str!("../../migrations/sqlite/0002_files_by_name.sql")),
+        ("shared", include_str!("../../migrations/sqlite/0003_shared.sql")),
     ])
 });
 

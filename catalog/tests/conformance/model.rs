@@ -18,6 +18,7 @@ enum Call {
     List(Listing),
     Tag(FilePath, BTreeMap<String, String>),
     Manifest(FilePath, Manifest),
+    Shared(Vec<SharedFile>),
     Want(Vec<LearnRequest>, u8),
     Take(usize),
     Batch(AccessBatch),
@@ -51,6 +52,12 @@ fn any_listing() -> impl Strategy<Value = Listing> {
         let names: Vec<_> = names.into_iter().map(text).collect();
         listing("data", directory, seen_at, &names.iter().map(String::as_str).collect::<Vec<_>>())
     })
+}
+
+fn any_shared() -> impl Strategy<Value = Vec<SharedFile>> {
+    let chunks = prop::collection::vec(0u8..4, 0..3);
+    let file = (one_of(&FILES), one_of(&["v1", "v3", "v4"]), chunks);
+    prop::collection::vec(file.prop_map(|(file, version, chunks)| shared(file, version, &chunks)), 0..3)
 }
 
 fn any_move() -> impl Strategy<Value = Move> {
@@ -130,6 +137,7 @@ fn any_call() -> impl Strategy<Value = Call> {
         6 => any_listing().prop_map(Call::List),
         1 => (one_of(&DIRECTORIES), tags).prop_map(|(d, tags)| Call::Tag(path(d), tags)),
         2 => (one_of(&FILES), versions, 0u32..9).prop_map(|(f, v, n)| Call::Manifest(path(f), manifest(v, &[n, 7]))),
+        2 => any_shared().prop_map(Call::Shared),
         2 => (wishes, 0u8..4).prop_map(|(wishes, heat)| Call::Want(wishes, heat)),
         1 => (0usize..3).prop_map(Call::Take),
         2 => any_batch().prop_map(Call::Batch),
@@ -157,6 +165,7 @@ async fn make(c: &Arc<dyn Catalog>, call: &Call, at: Timestamp) -> String {
         Call::List(l) => text(c.put_listing(l).await),
         Call::Tag(p, tags) => text(c.put_tags(&v, p, tags).await),
         Call::Manifest(p, m) => text(c.put_manifest(&v, p, m).await),
+        Call::Shared(files) => text(c.put_shared(files).await),
         Call::Want(wishes, heat) => text(c.want_learned(wishes, f64::from(*heat), at).await),
         Call::Take(n) => text(c.take_wishes(&[v], &node("n"), at, Duration::from_micros(5), *n).await),
         Call::Batch(b) => text(c.record_batch(b, &format!("{}.parquet", b.sequence), at).await),
@@ -199,6 +208,7 @@ async fn all(c: &Arc<dyn Catalog>) -> Vec<String> {
     for query in [tag, here, FileQuery { name_part: Some("F".into()), ..FileQuery::default() }] {
         told.push(text(search(c, &query).await));
     }
+    told.push(text(c.shared(0, 100).await));
     told.push(text(c.losses().await));
     told.push(text(c.next_sequences(&node("n1")).await));
     told.push(text(c.lake_files(Timestamp(0), None).await.map(|p| p.items)));

@@ -206,6 +206,51 @@ stories! {
         }
     }
 
+    async fn what_files_share_is_told_anew_and_goes_with_the_file(c) {
+        tree(&c).await;
+        let told = |after: u64| { let c = c.clone(); async move { c.shared(after, 9).await.unwrap() } };
+        let files = |told: &[SharedRecord]| told.iter().map(|r| r.file.clone()).collect::<Vec<_>>();
+        let jpg = |version: &str, chunks: &[u8]| shared("train/0001.jpg", version, chunks);
+        let mut news = c.changes(Topic::Shared);
+        c.put_shared(&[jpg("v10", &[1, 2]), shared("readme", "v7", &[2])]).await.unwrap();
+        tokio::time::timeout(Duration::from_secs(30), news.changed()).await.expect("nobody was told").unwrap();
+        let first = told(0).await;
+        assert_eq!(files(&first), [jpg("v10", &[1, 2]), shared("readme", "v7", &[2])]);
+        c.put_shared(&[jpg("v10", &[3])]).await.unwrap();
+        assert_eq!(files(&told(first[1].id).await), [jpg("v10", &[3])], "only what is new");
+        assert_eq!(files(&told(0).await), [shared("readme", "v7", &[2]), jpg("v10", &[3])], "in place of what was told");
+        assert_eq!(told(told(0).await[1].id).await, []);
+
+        // Told before the listing that shows it, and of a directory that nobody has listed yet.
+        c.put_shared(&[shared("readme", "v8", &[2]), shared("train/b/x", "v1", &[2]), shared("train-2", "v8", &[2])]).await.unwrap();
+        c.put_listing(&listing("data", "", 10, &["train/", "readme=8", "train-2=9"])).await.unwrap();
+        let kept = [jpg("v10", &[3]), shared("readme", "v8", &[2]), shared("train/b/x", "v1", &[2])];
+        assert_eq!(files(&told(0).await), kept, "train-2 is of another version");
+        c.put_listing(&listing("data", "train/b", 11, &["y=1"])).await.unwrap();
+        c.put_shared(&[jpg("v10", &[])]).await.unwrap();
+        assert_eq!(files(&told(0).await), kept[1..2], "what is no longer there, and what shares nothing any more");
+        c.put_shared(&[jpg("v10", &[1])]).await.unwrap();
+        c.put_listing(&listing("data", "", 12, &["readme=8"])).await.unwrap();
+        assert_eq!(files(&told(0).await), kept[1..2], "a directory that is gone takes all below it");
+    }
+
+    async fn promise_k_what_files_share_is_bounded_and_must_be_possible(c) {
+        let mut many = shared("f", "v1", &[1]);
+        many.chunks = (0..SharedFile::CHUNKS_MAX as u64).map(|n| SharedChunk { offset: n * 10, ..many.chunks[0] }).collect();
+        let named = |n: usize| SharedFile { path: path(&format!("f{n}")), ..many.clone() };
+        let fit = limits::SHARED_CHUNKS / SharedFile::CHUNKS_MAX;
+        for n in 0..=fit {
+            c.put_shared(&[named(n)]).await.unwrap();
+        }
+        let kept: Vec<_> = c.shared(0, 1000).await.unwrap().into_iter().map(|r| r.file.path.to_string()).collect();
+        assert_eq!(kept, (1..=fit).map(|n| format!("f{n}")).collect::<Vec<_>>(), "the one told first has gone");
+        let mut over = shared("g", "v1", &[1, 2]);
+        over.chunks[1].offset = 9;
+        assert!(c.put_shared(&[over]).await.unwrap_err().to_string().contains("lie over each other"));
+        many.chunks.push(SharedChunk { offset: u64::MAX - 10, ..many.chunks[0] });
+        assert!(c.put_shared(&[many]).await.unwrap_err().to_string().contains("tell the first ones"));
+    }
+
     async fn wishes_are_taken_once_hottest_first_and_fulfilled_by_listings(c) {
         let wish = |dir: &str, recursive| LearnRequest { volume: volume("data"), directory: path(dir), recursive };
         c.want_learned(&[wish("cold", false), wish("deep", true)], 1.0, Timestamp(1)).await.unwrap();

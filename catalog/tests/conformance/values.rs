@@ -57,6 +57,13 @@ pub fn listing(vol: &str, directory: &str, seen_at: i64, names: &[&str]) -> List
     Listing { volume: volume(vol), directory, seen_at: Timestamp(seen_at), entries }
 }
 
+/// A file of which these chunks, of ten bytes each, stand in others too: one after the other, from the first byte.
+pub fn shared(file: &str, version: &str, chunks: &[u8]) -> SharedFile {
+    let chunk = |(n, id): (u64, &u8)| SharedChunk { id: ChunkId([*id; 32]), offset: n * 10, length: 10 };
+    let version = FileVersion(version.into());
+    SharedFile { volume: volume("data"), path: path(file), version, chunks: (0..).zip(chunks).map(chunk).collect() }
+}
+
 pub fn agent(name: &str, seen_at: i64) -> Agent {
     Agent {
         node: node(name),

@@ -31,6 +31,6 @@ pub use error::TransferError;
 pub use handshake::{Identity, Token};
 pub use message::Change;
 pub use mover::{Answer, Giver, Mover, MoverConfig, News, Repaired, Upheld};
-pub use server::{Server, ServerConfig, ServerStats};
+pub use server::{Server, ServerConfig, ServerStats, SharingNews};
 pub use source::{Bucket, Faulty, LocalDirectory, Manners, Merged, Source, SourceFile, Stamp};
 pub use tls::{AGENT_NAME, Authority, Credentials, Issued, Requested, Tls, certificate_name, is_of_agent};

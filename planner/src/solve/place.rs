@@ -56,8 +56,9 @@ impl Table<'_, '_> {
                 let arrival = self.grid.end(booking.last_slot());
                 let in_time = want.window.map_or(1.0, |w| still_to_come(&w, arrival));
                 let due = want.window.map_or(arrival, |w| w.p10.max(arrival));
-                let cost = money(self.way(number, way).link, want.missing);
-                let placed = Placed { way, bytes: want.missing, cost, in_time, due, after: None, booking };
+                let bytes = self.crossing(number, booking.last_slot());
+                let cost = money(self.way(number, way).link, bytes);
+                let placed = Placed { way, bytes, cost, in_time, due, after: None, booking };
                 self.decide(number, Decision::Move(placed));
             }
         }

@@ -50,11 +50,10 @@ impl<'a> Table<'_, 'a> {
         }
         let want = &self.wants[number];
         let route = &self.routes[want.route];
-        let absent = |p: &&SharedPiece| {
+        let absent = |p: &SharedPiece| {
             self.problem.resident.resident_bytes(route.to, route.volume, want.path, p.offset, p.length) == 0
         };
-        let within = shared.within(route.volume, want.path, (want.offset, want.length));
-        within.iter().filter(absent).copied().collect()
+        shared.within(route.volume, want.path, (want.offset, want.length)).filter(absent).collect()
     }
 
     fn is_elsewhere(&self, number: usize, piece: &SharedPiece) -> bool {

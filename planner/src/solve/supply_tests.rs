@@ -3,13 +3,13 @@
 use std::collections::BTreeMap;
 
 use foretide_flow::{
-    BitsPerSecond, ChunkId, ChunkRef, Effect, FileVersion, Link, Manifest, ManifestId, Move, MoveCause, Plan, Priority,
-    Rule, Ruleset, SiteId, Timestamp,
+    BitsPerSecond, ChunkId, Effect, FileVersion, Link, Move, MoveCause, Plan, Priority, Rule, Ruleset, SharedChunk,
+    SharedFile, SiteId, Timestamp,
 };
 use proptest::prelude::*;
 
 use super::cases::{Case, NOW, at, forecast, path, read, site, topology, volume, warmup};
-use crate::{SharedChunks, SiteLimit, Supply, diff, explain, solve, solve_in_full};
+use crate::{RunningMove, SharedChunks, SiteLimit, Supply, diff, explain, solve, solve_in_full};
 
 fn link(from: &str, to: &str, mbit: u64) -> Link {
     Link { from: site(from), to: site(to), rate: BitsPerSecond(mbit * 1_000_000), rtt_ms: 20.0, cost_per_gb: 0.0 }
@@ -322,24 +322,18 @@ fn what_a_relay_has_is_not_brought_there_again() {
     assert!(plan.moves.iter().all(|m| m.from == site("hub")));
 }
 
-/// Manifests of files of ten chunks of 100 kB; `shared` of them are the same in all.
-fn manifests(files: u32, shared: u8) -> Supply {
-    let chunk = |file: u32, n: u8| {
-        let mut id = [n; 32];
-        id[..4].copy_from_slice(&if n < shared { 0 } else { file + 1 }.to_le_bytes());
-        ChunkRef { id: ChunkId(id), length: 100_000 }
+/// Files of ten chunks of 100 kB, of which the first `shared` are the same in all.
+fn sharing(files: u32, shared: u8) -> Supply {
+    let chunk = |n: u8| SharedChunk { id: ChunkId([n; 32]), offset: u64::from(n) * 100_000, length: 100_000 };
+    let (volume, version) = (volume(), FileVersion("1".into()));
+    let file = |n: u32| SharedFile {
+        volume: volume.clone(),
+        path: path(&format!("{n:02}")),
+        version: version.clone(),
+        chunks: (0..shared).map(chunk).collect(),
     };
-    let made: Vec<_> = (0..files)
-        .map(|file| {
-            let chunks = (0..10).map(|n| chunk(file, n)).collect();
-            let manifest =
-                Manifest { id: ManifestId([0; 32]), version: FileVersion("1".into()), size: 1_000_000, chunks };
-            (path(&format!("{file:02}")), manifest)
-        })
-        .collect();
-    let volume = volume();
-    let shared = SharedChunks::of(made.iter().map(|(path, manifest)| (&volume, path, manifest)));
-    Supply { shared, ..Supply::default() }
+    let files: Vec<SharedFile> = (0..files).map(file).collect();
+    Supply { shared: SharedChunks::of(&files).into(), ..Supply::default() }
 }
 
 /// (e): what stands in several files crosses once.
@@ -350,16 +344,32 @@ fn e_shared_bytes_cross_once() {
     case.forecasts = vec![wanted("f", "gpu-0", 60, 32.0)];
     let apart = case.solve();
     assert!(apart.moves.len() < 32);
-    case.supply = manifests(60, 6);
+    case.supply = sharing(60, 6);
     let solution = solve_in_full(&case.problem(None));
     assert_eq!(solution.plan.moves.len(), 60, "0.6 MB once and 0.4 MB each fit: {:?}", solution.plan.left_out);
     let money: f64 = solution.plan.moves.iter().map(|m| m.cost).sum();
     assert!((money - (0.6 + 60.0 * 0.4) / 1e3 * 0.01).abs() < 1e-9, "{money}: only what crosses is paid");
     assert!(solution.proof.worth <= solution.proof.bound);
-    case.supply = manifests(60, 10);
+    case.supply = sharing(60, 10);
     case.topology.links[0].rate = BitsPerSecond(300_000);
     assert_eq!(case.solve().moves.len(), 60, "copies of a file that fits once");
     assert!(case.solve().moves.len() > Case { supply: Supply::default(), ..case }.solve().moves.len());
+}
+
+/// (e): nor do moves that run already count shared bytes twice.
+#[test]
+fn e_shared_bytes_of_moves_that_run_cross_once() {
+    let mut case = Case::new(topology(1, 8, 1 << 30));
+    case.topology.links[0].cost_per_gb = 0.01;
+    case.warmups = vec![warmup("w", "gpu-0", Some(at(600.0)), &[("00", 1_000_000), ("01", 1_000_000)])];
+    case.supply = sharing(2, 6);
+    let told = case.solve();
+    let running = |m: &Move| RunningMove { planned: m.clone(), left_bytes: m.length };
+    case.running = told.moves.iter().map(running).collect();
+    let plan = solve(&case.problem(Some(&told)));
+    assert!(plan.moves != told.moves, "they are due when they arrive");
+    let money: f64 = plan.moves.iter().map(|m| m.cost).sum();
+    assert!((money - 1.4 / 1e3 * 0.01).abs() < 1e-9, "{money}");
 }
 
 /// A cache that holds what is shared once holds it for the longest.
@@ -369,7 +379,7 @@ fn e_shared_bytes_take_room_once_and_stay_for_the_last() {
     case.config.forecast_cache_share = 1.0;
     case.forecasts = vec![wanted("f", "gpu-0", 4, 32.0)];
     assert_eq!(case.solve().moves.len(), 2);
-    case.supply = manifests(4, 6);
+    case.supply = sharing(4, 6);
     assert_eq!(case.solve().moves.len(), 4, "0.6 + 4 x 0.4 MB");
     // Another that needs the room later, while the shared bytes are still in use.
     let late = read("zz", 900_000, 0.9, 50.0, 51.0);

@@ -177,6 +177,9 @@ impl Agent {
             false => None,
         };
         tasks.spawn(ship::listings(control.clone(), config.node.clone(), to_tell));
+        if let Some(server) = &server {
+            tasks.spawn(ship::shared(control.clone(), config.node.clone(), server.sharing()));
+        }
         let (mut mount, mut store, mut mover, mut hydrator, mut in_place) = (None, None, None, None, None);
         let mut held = None;
         if let Some(cache) = cache {

@@ -1,4 +1,5 @@
-//! What the agent tells the control plane: what was read, what became of moves, which directories it learned.
+//! What the agent tells the control plane: what was read, what became of moves, which directories it learned, which chunks
+//! stand in several files.
 //!
 //! The control plane may be gone for an hour; the agent goes on (promise A). Access batches wait in the collector's
 //! spool on disk; outcomes wait here, in a bounded queue whose overflow is counted (promise J). Each batch carries
@@ -8,11 +9,12 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-use foretide_api::Listings;
+use foretide_api::{Listings, SharedFiles};
 use foretide_chunk::Store;
 use foretide_flow::{
     Census, CensusRequest, FilePath, Listing, NodeId, Outcome, OutcomeBatch, Selector, SiteId, Timestamp, VolumeId,
 };
+use foretide_transfer::SharingNews;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
@@ -62,6 +64,15 @@ pub async fn listings(control: ControlClient, node: NodeId, mut learned: mpsc::R
         }
         let body = Listings { node: node.clone(), listings };
         insist("listings", || control.send_listings(&body)).await;
+    }
+}
+
+/// Sends which chunks stand in several files as they are found. While nobody takes them they wait with their finder, whose
+/// table is bounded; each file's last word is all that counts.
+pub async fn shared(control: ControlClient, node: NodeId, sharing: SharingNews) {
+    loop {
+        let body = SharedFiles { node: node.clone(), files: sharing.next().await };
+        insist("shared chunks", || control.send_shared(&body)).await;
     }
 }
 

@@ -10,6 +10,7 @@ mod recordings;
 mod relearn;
 mod residency;
 mod ring;
+mod sharing;
 mod standing;
 mod suppliers;
 mod warmups;

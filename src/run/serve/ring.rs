@@ -3,8 +3,8 @@
 //! One thread owns the model and does one thing at a time: take all news, ask the model, ask the planner, write down.
 //! It runs when something changed, and rests as long as [`REST_PER_WORK`] says, so that learning never takes the
 //! machine from those who serve requests. The rooms decide; here their answers are carried from one to the next.
-//! What would be the same at every round (forecasts, files of warm-ups, residency, the moves' texts) is kept here and
-//! changed by news; the catalog is asked for it at the start only.
+//! What would be the same at every round (forecasts, files of warm-ups, residency, shared chunks, the moves' texts) is kept
+//! here and changed by news; the catalog is asked for all of it at the start only.
 
 use std::collections::{BTreeMap, HashSet};
 use std::path::PathBuf;
@@ -19,12 +19,13 @@ use foretide_flow::{
     Warmup, WarmupId, WarmupRequest, WarmupState,
 };
 use foretide_model::Model;
-use foretide_planner::{Feedback, Problem, RunningMove, Solution, WarmupDemand, WarmupFile, solve_in_full};
+use foretide_planner::{Feedback, Problem, RunningMove, Solution, Supply, WarmupDemand, WarmupFile, solve_in_full};
 use tokio::sync::{mpsc, watch};
 
 use super::in_force::{differs, forget_carried};
 use super::relearn::Relearning;
 use super::residency::Resident;
+use super::sharing::Sharing;
 use super::standing::Standing;
 use super::suppliers::Suppliers;
 use super::warmups::{Turn, covered, left_out, turn};
@@ -87,6 +88,7 @@ pub struct Ring {
     warmups: BTreeMap<WarmupId, Expanded>,
     previous: Option<Plan>,
     suppliers: Suppliers,
+    sharing: Sharing,
     resident: Resident,
     feedback: Feedback,
     snapshot_at: Instant,
@@ -116,6 +118,7 @@ impl Ring {
         let standing = Arc::clone(&standings.borrow());
         Ok(Self {
             suppliers,
+            sharing: Sharing::new(catalog.changes(Topic::Shared)),
             resident: Resident::default(),
             feedback: Feedback::default(),
             snapshot_at: Instant::now(),
@@ -167,6 +170,7 @@ impl Ring {
             News::Accesses(batch) => self.model.observe(&batch),
             News::Listings(listings) => {
                 listings.iter().for_each(|l| self.model.learn(l));
+                self.sharing.heed(&listings);
                 self.resident.is_stale();
             }
             News::Outcomes(batch, resident) => {
@@ -194,12 +198,13 @@ impl Ring {
         let warmups = self.demands_of_warmups(now).await?;
         self.resident.refresh(self.catalog.as_ref(), topology).await?;
         self.suppliers.refresh(self.catalog.as_ref()).await?;
+        self.sharing.refresh(self.catalog.as_ref()).await?;
         let running = self.running().await?;
         let mode = mode_in_force(self.catalog.as_ref(), planner.mode).await?;
         let config = foretide_planner::Config { mode, ..planner.clone() };
         let brakes = self.feedback.brakes(&config, self.catalog.prefetch_off().await?, now);
         let topology = self.feedback.measured(topology, now);
-        let supply = self.suppliers.supply(&topology, now);
+        let supply = Supply { shared: self.sharing.chunks(), ..self.suppliers.supply(&topology, now) };
         let forecasts: Vec<Forecast> = self.forecasts.values().cloned().collect();
         let gathered = began.elapsed();
         let Solution { plan, proposed, proof } = solve_in_full(&Problem {

@@ -47,8 +47,7 @@ impl Suppliers {
 }
 
 /// What is given by agents heard of since then. Relays: sites with a cache of which one passes on what it holds, and it keeps
-/// that. Copies: sites that the volume names, of which one serves it. Nobody tells of manifests, so no chunks are known to
-/// be shared.
+/// that. Copies: sites that the volume names, of which one serves it.
 pub fn supply_of(agents: &[Agent], topology: &Topology, heard_since: Timestamp) -> Supply {
     let gives = |a: &&Agent| a.chunk_address.is_some() && a.seen_at >= heard_since;
     let has_cache = |a: &&Agent| topology.sites.get(&a.site).is_some_and(|site| site.cache.is_some());

@@ -161,6 +161,26 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/v1/agent/shared": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Report which chunks stand in several files.
+         * @description Plans count them once for a site, in however many files it wants them. Nobody is shown them.
+         */
+        post: operations["shared"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/v1/announcements": {
         parameters: {
             query?: never;
@@ -1095,6 +1115,8 @@ export interface components {
             /** @description For which warm-up. */
             warmup: components["schemas"]["WarmupId"];
         };
+        /** @description A chunk: keyed BLAKE3 of its bytes. */
+        ChunkId: string;
         /** @description A copy of a volume. */
         CopyView: {
             /** @description Where it stands. */
@@ -2385,6 +2407,39 @@ export interface components {
          * @enum {string}
          */
         Scope: "read" | "warm" | "admin" | "agent" | "join";
+        /** @description A chunk that more than one file has. */
+        SharedChunk: {
+            /** @description Its digest. */
+            id: components["schemas"]["ChunkId"];
+            /**
+             * Format: int32
+             * @description Its bytes.
+             */
+            length: number;
+            /**
+             * Format: int64
+             * @description Its first byte in the file.
+             */
+            offset: number;
+        };
+        /** @description What of a file stands in other files too, as far as its source has cut both. */
+        SharedFile: {
+            /** @description In order of offset, none over another; none at all if nothing is shared any more. */
+            chunks: components["schemas"]["SharedChunk"][];
+            /** @description Which file. */
+            path: components["schemas"]["FilePath"];
+            /** @description Of which version this is true. */
+            version: components["schemas"]["FileVersion"];
+            /** @description Of which volume. */
+            volume: components["schemas"]["VolumeId"];
+        };
+        /** @description What files of volumes whose source an agent serves have in common. */
+        SharedFiles: {
+            /** @description Files with all that they share, each in place of what was told of it before. */
+            files: components["schemas"]["SharedFile"][];
+            /** @description Who tells. */
+            node: components["schemas"]["NodeId"];
+        };
         /**
          * @description Which of an issuer's tokens is shown to the API.
          * @enum {string}
@@ -4130,6 +4185,118 @@ export interface operations {
             };
             /** @description The token lacks the scope `agent`. */
             403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body is larger than this route takes. */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body is of another media type. */
+            415: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body has another shape, or asks for what cannot be. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description This token asks too often; `Retry-After` says when to go on. */
+            429: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The control plane cannot read or write its records. */
+            500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The records, or the keys of the issuer of people's tokens, cannot be had now. */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    shared: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["SharedFiles"];
+            };
+        };
+        responses: {
+            /** @description They are kept. */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description The body is not JSON, or ended early; or a parameter cannot be meant. */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description No token, or one that is not known, has expired or was revoked. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The token lacks the scope `agent`. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Chunks of a file do not come in order, lie over each other, or are too many. */
+            409: {
                 headers: {
                     [name: string]: unknown;
                 };

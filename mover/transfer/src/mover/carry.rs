@@ -200,19 +200,26 @@ impl Inner {
         Ok(if after > before { Pass::Some } else { Pass::Nothing })
     }
 
-    /// The file's chunks as the source has them now.
+    /// The file's chunks as the source has them now; while it cannot be reached, as it told them last, if that is known here:
+    /// then whoever else has them can give them, and no reader is told that they are newer than they are.
     async fn current_map(&self, m: &Move, fetcher: &Fetcher) -> Result<Arc<ChunkMap>, TransferError> {
         let newest = self.store.newest(&m.volume, &m.path);
         let holds = newest.as_ref().map(|(_, resident)| resident.map.clone());
         let here = newest.filter(|(key, _)| self.gaps(key, &wanted(m)).is_empty());
         let unless = here.as_ref().map(|(key, _)| key.version.clone());
-        match (fetcher.ask_manifest(unless, holds.as_deref(), m.priority).await?, here) {
-            (Some(manifest), _) => Ok(Arc::new(ChunkMap::new(Arc::new(manifest)))),
-            (None, Some((_, resident))) => Ok(resident.map),
-            (None, None) => {
+        match (fetcher.ask_manifest(unless, holds.as_deref(), m.priority).await, here, holds) {
+            (Ok(Some(manifest)), _, _) => Ok(Arc::new(ChunkMap::new(Arc::new(manifest)))),
+            (Ok(None), Some((_, resident)), _) => Ok(resident.map),
+            (Ok(None), None, _) => {
                 let (peer, why) = (fetcher.client.address().to_owned(), "an answer to nothing".to_owned());
                 Err(TransferError::Protocol { peer, why })
             }
+            (Err(gone), _, Some(told)) if gone.is_transient() => {
+                tracing::info!(volume = %m.volume, path = %m.path, error = %gone,
+                    "the source cannot be reached; others are asked for the version that it told last");
+                Ok(told)
+            }
+            (Err(e), ..) => Err(e),
         }
     }
 

@@ -5,6 +5,7 @@ mod answer;
 mod content;
 mod opening;
 mod queue;
+mod sharing;
 mod volume;
 mod watch;
 
@@ -15,7 +16,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 use std::time::Duration;
 
 use foretide_chunk::{CutConfig, Cutter, DomainKey};
-use foretide_flow::{BitsPerSecond, SiteId, VolumeId};
+use foretide_flow::{BitsPerSecond, SharedFile, SiteId, VolumeId};
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
@@ -32,6 +33,7 @@ use crate::{Borders, TransferError};
 use answer::{Answer, Urgency};
 use opening::Opening;
 use queue::{Link, OutQueue};
+use sharing::Sharing;
 use volume::Volume;
 use watch::Watches;
 
@@ -45,7 +47,8 @@ pub struct ServerConfig {
     /// the two sites carries besides headers, where the control plane knows that link; then no queue builds up in it,
     /// and demands keep their latency.
     pub rate_limit: Option<BitsPerSecond>,
-    /// Chunks whose names are remembered so that a file is cut once: at 44 bytes each, 176 MiB.
+    /// Chunks whose names are remembered so that a file is cut once, of each volume: at 44 bytes each, 176 MiB; and some 34
+    /// more, to find those that stand in several files.
     pub remembered_chunks: usize,
     /// Connections from all peers together.
     pub max_connections: usize,
@@ -104,6 +107,7 @@ struct Shared {
     site: OnceLock<SiteId>,
     passing: OnceLock<Arc<Mover>>,
     cutter: Arc<Cutter>,
+    sharing: Arc<Sharing>,
     borders: Arc<Borders>,
     readers: Arc<Semaphore>,
     links: Mutex<HashMap<SiteId, Arc<Link>>>,
@@ -181,6 +185,11 @@ impl Server {
         }
     }
 
+    /// What there is to tell of chunks that stand in several files.
+    pub fn sharing(&self) -> SharingNews {
+        SharingNews(self.shared.clone())
+    }
+
     /// Where it listens.
     pub fn address(&self) -> SocketAddr {
         self.address
@@ -193,6 +202,29 @@ impl Server {
             data_bytes: counts.data_bytes.load(Ordering::Relaxed),
             requests: counts.requests.load(Ordering::Relaxed),
         }
+    }
+}
+
+/// Which chunks stand in several files of the volumes whose truth is at a server's site.
+pub struct SharingNews(Arc<Shared>);
+
+impl SharingNews {
+    /// Waits until there is more to tell: files with all that is to be told of them now, each in place of what was told of it
+    /// before. What is answered is not told again by itself.
+    pub async fn next(&self) -> Vec<SharedFile> {
+        loop {
+            let mut files = self.0.sharing.next().await;
+            files.retain(|file| self.0.is_source_of(&file.volume));
+            if !files.is_empty() {
+                return files;
+            }
+        }
+    }
+}
+
+impl std::fmt::Debug for SharingNews {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("SharingNews")
     }
 }
 
@@ -288,6 +320,7 @@ impl Shared {
             site: OnceLock::new(),
             passing: OnceLock::new(),
             cutter: Arc::new(cutter),
+            sharing: Arc::default(),
             borders,
             readers: Arc::new(Semaphore::new(config.readers.max(1))),
             links: Mutex::default(),
@@ -299,8 +332,17 @@ impl Shared {
     }
 
     fn serve(&self, name: VolumeId, source: Box<dyn Source>) {
-        let volume = Arc::new(Volume::new(source, self.cutter.clone(), self.config.remembered_chunks));
-        self.volumes.write().unwrap_or_else(PoisonError::into_inner).insert(name, volume);
+        let (cutter, sharing) = (self.cutter.clone(), self.sharing.clone());
+        let volume = Volume::new(name.clone(), source, cutter, self.config.remembered_chunks, sharing);
+        let before = self.volumes.write().unwrap_or_else(PoisonError::into_inner).insert(name.clone(), volume.into());
+        if before.is_some() {
+            self.sharing.forgotten_all(&name);
+        }
+    }
+
+    /// Whether the truth of a volume is here, as the topology has it: what a copy's files share is no word on the volume.
+    fn is_source_of(&self, volume: &VolumeId) -> bool {
+        self.site.get().is_none_or(|here| self.borders.source_site(volume).as_ref() == Some(here))
     }
 
     fn volume(&self, name: &VolumeId) -> Option<Arc<Volume>> {

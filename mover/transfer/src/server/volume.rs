@@ -16,9 +16,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use foretide_chunk::{ChunkMap, Cutter, DomainKey, manifest_of};
-use foretide_flow::{ChunkRef, FilePath, FileVersion, ManifestId, Timestamp};
+use foretide_flow::{ChunkRef, FilePath, FileVersion, ManifestId, Timestamp, VolumeId};
 use tokio::sync::watch;
 
+use super::sharing::Sharing;
 use crate::buffer::Buffer;
 use crate::source::{Source, SourceFile, Stamp};
 
@@ -128,9 +129,12 @@ impl Hold<'_> {
 }
 
 pub(crate) struct Volume {
+    name: VolumeId,
     source: Box<dyn Source>,
     cutter: Arc<Cutter>,
     manifests: Mutex<Manifests>,
+    /// Is told of every manifest that is remembered or forgotten, while those are locked.
+    sharing: Arc<Sharing>,
     cutting: Mutex<HashMap<FilePath, Arc<Cutting>>>,
 }
 
@@ -164,7 +168,8 @@ impl Versions {
 }
 
 impl Manifests {
-    fn keep(&mut self, path: &FilePath, map: &Arc<ChunkMap>) {
+    /// Answers which files are no longer remembered.
+    fn keep(&mut self, path: &FilePath, map: &Arc<ChunkMap>) -> Vec<FilePath> {
         let former = match self.kept.remove(path) {
             Some(old) => {
                 self.chunks -= old.chunks();
@@ -179,18 +184,26 @@ impl Manifests {
         let versions = Versions { current: map.clone(), former };
         self.chunks += versions.chunks();
         self.kept.insert(path.clone(), versions);
+        let mut gone = Vec::new();
         while self.chunks > self.max_chunks && self.order.len() > 1 {
-            if let Some(old) = self.order.pop_front().and_then(|p| self.kept.remove(&p)) {
-                self.chunks -= old.chunks();
-            }
+            let Some(path) = self.order.pop_front() else { break };
+            self.chunks -= self.kept.remove(&path).map_or(0, |old| old.chunks());
+            gone.push(path);
         }
+        gone
     }
 }
 
 impl Volume {
-    pub(crate) fn new(source: Box<dyn Source>, cutter: Arc<Cutter>, max_chunks: usize) -> Self {
+    pub(crate) fn new(
+        name: VolumeId,
+        source: Box<dyn Source>,
+        cutter: Arc<Cutter>,
+        max_chunks: usize,
+        sharing: Arc<Sharing>,
+    ) -> Self {
         let manifests = Manifests { kept: HashMap::new(), order: VecDeque::new(), chunks: 0, max_chunks };
-        Self { source, cutter, manifests: Mutex::new(manifests), cutting: Mutex::default() }
+        Self { name, source, cutter, manifests: Mutex::new(manifests), sharing, cutting: Mutex::default() }
     }
 
     pub(crate) fn source(&self) -> &dyn Source {
@@ -266,7 +279,11 @@ impl Volume {
 
     fn keep(&self, path: &FilePath, version: FileVersion, chunks: Vec<ChunkRef>) -> Arc<ChunkMap> {
         let map = Arc::new(ChunkMap::new(Arc::new(manifest_of(self.cutter.key(), version, chunks))));
-        self.manifests().keep(path, &map);
+        let mut manifests = self.manifests();
+        for forgotten in manifests.keep(path, &map) {
+            self.sharing.forgotten(&self.name, &forgotten);
+        }
+        self.sharing.cut(&self.name, path, &map);
         map
     }
 
@@ -372,7 +389,8 @@ mod tests {
     fn volume(calm_after: u64) -> (Volume, Arc<AtomicU64>) {
         let cutter = Arc::new(Cutter::new(CutConfig::default(), DomainKey::default()).unwrap());
         let reads = Arc::new(AtomicU64::new(0));
-        (Volume::new(Box::new(Restless { reads: reads.clone(), calm_after }), cutter, 1000), reads)
+        let (name, source) = (VolumeId::new("v").unwrap(), Restless { reads: reads.clone(), calm_after });
+        (Volume::new(name, Box::new(source), cutter, 1000, Arc::default()), reads)
     }
 
     #[test]

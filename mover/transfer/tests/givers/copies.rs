@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Mutex;
 
 use foretide_chunk::FileKey;
+use foretide_flow::{Move, Outcome};
 use foretide_transfer::TransferError;
 
 use super::rig::{path, volume};
@@ -152,6 +153,32 @@ async fn promise_a_without_the_source_a_copy_gives_what_is_known_by_its_manifest
     // What the source has never told the digests of, nobody can tell to be right.
     let unknown = FileKey { path: path("a"), ..key };
     assert!(matches!(gpu.mover.read(&unknown, 0..10).await, Err(TransferError::Unreachable { .. })));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn promise_a_without_the_source_a_move_brings_from_a_copy_what_is_known_by_its_manifest() {
+    let (mut world, mirror) = with_a_mirror().await;
+    let mut gpu = world.site("gpu", 1).await.remove(0);
+    let key = gpu.key("large").await;
+    assert_eq!(gpu.mover.read(&key, 0..100_000).await.unwrap().bytes.len(), 100_000);
+    // What the source has told of is one version; that the copy has another now is found out, and nothing is mixed.
+    let mut bytes = noise("large", 6_000_000);
+    bytes[5_000_000] ^= 1;
+    std::fs::write(mirror.at("large"), &bytes).unwrap();
+    world.server = None;
+    gpu.take(vec![Move { id: "other".into(), ..a_move("large", 6_000_000, "mirror", "gpu") }]);
+    let failed = gpu.next().await;
+    assert!(matches!(&failed, Outcome::Failed { why, .. } if why.contains("cannot be reached")), "{failed:?}");
+    assert_eq!(mirror.given(), 0);
+    bytes[5_000_000] ^= 1;
+    std::fs::write(mirror.at("large"), bytes).unwrap();
+    gpu.take(vec![a_move("large", 6_000_000, "mirror", "gpu"), a_move("a", 200_000, "mirror", "gpu")]);
+    let mut ended = [gpu.next().await, gpu.next().await];
+    ended.sort_by_key(|outcome| matches!(outcome, Outcome::Failed { .. }));
+    assert!(matches!(ended[0], Outcome::Moved { bytes: 6_000_000, fallback_bytes: 0, .. }), "{:?}", ended[0]);
+    assert!(matches!(ended[1], Outcome::Failed { .. }), "what the source has never told nobody can tell to be right");
+    assert!(gpu.mover.store().lookup(&key).is_some_and(|resident| resident.whole));
+    assert!(gpu.mover.read(&key, 0..6_000_000).await.unwrap().bytes == noise("large", 6_000_000));
 }
 
 #[tokio::test(flavor = "multi_thread")]

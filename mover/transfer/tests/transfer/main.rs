@@ -6,6 +6,7 @@ mod pace;
 #[allow(dead_code, reason = "each of the test programs uses a part")]
 #[path = "../rig/mod.rs"]
 mod rig;
+mod sharing;
 mod soon;
 mod strangers;
 mod wrong;
