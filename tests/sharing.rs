@@ -44,18 +44,18 @@ const SITES: &str = r#"
     at = "store"
 "#;
 
-/// Has folders of one file moved to a site; what each cost there as the plan had it.
-fn warm(house: &House, site: &str, folders: &[&str]) -> BTreeMap<String, f64> {
-    let asked = [&["warm", "ask", "data"], folders, &["--site", site, "--within", "60s", "--json"]].concat();
+/// Has files, or folders of one file, moved to a site; what each cost there as the plan had it.
+fn warm(house: &House, site: &str, paths: &[&str]) -> BTreeMap<String, f64> {
+    let asked = [&["warm", "ask", "data"], paths, &["--site", site, "--within", "60s", "--json"]].concat();
     let asked: Vec<Value> = serde_json::from_str(&house.foretide(&asked).unwrap()).unwrap();
     let mut costs = BTreeMap::new();
     eventually("it is ready", || {
-        for folder in folders {
-            let planned = house.foretide(&["plan", "explain", folder]).unwrap_or_default();
+        for path in paths {
+            let planned = house.foretide(&["plan", "explain", path]).unwrap_or_default();
             let there = planned.split("move ").filter(|m| m.contains(&format!(" to {site}\n")));
             let cost = there.filter_map(|m| m.split_once("costs ")?.1.lines().next()?.parse().ok()).next();
             if let Some(cost) = cost {
-                costs.entry((*folder).to_owned()).or_insert(cost);
+                costs.entry((*path).to_owned()).or_insert(cost);
             }
         }
         let told = house.foretide(&["warm", "list", "--json"]).unwrap_or_default();
@@ -99,7 +99,7 @@ fn what_stands_in_several_files_is_planned_to_cross_once() {
     }
 
     // Nobody knows what they share before they have been cut.
-    warm(&house, "a", &["one", "longer"]);
+    warm(&house, "a", &["one/file", "longer/file"]);
     await_shared(&house, 2);
     let costs = warm(&house, "b", &["one", "longer"]);
     let planned: f64 = costs.values().sum();

@@ -304,7 +304,7 @@ impl Talk {
         complete
     }
 
-    /// Tells about a directory, and with a recursive wish about all below it.
+    /// Tells about a directory, and with a recursive wish about all below it; about what is none, by the one that it is in.
     async fn fulfil(&self, wish: &LearnRequest) {
         let Some(source) = self.served.source(&wish.volume) else { return };
         let mut waiting: Vec<FilePath> = vec![wish.directory.clone()];
@@ -315,13 +315,18 @@ impl Talk {
             let listing = match listed.map_err(std::io::Error::other).flatten() {
                 Ok(listing) => listing,
                 Err(error) => {
+                    let is_wanted = directory == wish.directory;
+                    if let Some(parent) = directory.parent().filter(|_| is_wanted && is_no_directory(&error)) {
+                        waiting.push(parent);
+                        continue;
+                    }
                     tracing::warn!(%error, volume = %wish.volume, %directory, "a directory cannot be told about");
                     continue;
                 }
             };
             if wish.recursive {
                 let folders = listing.entries.iter().filter(|e| e.kind == EntryKind::Directory);
-                waiting.extend(folders.map(|e| e.path.clone()));
+                waiting.extend(folders.filter(|e| e.path.is_within(&wish.directory)).map(|e| e.path.clone()));
             }
             told += 1;
             if self.learned.send(listing).await.is_err() || told == DIRECTORIES_PER_WISH {
@@ -329,6 +334,11 @@ impl Talk {
             }
         }
     }
+}
+
+/// Whether it is a file, or nothing at all.
+fn is_no_directory(error: &std::io::Error) -> bool {
+    matches!(error.kind(), std::io::ErrorKind::NotADirectory | std::io::ErrorKind::NotFound)
 }
 
 /// One own directory. Waits for the disk.

@@ -103,7 +103,10 @@ pub fn rsync_daemon(link: &Link, folder: &Path, state: &Path) -> Result<Peer> {
     let config = state.join("rsyncd.conf");
     fs::write(
         &config,
-        format!("use chroot = no\nuid = 0\ngid = 0\n[bench]\npath = {}\nread only = yes\ntimeout = 30\n", folder.display()),
+        format!(
+            "use chroot = no\nuid = 0\ngid = 0\n[bench]\npath = {}\nread only = yes\ntimeout = 30\n",
+            folder.display()
+        ),
     )?;
     let mut command = inside(&link.sender(), "rsync".as_ref());
     command.args(["--daemon", "--no-detach", "--address", SENDER, "--port", &RSYNC_PORT.to_string(), "--config"]);
