@@ -51,11 +51,11 @@ deb:
 # The questions that every source is asked, to a Ceph RGW from Debian's packages, and to Azurite.
 test-ceph:
 	scripts/install ceph
-	tests/ceph $(CARGO) test --release -p foretide-transfer --test source -- --ignored ceph
+	tests/ceph $(CARGO) test --release --workspace --test source -- --ignored ceph
 
 test-azure:
 	scripts/install azure
-	tests/azurite $(CARGO) test --release -p foretide-transfer --test source -- --ignored azure
+	tests/azurite $(CARGO) test --release --workspace --test source -- --ignored azure
 
 test-kernels:
 	scripts/test-kernels
