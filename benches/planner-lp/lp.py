@@ -55,7 +55,7 @@ class Model:
         solver.passModel(lp)
         solver.run()
         if solver.getModelStatus() != highspy.HighsModelStatus.kOptimal:
-            raise SystemExit(f"highs: {solver.modelStatusToString(solver.getModelStatus())}")
+            raise RuntimeError(f"HiGHS: {solver.modelStatusToString(solver.getModelStatus())}")
         return -solver.getInfo().objective_function_value
 
 
