@@ -29,6 +29,7 @@ mod eta;
 mod events;
 mod extract;
 mod metrics;
+mod offered;
 mod pace;
 mod people;
 mod ports;
@@ -53,6 +54,7 @@ pub use document::openapi;
 pub use eta::WarmupView;
 pub use events::{EventView, Told, tell};
 pub use metrics::Metrics;
+pub use offered::is_below;
 pub use people::{Grant, Oidc, PageClient, ShownToken, SignIn};
 pub use ports::{
     Accepted, AccessSink, Advice, Adviser, Certifier, Courier, Directory, FilesRead, Listener, MoveChange, NotReplayed,

@@ -41,6 +41,8 @@ const PARQUET: &str = "application/vnd.apache.parquet";
 const LEARN_AT_ONCE: usize = 256;
 /// A directory that was handed out and not told about is handed out again after this.
 const LEARN_LEASE: Duration = Duration::from_secs(30);
+/// Folders and prefixes that one agent may offer: each is compared with what a volume is to be made of.
+const OFFERS_MAX: usize = 1000;
 /// An agent's life sign is written down at most this often.
 const HEARD_EVERY: Duration = Duration::from_secs(20);
 /// Between a change of the fleet and the welcome that tells of it: when a volume is added, its agent serves it within this.
@@ -62,6 +64,10 @@ pub struct Hello {
     /// Volumes that it serves: the source of those whose source stands at its site, of others a copy.
     #[serde(default)]
     pub volumes: Vec<VolumeId>,
+    /// Folders and prefixes of object stores of which volumes may be made there, as its configuration has them.
+    #[serde(default)]
+    #[schema(max_items = 1000)]
+    pub offers: Vec<String>,
     /// Whether it passes on there what its cache holds.
     #[serde(default)]
     pub passes_on: bool,
@@ -195,8 +201,8 @@ pub(crate) async fn hello(State(api): State<Api>, Report(hello): Report<Hello>) 
     let now = Timestamp::now();
     let topology = api.directory.topology();
     check_hello(&hello, &topology)?;
-    let Hello { node, site, chunk_address, volumes, passes_on, probes, clock_ahead_us } = hello;
-    let agent = Agent { node, site, chunk_address, volumes, passes_on, probes, clock_ahead_us, seen_at: now };
+    let Hello { node, site, chunk_address, volumes, offers, passes_on, probes, clock_ahead_us } = hello;
+    let agent = Agent { node, site, chunk_address, volumes, offers, passes_on, probes, clock_ahead_us, seen_at: now };
     api.catalog.put_agent(&agent).await?;
     tell(api.catalog.as_ref(), &Told::Agent { node: agent.node.clone(), site: agent.site.clone() }, now).await?;
     welcome(&api, &agent.node, &agent.site, now).await.map(Json)
@@ -204,6 +210,9 @@ pub(crate) async fn hello(State(api): State<Api>, Report(hello): Report<Hello>) 
 
 fn check_hello(hello: &Hello, topology: &Topology) -> Result<(), ApiError> {
     known_site(&hello.site, topology)?;
+    if hello.offers.len() > OFFERS_MAX {
+        return Err(ApiError::WrongShape(format!("offers: at most {OFFERS_MAX}, not {}", hello.offers.len())));
+    }
     for volume in &hello.volumes {
         let known = known_volume(volume, topology)?;
         if !known.stands_at(&hello.site) {
