@@ -28,6 +28,7 @@ mod error;
 mod eta;
 mod events;
 mod extract;
+mod fleet;
 mod metrics;
 mod offered;
 mod pace;

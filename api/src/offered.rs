@@ -23,13 +23,18 @@ pub fn is_below(source: &str, root: &str) -> bool {
         && below.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
+/// Whether an agent offers all of `sources`.
+pub(crate) fn offers_all(agent: &Agent, sources: &[String]) -> bool {
+    sources.iter().all(|source| agent.offers.iter().any(|root| is_below(source, root)))
+}
+
 /// The one site with an agent that offers all of `sources`.
 ///
 /// # Errors
 /// In words, if no site has one, or several have.
 pub(crate) fn site_that_offers(sources: &[String], agents: &[Agent]) -> Result<SiteId, String> {
-    let offers = |agent: &&Agent| sources.iter().all(|source| agent.offers.iter().any(|root| is_below(source, root)));
-    let sites: BTreeSet<&SiteId> = agents.iter().filter(offers).map(|agent| &agent.site).collect();
+    let offering = agents.iter().filter(|agent| offers_all(agent, sources));
+    let sites: BTreeSet<&SiteId> = offering.map(|agent| &agent.site).collect();
     let what = sources.join(", ");
     match sites.len() {
         1 => Ok(sites.first().copied().cloned().expect("there is one")),
@@ -44,16 +49,16 @@ pub(crate) fn site_that_offers(sources: &[String], agents: &[Agent]) -> Result<S
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use foretide_flow::{NodeId, Timestamp};
 
     use super::*;
 
-    fn agent(node: &str, site: &str, offers: &[&str]) -> Agent {
+    pub(crate) fn agent(node: &str, site: &str, offers: &[&str]) -> Agent {
         Agent {
             node: NodeId::new(node).unwrap(),
             site: SiteId::new(site).unwrap(),
-            chunk_address: None,
+            chunk_address: Some(format!("{node}:7701")),
             volumes: Vec::new(),
             offers: offers.iter().map(ToString::to_string).collect(),
             passes_on: false,

@@ -31,6 +31,7 @@ use crate::Api;
 use crate::error::ApiError;
 use crate::events::{Told, tell};
 use crate::extract::{Query, Report, must_be, read, record_number};
+use crate::fleet;
 use crate::ports::{Accepted, Rejected};
 use crate::wait::{self, Seen};
 use crate::wanted::{names, unknown_site, unknown_volume};
@@ -45,8 +46,6 @@ const LEARN_LEASE: Duration = Duration::from_secs(30);
 const OFFERS_MAX: usize = 1000;
 /// An agent's life sign is written down at most this often.
 const HEARD_EVERY: Duration = Duration::from_secs(20);
-/// Between a change of the fleet and the welcome that tells of it: when a volume is added, its agent serves it within this.
-const FLEET_SETTLES: Duration = Duration::from_millis(40);
 /// Warm-ups read from the catalog at a time.
 const WARMUPS_AT_ONCE: usize = 1000;
 
@@ -480,9 +479,9 @@ pub(crate) async fn assignment(
     let (mut assignment, counted) = wait::until(&api, &topics, query.wait_s, look).await?;
     let is_news = query.fleet.is_some_and(|known| assignment.fleet.as_ref() != Some(&known));
     let welcome = if is_news {
-        tokio::time::sleep(FLEET_SETTLES).await;
+        fleet::settles(&api, &agent).await?;
         // Its digest first: what changes after it is news again.
-        assignment.fleet = Some(fleet_digest(&api).await?);
+        assignment.fleet = Some(fleet::digest(&api).await?);
         Some(welcome(&api, &agent.node, &agent.site, Timestamp::now()).await?)
     } else {
         None
@@ -534,24 +533,9 @@ async fn assigned(api: &Api, agent: &Agent, cursor: u64) -> Result<(Assignment, 
         learn,
         census: census.requests.clone(),
         prefetch_off,
-        fleet: Some(fleet_digest(api).await?),
+        fleet: Some(fleet::digest(api).await?),
     };
     Ok((assignment, census.digest))
-}
-
-/// Digits of the fleet's digest that an agent is told: enough to tell one fleet from the next.
-const FLEET_DIGITS: usize = 16;
-
-/// Another value when topology or rules change, or volumes are served by other agents.
-async fn fleet_digest(api: &Api) -> Result<String, ApiError> {
-    let mut hasher = blake3::Hasher::new();
-    hasher.update(api.directory.digest().as_bytes());
-    for agent in api.catalog.agents().await? {
-        let volumes = names(agent.volumes.iter());
-        let Agent { node, chunk_address, passes_on, .. } = &agent;
-        hasher.update(format!("{node} {chunk_address:?} {passes_on} {volumes};").as_bytes());
-    }
-    Ok(hasher.finalize().to_hex()[..FLEET_DIGITS].to_owned())
 }
 
 /// The warm-ups that one site's stores count.
