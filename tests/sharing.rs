@@ -101,7 +101,11 @@ fn what_stands_in_several_files_is_planned_to_cross_once() {
     // Nobody knows what they share before they have been cut.
     warm(&house, "a", &["one/file", "longer/file"]);
     await_shared(&house, 2);
+    let before = store.given();
     let costs = warm(&house, "b", &["one", "longer"]);
+    let crossed = store.given() - before;
+    let once = LONGER_BYTES..LONGER_BYTES + 2 * CHUNK_BYTES;
+    assert!(once.contains(&crossed), "{crossed} bytes crossed: once, {once:?}");
     let planned: f64 = costs.values().sum();
     let crossing = LONGER_BYTES as f64 / 1e6 * COST_PER_MB..(LONGER_BYTES + CHUNK_BYTES) as f64 / 1e6 * COST_PER_MB;
     assert!(costs.len() == 2 && crossing.contains(&planned), "{costs:?}: once, {crossing:?}");

@@ -72,6 +72,10 @@ pub struct Move {
     pub cause: MoveCause,
     /// In words, for people.
     pub reason: String,
+    /// Of its bytes, those that are expected to be there in other files by then, or to come with them: they need not
+    /// cross.
+    #[serde(default)]
+    pub shared_bytes: u64,
 }
 
 /// A move that a rule forbids.

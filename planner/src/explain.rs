@@ -125,6 +125,9 @@ pub fn explain(plan: &Plan, path: &FilePath) -> String {
             cause(&m.cause),
             m.reason
         );
+        if m.shared_bytes > 0 {
+            let _ = writeln!(text, "  {} of it are there in other files or come with them", bytes(m.shared_bytes));
+        }
     }
     for r in plan.refused.iter().filter(|r| r.path.is_within(path) || path.is_within(&r.path)) {
         let _ = writeln!(text, "refused: {} {} to {} by rule {}", r.volume, name(&r.path), r.to, r.rule);

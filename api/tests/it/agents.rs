@@ -46,6 +46,7 @@ pub fn a_move(id: &str, to: &str) -> Move {
         cost: 0.0,
         cause: MoveCause::Warmup { warmup: WarmupId::from("w-1") },
         reason: "asked for".into(),
+        shared_bytes: 0,
     }
 }
 

@@ -180,6 +180,7 @@ pub fn a_move(id: &str, file: &str, offset: u64, length: u64, cause: MoveCause) 
         cost: 0.01,
         cause,
         reason: "expected".into(),
+        shared_bytes: 0,
     }
 }
 

@@ -264,6 +264,7 @@ fn a_move(file: usize) -> Move {
         cost: 0.0,
         cause: MoveCause::Forecast { forecast: ForecastId::from("f"), workload: WorkloadId::from("w") },
         reason: String::new(),
+        shared_bytes: 0,
     }
 }
 

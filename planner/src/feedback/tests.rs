@@ -42,6 +42,7 @@ fn plan(moves: usize, bytes: u64) -> Plan {
         cost: 0.0,
         cause: MoveCause::Forecast { forecast: "f".into(), workload: "train".into() },
         reason: String::new(),
+        shared_bytes: 0,
     };
     Plan {
         id: "p".into(),

@@ -318,7 +318,8 @@ impl Table<'_, '_> {
             }
             None => {}
         }
-        let release = after.map_or(0, |up| self.after_arrival(up));
+        let carried_by = self.carried_by(number, booking.last_slot());
+        let release = after.map_or(0, |up| self.after_arrival(up)).max(carried_by);
         let spared = self.spared(number, self.wants[number].route);
         let booking = self.pulled(booking, (release, spared), self.before[number], due);
         if let Some(up) = after {

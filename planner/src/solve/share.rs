@@ -28,6 +28,15 @@ impl<'a> Table<'_, 'a> {
         bytes.max(1)
     }
 
+    /// The slot in which the last of what a want counts on comes with others by the end of `slot`: it need not begin before,
+    /// and what it counts on would not be on its way then.
+    pub(super) fn carried_by(&self, number: usize, slot: usize) -> usize {
+        let to = self.routes[self.wants[number].route].to;
+        let carriers = self.own_pieces(number).into_iter().filter_map(|p| self.carriers.get(&(to, p.content)).copied());
+        let ends = carriers.filter(|c| *c != number).filter_map(|c| Some(self.placed(c)?.booking.last_slot()));
+        ends.filter(|end| *end <= slot).max().unwrap_or(0)
+    }
+
     /// The least that a want can ever ask of a link, whatever comes before it.
     pub(super) fn least_crossing(&self, number: usize) -> u64 {
         let shared: u64 = self.own_pieces(number).iter().map(|p| p.length).sum();

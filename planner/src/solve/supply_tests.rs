@@ -1,6 +1,7 @@
 //! Several givers, limits that sites share, relays and borders on the way, bytes that stand in several files.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use foretide_flow::{
     BitsPerSecond, ChunkId, Effect, FileVersion, Link, Move, MoveCause, Plan, Priority, Rule, Ruleset, SharedChunk,
@@ -349,11 +350,30 @@ fn e_shared_bytes_cross_once() {
     assert_eq!(solution.plan.moves.len(), 60, "0.6 MB once and 0.4 MB each fit: {:?}", solution.plan.left_out);
     let money: f64 = solution.plan.moves.iter().map(|m| m.cost).sum();
     assert!((money - (0.6 + 60.0 * 0.4) / 1e3 * 0.01).abs() < 1e-9, "{money}: only what crosses is paid");
+    let (first, others) = solution.plan.moves.split_first().expect("there are 60");
+    assert!(first.shared_bytes == 0 && others.iter().all(|m| m.shared_bytes == 600_000), "the first brings it");
+    let told = crate::explain(&solution.plan, &others[0].path);
+    assert!(told.contains("600.0 kB of it are there in other files or come with them"), "{told}");
     assert!(solution.proof.worth <= solution.proof.bound);
     case.supply = sharing(60, 10);
     case.topology.links[0].rate = BitsPerSecond(300_000);
     assert_eq!(case.solve().moves.len(), 60, "copies of a file that fits once");
     assert!(case.solve().moves.len() > Case { supply: Supply::default(), ..case }.solve().moves.len());
+}
+
+/// (e): found with real agents: the one that counts on another was pulled forward to before it, and brought everything.
+#[test]
+fn e_what_counts_on_another_move_does_not_start_before_it() {
+    let mut case = Case::new(topology(1, 8, 1 << 30));
+    case.supply = sharing(3, 6);
+    for need_by in [None, Some(at(600.0))] {
+        case.warmups = vec![warmup("w", "gpu-0", need_by, &[("00", 1_000_000), ("01", 1_000_000), ("02", 1_000_000)])];
+        let plan = case.solve();
+        let (first, others) = plan.moves.split_first().expect("there are three");
+        assert!(first.shared_bytes == 0 && others.iter().all(|m| m.shared_bytes == 600_000), "{plan:?}");
+        let comes = first.start_at + Duration::from_millis(900);
+        assert!(others.iter().all(|m| m.start_at >= comes), "1 MB at 8 Mbit/s takes a second: {plan:?}");
+    }
 }
 
 /// (e): nor do moves that run already count shared bytes twice.

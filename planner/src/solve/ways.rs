@@ -149,7 +149,9 @@ impl<'s, 'a> Table<'s, 'a> {
         let last = self.grid.slots() - 1;
         let slot = if let By::Latest(slot) = by { slot } else { last };
         let bytes = self.crossing(number, slot);
-        let need = self.need(number, bytes, 0, slot);
+        // What is placed as late as it can be is pulled forward later, behind what it counts on.
+        let release = if by == By::Earliest { self.carried_by(number, slot) } else { 0 };
+        let need = self.need(number, bytes, release, slot);
         let lane = self.lanes[self.wants[number].route][way];
         let follow = self.way(number, way).stage.filter(|stage| !self.is_at_relay(number, *stage));
         let (booking, after) = match follow {
@@ -186,7 +188,7 @@ impl<'s, 'a> Table<'s, 'a> {
         by: By,
     ) -> Option<(Booking, Upstream)> {
         if let Some(up) = self.followed(number, stage) {
-            let release = self.after_arrival(up);
+            let release = self.after_arrival(up).max(need.release);
             if let Some(booking) = self.fit(lane, &Need { release, ..*need }, by) {
                 return self.follow(up, &booking).then_some((booking, up));
             }
@@ -199,7 +201,7 @@ impl<'s, 'a> Table<'s, 'a> {
         }
         let up = match by {
             By::Latest(_) => {
-                let last = self.ledger.latest(lane, &Need { release: 1, ..*need })?;
+                let last = self.ledger.latest(lane, &Need { release: need.release.max(1), ..*need })?;
                 self.stage(number, stage, By::Latest(self.left_before(stage, &last)?), last.last_slot())
             }
             By::Earliest => self.stage(number, stage, by, 0),
@@ -209,7 +211,7 @@ impl<'s, 'a> Table<'s, 'a> {
 
     /// A place after a stage that was just made; without one the stage is taken back.
     fn put_after(&mut self, up: Upstream, lane: u32, need: &Need, by: By) -> Option<(Booking, Upstream)> {
-        let release = self.after_arrival(up);
+        let release = self.after_arrival(up).max(need.release);
         let booking = self.fit(lane, &Need { release, ..*need }, by);
         let booking = booking.filter(|booking| self.follow(up, booking));
         if booking.is_none() {

@@ -68,6 +68,7 @@ fn wanted(table: &Table<'_, '_>, number: usize, placed: &Placed) -> Move {
         benefit_s: want.probability * placed.in_time * want.stall_s,
         cost: money(link, placed.bytes),
         reason: reason(problem, want, placed.due),
+        shared_bytes: want.missing.saturating_sub(placed.bytes),
         ..outline(table, want, table.routes[want.route].to, before)
     };
     match before {
@@ -132,6 +133,7 @@ fn outline(table: &Table<'_, '_>, want: &Want<'_>, to: &SiteId, before: Option<&
             Cause::Warmup(w) => MoveCause::Warmup { warmup: w.id.clone() },
         },
         reason: String::new(),
+        shared_bytes: 0,
     }
 }
 

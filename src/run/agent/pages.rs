@@ -155,6 +155,7 @@ mod tests {
             cost: 0.0,
             cause: MoveCause::Warmup { warmup: "w".into() },
             reason: String::new(),
+            shared_bytes: 0,
         }
     }
 

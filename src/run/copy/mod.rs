@@ -227,6 +227,7 @@ fn a_move(origin: &Origin, entry: &Entry) -> Move {
         cost: 0.0,
         cause: MoveCause::Forecast { forecast: ForecastId::from("copy"), workload: WorkloadId::from("copy") },
         reason: String::new(),
+        shared_bytes: 0,
     }
 }
 

@@ -85,6 +85,7 @@ mod tests {
             cost: 0.0,
             cause: MoveCause::Forecast { forecast: ForecastId::from("f"), workload: WorkloadId::from("w") },
             reason: String::new(),
+            shared_bytes: 0,
         }
     }
 

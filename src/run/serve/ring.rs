@@ -370,12 +370,8 @@ impl Ring {
         let bytes = files.iter().map(|f| f.bytes).sum();
         let required = Some((bytes, files.len() as u64));
         match covered(&warmup.request, &files, &self.standing.rules, &self.standing.topology, now) {
-            Err(why) => {
-                let update = WarmupUpdate { required, ..WarmupUpdate::default() };
-                self.catalog.update_warmup(&warmup.id, &update, now).await?;
-                self.fail(&warmup.id, why, now).await?;
-                Ok(None)
-            }
+            // In one step: of what covers nothing, all would be counted as there.
+            Err(why) => self.fail_of(&warmup.id, required, why, now).await.map(|()| None),
             Ok(why) => {
                 let update = WarmupUpdate { required, why: Some(why.clone()), ..WarmupUpdate::default() };
                 let known = self.catalog.update_warmup(&warmup.id, &update, now).await?;
@@ -395,7 +391,19 @@ impl Ring {
 
     /// Makes it fail. One that was ready, or that somebody took back meanwhile, stays as it is.
     async fn fail(&self, id: &WarmupId, why: String, now: Timestamp) -> Result<(), CatalogError> {
-        let update = WarmupUpdate { state: Some(WarmupState::Failed), why: Some(why), ..WarmupUpdate::default() };
+        self.fail_of(id, None, why, now).await
+    }
+
+    /// The same, with the bytes and files that it would have required.
+    async fn fail_of(
+        &self,
+        id: &WarmupId,
+        required: Option<(u64, u64)>,
+        why: String,
+        now: Timestamp,
+    ) -> Result<(), CatalogError> {
+        let state = Some(WarmupState::Failed);
+        let update = WarmupUpdate { required, state, why: Some(why), ..WarmupUpdate::default() };
         let failed = match self.catalog.update_warmup(id, &update, now).await {
             Err(CatalogError::Refused { .. } | CatalogError::NotFound { .. }) => return Ok(()),
             told => told?,

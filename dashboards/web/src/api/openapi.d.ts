@@ -1768,6 +1768,12 @@ export interface components {
             probability: number;
             /** @description In words, for people. */
             reason: string;
+            /**
+             * Format: int64
+             * @description Of its bytes, those that are expected to be there in other files by then, or to come with them: they need not
+             *     cross.
+             */
+            shared_bytes?: number;
             /** @description Not before this. */
             start_at: components["schemas"]["Timestamp"];
             /** @description Whither. */

@@ -218,5 +218,6 @@ fn a_move(path: &str, length: u64) -> Result<Move> {
         cost: 0.0,
         cause: MoveCause::Forecast { forecast: ForecastId::from("b"), workload: WorkloadId::from("b") },
         reason: String::new(),
+        shared_bytes: 0,
     })
 }

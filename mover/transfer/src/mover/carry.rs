@@ -9,7 +9,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio::task::JoinSet;
 
 use super::fetch::{Crossed, Fetcher, Purpose, blocking};
-use super::flight::{Registered, Split};
+use super::flight::{Join, Registered, Split, Wish};
 use super::{Inner, MAX_SLEEP, Running, SEGMENT_BYTES, lock, segments, wanted};
 use crate::TransferError;
 
@@ -46,6 +46,7 @@ pub(super) async fn run_moves(inner: Arc<Inner>) {
         let share_kib = (m.length.div_ceil(1024) as usize).clamp(MIN_SHARE_KIB, room.num_permits());
         let surplus = room.split(room.num_permits() - share_kib);
         drop(surplus);
+        tracing::debug!(id = %m.id, path = %m.path, shared_bytes = m.shared_bytes, "a move starts");
         let (id, volume, path, cause) = (m.id.clone(), m.volume.clone(), m.path.clone(), m.cause.clone());
         // Registered before it can end: it takes itself off under the same lock.
         let mut running = lock(&inner.running);
@@ -99,7 +100,8 @@ impl Inner {
         // Who else gives is asked for a version, and which one it is now the source says.
         let is_new = self.store.newest(&m.volume, &m.path).is_none()
             && !fetcher.duplicates.are_likely(self.store.resident_bytes() == 0)
-            && !fetcher.asks_others_first();
+            && !fetcher.asks_others_first()
+            && m.shared_bytes == 0;
         let mut room = Some(room);
         if is_new && m.length <= SEGMENT_BYTES && self.in_one(m, &fetcher, &purpose, &mut carried).await? {
             return Ok(carried);
@@ -135,7 +137,7 @@ impl Inner {
         carried: &mut Carried,
     ) -> Result<bool, TransferError> {
         let gaps = [wanted(m)];
-        let Split { joined, mut own } = self.flights.split((&m.volume, &m.path), None, None, &gaps, false, |r| vec![r]);
+        let Split { joined, mut own } = self.flights.split(&blind(m, &gaps), |r| vec![r]);
         let (Some(registered), true) = (own.pop(), joined.is_empty() && own.is_empty()) else { return Ok(false) };
         let flight = registered.flight.clone();
         let (crossed, result) = fetcher.fetch(&flight, purpose).await;
@@ -157,8 +159,7 @@ impl Inner {
         tasks: &mut JoinSet<(Crossed, Result<(), TransferError>)>,
     ) -> Option<Arc<ChunkMap>> {
         let part = m.offset..m.offset.saturating_add(m.length.min(FIRST_PART_BYTES));
-        let Split { joined, mut own } =
-            self.flights.split((&m.volume, &m.path), None, None, &[part], false, |r| vec![r]);
+        let Split { joined, mut own } = self.flights.split(&blind(m, &[part]), |r| vec![r]);
         let (Some(registered), true) = (own.pop(), joined.is_empty() && own.is_empty()) else { return None };
         let flight = registered.flight.clone();
         // Its room is too small for this part, and must not be held while waiting for more.
@@ -190,8 +191,11 @@ impl Inner {
         }
         let before = self.store.lookup(&key).map_or(0, |r| r.resident_bytes);
         let cut = |range| segments(Some(&map), range);
-        let file = (&m.volume, &m.path);
-        let Split { joined, own } = self.flights.split(file, Some(&key.version), Some(&map), &gaps, false, cut);
+        let wish = Wish { version: Some(&key.version), map: Some(&map), join: Join::SameChunks, ..blind(m, &gaps) };
+        if m.shared_bytes > 0 {
+            self.flights.known_of_others(wish.file).await;
+        }
+        let Split { joined, own } = self.flights.split(&wish, cut);
         carried.crossed += self.fetch_all(own, fetcher, purpose, room).await?;
         for flight in joined {
             let _ = flight.wait(flight.range.end).await;
@@ -291,6 +295,12 @@ impl Inner {
         registered.finish(result.clone());
         (crossed, result)
     }
+}
+
+/// What a move wants of a file of which nothing is known.
+fn blind<'a>(m: &'a Move, gaps: &'a [Range<u64>]) -> Wish<'a> {
+    let (version, map, join) = (None, None, Join::SameFile);
+    Wish { file: (&m.volume, &m.path), version, map, gaps, join, priority: m.priority }
 }
 
 /// What a pass over a file achieved.

@@ -128,6 +128,7 @@ mod tests {
             cost: 0.0,
             cause: MoveCause::Forecast { forecast: ForecastId::from("x"), workload: WorkloadId::from("w") },
             reason: String::new(),
+            shared_bytes: 0,
         }
     }
 

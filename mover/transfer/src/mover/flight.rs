@@ -1,7 +1,8 @@
 //! What is on its way: so that two who want the same bytes cause one fetch.
 //!
 //! A [`Flight`] brings one byte range of one file. Who wants bytes looks here under one lock: what flights cover he
-//! waits for, the rest becomes flights of his own.
+//! waits for, the rest becomes flights of his own. A move waits, too, for chunks that a flight brings in another file, and
+//! copies them from there; a reader does not, for whom a flight of his own is sooner there than somebody else's.
 
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
@@ -10,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use bytes::Bytes;
 use foretide_chunk::ChunkMap;
-use foretide_flow::{FilePath, FileVersion, VolumeId};
+use foretide_flow::{ChunkId, FilePath, FileVersion, Priority, VolumeId};
 use tokio::sync::{Notify, watch};
 
 use crate::TransferError;
@@ -21,6 +22,7 @@ use crate::client::Handle;
 pub(super) struct Flight {
     /// Bytes that it brings; its end may lie beyond the file's.
     pub(super) range: Range<u64>,
+    priority: Priority,
     /// Which version: known from the start, or from the source's answer.
     version: OnceLock<FileVersion>,
     pub(super) map: OnceLock<Arc<ChunkMap>>,
@@ -46,10 +48,16 @@ pub(super) struct Progress {
 }
 
 impl Flight {
-    pub(super) fn new(range: Range<u64>, version: Option<FileVersion>, map: Option<Arc<ChunkMap>>) -> Arc<Self> {
+    pub(super) fn new(
+        range: Range<u64>,
+        priority: Priority,
+        version: Option<FileVersion>,
+        map: Option<Arc<ChunkMap>>,
+    ) -> Arc<Self> {
         let progress = Progress { upto: range.start, done: None };
         let flight = Self {
             range,
+            priority,
             version: OnceLock::new(),
             map: OnceLock::new(),
             beginning: OnceLock::new(),
@@ -147,6 +155,10 @@ impl Flight {
         }
     }
 
+    fn is_asked(&self) -> bool {
+        self.handle.lock().unwrap_or_else(PoisonError::into_inner).is_some()
+    }
+
     /// The request that serves it now.
     pub(super) fn served_by(&self, handle: &Handle) {
         *self.handle.lock().unwrap_or_else(PoisonError::into_inner) = Some(handle.clone());
@@ -204,7 +216,28 @@ impl Drop for Registered {
     }
 }
 
-/// What is wanted, told apart.
+/// What is wanted.
+#[derive(Debug)]
+pub(super) struct Wish<'a> {
+    pub(super) file: (&'a VolumeId, &'a FilePath),
+    pub(super) version: Option<&'a FileVersion>,
+    pub(super) map: Option<&'a Arc<ChunkMap>>,
+    pub(super) gaps: &'a [Range<u64>],
+    pub(super) join: Join,
+    pub(super) priority: Priority,
+}
+
+/// Which flights one may wait for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Join {
+    Nobody,
+    SameFile,
+    /// Those that bring the same chunks in other files, too, if they are at least as urgent.
+    SameChunks,
+}
+
+/// What is wanted, told apart. What is neither on its way in this file nor to be fetched comes again in it, or in other
+/// files that are joined: it is copied when that is here.
 #[derive(Debug, Default)]
 pub(super) struct Split {
     /// On its way.
@@ -228,24 +261,19 @@ impl Flights {
         }
     }
 
-    /// Joins what covers `gaps` (unless `alone`) and registers flights for the rest, cut by `cut` (into requests of a
-    /// good size).
-    pub(super) fn split(
-        self: &Arc<Self>,
-        file: (&VolumeId, &FilePath),
-        version: Option<&FileVersion>,
-        map: Option<&Arc<ChunkMap>>,
-        gaps: &[Range<u64>],
-        alone: bool,
-        cut: impl Fn(Range<u64>) -> Vec<Range<u64>>,
-    ) -> Split {
-        let file = (file.0.clone(), file.1.clone());
+    /// Joins what brings the gaps and registers flights for the rest, cut by `cut` (into requests of a good size).
+    pub(super) fn split(self: &Arc<Self>, wish: &Wish<'_>, cut: impl Fn(Range<u64>) -> Vec<Range<u64>>) -> Split {
+        let file = (wish.file.0.clone(), wish.file.1.clone());
         let mut table = self.lock();
-        let list = table.entry(file.clone()).or_default();
         let mut split = Split::default();
+        let gaps = match wish.map {
+            Some(map) if wish.join == Join::SameChunks => told_apart(&table, &file, wish, map, &mut split.joined),
+            _ => wish.gaps.to_vec(),
+        };
+        let list = table.entry(file.clone()).or_default();
         for gap in gaps {
-            let mut rest = vec![gap.clone()];
-            for flight in list.iter().filter(|f| !alone && f.fits(version)) {
+            let mut rest = vec![gap];
+            for flight in list.iter().filter(|f| wish.join != Join::Nobody && f.fits(wish.version)) {
                 let covers = flight.covers();
                 let before = rest.len() as u64 + rest.iter().map(|r| r.end - r.start).sum::<u64>();
                 rest = rest.iter().flat_map(|r| without(r, &covers)).collect();
@@ -255,7 +283,7 @@ impl Flights {
                 }
             }
             for range in rest.into_iter().flat_map(&cut) {
-                let flight = Flight::new(range, version.cloned(), map.cloned());
+                let flight = Flight::new(range, wish.priority, wish.version.cloned(), wish.map.cloned());
                 split.own.push(Registered { flight, file: file.clone(), flights: self.clone() });
             }
         }
@@ -265,6 +293,57 @@ impl Flights {
         }
         split
     }
+
+    /// Waits until it is known which chunks those flights of other files bring that have been asked for: a round trip.
+    pub(super) async fn known_of_others(&self, file: (&VolumeId, &FilePath)) {
+        let others: Vec<Arc<Flight>> = {
+            let table = self.lock();
+            let others = table.iter().filter(|((volume, path), _)| (volume, path) != file);
+            others.flat_map(|(_, list)| list).filter(|f| f.map.get().is_none() && f.is_asked()).cloned().collect()
+        };
+        for flight in others {
+            flight.mapped().await;
+        }
+    }
+}
+
+/// The gaps without the chunks that flights of other files bring, which are joined, and without those that come a second
+/// time in the gaps themselves.
+fn told_apart(
+    table: &HashMap<File, Vec<Arc<Flight>>>,
+    file: &File,
+    wish: &Wish<'_>,
+    map: &ChunkMap,
+    joined: &mut Vec<Arc<Flight>>,
+) -> Vec<Range<u64>> {
+    // Which place of a chunk is fetched: the first one.
+    let mut fetched: HashMap<ChunkId, u32> = HashMap::new();
+    for i in wish.gaps.iter().flat_map(|gap| map.covering(gap)) {
+        fetched.entry(map.manifest().chunks[i as usize].id).or_insert(i);
+    }
+    let others = table.iter().filter(|(other, _)| *other != file).flat_map(|(_, list)| list);
+    for flight in others.filter(|f| f.priority <= wish.priority) {
+        let Some(brings) = flight.map.get() else { continue };
+        let before = fetched.len();
+        for i in brings.covering(&flight.range) {
+            fetched.remove(&brings.manifest().chunks[i as usize].id);
+        }
+        if fetched.len() < before {
+            joined.push(flight.clone());
+        }
+    }
+    let mut left: Vec<Range<u64>> = Vec::new();
+    for gap in wish.gaps {
+        for i in map.covering(gap).filter(|i| fetched.get(&map.manifest().chunks[*i as usize].id) == Some(i)) {
+            let chunk = map.range(i);
+            let part = chunk.start.max(gap.start)..chunk.end.min(gap.end);
+            match left.last_mut() {
+                Some(last) if last.end == part.start => last.end = part.end,
+                _ => left.push(part),
+            }
+        }
+    }
+    left
 }
 
 /// `a` without `b`: none, one or two ranges.
@@ -283,7 +362,9 @@ mod tests {
     fn split(flights: &Arc<Flights>, gaps: &[Range<u64>], version: &str) -> Split {
         let (volume, path) = (VolumeId::new("v").unwrap(), FilePath::root());
         let version = FileVersion(version.into());
-        flights.split((&volume, &path), Some(&version), None, gaps, false, |r| vec![r])
+        let (join, priority) = (Join::SameFile, Priority::Background);
+        let wish = Wish { file: (&volume, &path), version: Some(&version), map: None, gaps, join, priority };
+        flights.split(&wish, |r| vec![r])
     }
 
     #[test]
@@ -297,6 +378,38 @@ mod tests {
         assert_eq!(split(&flights, std::slice::from_ref(&(0..150)), "2").joined.len(), 0);
         drop((first, second));
         assert_eq!(split(&flights, std::slice::from_ref(&(0..150)), "1").joined.len(), 0);
+    }
+
+    fn map_of(version: &str, chunks: &[u8]) -> Arc<ChunkMap> {
+        let chunks = chunks.iter().map(|id| ChunkRef { id: ChunkId([*id; 32]), length: 10 }).collect();
+        Arc::new(ChunkMap::new(Arc::new(manifest_of(&DomainKey::default(), FileVersion(version.into()), chunks))))
+    }
+
+    #[test]
+    fn a_move_waits_for_chunks_that_come_in_other_files_and_a_reader_does_not() {
+        let flights = Arc::new(Flights::default());
+        let volume = VolumeId::new("v").unwrap();
+        let split = |name: &str, map: &Arc<ChunkMap>, gap: Range<u64>, join, priority| {
+            let path = FilePath::parse(name).unwrap();
+            let (file, gaps) = ((&volume, &path), [gap]);
+            let version = Some(&map.manifest().version);
+            flights.split(&Wish { file, version, map: Some(map), gaps: &gaps, join, priority }, |r| vec![r])
+        };
+        let ranges = |split: &Split| split.own.iter().map(|r| r.flight.range.clone()).collect::<Vec<_>>();
+        use Priority::{Background, Deadline};
+        let (one, other) = (map_of("1", &[1, 2, 3]), map_of("2", &[9, 2, 3, 8, 9]));
+        let first = split("one", &one, 0..20, Join::SameChunks, Background);
+        let second = split("other", &other, 0..50, Join::SameChunks, Background);
+        assert_eq!(ranges(&second), [0..10, 20..40], "2 is on its way, and 9 comes once");
+        assert!(second.joined.len() == 1 && Arc::ptr_eq(&second.joined[0], &first.own[0].flight));
+        drop(second);
+        let reader = split("other", &other, 0..50, Join::SameFile, Background);
+        assert_eq!((ranges(&reader), reader.joined.len()), (vec![0..50], 0));
+        drop(reader);
+        let urgent = split("other", &other, 5..45, Join::SameChunks, Deadline);
+        assert_eq!((ranges(&urgent), urgent.joined.len()), (vec![5..40], 0), "what is less urgent is not waited for");
+        drop((first, urgent));
+        assert_eq!(ranges(&split("other", &other, 5..25, Join::SameChunks, Deadline)), [5..25]);
     }
 
     /// Found by counting bytes: the chunk at the end of a large file's first part was fetched twice.

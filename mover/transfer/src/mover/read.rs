@@ -8,7 +8,7 @@ use foretide_chunk::{FileKey, Store, StoreError};
 use foretide_flow::{Found, Priority};
 
 use super::fetch::{Fetcher, Purpose, blocking};
-use super::flight::{Flight, Split};
+use super::flight::{Flight, Join, Split, Wish};
 use super::{Answer, Inner, Mover, lock, segments};
 use crate::TransferError;
 
@@ -124,9 +124,16 @@ impl Inner {
         alone: bool,
     ) -> (Vec<Arc<Flight>>, Vec<Arc<Flight>>) {
         let map = self.store.map(key);
-        let file = (&key.volume, &key.path);
         let cut = |range| segments(map.as_deref(), range);
-        let Split { joined, own } = self.flights.split(file, Some(&key.version), map.as_ref(), gaps, alone, cut);
+        let wish = Wish {
+            file: (&key.volume, &key.path),
+            version: Some(&key.version),
+            map: map.as_ref(),
+            gaps,
+            join: if alone { Join::Nobody } else { Join::SameFile },
+            priority: purpose.priority,
+        };
+        let Split { joined, own } = self.flights.split(&wish, cut);
         let mut started = Vec::with_capacity(own.len());
         for registered in own {
             started.push(registered.flight.clone());

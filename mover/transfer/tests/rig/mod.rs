@@ -70,6 +70,7 @@ pub fn a_move(name: &str, length: u64) -> Move {
         cost: 0.0,
         cause: MoveCause::Forecast { forecast: ForecastId::from("f"), workload: WorkloadId::from("w") },
         reason: String::new(),
+        shared_bytes: 0,
     }
 }
 

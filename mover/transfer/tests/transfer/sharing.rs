@@ -50,3 +50,31 @@ async fn what_a_copy_shares_is_no_word_on_its_volume() {
     }
     assert!(tokio::time::timeout(Duration::from_secs(3), server.sharing().next()).await.is_err());
 }
+
+/// Found while planned: what was counted once crossed twice where two files that have it travelled side by side.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_planned_to_come_with_another_move_crosses_once() {
+    const BYTES: u64 = 24_000_000;
+    let (source, cache) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let same = noise(1, BYTES as usize);
+    let longer = [noise(2, 1_000_000), same.clone(), same[..5_000_000].to_vec()].concat();
+    let lengths = [BYTES, BYTES, longer.len() as u64];
+    for (name, bytes) in [("same", &same), ("twin", &same), ("longer", &longer)] {
+        std::fs::write(source.path().join(name), bytes).unwrap();
+    }
+    let server = serve(local(source.path()), open_borders()).await;
+    let mut node = gpu(cache.path(), 1 << 30, &server.address().to_string());
+    let moves = ["same", "twin", "longer"].into_iter().zip(lengths);
+    let counts_on = |name| if name == "same" { 0 } else { BYTES };
+    node.take(moves.map(|(name, length)| Move { shared_bytes: counts_on(name), ..a_move(name, length) }).collect());
+    let (mut brought, mut crossed) = (0, 0);
+    for _ in lengths {
+        let (bytes, wire_bytes) = node.moved().await;
+        (brought, crossed) = (brought + bytes, crossed + wire_bytes);
+    }
+    assert_eq!(brought, lengths.iter().sum::<u64>());
+    assert!((BYTES..BYTES + 2_500_000).contains(&crossed), "{crossed} bytes crossed of {BYTES} and a million");
+    for (name, bytes) in [("same", &same), ("twin", &same), ("longer", &longer)] {
+        assert_eq!(&node.content(name).await.unwrap(), bytes);
+    }
+}
