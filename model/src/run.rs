@@ -12,6 +12,7 @@ use std::collections::{HashMap, VecDeque};
 use foretide_flow::{Access, AccessOp, FilePath, NodeId, RunId, RunStart, SiteId, Timestamp, VolumeId, WorkloadId};
 use serde::{Deserialize, Serialize};
 
+use crate::drawn::Passes;
 use crate::ranges::Ranges;
 
 /// A file of a volume.
@@ -91,6 +92,9 @@ pub struct LiveRun {
     recent: VecDeque<Visit>,
     /// Files in order of their k-th visit, for the two latest passes.
     orders: VecDeque<(u32, Vec<u32>)>,
+    /// How each pass began.
+    #[serde(default)]
+    begun: Passes,
     /// Bytes read and time blocked within the span of `recent`, by visit: kept in step with it.
     pace: VecDeque<Pace>,
     open_now: u32,
@@ -154,6 +158,7 @@ impl LiveRun {
             passes: Vec::new(),
             recent: VecDeque::new(),
             orders: VecDeque::new(),
+            begun: Passes::default(),
             pace: VecDeque::new(),
             open_now: 0,
             closed_early: HashMap::new(),
@@ -293,6 +298,7 @@ impl LiveRun {
             self.passes.push(0);
         }
         self.passes[pass as usize - 1] += 1;
+        self.begun.visit(file, pass);
         let latest = self.orders.back().map_or(0, |(p, _)| *p);
         if pass > latest {
             self.orders.push_back((pass, vec![file]));
@@ -352,6 +358,11 @@ impl LiveRun {
     /// The files in the order of their `pass`-th visit, where that is still kept.
     pub fn order(&self, pass: u32) -> Option<&[u32]> {
         self.orders.iter().find(|(p, _)| *p == pass).map(|(_, o)| o.as_slice())
+    }
+
+    /// How each pass began, as places in [`Self::files`].
+    pub fn begun(&self) -> &Passes {
+        &self.begun
     }
 
     /// Readers side by side: so many files or fewer were open at three of four opens. Not the most that ever were:

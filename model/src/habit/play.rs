@@ -3,6 +3,7 @@
 use std::cmp::Ordering::Equal;
 use std::collections::BTreeSet;
 
+use super::drawn;
 use super::extents::{MODES, Mode, Roles, differ, extents, keeping};
 use super::rules::{Rule, roles, rules, told, words};
 use super::table::{Group, Occasion, groups};
@@ -55,6 +56,7 @@ pub fn habits(occasions: &[Occasion<'_>]) -> Outlook {
             speak(&group, occasions, next, rule, mode, tally, &mut out);
         }
     }
+    drawn::speak(occasions, &mut out);
     out.habits.sort_by(|a, b| b.bytes.cmp(&a.bytes).then_with(|| a.shape.cmp(&b.shape)));
     out
 }
@@ -213,6 +215,7 @@ fn speak(
             probability: tally.probability(mode),
             first_s: taught.map(|u| u.first_s),
             taught_by: taught.map(|u| u.key.clone()),
+            turns: Vec::new(),
         });
     }
     let tried = tally.told > 0.0;

@@ -93,7 +93,7 @@ fn series(job: String, files: &[(String, PathBuf)]) -> Result<Series, ModelError
         for used in uses.iter().filter(|u| u.created) {
             shared.insert(used.key.clone(), (used.size, Timestamp(at.0 + 1_000_000)));
         }
-        runs.push(PlayedRun { run: stem.clone(), at, arguments: Vec::new(), listing, uses });
+        runs.push(PlayedRun { run: stem.clone(), at, arguments: Vec::new(), listing, uses, drawn: None });
     }
     Ok(Series { job, runs })
 }
