@@ -35,6 +35,9 @@ pub struct PastUse {
     pub visits: u32,
     /// Which bytes were read.
     pub extents: Ranges,
+    /// Which of them were read more than once; nothing in records that were kept before this was told apart.
+    #[serde(default, skip_serializing_if = "Ranges::is_empty")]
+    pub again: Ranges,
     /// Bytes that were asked for, repeats counted; 0 in records that were kept before this was counted.
     #[serde(default)]
     pub asked_bytes: u64,
@@ -126,6 +129,7 @@ impl RunRecord {
                 first_s: f.first_at.since(run.started_at).as_secs_f64(),
                 visits: f.visits,
                 extents: f.extents.clone(),
+                again: f.again.clone(),
                 asked_bytes: f.bytes,
                 created: f.created,
             })
@@ -373,7 +377,16 @@ mod tests {
             asked_bytes += times * PAGE;
         }
         let key = FileKey { volume: VolumeId::new("v").unwrap(), path: FilePath::new(b"f").unwrap() };
-        PastUse { key, size: 10_000 * PAGE, first_s: 0.0, visits: 1, extents, asked_bytes, created: false }
+        PastUse {
+            key,
+            size: 10_000 * PAGE,
+            first_s: 0.0,
+            visits: 1,
+            extents,
+            again: Ranges::default(),
+            asked_bytes,
+            created: false,
+        }
     }
 
     fn scattered(count: u64) -> impl Iterator<Item = u64> {

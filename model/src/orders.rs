@@ -21,25 +21,20 @@ const PUZZLED_SEEDS: u32 = 1 << 13;
 impl Model {
     /// Looks for the order of a running run, or follows it.
     pub(crate) fn follow_order(&self, followed: &mut Followed) {
-        if let Some(following) = &mut followed.following
-            && !following.follow(&followed.run, &self.state.names)
-        {
-            followed.following = None;
-        }
+        let following = followed.following.take().or_else(|| self.look_for_order(followed));
+        followed.following = following.and_then(|mut it| it.follow(&followed.run, &self.state.names).then_some(it));
+    }
+
+    fn look_for_order(&self, followed: &mut Followed) -> Option<Following> {
         let visits = followed.run.turns;
-        if followed.following.is_some() || visits < FIRST_LOOK.max(2 * followed.looked_at) {
-            return;
+        if visits < FIRST_LOOK.max(2 * followed.looked_at) {
+            return None;
         }
         followed.looked_at = visits;
-        let Some(workload) = self.state.workloads.get(&followed.run.workload) else { return };
+        let workload = self.state.workloads.get(&followed.run.workload)?;
         let readings = readings_of(&followed.run, &self.state);
         let found = recognise(&readings, &[], last_drawn(workload), Effort::BRIEF);
-        followed.following = found.filter(Recognised::believed).map(Following::new);
-        if let Some(following) = &mut followed.following
-            && !following.follow(&followed.run, &self.state.names)
-        {
-            followed.following = None;
-        }
+        found.filter(Recognised::believed).map(Following::new)
     }
 
     /// Tries some seeds of the first puzzle that there is.

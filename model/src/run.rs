@@ -41,6 +41,9 @@ pub struct FileUse {
     pub bytes: u64,
     /// Which bytes.
     pub extents: Ranges,
+    /// Which of them more than once.
+    #[serde(default, skip_serializing_if = "Ranges::is_empty")]
+    pub again: Ranges,
     /// Whether the run itself made it.
     pub created: bool,
 }
@@ -203,7 +206,11 @@ impl LiveRun {
         if matches!(access.op, AccessOp::Read | AccessOp::Fault) {
             let used = &mut self.files[file as usize];
             used.bytes = used.bytes.saturating_add(access.length);
-            used.extents.add(access.offset, access.offset.saturating_add(access.length), most_ranges);
+            let end = access.offset.saturating_add(access.length);
+            match access.op {
+                AccessOp::Read => used.extents.read(&mut used.again, access.offset, end, most_ranges),
+                _ => used.extents.add(access.offset, end, most_ranges),
+            }
             self.pay(access);
         }
         first.then_some(file)
@@ -226,6 +233,7 @@ impl LiveRun {
             open: 0,
             bytes: 0,
             extents: Ranges::default(),
+            again: Ranges::default(),
             created: false,
         });
         self.index.insert(key, i);

@@ -228,6 +228,7 @@ mod tests {
             first_s: (i * 37 % FILES) as f64,
             visits: 1,
             extents: Ranges::one(0, SIZE),
+            again: Ranges::default(),
             asked_bytes: SIZE,
             created: false,
         };

@@ -117,3 +117,18 @@ fn k_a_large_seed_is_found_between_two_runs() {
     let said = play(&mut site, &mut model, &job, "r1", 1000.0);
     assert_eq!(said.first().map(|(seen, _)| *seen), Some(50));
 }
+
+#[test]
+fn e_a_run_that_is_followed_is_followed_on_after_a_restart() {
+    let (mut site, mut model) = (Site::new(1200), model());
+    let job = Job::of(&site, &epochs(42, 1, 1200), 1);
+    site.play_part(&mut model, &job, "r1", 0.0, 200);
+    let mut again = Model::restore(Config::default(), &model.snapshot().unwrap()).unwrap();
+    let drawn = |model: &mut Model| {
+        let advice = model.advise(names::at(5.0));
+        (advice.forecasts.iter().map(|f| f.forecaster.clone()).collect::<Vec<_>>(), advice)
+    };
+    let (told, told_again) = (drawn(&mut model), drawn(&mut again));
+    assert_eq!(told.0, ["drawn"]);
+    assert_eq!(told, told_again);
+}

@@ -54,8 +54,9 @@ pub struct Ahead {
     pub probability: f64,
     /// Where it begins in its first file, bytes.
     from: u64,
-    /// Bytes that it reads.
+    /// Bytes that it reads, and, where no number tells them, what past runs read, ascending.
     bytes: f64,
+    lengths: Vec<f64>,
     /// Why, in words.
     pub why: String,
 }
@@ -71,6 +72,8 @@ pub struct Part {
     pub to: u64,
     /// When: the share of the bytes that come before.
     pub at: f64,
+    /// How probably a run that begins so reads as far.
+    pub probability: f64,
 }
 
 /// What comes after these runs, oldest first, for a command line with these numbers; none where no order is believed, or
@@ -87,13 +90,15 @@ pub fn ahead(past: &[Past<'_>], arguments: &[Slot]) -> Option<Ahead> {
         Begins::Argument(i) => format!("its seed follows number {} of the command", i + 1),
         Begins::Anew => "each run begins as the last one".to_owned(),
     };
+    let (bytes, lengths) = bytes(past, arguments);
     Some(Ahead {
         set: drawn.set.clone(),
         place,
         step: drawn.step,
         probability: (kept + UNTRIED) / (tried + 1.0),
         from,
-        bytes: bytes(past, arguments),
+        bytes,
+        lengths,
         why: format!("{}; {why}", drawn.words()),
     })
 }
@@ -114,7 +119,8 @@ impl Ahead {
             for file in draw.order(count).into_iter().skip(offset as usize) {
                 let size = files[file as usize].size;
                 let to = size.min(from.saturating_add((self.bytes - read).ceil() as u64));
-                out.push(Part { file, from, to, at: read / self.bytes.max(1.0) });
+                let probability = self.probability * goes_on(&self.lengths, read + 0.5 * (to - from.min(to)) as f64);
+                out.push(Part { file, from, to, at: read / self.bytes.max(1.0), probability });
                 read += to.saturating_sub(from) as f64;
                 from = 0;
                 if read >= self.bytes || out.len() as u64 >= VISITS_MOST {
@@ -186,8 +192,18 @@ fn goes_on_from(past: &[Past<'_>], last: &Recognised) -> u64 {
     back.into_iter().max().map_or(0, |back| last.read.to.saturating_sub(back))
 }
 
-/// Bytes that the next run reads.
-fn bytes(past: &[Past<'_>], arguments: &[Slot]) -> f64 {
+/// Probability that a run reads so many bytes, from what past runs read, ascending: how many of them read as much (each
+/// counts, and half a run more for either answer); certain where nothing is known of them.
+pub fn goes_on(lengths: &[f64], read: f64) -> f64 {
+    /// Runs of one length read it to within this share.
+    const SAME: f64 = 0.95;
+    let as_long = lengths.len() - lengths.partition_point(|length| *length < SAME * read);
+    if lengths.is_empty() { 1.0 } else { (as_long as f64 + 0.5) / (lengths.len() as f64 + 1.0) }
+}
+
+/// Bytes that the next run reads: told by a number of the command line, or as many as it is more probable than not to
+/// read by what past runs did, which then is told as well.
+fn bytes(past: &[Past<'_>], arguments: &[Slot]) -> (f64, Vec<f64>) {
     let runs: Vec<(f64, &[Slot])> =
         past.iter().filter_map(|p| Some((p.drawn?.read.bytes as f64, p.arguments))).collect();
     let usual = |left_out: Option<usize>| {
@@ -209,7 +225,12 @@ fn bytes(past: &[Past<'_>], arguments: &[Slot]) -> f64 {
         .filter_map(|a| Some((off(&|i| by_number(a, runs[i].1, Some(i)))?, by_number(a, arguments, None)?)))
         .min_by(|a, b| a.0.total_cmp(&b.0));
     match best {
-        Some((off, told)) if runs.len() > 1 && off * FOLLOWS < plain => told,
-        _ => usual(None),
+        Some((off, told)) if runs.len() > 1 && off * FOLLOWS < plain => (told, Vec::new()),
+        _ => {
+            let mut lengths: Vec<f64> = runs.iter().map(|(bytes, _)| *bytes).collect();
+            lengths.sort_by(f64::total_cmp);
+            let middle = lengths.get(lengths.len() / 2).copied().unwrap_or(0.0);
+            (middle, lengths)
+        }
     }
 }

@@ -13,6 +13,8 @@ use crate::shape::Slot;
 
 /// What fits by a chance of more than this is not even supposed (natural logarithm: one in a hundred).
 const SUPPOSED: f64 = -4.6;
+/// What a run itself must show, however well the one before was known (natural logarithm: one in ten).
+const FITS: f64 = -2.3;
 /// Share of steps to a file of a higher index from which on an order is by name and was not drawn.
 const BY_NAME: f64 = 0.85;
 /// Numbers of a command line that are tried as seeds.
@@ -143,7 +145,7 @@ fn left_by(before: &Recognised, reading: &Reading, taken: &Taken) -> Option<Reco
             surest.tried(u64::from(reading.files), fit.map(|fit| (place, fit)));
         }
     }
-    let (began, fit) = surest.found()?;
+    let (began, fit) = surest.found().filter(|(_, fit)| fit.doubt <= FITS)?;
     let left = finished(reading, began, fit.doubt + before.doubt.min(0.0), before.step)?;
     Some(Recognised { epoch: epoch(before, began), ..left })
 }

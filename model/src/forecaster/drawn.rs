@@ -1,7 +1,8 @@
 //! Files in an order that was drawn, once it is recognised (see [`crate::drawn`]).
 //!
 //! Which file comes next is then no question, only whether the run goes on: it is believed to read as many bytes of the
-//! set as past runs did; before there are any, as sets are read out, and passes followed by others. Until two epochs were
+//! set as past runs did; before there are any, as sets are read out once so many files of them were as a set is recognised
+//! by, and passes followed by others. Until two epochs were
 //! seen, nobody knows how the next one is drawn: its files come in any order. What past runs read besides the set is told
 //! with it, as one forecaster speaks for a volume.
 
@@ -12,6 +13,7 @@ use foretide_flow::{PredictedRead, TimeWindow};
 use super::recurrence::claims;
 use super::sequence::arrival;
 use super::{Claim, Forecaster, View, grouped, told, uniform};
+use crate::drawn::ahead::goes_on;
 use crate::drawn::follow::Following;
 use crate::run::{LiveRun, Rate};
 
@@ -38,6 +40,10 @@ fn claim(view: &View<'_>, run: &LiveRun, following: &Following, rate: Rate) -> O
     let reach = (rate.files_per_second * view.config.horizon_s).ceil() as usize;
     let lengths = lengths(view);
     let another = view.workload.another_pass(run.pass().max(1));
+    let known = !lengths.is_empty();
+    if !known && (run.visited(1) as usize) < view.config.recognise_files {
+        return None;
+    }
     let mut read = read_so_far(run, following) as f64;
     let coming = following.coming(run, reach.min(view.config.forecast_files));
     let left = coming.iter().filter(|file| file.epochs == 0).count();
@@ -50,7 +56,7 @@ fn claim(view: &View<'_>, run: &LiveRun, following: &Following, rate: Rate) -> O
                 path: file.path.clone(),
                 offset: 0,
                 length: file.bytes,
-                probability: SURE * goes_on(&lengths, read).unwrap_or(untried),
+                probability: SURE * if known { goes_on(&lengths, read) } else { untried },
                 window: match file.after {
                     Some(after) => arrival(run.last_at, after, rate),
                     None => any_time(run, following, left, rate),
@@ -97,13 +103,4 @@ fn lengths(view: &View<'_>) -> Vec<f64> {
 
 fn read_so_far(run: &LiveRun, following: &Following) -> u64 {
     run.files().iter().filter(|used| following.recognised.set.holds(&used.key)).map(|used| used.bytes).sum()
-}
-
-/// Probability that a run reads so many bytes: how many of the past runs did (rule of succession, sparing with doubt:
-/// lengths differ little); none before the first has ended.
-fn goes_on(lengths: &[f64], read: f64) -> Option<f64> {
-    /// Runs of one length read it to within this share.
-    const SAME: f64 = 0.95;
-    let as_long = lengths.iter().filter(|length| **length >= SAME * read).count() as f64;
-    (!lengths.is_empty()).then(|| (as_long + 0.5) / (lengths.len() as f64 + 1.0))
 }

@@ -58,7 +58,7 @@ fn told(occasions: &[Occasion<'_>], i: usize) -> Option<(Ahead, Vec<Expected>)> 
                 key: file.key.clone(),
                 size: file.size,
                 extents: Ranges::default(),
-                probability: ahead.probability,
+                probability: part.probability,
                 first_s: None,
                 taught_by: None,
                 turns: Vec::new(),

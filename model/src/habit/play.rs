@@ -91,7 +91,7 @@ fn modes(group: &Group<'_>, by_role: bool) -> Vec<Mode> {
     let usable = |m: &Mode| match m {
         Mode::Whole => true,
         Mode::Last => !all_whole,
-        Mode::Often => !all_whole && !large(group),
+        Mode::Often | Mode::Times(_) => !all_whole && !large(group),
         Mode::Role | Mode::Kept => !all_whole && by_role && !large(group),
     };
     MODES.into_iter().filter(usable).collect()

@@ -35,6 +35,7 @@ pub fn read(directory: &Path) -> Result<Vec<Series>, ModelError> {
             u.first_s -= start;
             u.size = sizes.get(&u.key).copied().unwrap_or(u.extents.end());
             u.extents = u.extents.cut(u.size.max(1));
+            u.again = u.again.cut(u.size.max(1));
         }
         let arguments = fields[6].trim_matches('"').split_whitespace().map(str::to_owned).collect();
         let at = Timestamp::from_secs_f64(start);
@@ -51,14 +52,20 @@ pub fn read(directory: &Path) -> Result<Vec<Series>, ModelError> {
     Ok(series.into_iter().map(|(job, runs)| Series { job, runs: in_order(runs) }).collect())
 }
 
+/// Runs after whose orders were looked for in vain, one after the other, the next is looked at only briefly.
+const IN_VAIN: usize = 3;
+
 /// Runs by date, each with what is recognised of the order of its reads, by what those before it have taught.
 fn in_order(mut runs: Vec<(PlayedRun, Vec<Reading>)>) -> Vec<PlayedRun> {
     runs.sort_by_key(|(run, _)| run.at);
     let mut out: Vec<PlayedRun> = Vec::with_capacity(runs.len());
+    let mut in_vain = 0;
     for (mut run, readings) in runs {
         let arguments = argument_slots(&run.arguments);
         let before = out.last().and_then(|before: &PlayedRun| before.drawn.as_ref());
-        run.drawn = recognise(&readings, &arguments, before, Effort::THOROUGH);
+        let effort = if in_vain < IN_VAIN { Effort::THOROUGH } else { Effort::BRIEF };
+        run.drawn = recognise(&readings, &arguments, before, effort);
+        in_vain = if run.drawn.is_some() { 0 } else { in_vain + 1 };
         out.push(run);
     }
     out
@@ -97,9 +104,21 @@ impl OfRun {
     }
 
     /// A file is read.
-    fn read(&mut self, place: usize, from: u64, to: u64, bytes: u64) {
+    fn read(&mut self, place: usize, from: u64, to: u64) {
         let used = &mut self.uses[place];
-        used.extents.add(from, to, FILE_RANGES);
+        used.extents.read(&mut used.again, from, to, FILE_RANGES);
+        self.touched(place, to - from);
+    }
+
+    /// A window of it is touched that was not mapped.
+    fn faulted(&mut self, place: usize, from: u64) {
+        let to = from.saturating_add(FAULT_BYTES);
+        self.uses[place].extents.add(from, to, FILE_RANGES);
+        self.touched(place, to - from);
+    }
+
+    fn touched(&mut self, place: usize, bytes: u64) {
+        let used = &mut self.uses[place];
         used.asked_bytes = used.asked_bytes.saturating_add(bytes);
         used.visits = self.visited.get(place).map_or(1, |(_, count)| *count).max(1);
     }
@@ -119,16 +138,13 @@ fn read_trace(path: &Path, volume: &VolumeId) -> Result<HashMap<String, OfRun>, 
         let of_run = out.entry(fields[1].clone()).or_default();
         let place = *places.entry((fields[1].clone(), key.clone())).or_insert_with(|| {
             let created = fields[4] == "create";
-            let (size, visits, extents, asked_bytes) = (0, 0, Ranges::default(), 0);
-            of_run.uses.push(PastUse { key, size, first_s: at, visits, extents, asked_bytes, created });
+            let (size, visits, extents, again, asked_bytes) = (0, 0, Ranges::default(), Ranges::default(), 0);
+            of_run.uses.push(PastUse { key, size, first_s: at, visits, extents, again, asked_bytes, created });
             of_run.uses.len() - 1
         });
         match fields[4].as_str() {
-            "read" => of_run.read(place, offset, offset.saturating_add(length), length),
-            "fault" => {
-                let start = offset / FAULT_BYTES * FAULT_BYTES;
-                of_run.read(place, start, start.saturating_add(FAULT_BYTES), FAULT_BYTES);
-            }
+            "read" => of_run.read(place, offset, offset.saturating_add(length)),
+            "fault" => of_run.faulted(place, offset / FAULT_BYTES * FAULT_BYTES),
             "open" => of_run.opened(place),
             "create" | "mmap" | "close" => {}
             other => return Err(bad(&path, number, &format!("op {other:?} is not known"))),

@@ -115,8 +115,8 @@ fn uses(of: &Specification, volume: &VolumeId, path: &Path) -> Result<Vec<PastUs
             let place = *places.entry(name).or_insert_with(|| {
                 let key = FileKey { volume: volume.clone(), path: file };
                 let first_s = turn as f64;
-                let (visits, extents, asked_bytes) = (0, Ranges::default(), 0);
-                out.push(PastUse { key, size, first_s, visits, extents, asked_bytes, created: made });
+                let (visits, extents, again, asked_bytes) = (0, Ranges::default(), Ranges::default(), 0);
+                out.push(PastUse { key, size, first_s, visits, extents, again, asked_bytes, created: made });
                 out.len() - 1
             });
             if !made {
