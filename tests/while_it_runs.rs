@@ -49,11 +49,17 @@ fn a_volume_that_is_added_is_read_found_tagged_and_located() {
     fs::write(house.at("offered/later/sub/sample.bin"), "hidden by the first").unwrap();
     fs::write(house.at("offered/later/sub/further.bin"), "of the second").unwrap();
     let later = house.at("offered/later").display().to_string();
-    house.foretide(&["volume", "add", "both", &folder, &later, "--at", "storage"]).unwrap();
+    house.foretide(&["volume", "add", "both", &folder, &later]).expect("one site's agent offers both");
     for (name, content) in [("sample.bin", "bytes of a sample"), ("further.bin", "of the second")] {
         let at = house.at("mnt/both/sub").join(name);
         eventually("one tree of two folders", || fs::read(&at).is_ok_and(|read| read == content.as_bytes()));
     }
+
+    house.foretide(&["warm", "ask", "late", "nowhere/at/all", "--site", "gpu"]).unwrap();
+    eventually("a warm-up of what is nowhere fails and says so", || {
+        let told = house.foretide(&["warm", "list", "--json"]).unwrap_or_default();
+        told.contains("FAILED") && told.contains("no files at /nowhere/at/all")
+    });
 
     let taken = house.foretide(&["volume", "add", "late", &folder, "--at", "storage"]).unwrap_err();
     assert!(taken.contains("late") && taken.contains("another name"), "{taken}");

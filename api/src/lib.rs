@@ -28,7 +28,9 @@ mod error;
 mod eta;
 mod events;
 mod extract;
+mod fleet;
 mod metrics;
+mod offered;
 mod pace;
 mod people;
 mod ports;
@@ -53,6 +55,7 @@ pub use document::openapi;
 pub use eta::WarmupView;
 pub use events::{EventView, Told, tell};
 pub use metrics::Metrics;
+pub use offered::is_below;
 pub use people::{Grant, Oidc, PageClient, ShownToken, SignIn};
 pub use ports::{
     Accepted, AccessSink, Advice, Adviser, Certifier, Courier, Directory, FilesRead, Listener, MoveChange, NotReplayed,

@@ -50,7 +50,8 @@ class Model:
         lp.a_matrix_.index_ = np.array(self.index, dtype=np.int32)
         lp.a_matrix_.value_ = np.array(self.value)
         solver = highspy.Highs()
-        for option, value in (("output_flag", False), ("log_to_console", False), ("solver", "ipm"), ("run_crossover", "off"), ("threads", 1)):
+        # The dual simplex takes three seconds where the interior point takes twenty.
+        for option, value in (("output_flag", False), ("log_to_console", False), ("solver", "simplex"), ("threads", 1)):
             solver.setOptionValue(option, value)
         solver.passModel(lp)
         solver.run()

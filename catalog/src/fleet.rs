@@ -17,6 +17,9 @@ pub struct Agent {
     pub chunk_address: Option<String>,
     /// Volumes whose source it serves.
     pub volumes: Vec<VolumeId>,
+    /// Folders and prefixes of object stores of which volumes may be made there.
+    #[serde(default)]
+    pub offers: Vec<String>,
     /// Whether it passes on what its cache holds.
     #[serde(default)]
     pub passes_on: bool,

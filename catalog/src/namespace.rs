@@ -111,6 +111,10 @@ pub trait Namespace: Send + Sync {
     /// One name; none if it is not known (its directory may not have been learned). The root has no entry.
     async fn entry(&self, volume: &VolumeId, path: &FilePath) -> Result<Option<Entry>>;
 
+    /// Whether a directory that was listed at `since` or later shows that nothing of this name exists. False where nobody has
+    /// looked since.
+    async fn denied_since(&self, volume: &VolumeId, path: &FilePath, since: Timestamp) -> Result<bool>;
+
     /// Regular files: `prefix` itself if it is one, otherwise those below it; after `after`, at most `limit` and
     /// at most [`PAGE_ITEMS`](crate::limits::PAGE_ITEMS). Fewer than that means the end.
     async fn files_below(
@@ -173,7 +177,8 @@ pub trait Namespace: Send + Sync {
     async fn want_learned(&self, wishes: &[LearnRequest], heat: f64, at: Timestamp) -> Result<()>;
 
     /// Takes the hottest wishes of these volumes for an agent at their source. Nobody else gets them until
-    /// `now + lease`; a listing fulfils them. Two agents that ask at once never get the same one.
+    /// `now + lease`; a listing fulfils them, and one that was handed out is dropped where a listing since shows that there is
+    /// no such directory. Two agents that ask at once never get the same one.
     async fn take_wishes(
         &self,
         volumes: &[VolumeId],
@@ -260,6 +265,35 @@ pub(crate) fn denied<'a>(listing: &Listing, known: impl Iterator<Item = &'a File
         above.take_while(|p| *p != listing.directory).last().filter(|_| path.is_within(&listing.directory))
     };
     known.filter_map(child).filter(|child| !there.contains(child)).collect()
+}
+
+/// What the nearest directory above a path that was listed has in the path's way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Way {
+    /// When it was listed.
+    seen_at: Timestamp,
+    /// Whether the path may exist by that.
+    may_exist: bool,
+    /// Whether it may be a directory.
+    may_be_directory: bool,
+}
+
+impl Way {
+    /// Of a path, from the name of it or of a directory above it that was looked for, and what was found.
+    pub(crate) fn new(seen_at: Timestamp, path: &FilePath, name: &FilePath, found: Option<&Entry>) -> Self {
+        let may_be_directory = found.is_some_and(|entry| entry.kind == EntryKind::Directory);
+        Self { seen_at, may_exist: may_be_directory || found.is_some() && name == path, may_be_directory }
+    }
+
+    /// Whether nothing of that path existed then or later.
+    pub(crate) fn denies_since(&self, since: Timestamp) -> bool {
+        self.seen_at >= since && !self.may_exist
+    }
+
+    /// Whether no directory of that path existed then or later.
+    pub(crate) fn denies_directory_since(&self, since: Timestamp) -> bool {
+        self.seen_at >= since && !self.may_be_directory
+    }
 }
 
 /// Whether two entries of one name are the same bytes.

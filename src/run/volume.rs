@@ -37,9 +37,9 @@ enum What {
         /// (`source.offer`). Several become one tree, in which the first ones win.
         #[arg(required = true)]
         sources: Vec<String>,
-        /// The site.
+        /// Their site; by itself the one whose agents offer all of them.
         #[arg(long)]
-        at: SiteId,
+        at: Option<SiteId>,
         /// Another site at which a copy of all of it stands, under the same addresses; may be given again. Its agents give
         /// bytes as long as they are the source's.
         #[arg(long = "copy-at", value_name = "SITE")]
@@ -60,9 +60,9 @@ pub async fn run(options: Options) -> Result<(), RunError> {
     let control = options.control.client()?;
     let shown = match options.what {
         What::Add { name, sources, at, copies, tags } => {
-            let (at_source, sources_told) = (at.clone(), sources.join(", "));
+            let sources_told = sources.join(", ");
             let wanted = VolumeWanted { name: name.clone(), at, sources, copies, tags: tags.into_iter().collect() };
-            control.add_volume(&wanted).await?;
+            let at_source = control.add_volume(&wanted).await?.at;
             let asked = Instant::now();
             loop {
                 let all = control.volumes().await?.items;

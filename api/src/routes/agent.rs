@@ -31,6 +31,7 @@ use crate::Api;
 use crate::error::ApiError;
 use crate::events::{Told, tell};
 use crate::extract::{Query, Report, must_be, read, record_number};
+use crate::fleet;
 use crate::ports::{Accepted, Rejected};
 use crate::wait::{self, Seen};
 use crate::wanted::{names, unknown_site, unknown_volume};
@@ -41,10 +42,10 @@ const PARQUET: &str = "application/vnd.apache.parquet";
 const LEARN_AT_ONCE: usize = 256;
 /// A directory that was handed out and not told about is handed out again after this.
 const LEARN_LEASE: Duration = Duration::from_secs(30);
+/// Folders and prefixes that one agent may offer: each is compared with what a volume is to be made of.
+const OFFERS_MAX: usize = 1000;
 /// An agent's life sign is written down at most this often.
 const HEARD_EVERY: Duration = Duration::from_secs(20);
-/// Between a change of the fleet and the welcome that tells of it: when a volume is added, its agent serves it within this.
-const FLEET_SETTLES: Duration = Duration::from_millis(40);
 /// Warm-ups read from the catalog at a time.
 const WARMUPS_AT_ONCE: usize = 1000;
 
@@ -62,6 +63,10 @@ pub struct Hello {
     /// Volumes that it serves: the source of those whose source stands at its site, of others a copy.
     #[serde(default)]
     pub volumes: Vec<VolumeId>,
+    /// Folders and prefixes of object stores of which volumes may be made there, as its configuration has them.
+    #[serde(default)]
+    #[schema(max_items = 1000)]
+    pub offers: Vec<String>,
     /// Whether it passes on there what its cache holds.
     #[serde(default)]
     pub passes_on: bool,
@@ -195,8 +200,8 @@ pub(crate) async fn hello(State(api): State<Api>, Report(hello): Report<Hello>) 
     let now = Timestamp::now();
     let topology = api.directory.topology();
     check_hello(&hello, &topology)?;
-    let Hello { node, site, chunk_address, volumes, passes_on, probes, clock_ahead_us } = hello;
-    let agent = Agent { node, site, chunk_address, volumes, passes_on, probes, clock_ahead_us, seen_at: now };
+    let Hello { node, site, chunk_address, volumes, offers, passes_on, probes, clock_ahead_us } = hello;
+    let agent = Agent { node, site, chunk_address, volumes, offers, passes_on, probes, clock_ahead_us, seen_at: now };
     api.catalog.put_agent(&agent).await?;
     tell(api.catalog.as_ref(), &Told::Agent { node: agent.node.clone(), site: agent.site.clone() }, now).await?;
     welcome(&api, &agent.node, &agent.site, now).await.map(Json)
@@ -204,6 +209,9 @@ pub(crate) async fn hello(State(api): State<Api>, Report(hello): Report<Hello>) 
 
 fn check_hello(hello: &Hello, topology: &Topology) -> Result<(), ApiError> {
     known_site(&hello.site, topology)?;
+    if hello.offers.len() > OFFERS_MAX {
+        return Err(ApiError::WrongShape(format!("offers: at most {OFFERS_MAX}, not {}", hello.offers.len())));
+    }
     for volume in &hello.volumes {
         let known = known_volume(volume, topology)?;
         if !known.stands_at(&hello.site) {
@@ -471,9 +479,9 @@ pub(crate) async fn assignment(
     let (mut assignment, counted) = wait::until(&api, &topics, query.wait_s, look).await?;
     let is_news = query.fleet.is_some_and(|known| assignment.fleet.as_ref() != Some(&known));
     let welcome = if is_news {
-        tokio::time::sleep(FLEET_SETTLES).await;
+        fleet::settles(&api, &agent).await?;
         // Its digest first: what changes after it is news again.
-        assignment.fleet = Some(fleet_digest(&api).await?);
+        assignment.fleet = Some(fleet::digest(&api).await?);
         Some(welcome(&api, &agent.node, &agent.site, Timestamp::now()).await?)
     } else {
         None
@@ -525,24 +533,9 @@ async fn assigned(api: &Api, agent: &Agent, cursor: u64) -> Result<(Assignment, 
         learn,
         census: census.requests.clone(),
         prefetch_off,
-        fleet: Some(fleet_digest(api).await?),
+        fleet: Some(fleet::digest(api).await?),
     };
     Ok((assignment, census.digest))
-}
-
-/// Digits of the fleet's digest that an agent is told: enough to tell one fleet from the next.
-const FLEET_DIGITS: usize = 16;
-
-/// Another value when topology or rules change, or volumes are served by other agents.
-async fn fleet_digest(api: &Api) -> Result<String, ApiError> {
-    let mut hasher = blake3::Hasher::new();
-    hasher.update(api.directory.digest().as_bytes());
-    for agent in api.catalog.agents().await? {
-        let volumes = names(agent.volumes.iter());
-        let Agent { node, chunk_address, passes_on, .. } = &agent;
-        hasher.update(format!("{node} {chunk_address:?} {passes_on} {volumes};").as_bytes());
-    }
-    Ok(hasher.finalize().to_hex()[..FLEET_DIGITS].to_owned())
 }
 
 /// The warm-ups that one site's stores count.

@@ -18,6 +18,7 @@ use crate::Api;
 use crate::auth::Caller;
 use crate::error::ApiError;
 use crate::extract::Body;
+use crate::offered::site_that_offers;
 use crate::tenant::Sight;
 use crate::wanted::unknown_site;
 
@@ -59,8 +60,9 @@ impl AddedVolume {
 pub struct VolumeWanted {
     /// Its name: the directory under which mounts show it.
     pub name: VolumeId,
-    /// The site of its sources.
-    pub at: SiteId,
+    /// The site of its sources. None: the one whose agents offer all of them.
+    #[serde(default)]
+    pub at: Option<SiteId>,
     /// Folders there, as absolute paths, and prefixes of object stores (`s3://…`, `gs://…`, `az://…`): below what an agent at
     /// that site is configured to let out (`source.offer`). Several are one tree: a name that more than one has is the
     /// first one's, directories of one name are merged.
@@ -168,7 +170,7 @@ pub(crate) async fn add(
     let topology = api.directory.topology();
     let catalog = api.catalog.as_ref();
     let mut added = added_volumes(catalog).await?;
-    if let Some(site) = std::iter::once(&wanted.at).chain(&wanted.copies).find(|s| !topology.sites.contains_key(*s)) {
+    if let Some(site) = wanted.at.iter().chain(&wanted.copies).find(|s| !topology.sites.contains_key(*s)) {
         return Err(unknown_site(site, &topology));
     }
     if topology.volumes.contains_key(&wanted.name) {
@@ -177,8 +179,12 @@ pub(crate) async fn add(
     if added.len() >= ADDED_MAX {
         return Err(ApiError::Conflict(format!("{ADDED_MAX} volumes are added already: put several under one root")));
     }
-    check_sources(&wanted)?;
+    check_sources(&wanted.sources)?;
     let VolumeWanted { name, at, sources, copies, tags } = wanted;
+    let at = match at {
+        Some(at) => at,
+        None => site_that_offers(&sources, &catalog.agents().await?).map_err(ApiError::WrongShape)?,
+    };
     let new = AddedVolume { at, sources, copies, tags };
     new.volume()
         .check_copies()
@@ -194,14 +200,13 @@ pub(crate) async fn add(
     Ok(Json(view))
 }
 
-fn check_sources(wanted: &VolumeWanted) -> Result<(), ApiError> {
-    let (sources, at) = (&wanted.sources, &wanted.at);
+fn check_sources(sources: &[String]) -> Result<(), ApiError> {
     if !(1..=SOURCES_MAX).contains(&sources.len()) {
         return Err(ApiError::WrongShape(format!("sources: give 1 to {SOURCES_MAX}, not {}", sources.len())));
     }
     match sources.iter().find(|source| !ADDRESSES.iter().any(|prefix| source.starts_with(prefix))) {
         Some(strange) => Err(ApiError::WrongShape(format!(
-            "source {strange:?} is none: give an absolute path at site {at}, or an address with s3://, gs:// or az://"
+            "source {strange:?} is none: give an absolute path at its site, or an address with s3://, gs:// or az://"
         ))),
         None => Ok(()),
     }

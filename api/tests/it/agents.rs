@@ -20,6 +20,7 @@ pub fn hello(name: &str, at: &str, volumes: &[&str]) -> Value {
         site: site(at),
         chunk_address: Some(format!("{name}:7701")),
         volumes: volumes.iter().map(|v| volume(v)).collect(),
+        offers: if at == "store" { vec!["/data".into()] } else { Vec::new() },
         passes_on: false,
         probes: vec!["ebpf".into()],
         clock_ahead_us: Some(1500),

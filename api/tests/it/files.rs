@@ -176,6 +176,10 @@ async fn an_added_volume_reaches_agents_at_once_and_is_served_by_who_says_so() {
     let tags = served.got(Scope::Read, "/v1/where?volume=late").await["tags"].clone();
     assert_eq!(tags, json!({ "class": "phi" }));
 
+    let placed =
+        served.posted(Scope::Admin, "/v1/volumes", &json!({ "name": "placed", "sources": ["/data/set"] })).await;
+    assert_eq!(placed["at"], "store", "where an agent offers it");
+
     for (bad, status) in [
         (json!({ "name": "late", "at": "store", "sources": ["/x"] }), 409),
         (json!({ "name": "images", "at": "store", "sources": ["/x"] }), 409),
@@ -185,6 +189,7 @@ async fn an_added_volume_reaches_agents_at_once_and_is_served_by_who_says_so() {
         (json!({ "name": "new", "at": "store", "sources": ["/x"], "copies": ["mars"] }), 422),
         (json!({ "name": "new", "at": "store", "sources": ["/x"], "copies": ["store"] }), 422),
         (json!({ "name": "new", "at": "store", "sources": ["/x"], "copies": ["gpu-eu", "gpu-eu"] }), 422),
+        (json!({ "name": "new", "sources": ["/nobody/offers/this"] }), 422),
         (json!({ "name": "new/er", "at": "store", "sources": ["/x"] }), 422),
     ] {
         let refused = served.post(Scope::Admin, "/v1/volumes", &bad).await;

@@ -9,7 +9,7 @@ use foretide_flow::{
 };
 
 use super::{InMemory, State};
-use crate::namespace::{bad_cursor, check_listing, check_query, check_shared, denied, matches, same_file};
+use crate::namespace::{Way, bad_cursor, check_listing, check_query, check_shared, denied, matches, same_file};
 use crate::{
     CatalogError, Changed, FileQuery, FoundFile, FoundPage, Namespace, Result, SharedRecord, Topic, Totals, limits,
 };
@@ -46,6 +46,13 @@ impl Files {
 
     pub(super) fn entry(&self, volume: &VolumeId, path: &FilePath) -> Option<&Entry> {
         self.seen(volume, &path.parent()?)?.entries.get(path.name())
+    }
+
+    fn way(&self, volume: &VolumeId, path: &FilePath) -> Option<Way> {
+        let upward = std::iter::successors(Some(path.clone()), FilePath::parent);
+        let mut seen = upward.filter_map(|name| Some((self.seen(volume, &name.parent()?)?.at, name)));
+        let (seen_at, name) = seen.next()?;
+        Some(Way::new(seen_at, path, &name, self.entry(volume, &name)))
     }
 
     /// Subtrees known below a directory that, now first listed, has no such directory.
@@ -191,6 +198,10 @@ impl Namespace for InMemory {
         Ok(self.state().namespace.entry(volume, path).cloned())
     }
 
+    async fn denied_since(&self, volume: &VolumeId, path: &FilePath, since: Timestamp) -> Result<bool> {
+        Ok(self.state().namespace.way(volume, path).is_some_and(|way| way.denies_since(since)))
+    }
+
     async fn files_below(
         &self,
         volume: &VolumeId,
@@ -323,16 +334,20 @@ impl Namespace for InMemory {
         limit: usize,
     ) -> Result<Vec<LearnRequest>> {
         let mut state = self.state();
-        let mut taken = Vec::new();
+        let (limit, mut looked_at, mut taken) = (limit.min(limits::PAGE_ITEMS), 0, Vec::new());
         for key in state.namespace.by_heat() {
-            let Some(wish) = state.namespace.wishes.get_mut(&key) else { continue };
-            if taken.len() < limit.min(limits::PAGE_ITEMS)
-                && volumes.contains(&key.0)
-                && wish.taken_until.is_none_or(|until| until <= now)
-            {
+            let Some(wish) = state.namespace.wishes.get(&key) else { continue };
+            let is_free = wish.taken_until.is_none_or(|until| until <= now);
+            if looked_at == limit || !is_free || !volumes.contains(&key.0) {
+                continue;
+            }
+            looked_at += 1;
+            let way = wish.taken_until.and_then(|_| state.namespace.way(&key.0, &key.1));
+            if way.is_some_and(|way| way.denies_directory_since(wish.at)) {
+                state.namespace.wishes.remove(&key);
+            } else if let Some(wish) = state.namespace.wishes.get_mut(&key) {
                 wish.taken_until = Some(now + lease);
-                let recursive = wish.recursive;
-                taken.push(LearnRequest { volume: key.0, directory: key.1, recursive });
+                taken.push(LearnRequest { volume: key.0, directory: key.1, recursive: wish.recursive });
             }
         }
         Ok(taken)

@@ -19,7 +19,7 @@ use super::shared::shared_record;
 use super::text::{Arg, Statement, Subtree, args, count};
 use super::{SqlCatalog, from_json, to_json, words};
 use crate::codec::{decode_chunks, encode_chunks};
-use crate::namespace::{check_listing, check_manifest, check_shared, denied, same_file};
+use crate::namespace::{Way, check_listing, check_manifest, check_shared, denied, same_file};
 use crate::{CatalogError, Changed, FileQuery, FoundPage, Namespace, Result, SharedRecord, Topic, Totals, limits};
 
 /// Columns of an entry, in the order of [`entry_of`].
@@ -119,6 +119,18 @@ impl Tx {
         let Some(directory) = path.parent() else { return Ok(None) };
         let row = self.row(&one_entry(), args![volume.as_str(), &directory, path.name()]).await?;
         row.map(|row| entry_of(&row, 0, &directory)).transpose()
+    }
+
+    async fn way(&mut self, volume: &VolumeId, path: &FilePath) -> Result<Option<Way>> {
+        let mut name = path.clone();
+        while let Some(above) = name.parent() {
+            if let Some(seen_at) = self.known(volume, &above).await?.and_then(|known| known.seen_at) {
+                let found = self.entry(volume, &name).await?;
+                return Ok(Some(Way::new(seen_at, path, &name, found.as_ref())));
+            }
+            name = above;
+        }
+        Ok(None)
     }
 
     async fn put_entries(&mut self, directory: i64, entries: &[&Entry]) -> Result<()> {
@@ -282,7 +294,7 @@ impl Tx {
         limit: usize,
     ) -> Result<Vec<LearnRequest>> {
         let names: Vec<_> = volumes.iter().map(|v| Arg::from(v.as_str())).collect();
-        let mut hottest = Statement::new("SELECT volume, path, recursive FROM wishes");
+        let mut hottest = Statement::new("SELECT volume, path, recursive, at, taken_until FROM wishes");
         hottest.add(" WHERE (taken_until IS NULL OR taken_until <= ?)", &[now.into()]).add_in(" AND volume", &names);
         let limit = limit.min(limits::PAGE_ITEMS) as i64;
         hottest.add(" ORDER BY heat DESC, at, volume, path LIMIT ?", &[limit.into()]);
@@ -293,6 +305,14 @@ impl Tx {
         for row in self.ask(&hottest).await? {
             let wish =
                 LearnRequest { volume: volume_of(&row, 0)?, directory: path_of(&row, 1)?, recursive: row.int(2)? != 0 };
+            let (asked_at, was_taken) = (Timestamp(row.int(3)?), row.maybe_int(4)?.is_some());
+            if was_taken
+                && self.way(&wish.volume, &wish.directory).await?.is_some_and(|w| w.denies_directory_since(asked_at))
+            {
+                let sql = "DELETE FROM wishes WHERE volume = $1 AND path = $2";
+                self.run(sql, args![wish.volume.as_str(), &wish.directory]).await?;
+                continue;
+            }
             let sql = "UPDATE wishes SET taken_until = $3, taken_by = $4 WHERE volume = $1 AND path = $2";
             let values = args![wish.volume.as_str(), &wish.directory, now + lease, node.as_str()];
             self.run(sql, values).await?;
@@ -369,6 +389,11 @@ impl Namespace for SqlCatalog {
         let Some(directory) = path.parent() else { return Ok(None) };
         let row = self.engine.row(&one_entry(), args![volume.as_str(), &directory, path.name()]).await?;
         row.map(|row| entry_of(&row, 0, &directory)).transpose()
+    }
+
+    async fn denied_since(&self, volume: &VolumeId, path: &FilePath, since: Timestamp) -> Result<bool> {
+        let way = self.engine.read().await?.way(volume, path).await?;
+        Ok(way.is_some_and(|way| way.denies_since(since)))
     }
 
     async fn files_below(

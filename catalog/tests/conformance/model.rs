@@ -199,6 +199,7 @@ async fn all(c: &Arc<dyn Catalog>) -> Vec<String> {
     for f in FILES {
         told.push(text(c.entry(&v, &path(f)).await));
         told.push(text(c.resident_sites(&v, &path(f)).await));
+        told.push(text(c.denied_since(&v, &path(f), Timestamp(10)).await));
         for version in ["v3", "v4"] {
             told.push(text(c.manifest(&v, &path(f), &FileVersion(version.into())).await));
         }

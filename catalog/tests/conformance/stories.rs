@@ -272,6 +272,26 @@ stories! {
         assert!(c.take_wishes(&[], &node("n"), Timestamp(999), Duration::ZERO, 9).await.unwrap().is_empty());
     }
 
+    async fn what_a_listing_denies_is_known_to_be_nowhere_and_no_longer_wished_for(c) {
+        let data = volume("data");
+        let nowhere = async |name: &str, since| c.denied_since(&data, &path(name), Timestamp(since)).await.unwrap();
+        assert!(!nowhere("a/b/gone", 1).await, "nobody has looked");
+        let wish = |dir: &str| LearnRequest { volume: volume("data"), directory: path(dir), recursive: true };
+        c.want_learned(&[wish("a/b/gone"), wish("a/f"), wish("a/later")], 1.0, Timestamp(10)).await.unwrap();
+        let take = async |now| {
+            let lease = Duration::from_micros(100);
+            c.take_wishes(&[volume("data")], &node("n"), Timestamp(now), lease, 9).await.unwrap()
+        };
+        c.put_listing(&listing("data", "a", 5, &["f=1"])).await.unwrap();
+        assert_eq!(take(11).await.len(), 3, "it was listed before anybody wished for it");
+        assert!(nowhere("a/b/gone", 5).await && !nowhere("a/b/gone", 6).await && !nowhere("a/f", 5).await);
+        assert!(nowhere("a/f/below", 5).await, "below a file there is nothing");
+        c.put_listing(&listing("data", "a", 20, &["f=1", "later/"])).await.unwrap();
+        assert!(nowhere("a/b/gone", 11).await && !nowhere("a/later/more", 11).await);
+        assert_eq!(take(200).await, [wish("a/later")]);
+        assert_eq!(take(400).await, [wish("a/later")], "it is there, and waits for an agent that can list it");
+    }
+
     async fn promise_e_a_batch_that_comes_twice_counts_once(c) {
         let ended = vec![RunEnd { run: "r2".into(), at: Timestamp(9) }];
         let first = batch(3, vec![run_start("r1", "w1", 1), run_start("r2", "w1", 2)], ended);

@@ -70,6 +70,7 @@ pub fn agent(name: &str, seen_at: i64) -> Agent {
         site: site("gpu"),
         chunk_address: Some(format!("{name}:4711")),
         volumes: vec![volume("data")],
+        offers: vec!["/data".into()],
         passes_on: true,
         probes: vec!["ebpf".into()],
         clock_ahead_us: Some(-seen_at),

@@ -49,6 +49,7 @@ pub fn hello_of(config: &AgentConfig, gives_at: Option<&GivesAt>) -> Hello {
         chunk_address: gives_at.map(|at| at.address.clone()),
         passes_on: gives_at.is_some() && config.cache.is_some(),
         volumes: source.map(|s| s.names().cloned().collect()).unwrap_or_default(),
+        offers: source.map(|s| s.offer.iter().map(|root| root.display().to_string()).collect()).unwrap_or_default(),
         probes: if config.trace.enabled { vec!["ebpf".into()] } else { Vec::new() },
         clock_ahead_us: None,
     }
@@ -304,7 +305,7 @@ impl Talk {
         complete
     }
 
-    /// Tells about a directory, and with a recursive wish about all below it; about what is none, by the one that it is in.
+    /// Tells about a directory, and with a recursive wish about all below it; about what is none, by the nearest above that is one.
     async fn fulfil(&self, wish: &LearnRequest) {
         let Some(source) = self.served.source(&wish.volume) else { return };
         let mut waiting: Vec<FilePath> = vec![wish.directory.clone()];
@@ -315,8 +316,7 @@ impl Talk {
             let listing = match listed.map_err(std::io::Error::other).flatten() {
                 Ok(listing) => listing,
                 Err(error) => {
-                    let is_wanted = directory == wish.directory;
-                    if let Some(parent) = directory.parent().filter(|_| is_wanted && is_no_directory(&error)) {
+                    if let Some(parent) = directory.parent().filter(|_| told == 0 && is_no_directory(&error)) {
                         waiting.push(parent);
                         continue;
                     }

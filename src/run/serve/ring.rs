@@ -343,6 +343,9 @@ impl Ring {
         let (volume, mut sizes, mut complete) = (&warmup.request.volume, BTreeMap::new(), true);
         for path in &warmup.request.paths {
             if !self.catalog.totals(volume, path).await?.complete {
+                if self.catalog.denied_since(volume, path, warmup.asked_at).await? {
+                    continue;
+                }
                 let wish = LearnRequest { volume: volume.clone(), directory: path.clone(), recursive: true };
                 self.catalog.want_learned(&[wish], HEAT_NEEDED, now).await?;
                 complete = false;

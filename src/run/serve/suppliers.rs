@@ -75,6 +75,7 @@ mod tests {
             site: site(at),
             chunk_address: Some("h:1".into()),
             volumes: Vec::new(),
+            offers: Vec::new(),
             passes_on,
             probes: Vec::new(),
             clock_ahead_us: None,

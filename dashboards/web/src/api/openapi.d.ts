@@ -1310,6 +1310,8 @@ export interface components {
             clock_ahead_us?: number | null;
             /** @description Its node. */
             node: components["schemas"]["NodeId"];
+            /** @description Folders and prefixes of object stores of which volumes may be made there, as its configuration has them. */
+            offers?: string[];
             /** @description Whether it passes on there what its cache holds. */
             passes_on?: boolean;
             /** @description How it observes: `ebpf`, `mount`, … */
@@ -2908,8 +2910,7 @@ export interface components {
         };
         /** @description A volume to be added. */
         VolumeWanted: {
-            /** @description The site of its sources. */
-            at: components["schemas"]["SiteId"];
+            at?: components["schemas"]["SiteId"] | null;
             /**
              * @description Other sites at which a copy of all of it stands, under the same addresses: agents there that let it out give its
              *     bytes where that link is nearer or cheaper, as long as they are the source's.
