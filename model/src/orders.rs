@@ -21,8 +21,12 @@ const PUZZLED_SEEDS: u32 = 1 << 13;
 impl Model {
     /// Looks for the order of a running run, or follows it.
     pub(crate) fn follow_order(&self, followed: &mut Followed) {
-        let following = followed.following.take().or_else(|| self.look_for_order(followed));
-        followed.following = following.and_then(|mut it| it.follow(&followed.run, &self.state.names).then_some(it));
+        let follow = |mut it: Following, run: &LiveRun| it.follow(run, &self.state.names).then_some(it);
+        let mut following = followed.following.take().and_then(|it| follow(it, &followed.run));
+        if following.is_none() {
+            following = self.look_for_order(followed).and_then(|it| follow(it, &followed.run));
+        }
+        followed.following = following;
     }
 
     fn look_for_order(&self, followed: &mut Followed) -> Option<Following> {

@@ -113,7 +113,7 @@ fn by_name(pass: &[u32]) -> bool {
 
 fn recognised(reading: &Reading, surest: &Surest) -> Option<Recognised> {
     let (began, fit) = surest.found()?;
-    finished(reading, began, fit.doubt, None)
+    finished(reading, began, fit.doubt, None).filter(|found| found.doubt <= SUPPOSED)
 }
 
 /// Of a run that goes on with the epochs of the one before, their count.
@@ -145,9 +145,10 @@ fn left_by(before: &Recognised, reading: &Reading, taken: &Taken) -> Option<Reco
             surest.tried(u64::from(reading.files), fit.map(|fit| (place, fit)));
         }
     }
-    let (began, fit) = surest.found().filter(|(_, fit)| fit.doubt <= FITS)?;
-    let left = finished(reading, began, fit.doubt + before.doubt.min(0.0), before.step)?;
-    Some(Recognised { epoch: epoch(before, began), ..left })
+    let (began, fit) = surest.found()?;
+    let own = finished(reading, began, fit.doubt, before.step).filter(|found| found.doubt <= FITS)?;
+    let doubt = own.doubt + before.doubt.min(0.0);
+    (doubt <= SUPPOSED).then(|| Recognised { epoch: epoch(before, began), doubt, ..own })
 }
 
 /// Where the first of the files that were taken stand in an order.
@@ -170,7 +171,7 @@ fn finished(reading: &Reading, began: Place, doubt: f64, known: Option<Step>) ->
     let slack = fit(began, known, reading, &taken[0]).or_else(|| fit(began, None, reading, &taken[0]))?.slack;
     let crossed = u64::from(began.offset) + reading.visits > u64::from(reading.files);
     let (step, more) = if crossed { step(reading, &taken, began, known) } else { (known, 0.0) };
-    let out = Recognised {
+    Some(Recognised {
         set: reading.set.clone(),
         files: reading.files,
         began,
@@ -180,8 +181,7 @@ fn finished(reading: &Reading, began: Place, doubt: f64, known: Option<Step>) ->
         slack,
         doubt: doubt + more,
         read: reading.read,
-    };
-    (out.doubt <= SUPPOSED).then_some(out)
+    })
 }
 
 /// The step after which the later epochs fit, and what it adds to the belief: the one that is known, else the one that fits

@@ -154,27 +154,25 @@ pub fn readings(
 }
 
 fn sets<'k>(top: &FilePath, taken: impl Iterator<Item = &'k FileKey>) -> Vec<Set> {
-    let mut below: BTreeMap<(&VolumeId, FilePath), (usize, BTreeSet<Vec<u8>>)> = BTreeMap::new();
+    let mut below: BTreeMap<(&VolumeId, FilePath), Vec<&[u8]>> = BTreeMap::new();
     for key in taken {
         let mut directory = key.path.parent();
         while let Some(at) = directory.filter(|at| at.is_within(top)) {
             directory = at.parent();
-            let (files, kinds) = below.entry((&key.volume, at)).or_default();
-            *files += 1;
-            kinds.insert(kind(&key.path).to_vec());
+            below.entry((&key.volume, at)).or_default().push(kind(&key.path));
         }
     }
-    let mut sets: Vec<(usize, Set)> = below
-        .into_iter()
-        .filter(|(_, (files, _))| *files >= LEAST_TAKEN)
-        .map(|((volume, directory), (files, kinds))| (files, Set { volume: volume.clone(), directory, kinds }))
-        .collect();
+    below.retain(|_, kinds| kinds.len() >= LEAST_TAKEN);
+    let mut sets: Vec<_> = below.into_iter().collect();
     // Of two that hold the same files the narrower.
-    sets.sort_by(|(a, one), (b, other)| {
-        b.cmp(a).then_with(|| other.directory.as_bytes().len().cmp(&one.directory.as_bytes().len()))
-    });
-    sets.truncate(SETS);
-    sets.into_iter().map(|(_, set)| set).collect()
+    let length = |directory: &FilePath| directory.as_bytes().len();
+    sets.sort_by(|((_, one), a), ((_, other), b)| b.len().cmp(&a.len()).then_with(|| length(other).cmp(&length(one))));
+    let set = |((volume, directory), kinds): ((&VolumeId, FilePath), Vec<&[u8]>)| Set {
+        volume: volume.clone(),
+        directory,
+        kinds: kinds.into_iter().map(<[u8]>::to_vec).collect(),
+    };
+    sets.into_iter().take(SETS).map(set).collect()
 }
 
 fn reading(

@@ -9,6 +9,9 @@ use super::rules::{Rule, roles, rules, told, words};
 use super::table::{Group, Occasion, groups};
 use super::{Expected, FADE, Habit, LIFT, Outlook, WASTE_PRICE};
 
+/// What a rule must be worth more than silence, or than a simpler one, as a share of the bytes read.
+const MARGIN: f64 = 0.01;
+
 /// Bytes that a rule told, over the past.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 struct Tally {
@@ -68,8 +71,9 @@ fn best(group: &Group<'_>, occasions: &[Occasion<'_>], next: usize) -> Option<(R
         let roles = roles(rule, group, occasions);
         for mode in modes(group, roles.is_some()) {
             let tally = play(group, occasions, rule, mode, roles.as_ref(), next);
-            // A rule that was never tried is only spoken for where nothing could be tried.
-            let margin = best.map_or(0.0, |(_, _, b)| 0.01 * b.read);
+            // A rule that was never tried is only spoken for where nothing could be tried, and one that told next to nothing has
+            // not been.
+            let margin = MARGIN * tally.read;
             if tally.worth() > best.map_or(0.0, |(_, _, b)| b.worth()) + margin && tally.knows() {
                 best = Some((rule, mode, tally));
             }
