@@ -107,8 +107,8 @@ impl Ahead {
     /// The parts of these files, the set by index, in order. Nothing where files are not read whole, as the past shows.
     pub fn parts(&self, files: &[&Candidate], usual: &Recognised) -> Vec<Part> {
         let count = files.len() as u32;
-        let all: u64 = files.iter().map(|f| f.size).sum();
-        let mean = all as f64 / f64::from(count.max(1));
+        let all: f64 = files.iter().map(|f| f.size as f64).sum();
+        let mean = all / f64::from(count.max(1));
         if count == 0 || (usual.read.bytes as f64) < WHOLE * mean * (usual.visits as f64 - 1.0).max(0.0) {
             return Vec::new();
         }

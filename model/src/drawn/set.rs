@@ -197,8 +197,8 @@ fn reading(
         return None;
     }
     let mine = seen.iter().filter(|s| s.visits > 0 && set.holds(s.key));
-    let (visits, bytes) = mine.fold((0, 0), |(visits, bytes), s| {
-        (visits + u64::from(s.visits), bytes + s.asked_bytes.max(s.extents.bytes()))
+    let (visits, bytes) = mine.fold((0, 0_u64), |(visits, bytes), s| {
+        (visits + u64::from(s.visits), bytes.saturating_add(s.asked_bytes.max(s.extents.bytes())))
     });
     let first = taken[0].first().and_then(|s| s.extents.as_slice().first());
     let last = last.map(|i| &seen[i as usize]).filter(|s| set.holds(s.key));

@@ -44,7 +44,7 @@ fn claim(view: &View<'_>, run: &LiveRun, following: &Following, rate: Rate) -> O
     if !known && (run.visited(1) as usize) < view.config.recognise_files {
         return None;
     }
-    let mut read = read_so_far(run, following) as f64;
+    let mut read = read_so_far(run, following);
     let coming = following.coming(run, reach.min(view.config.forecast_files));
     let left = coming.iter().filter(|file| file.epochs == 0).count();
     let mut reads: Vec<PredictedRead> = coming
@@ -101,6 +101,6 @@ fn lengths(view: &View<'_>) -> Vec<f64> {
     lengths
 }
 
-fn read_so_far(run: &LiveRun, following: &Following) -> u64 {
-    run.files().iter().filter(|used| following.recognised.set.holds(&used.key)).map(|used| used.bytes).sum()
+fn read_so_far(run: &LiveRun, following: &Following) -> f64 {
+    run.files().iter().filter(|used| following.recognised.set.holds(&used.key)).map(|used| used.bytes as f64).sum()
 }
