@@ -1,16 +1,15 @@
 //! Which order a sampler of PyTorch's gives, drawn again from its parameters.
 //!
-//! PyTorch shuffles on the processor by one generator, the 32-bit Mersenne Twister seeded with the low half of the seed,
-//! and one algorithm, Fisher and Yates' from the front: place `i` changes with the one that `random() % (n - i)` further
-//! on. So a seed and a few numbers tell an epoch of a million files, and what follows is exact, not a forecast.
-//! `tests/data/samplers.py` records what PyTorch draws, and the tests here draw the same.
+//! A seed and a few numbers tell an epoch of a million files ([`foretide_draw`] has the generator and the shuffle), and
+//! what follows is exact, not a forecast. `tests/data/samplers.py` records what PyTorch draws, and the tests here draw the
+//! same.
 //!
 //! - `RandomSampler` draws from one generator over all epochs, and two permutations in each: that of the epoch, and one
 //!   of which it takes what is left over of `num_samples`, which is nothing unless that is set.
 //! - `DistributedSampler` seeds anew with `seed + epoch`, goes on from the front until all ranks have as many (or
 //!   with `drop_last` leaves out the end), and gives rank `r` every `world_size`-th from `r` on.
 
-use rand_mt::Mt;
+use foretide_draw::{Twister, permutation};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -103,9 +102,7 @@ impl Sampler {
             SamplerKind::Sequential => (0..files).collect(),
             SamplerKind::Random => {
                 let mut generator = seeded(self.seed);
-                for _ in 0..2 * self.epoch * u64::from(files.saturating_sub(1)) {
-                    generator.next_u32();
-                }
+                generator.skip(2 * self.epoch * u64::from(files.saturating_sub(1)));
                 permutation(&mut generator, files)
             }
             SamplerKind::Distributed => {
@@ -134,18 +131,8 @@ impl Sampler {
 }
 
 /// PyTorch keeps 64 bits of a seed and seeds with 32.
-fn seeded(seed: u64) -> Mt {
-    Mt::new((seed & u64::from(u32::MAX)) as u32)
-}
-
-/// `torch.randperm`.
-fn permutation(generator: &mut Mt, n: u32) -> Vec<u32> {
-    let mut order: Vec<u32> = (0..n).collect();
-    for i in 0..n.saturating_sub(1) {
-        let other = i + generator.next_u32() % (n - i);
-        order.swap(i as usize, other as usize);
-    }
-    order
+fn seeded(seed: u64) -> Twister {
+    Twister::new((seed & u64::from(u32::MAX)) as u32)
 }
 
 #[cfg(test)]

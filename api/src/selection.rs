@@ -266,6 +266,7 @@ mod tests {
                 reuse: 1.0,
                 templates: (0..shapes).map(template).collect(),
                 calendar: Default::default(),
+                drawn: None,
             };
             read_by(&"w".into(), Some(profile)).unwrap()
         };

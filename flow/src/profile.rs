@@ -116,6 +116,9 @@ pub struct Profile {
     pub templates: Vec<PathTemplate>,
     /// When it runs.
     pub calendar: Calendar,
+    /// How its order is drawn, in words, where that was recognised.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub drawn: Option<String>,
 }
 
 impl Profile {

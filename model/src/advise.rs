@@ -14,7 +14,7 @@ use foretide_flow::{
 
 use crate::forecaster::Claim;
 use crate::history::common_directory;
-use crate::model::{Awaited, Issued, Model, follow, view};
+use crate::model::{Awaited, Followed, Issued, Model, follow, view};
 use crate::run::{FileKey, LiveRun};
 use crate::select::choose;
 
@@ -51,6 +51,7 @@ impl Model {
         self.state.now = self.state.now.max(now);
         self.end_silent(now);
         self.withdraw_ended(now, &mut advice);
+        self.puzzle();
         self.advise_running(now, &mut advice);
         self.advise_awaited(now, &mut advice);
         for id in std::mem::take(&mut self.state.changed) {
@@ -102,7 +103,8 @@ impl Model {
         self.recall(&workload, now);
         let Some(mut followed) = self.state.live.remove(run) else { return };
         self.ask_for(&followed.run, now, advice);
-        let mut claims = self.claims(&workload, Some(&followed.run), now);
+        self.follow_order(&mut followed);
+        let mut claims = self.claims(&workload, Some(&followed), now);
         for (forecaster, told) in self.forecasters.iter().zip(&claims) {
             follow(&mut followed.shadows, forecaster.name(), told, Some(&followed.run));
         }
@@ -123,9 +125,9 @@ impl Model {
     }
 
     /// What each forecaster says, with its probabilities as they have turned out so far; nothing from the muted.
-    fn claims(&self, id: &WorkloadId, run: Option<&LiveRun>, now: Timestamp) -> Vec<Vec<Claim>> {
+    fn claims(&self, id: &WorkloadId, followed: Option<&Followed>, now: Timestamp) -> Vec<Vec<Claim>> {
         let Some(workload) = self.state.workloads.get(id) else { return Vec::new() };
-        let view = view(&self.config, &self.state, workload, run, self.memos.get(id), now);
+        let view = view(&self.config, &self.state, workload, followed, self.memos.get(id), now);
         self.forecasters
             .iter()
             .map(|f| {

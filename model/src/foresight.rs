@@ -31,6 +31,8 @@ pub struct Expected {
     pub spread: f32,
     /// Whether the order is believed in at first.
     pub in_order: bool,
+    /// Whether that is so whatever order earlier runs kept to, because it is known how this one's is drawn.
+    pub drawn: bool,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -354,7 +356,7 @@ mod tests {
     #[test]
     fn where_visits_are_drawn_the_popular_stay() {
         let counts: HashMap<u64, f32> = (0..100).map(|n| (n, 100.0 / (n + 1) as f32)).collect();
-        let expected = Expected { visits: (0..100).collect(), counts, spread: 1.0, in_order: false };
+        let expected = Expected { visits: (0..100).collect(), counts, spread: 1.0, ..Expected::default() };
         let mut foresight = Foresight::new(&expected, |_| false);
         let first = foresight.next().map(|(_, block)| block);
         assert_eq!(first, Some(0));

@@ -11,6 +11,7 @@ use foretide_flow::{
 use serde::{Deserialize, Serialize};
 
 use crate::calendar::calendar;
+use crate::drawn::{Puzzle, Recognised};
 use crate::namespace::Namespace;
 use crate::order::{Order, order_of};
 use crate::ranges::Ranges;
@@ -34,6 +35,9 @@ pub struct PastUse {
     pub visits: u32,
     /// Which bytes were read.
     pub extents: Ranges,
+    /// Which of them were read more than once; nothing in records that were kept before this was told apart.
+    #[serde(default, skip_serializing_if = "Ranges::is_empty")]
+    pub again: Ranges,
     /// Bytes that were asked for, repeats counted; 0 in records that were kept before this was counted.
     #[serde(default)]
     pub asked_bytes: u64,
@@ -107,6 +111,9 @@ pub struct RunRecord {
     pub read_out: Option<f64>,
     /// Accesses.
     pub accesses: u64,
+    /// In which drawn order it was recognised to read.
+    #[serde(default)]
+    pub drawn: Option<Recognised>,
 }
 
 impl RunRecord {
@@ -122,6 +129,7 @@ impl RunRecord {
                 first_s: f.first_at.since(run.started_at).as_secs_f64(),
                 visits: f.visits,
                 extents: f.extents.clone(),
+                again: f.again.clone(),
                 asked_bytes: f.bytes,
                 created: f.created,
             })
@@ -139,6 +147,7 @@ impl RunRecord {
             order: order_of(run, names),
             read_out: None,
             accesses: run.accesses,
+            drawn: None,
         }
     }
 
@@ -179,6 +188,9 @@ pub struct Workload {
     /// Finished runs that are kept of it, where more than the configuration says were found to tell more.
     #[serde(default)]
     pub kept_runs: usize,
+    /// The newest run whose order is still puzzled over, and what of it is known.
+    #[serde(default)]
+    pub puzzle: Option<(RunId, Puzzle)>,
 }
 
 impl Workload {
@@ -196,6 +208,7 @@ impl Workload {
             records: VecDeque::new(),
             scores: BTreeMap::new(),
             kept_runs: 0,
+            puzzle: None,
         }
     }
 
@@ -251,6 +264,7 @@ impl Workload {
         let finished: Vec<f64> = self.records.iter().map(|r| f64::from(r.epochs)).collect();
         let epochs =
             if finished.is_empty() { live.map(|l| f64::from(l.pass())).into_iter().collect() } else { finished };
+        let last_drawn = self.records.back().and_then(|r| r.drawn.as_ref()).filter(|d| d.believed());
         let (volume, root) = runs.last().map_or((None, FilePath::root()), |r| place(r));
         Profile {
             workload: self.id.clone(),
@@ -270,6 +284,7 @@ impl Workload {
             reuse: self.reuse(),
             templates: runs.last().map(|r| templates(r)).unwrap_or_default(),
             calendar: self.calendar(now),
+            drawn: last_drawn.map(Recognised::words),
         }
     }
 
@@ -362,7 +377,16 @@ mod tests {
             asked_bytes += times * PAGE;
         }
         let key = FileKey { volume: VolumeId::new("v").unwrap(), path: FilePath::new(b"f").unwrap() };
-        PastUse { key, size: 10_000 * PAGE, first_s: 0.0, visits: 1, extents, asked_bytes, created: false }
+        PastUse {
+            key,
+            size: 10_000 * PAGE,
+            first_s: 0.0,
+            visits: 1,
+            extents,
+            again: Ranges::default(),
+            asked_bytes,
+            created: false,
+        }
     }
 
     fn scattered(count: u64) -> impl Iterator<Item = u64> {

@@ -4,7 +4,7 @@
 //! moves ([`Model::outcome`]), and says what will be read next, when, how surely and why ([`Model::advise`]).
 //!
 //! Inside: [`run`] follows running runs and tells their passes apart; [`history`] keeps finished ones and reckons
-//! profiles; [`lake`] reads the trace lake and [`features`] makes tables of it; [`calendar`] says when a workload comes back; [`habit`] what it will read then; [`forecaster`] holds
+//! profiles; [`lake`] reads the trace lake and [`features`] makes tables of it; [`calendar`] says when a workload comes back; [`habit`] what it will read then, [`drawn`] in which order that was drawn; [`forecaster`] holds
 //! the experts behind one trait; [`select`] scores them in shadow and lets one speak, or none; [`train`] teaches
 //! the learned one, and `calibrate` how sure it is to be taken; [`recurrence`] judges them on recorded jobs.
 //!
@@ -14,6 +14,7 @@
 
 pub mod blocks;
 pub mod calendar;
+pub mod drawn;
 pub mod evaluate;
 pub mod features;
 pub mod forecaster;
@@ -38,6 +39,7 @@ mod config;
 mod error;
 mod lake;
 mod model;
+mod orders;
 mod relearn;
 mod snapshot;
 

@@ -14,12 +14,14 @@ use foretide_flow::{
 use serde::{Deserialize, Serialize};
 
 use crate::config::Config;
+use crate::drawn::follow::Following;
 use crate::error::ModelError;
 use crate::forecaster::{Claim, Forecaster, View, all, read_out};
 use crate::habit::{Candidate, Occasion, Outlook, argument_slots, habits};
 use crate::history::{RunRecord, Workload};
 use crate::namespace::Namespace;
 use crate::order::order_of;
+use crate::orders::ended_order;
 use crate::run::{FileKey, LiveRun};
 use crate::select::{Score, Shadow, pairs};
 use crate::train::Ranker;
@@ -46,6 +48,12 @@ pub(crate) struct Followed {
     pub(crate) told_at: Timestamp,
     /// Whether something was read or learned since.
     pub(crate) stale: bool,
+    /// Where it is in the drawn orders that it keeps to, if that is recognised.
+    #[serde(default)]
+    pub(crate) following: Option<Following>,
+    /// Visits when its order was looked for last; 0 where names were learned since.
+    #[serde(default)]
+    pub(crate) looked_at: u64,
 }
 
 /// A forecast as it was given out.
@@ -153,7 +161,14 @@ impl Model {
         });
         workload.started(start.at, &start.site);
         let shadows = self.state.awaited.remove(&start.workload).map(|a| a.shadows).unwrap_or_default();
-        let followed = Followed { run: LiveRun::new(start), shadows, told_at: Timestamp(i64::MIN), stale: true };
+        let followed = Followed {
+            run: LiveRun::new(start),
+            shadows,
+            told_at: Timestamp(i64::MIN),
+            stale: true,
+            following: None,
+            looked_at: 0,
+        };
         self.state.live.insert(start.run.clone(), followed);
         self.state.changed.insert(start.workload.clone());
         self.state.now = self.state.now.max(start.at);
@@ -204,8 +219,10 @@ impl Model {
         let ended_at = at.unwrap_or(followed.run.last_at);
         let mut record = RunRecord::of(&followed.run, ended_at, &self.state.names);
         let Some(workload) = self.state.workloads.get(&followed.run.workload) else { return };
-        let view = view(&self.config, &self.state, workload, Some(&followed.run), None, ended_at);
+        let view = view(&self.config, &self.state, workload, Some(&followed), None, ended_at);
         record.read_out = read_out(&view, &followed.run);
+        let (drawn, puzzle) = ended_order(&followed, &self.state);
+        record.drawn = drawn;
         if let Some(share) = record.read_out {
             self.state.sets.0 += 1.0;
             self.state.sets.1 += share;
@@ -214,6 +231,7 @@ impl Model {
         for (name, shadow) in &followed.shadows {
             workload.scores.entry(name.clone()).or_default().settle(shadow);
         }
+        workload.puzzle = puzzle.or(workload.puzzle.take());
         workload.ended(record, self.config.kept_runs.max(workload.kept_runs));
         self.state.changed.insert(followed.run.workload.clone());
     }
@@ -225,6 +243,7 @@ impl Model {
             for followed in self.state.live.values_mut() {
                 followed.stale = true;
                 followed.told_at = Timestamp(i64::MIN);
+                followed.looked_at = 0;
             }
         }
         self.state.left_aside.names = self.state.names.refused();
@@ -295,8 +314,13 @@ impl Model {
 
     /// The profile of a workload as of the latest that is known.
     pub fn profile(&self, id: &WorkloadId) -> Option<Profile> {
-        let live = self.state.live.values().map(|f| &f.run).find(|r| &r.workload == id);
-        self.state.workloads.get(id).map(|w| w.profile(live, &self.state.names, self.state.now))
+        let live = self.state.live.values().find(|f| &f.run.workload == id);
+        let workload = self.state.workloads.get(id)?;
+        let mut profile = workload.profile(live.map(|f| &f.run), &self.state.names, self.state.now);
+        if let Some(following) = live.and_then(|f| f.following.as_ref()) {
+            profile.drawn = Some(following.recognised.words());
+        }
+        Some(profile)
     }
 
     /// What had to be left out.
@@ -355,16 +379,18 @@ pub(crate) fn view<'a>(
     config: &'a Config,
     state: &'a State,
     workload: &'a Workload,
-    run: Option<&'a LiveRun>,
+    followed: Option<&'a Followed>,
     memo: Option<&'a Memo>,
     now: Timestamp,
 ) -> View<'a> {
+    let run = followed.map(|f| &f.run);
     View {
         now,
         config,
         workload,
         run,
         order: run.map(|r| order_of(r, &state.names)).unwrap_or_default(),
+        following: followed.and_then(|f| f.following.as_ref()),
         names: &state.names,
         outlook: memo.map(|m| &m.outlook),
         ranked: memo.and_then(|m| m.ranked.as_ref()),
@@ -404,8 +430,10 @@ pub(crate) fn occasions<'a>(workload: &'a Workload, names: &Namespace, now: Time
         arguments: argument_slots(&r.arguments),
         candidates: at(r.started_at),
         uses: &r.uses,
+        drawn: r.drawn.as_ref(),
     });
-    let next = Occasion { at: now, arguments: Vec::new(), candidates: at(Timestamp(i64::MAX)), uses: &[] };
+    let candidates = at(Timestamp(i64::MAX));
+    let next = Occasion { at: now, arguments: Vec::new(), candidates, uses: &[], drawn: None };
     past.chain([next]).collect()
 }
 

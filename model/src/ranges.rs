@@ -18,6 +18,11 @@ impl Ranges {
         &self.0
     }
 
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// Bytes in the set.
     pub fn bytes(&self) -> u64 {
         self.0.iter().map(|(s, e)| e - s).sum()
@@ -45,6 +50,18 @@ impl Ranges {
         if self.0.len() > most.max(1) {
             self.join_closest();
         }
+    }
+
+    /// What of a range is in the set.
+    pub fn within(&self, start: u64, end: u64) -> impl Iterator<Item = (u64, u64)> {
+        let first = self.0.partition_point(|r| r.1 <= start);
+        self.0[first..].iter().take_while(move |r| r.0 < end).map(move |r| (r.0.max(start), r.1.min(end)))
+    }
+
+    /// Adds a range that was read: to `again` what of it had been read before.
+    pub fn read(&mut self, again: &mut Self, start: u64, end: u64, most: usize) {
+        self.within(start, end).for_each(|(from, to)| again.add(from, to, most));
+        self.add(start, end, most);
     }
 
     fn join_closest(&mut self) {
@@ -88,6 +105,16 @@ impl Ranges {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_read_once_more_is_told_apart() {
+        let (mut read, mut again) = (Ranges::default(), Ranges::default());
+        for (start, end) in [(0, 10), (20, 30), (5, 25), (40, 50)] {
+            read.read(&mut again, start, end, 100);
+        }
+        assert_eq!((read.as_slice(), again.as_slice()), (&[(0, 30), (40, 50)][..], &[(5, 10), (20, 25)][..]));
+    }
+
     use proptest::prelude::*;
 
     proptest! {

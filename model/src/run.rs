@@ -12,6 +12,7 @@ use std::collections::{HashMap, VecDeque};
 use foretide_flow::{Access, AccessOp, FilePath, NodeId, RunId, RunStart, SiteId, Timestamp, VolumeId, WorkloadId};
 use serde::{Deserialize, Serialize};
 
+use crate::drawn::Passes;
 use crate::ranges::Ranges;
 
 /// A file of a volume.
@@ -40,6 +41,9 @@ pub struct FileUse {
     pub bytes: u64,
     /// Which bytes.
     pub extents: Ranges,
+    /// Which of them more than once.
+    #[serde(default, skip_serializing_if = "Ranges::is_empty")]
+    pub again: Ranges,
     /// Whether the run itself made it.
     pub created: bool,
 }
@@ -91,6 +95,9 @@ pub struct LiveRun {
     recent: VecDeque<Visit>,
     /// Files in order of their k-th visit, for the two latest passes.
     orders: VecDeque<(u32, Vec<u32>)>,
+    /// How each pass began.
+    #[serde(default)]
+    begun: Passes,
     /// Bytes read and time blocked within the span of `recent`, by visit: kept in step with it.
     pace: VecDeque<Pace>,
     open_now: u32,
@@ -154,6 +161,7 @@ impl LiveRun {
             passes: Vec::new(),
             recent: VecDeque::new(),
             orders: VecDeque::new(),
+            begun: Passes::default(),
             pace: VecDeque::new(),
             open_now: 0,
             closed_early: HashMap::new(),
@@ -198,7 +206,11 @@ impl LiveRun {
         if matches!(access.op, AccessOp::Read | AccessOp::Fault) {
             let used = &mut self.files[file as usize];
             used.bytes = used.bytes.saturating_add(access.length);
-            used.extents.add(access.offset, access.offset.saturating_add(access.length), most_ranges);
+            let end = access.offset.saturating_add(access.length);
+            match access.op {
+                AccessOp::Read => used.extents.read(&mut used.again, access.offset, end, most_ranges),
+                _ => used.extents.add(access.offset, end, most_ranges),
+            }
             self.pay(access);
         }
         first.then_some(file)
@@ -221,6 +233,7 @@ impl LiveRun {
             open: 0,
             bytes: 0,
             extents: Ranges::default(),
+            again: Ranges::default(),
             created: false,
         });
         self.index.insert(key, i);
@@ -293,6 +306,7 @@ impl LiveRun {
             self.passes.push(0);
         }
         self.passes[pass as usize - 1] += 1;
+        self.begun.visit(file, pass);
         let latest = self.orders.back().map_or(0, |(p, _)| *p);
         if pass > latest {
             self.orders.push_back((pass, vec![file]));
@@ -352,6 +366,11 @@ impl LiveRun {
     /// The files in the order of their `pass`-th visit, where that is still kept.
     pub fn order(&self, pass: u32) -> Option<&[u32]> {
         self.orders.iter().find(|(p, _)| *p == pass).map(|(_, o)| o.as_slice())
+    }
+
+    /// How each pass began, as places in [`Self::files`].
+    pub fn begun(&self) -> &Passes {
+        &self.begun
     }
 
     /// Readers side by side: so many files or fewer were open at three of four opens. Not the most that ever were:

@@ -14,6 +14,7 @@ use smartcore::linalg::basic::matrix::DenseMatrix;
 use crate::calibrate::Calibrator;
 use crate::habit::Occasion;
 use crate::habit::{Expected, FeatureRow, Outlook, Table, Weighed, habits};
+use crate::run::FileKey;
 
 /// Rows beyond this are sampled: a forest learns no more from them, and training stays under a second.
 const ROWS_MOST: usize = 20_000;
@@ -127,17 +128,18 @@ fn answers(forest: &Forest, x: Vec<Vec<f64>>) -> Vec<f64> {
 }
 
 /// What the forest expects on occasion `i`. It says which files; which bytes of them the rules say, where they
-/// name the file, else all.
+/// name the file, else all. Of a set whose drawn order is known it has nothing to say.
 fn outlook((forest, calibrator): (&Forest, &Calibrator), table: &Table<'_>, i: usize, plain: &Outlook) -> Outlook {
     let rows = table.rows_at(i);
     let told = told(forest, &rows);
     let probabilities = calibrator.probabilities(&told);
     let by_rule: std::collections::HashMap<_, &Expected> = plain.expected.iter().map(|e| (&e.key, e)).collect();
     let weighed = weighed(forest, &rows, &told);
-    let expected = rows
+    let drawn = |key: &FileKey| plain.drawn.as_ref().is_some_and(|set| set.holds(key));
+    let ranked = rows
         .iter()
         .zip(told.into_iter().zip(probabilities))
-        .filter(|(_, (said, _))| *said >= EXPECTED)
+        .filter(|(row, (said, _))| *said >= EXPECTED && !drawn(row.key))
         .map(|(row, (_, p))| {
             let whole = crate::ranges::Ranges::one(0, row.size);
             let last = row.last.map(|u| u.extents.cut(row.size));
@@ -149,10 +151,11 @@ fn outlook((forest, calibrator): (&Forest, &Calibrator), table: &Table<'_>, i: u
                 probability: p.clamp(0.0, 1.0),
                 first_s: row.last.map(|u| u.first_s),
                 taught_by: by_rule.get(row.key).and_then(|e| e.taught_by.clone()),
+                turns: Vec::new(),
             }
-        })
-        .collect();
-    Outlook { expected, habits: plain.habits.clone(), weighed }
+        });
+    let expected = ranked.chain(plain.expected.iter().filter(|e| drawn(&e.key)).cloned()).collect();
+    Outlook { expected, habits: plain.habits.clone(), drawn: plain.drawn.clone(), weighed }
 }
 
 /// Files that are asked what a feature weighs, and what a feature has to weigh to be named.
@@ -225,6 +228,7 @@ mod tests {
             first_s: (i * 37 % FILES) as f64,
             visits: 1,
             extents: Ranges::one(0, SIZE),
+            again: Ranges::default(),
             asked_bytes: SIZE,
             created: false,
         };
@@ -241,6 +245,7 @@ mod tests {
             arguments: Vec::new(),
             candidates: candidates.clone(),
             uses: if day < 6 { &uses } else { &[] },
+            drawn: None,
         };
         let occasions: Vec<Occasion<'_>> = (1..=6).map(occasion).collect();
         let outlook = Ranker::learn(&occasions, 1).unwrap().outlook(&occasions, &habits(&occasions));

@@ -1,5 +1,6 @@
 //! Synthetic workloads against what is plainly so. The letters are those of model/README.md.
 
+#[allow(dead_code, reason = "each file of tests plays some of its jobs")]
 mod site;
 
 use foretide_flow::{ExtentHabit, OrderHabit};

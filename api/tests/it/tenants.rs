@@ -145,6 +145,7 @@ async fn fill(served: &Served) {
         reuse: 0.0,
         templates: vec![],
         calendar: Calendar::default(),
+        drawn: None,
     };
     catalog.put_profile(&profile).await.unwrap();
     catalog.record_batch(&begun("run-a", "train-a", Timestamp(1)), "1.parquet", Timestamp(1)).await.unwrap();

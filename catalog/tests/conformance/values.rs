@@ -136,6 +136,7 @@ pub fn profile(workload: &str, updated_at: i64) -> Profile {
             period_s: Some(86_400.5),
             ..Calendar::default()
         },
+        drawn: Some("drawn by PyTorch, seed 7 + epoch".into()),
     }
 }
 

@@ -42,7 +42,8 @@ const SET: [(&str, f64, f64); 9] = [
     ("zipf", 0.329, 0.324),
     ("rand", 0.0, 0.99),
 ];
-const FOLDERS: [&str; 7] = [
+/// Folders of recorded jobs.
+pub const FOLDERS: [&str; 7] = [
     "nightly-parquet",
     "bwa-align",
     "resume-train",
@@ -55,7 +56,8 @@ const FOLDERS: [&str; 7] = [
 /// The gap that was set for the mean of all calendars.
 const MEAN_GAP: f64 = 0.85;
 
-/// Each recorded job: its last run before it starts, and its whole calendar through a site.
+/// Each recorded job: its last run before it starts, and its whole calendar through a site, of which all contenders are
+/// printed beside the rows.
 pub fn recorded(table: &mut Table, root: &Path) -> Outcome {
     let mut gaps = Vec::new();
     for folder in FOLDERS {
@@ -87,6 +89,7 @@ fn calendar(table: &mut Table, job: &JobReport) -> Result<(f64, f64), String> {
     let gap = |name| of(season, name).map(|r| r.gap_closed.unwrap_or(0.0));
     let (ours, reference) = (gap(Name::Foretide)?, gap(Name::LastRun)?);
     let work = format!("{}, whole calendar", job.job);
+    println!("{season}");
     table.at_least(&work, Figure { ours, unit: "gap closed", reference, name: "last-run" }, 0.0);
     Ok((ours, reference))
 }

@@ -24,8 +24,6 @@ const OFF: f64 = 0.05;
 /// Bins of probability.
 const BINS: usize = 10;
 
-const FOLDERS: [&str; 4] = ["torch-imagefolder", "bwa-align", "nightly-parquet", "resume-train"];
-
 /// What was said and what came of it.
 #[derive(Default)]
 struct Kept {
@@ -77,7 +75,7 @@ impl Kept {
 /// See the module.
 pub fn windows(table: &mut Table, root: &Path) -> Outcome {
     let mut each: BTreeMap<String, Kept> = BTreeMap::new();
-    for name in FOLDERS {
+    for name in crate::jobs::FOLDERS {
         let mut of_folder = BTreeMap::new();
         let folder = root.join("jobs").join(name);
         let trace = read_trace(&folder.join("trace.csv.zst"), None, None)?;

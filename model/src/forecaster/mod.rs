@@ -3,6 +3,7 @@
 //! A forecaster is a pure function of what is known at one moment. It neither keeps state nor knows whether it
 //! is believed: what it claims is scored against what then happens, and the selector decides who speaks.
 
+mod drawn;
 mod ranked;
 mod recurrence;
 mod remaining_set;
@@ -11,12 +12,14 @@ mod sequence;
 use foretide_flow::{FilePath, PredictedRead, RunId, SiteId, TimeWindow, Timestamp, VolumeId};
 
 use crate::config::Config;
+use crate::drawn::follow::Following;
 use crate::habit::Outlook;
 use crate::history::Workload;
 use crate::namespace::Namespace;
 use crate::order::Order;
 use crate::run::LiveRun;
 
+pub use drawn::Drawn;
 pub use ranked::Ranked;
 pub use recurrence::Recurrence;
 pub use remaining_set::{RemainingSet, read_out};
@@ -34,6 +37,8 @@ pub struct View<'a> {
     pub run: Option<&'a LiveRun>,
     /// The order of that run so far.
     pub order: Order,
+    /// Where it is in the drawn orders that it was recognised to keep to, if it was.
+    pub following: Option<&'a Following>,
     /// Files known to be there.
     pub names: &'a Namespace,
     /// What its past runs say of the next, by rules.
@@ -72,7 +77,7 @@ pub trait Forecaster: Send + Sync {
 
 /// All forecasters. Of two that promise the same, the earlier speaks.
 pub fn all() -> Vec<Box<dyn Forecaster>> {
-    vec![Box::new(Sequence), Box::new(RemainingSet), Box::new(Recurrence), Box::new(Ranked)]
+    vec![Box::new(Drawn), Box::new(Sequence), Box::new(RemainingSet), Box::new(Recurrence), Box::new(Ranked)]
 }
 
 /// A window `from_s` to `to_s` seconds after `now`, within which every moment is as likely.

@@ -97,9 +97,11 @@ fn start(view: &View<'_>) -> Option<Start> {
     })
 }
 
-/// Whether the file is still to be read: in a running run, what it has read already is not.
+/// Whether the file is still to be read: in a running run, what it has read already is not, and what it takes in a drawn
+/// order is told by `drawn`.
 fn wanted(view: &View<'_>, expected: &Expected) -> bool {
-    view.run.and_then(|r| r.file(&expected.key)).is_none_or(|u| u.visits == 0)
+    let drawn = view.following.is_some_and(|f| f.recognised.set.holds(&expected.key));
+    !drawn && view.run.and_then(|r| r.file(&expected.key)).is_none_or(|u| u.visits == 0)
 }
 
 /// Seconds that one pass of this run takes where nothing waits.
@@ -114,6 +116,10 @@ fn pass_seconds(record: &RunRecord) -> f64 {
 fn when(start: Start, last: &RunRecord, expected: &Expected, pass_s: f64) -> TimeWindow {
     let [p10, p50, p90] = window(start.at, start.jitter_s);
     let after = |s: f64| Duration::from_secs_f64(s.max(0.0));
+    let drawn_s = expected.turns.first().map(|turn| turn * last.ended_at.since(last.started_at).as_secs_f64());
+    if let Some(at) = drawn_s {
+        return TimeWindow { p10: p10 + after(0.8 * at), p50: p50 + after(at), p90: p90 + after(1.2 * at) };
+    }
     match expected.first_s {
         Some(first_s) if last.order.habit() != OrderHabit::Shuffled => {
             let at = first_s.min(pass_s);

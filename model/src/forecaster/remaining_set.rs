@@ -10,6 +10,8 @@
 //! - *Does a group belong to it?* If the group did, the recent visits would have hit it in proportion. After
 //!   visits of which lambda should have fallen into a group and none did, its odds are e^-lambda to one.
 //!
+//! Where the order is recognised as drawn there is nothing to say here: `drawn` tells the same files, and in which order.
+//!
 //! Every file of the present pass is as likely to come next as any other, so all share one window, from now to
 //! the end of the pass at the measured rate. Files read already come again in the next pass, if there is one.
 
@@ -53,7 +55,11 @@ impl Forecaster for RemainingSet {
     fn claim(&self, view: &View<'_>) -> Vec<Claim> {
         let Some(run) = view.run else { return Vec::new() };
         let in_order = [view.order.by_name, view.order.as_before].into_iter().flatten().any(|s| s >= FOLLOWED);
-        if in_order || (run.visited(1) as usize) < view.config.recognise_files || !reads_whole(view, run) {
+        if view.following.is_some()
+            || in_order
+            || (run.visited(1) as usize) < view.config.recognise_files
+            || !reads_whole(view, run)
+        {
             return Vec::new();
         }
         let Some((volume, directory)) = present_place(run) else { return Vec::new() };

@@ -67,7 +67,7 @@ fn claim(view: &View<'_>, run: &LiveRun, rate: Rate, following: Following<'_>) -
 }
 
 /// The `i`-th file from now comes after i gaps; gaps vary, so the spread grows with the root of their number.
-fn arrival(last: Timestamp, i: usize, rate: Rate) -> TimeWindow {
+pub(super) fn arrival(last: Timestamp, i: usize, rate: Rate) -> TimeWindow {
     let gap = 1.0 / rate.files_per_second.max(1e-9);
     let (mean, spread) = ((i + 1) as f64 * gap, ((i + 1) as f64).sqrt() * gap);
     let at = |s: f64| Timestamp::from_secs_f64(last.as_secs_f64() + s.max(0.0));

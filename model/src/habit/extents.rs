@@ -14,6 +14,8 @@ pub enum Mode {
     Last,
     /// Those read in most of the runs that read it.
     Often,
+    /// Those that all runs together read at least so many times; what one run reads again counts twice.
+    Times(i64),
     /// Those that files in the same role were read by, on several of the last occasions.
     Role,
     /// Those of its own last time where files coming into this role keep them, else those of the role.
@@ -21,7 +23,8 @@ pub enum Mode {
 }
 
 /// Modes, the simplest first.
-pub const MODES: [Mode; 5] = [Mode::Whole, Mode::Last, Mode::Often, Mode::Role, Mode::Kept];
+pub const MODES: [Mode; 8] =
+    [Mode::Whole, Mode::Last, Mode::Often, Mode::Times(1), Mode::Times(2), Mode::Times(3), Mode::Role, Mode::Kept];
 /// Ranges that end this close to the end of a file are tied to its end: footers and indexes.
 const TAIL_BYTES: u64 = 64 << 10;
 /// Share of the runs in which bytes must have been read to be read often.
@@ -65,6 +68,7 @@ pub fn extents(mode: Mode, group: &Group<'_>, roles: Option<Roles<'_>>, r: usize
         Mode::Whole => whole(),
         Mode::Last => last(group, r, i, size).unwrap_or_else(whole),
         Mode::Often => often(past(group, r, i).map(used), size).unwrap_or_else(whole),
+        Mode::Times(least) => times(least, past(group, r, i), size).unwrap_or_else(whole),
         Mode::Role => roles.and_then(|roles| by_role(group, roles.of, r, i)).unwrap_or_else(whole),
         Mode::Kept => {
             let keeps = roles.is_some_and(|k| k.of[i][r].is_some_and(|role| k.keeping.contains(&role)));
@@ -94,6 +98,12 @@ fn often<'r>(sets: impl Iterator<Item = &'r Ranges>, size: u64) -> Option<Ranges
         [one] => Some(one.cut(size)),
         _ => Some(in_at_least(((sets.len() as f64 * OFTEN).floor() as i64 + 1).min(sets.len() as i64), &sets, size)),
     }
+}
+
+/// Bytes that were read so many times; none if nothing ever was.
+fn times<'g>(least: i64, past: impl Iterator<Item = &'g Cell<'g>>, size: u64) -> Option<Ranges> {
+    let sets: Vec<&Ranges> = past.filter_map(|c| c.used).flat_map(|u| [&u.extents, &u.again]).collect();
+    (!sets.is_empty()).then(|| in_at_least(least, &sets, size))
 }
 
 /// Bytes below `size` that are in so many of these sets.

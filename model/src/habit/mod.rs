@@ -7,8 +7,10 @@
 //! all; those of last time; those read in most runs; those that files in the same role were read by more than
 //! once, lately. Every pair is played over the past runs, each told by what was known before it and nothing else
 //! (prequentially), and scored by bytes: hits minus the price of waste. The best pair that beats both silence
-//! and chance speaks for the group; its measured precision is the probability that its files carry.
+//! and chance speaks for the group; its measured precision is the probability that its files carry. Files whose order was
+//! recognised as drawn are told by that order.
 
+mod drawn;
 mod extents;
 mod features;
 mod fresh;
@@ -16,6 +18,7 @@ mod play;
 mod rules;
 mod table;
 
+use crate::drawn::Set;
 use crate::ranges::Ranges;
 use crate::run::FileKey;
 use crate::shape::Slot;
@@ -41,6 +44,8 @@ pub struct Expected {
     /// The file whose use in the last run tells when and in which order this one will be read: itself, or the one that
     /// had its role then.
     pub taught_by: Option<FileKey>,
+    /// Where the order is drawn: when it is visited, each time, as a share of what the run reads of the set.
+    pub turns: Vec<f64>,
 }
 
 /// A rule that was found to hold for a group of files.
@@ -67,6 +72,8 @@ pub struct Outlook {
     pub expected: Vec<Expected>,
     /// Why, the largest group first.
     pub habits: Vec<Habit>,
+    /// The set whose files are expected in a drawn order, if there is one.
+    pub drawn: Option<Set>,
     /// What the learned ranker went by, the weightiest first; empty where the rules speak.
     pub weighed: Vec<Weighed>,
 }

@@ -3,10 +3,14 @@
 use std::cmp::Ordering::Equal;
 use std::collections::BTreeSet;
 
+use super::drawn;
 use super::extents::{MODES, Mode, Roles, differ, extents, keeping};
 use super::rules::{Rule, roles, rules, told, words};
 use super::table::{Group, Occasion, groups};
 use super::{Expected, FADE, Habit, LIFT, Outlook, WASTE_PRICE};
+
+/// What a rule must be worth more than silence, or than a simpler one, as a share of the bytes read.
+const MARGIN: f64 = 0.01;
 
 /// Bytes that a rule told, over the past.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -55,6 +59,7 @@ pub fn habits(occasions: &[Occasion<'_>]) -> Outlook {
             speak(&group, occasions, next, rule, mode, tally, &mut out);
         }
     }
+    drawn::speak(occasions, &mut out);
     out.habits.sort_by(|a, b| b.bytes.cmp(&a.bytes).then_with(|| a.shape.cmp(&b.shape)));
     out
 }
@@ -66,8 +71,9 @@ fn best(group: &Group<'_>, occasions: &[Occasion<'_>], next: usize) -> Option<(R
         let roles = roles(rule, group, occasions);
         for mode in modes(group, roles.is_some()) {
             let tally = play(group, occasions, rule, mode, roles.as_ref(), next);
-            // A rule that was never tried is only spoken for where nothing could be tried.
-            let margin = best.map_or(0.0, |(_, _, b)| 0.01 * b.read);
+            // A rule that was never tried is only spoken for where nothing could be tried, and one that told next to nothing has
+            // not been.
+            let margin = MARGIN * tally.read;
             if tally.worth() > best.map_or(0.0, |(_, _, b)| b.worth()) + margin && tally.knows() {
                 best = Some((rule, mode, tally));
             }
@@ -89,7 +95,7 @@ fn modes(group: &Group<'_>, by_role: bool) -> Vec<Mode> {
     let usable = |m: &Mode| match m {
         Mode::Whole => true,
         Mode::Last => !all_whole,
-        Mode::Often => !all_whole && !large(group),
+        Mode::Often | Mode::Times(_) => !all_whole && !large(group),
         Mode::Role | Mode::Kept => !all_whole && by_role && !large(group),
     };
     MODES.into_iter().filter(usable).collect()
@@ -213,6 +219,7 @@ fn speak(
             probability: tally.probability(mode),
             first_s: taught.map(|u| u.first_s),
             taught_by: taught.map(|u| u.key.clone()),
+            turns: Vec::new(),
         });
     }
     let tried = tally.told > 0.0;

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use foretide_flow::{Timestamp, VolumeId};
 
+use crate::drawn::Recognised;
 use crate::history::PastUse;
 use crate::run::FileKey;
 use crate::shape::{Slot, shape};
@@ -30,6 +31,8 @@ pub struct Occasion<'a> {
     pub candidates: Vec<Candidate>,
     /// What it then read; nothing for the one to come.
     pub uses: &'a [PastUse],
+    /// What order it was recognised to have read in.
+    pub drawn: Option<&'a Recognised>,
 }
 
 /// A file on one occasion.

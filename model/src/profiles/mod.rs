@@ -93,6 +93,7 @@ fn merged(a: &Profile, b: &Profile) -> Profile {
         reuse: mean(|p| p.reuse),
         templates: templates(newer, older),
         calendar: calendar(&starts, newer.updated_at),
+        drawn: newer.drawn.clone().or_else(|| older.drawn.clone()),
         ..newer.clone()
     }
 }
@@ -232,6 +233,7 @@ mod tests {
             reuse: 0.5,
             templates: vec![template("sales/day-#.parquet", 900), template("sales/index-#", 100 + runs)],
             calendar: Calendar { starts, ..Calendar::default() },
+            drawn: None,
         }
     }
 

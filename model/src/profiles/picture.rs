@@ -35,11 +35,12 @@ pub fn picture(profile: &Profile) -> String {
 
 /// What a profile says, in lines.
 pub(super) fn facts(p: &Profile) -> Vec<String> {
-    let order = match p.order {
-        OrderHabit::Unknown => "in an order not yet known",
-        OrderHabit::Sequential => "in the same order each time",
-        OrderHabit::Shuffled => "in a fresh random order each epoch",
-        OrderHabit::Irregular => "in no order, by popularity",
+    let order = match (&p.drawn, p.order) {
+        (Some(drawn), _) => format!("order: {drawn}"),
+        (None, OrderHabit::Unknown) => "in an order not yet known".to_owned(),
+        (None, OrderHabit::Sequential) => "in the same order each time".to_owned(),
+        (None, OrderHabit::Shuffled) => "in a fresh random order each epoch".to_owned(),
+        (None, OrderHabit::Irregular) => "in no order, by popularity".to_owned(),
     };
     let extent = match p.extent {
         ExtentHabit::Unknown => "read to an extent not yet known".to_owned(),

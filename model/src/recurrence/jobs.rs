@@ -6,8 +6,9 @@ use std::path::{Path, PathBuf};
 use foretide_flow::{FilePath, Timestamp, VolumeId};
 
 use super::{PlayedRun, Series, read_text};
+use crate::drawn::{Effort, Passes, Reading, Seen, readings, recognise};
 use crate::error::ModelError;
-use crate::habit::Candidate;
+use crate::habit::{Candidate, argument_slots};
 use crate::history::PastUse;
 use crate::ranges::Ranges;
 use crate::run::FileKey;
@@ -20,7 +21,7 @@ const FILE_RANGES: usize = usize::MAX;
 /// Reads all jobs of a folder.
 pub fn read(directory: &Path) -> Result<Vec<Series>, ModelError> {
     let volume = VolumeId::new("trace").expect("the name is allowed");
-    let mut series: BTreeMap<String, Vec<PlayedRun>> = BTreeMap::new();
+    let mut series: BTreeMap<String, Vec<(PlayedRun, Vec<Reading>)>> = BTreeMap::new();
     let mut uses = read_trace(&trace_file(directory), &volume)?;
     for line in lines(&directory.join("runs.csv"), 1)? {
         let (number, text, path) = line;
@@ -29,23 +30,45 @@ pub fn read(directory: &Path) -> Result<Vec<Series>, ModelError> {
         let run = fields[0].clone();
         let listing = read_listing(&directory_file(directory, &format!("listing-{run}.txt")), &volume)?;
         let sizes: HashMap<&FileKey, u64> = listing.iter().map(|c| (&c.key, c.size)).collect();
-        let mut used = uses.remove(&run).unwrap_or_default();
-        for u in &mut used {
+        let mut played = uses.remove(&run).unwrap_or_default();
+        for u in &mut played.uses {
             u.first_s -= start;
             u.size = sizes.get(&u.key).copied().unwrap_or(u.extents.end());
             u.extents = u.extents.cut(u.size.max(1));
+            u.again = u.again.cut(u.size.max(1));
         }
         let arguments = fields[6].trim_matches('"').split_whitespace().map(str::to_owned).collect();
         let at = Timestamp::from_secs_f64(start);
-        series.entry(fields[1].clone()).or_default().push(PlayedRun { run, at, arguments, listing, uses: used });
+        let readings = readings(
+            &FilePath::root(),
+            &listing,
+            &played.uses.iter().map(Seen::from).collect::<Vec<_>>(),
+            &played.passes,
+            played.last,
+        );
+        let run = PlayedRun { run, at, arguments, listing, uses: played.uses, drawn: None };
+        series.entry(fields[1].clone()).or_default().push((run, readings));
     }
-    Ok(series
-        .into_iter()
-        .map(|(job, mut runs)| {
-            runs.sort_by_key(|r| r.at);
-            Series { job, runs }
-        })
-        .collect())
+    Ok(series.into_iter().map(|(job, runs)| Series { job, runs: in_order(runs) }).collect())
+}
+
+/// Runs after whose orders were looked for in vain, one after the other, the next is looked at only briefly.
+const IN_VAIN: usize = 3;
+
+/// Runs by date, each with what is recognised of the order of its reads, by what those before it have taught.
+fn in_order(mut runs: Vec<(PlayedRun, Vec<Reading>)>) -> Vec<PlayedRun> {
+    runs.sort_by_key(|(run, _)| run.at);
+    let mut out: Vec<PlayedRun> = Vec::with_capacity(runs.len());
+    let mut in_vain = 0;
+    for (mut run, readings) in runs {
+        let arguments = argument_slots(&run.arguments);
+        let before = out.last().and_then(|before: &PlayedRun| before.drawn.as_ref());
+        let effort = if in_vain < IN_VAIN { Effort::THOROUGH } else { Effort::BRIEF };
+        run.drawn = recognise(&readings, &arguments, before, effort);
+        in_vain = if run.drawn.is_some() { 0 } else { in_vain + 1 };
+        out.push(run);
+    }
+    out
 }
 
 /// Where the accesses of a folder are.
@@ -53,9 +76,57 @@ pub(super) fn trace_file(directory: &Path) -> PathBuf {
     directory_file(directory, "trace.csv")
 }
 
-/// What each run did with each file, in order of first use; `first_s` is the time of day here.
-fn read_trace(path: &Path, volume: &VolumeId) -> Result<HashMap<String, Vec<PastUse>>, ModelError> {
-    let mut out: HashMap<String, Vec<PastUse>> = HashMap::new();
+/// What a run did, as it is read.
+#[derive(Default)]
+struct OfRun {
+    /// With each file, in order of first use; `first_s` is the time of day here.
+    uses: Vec<PastUse>,
+    passes: Passes,
+    /// The file that was opened last.
+    last: Option<u32>,
+    /// Opens that count as visits, of all files and of each: when the last was, and how many.
+    visits: u64,
+    visited: Vec<(u64, u32)>,
+}
+
+impl OfRun {
+    /// A file is opened. As of a running run, an open soon after the file's last visit goes on with it.
+    fn opened(&mut self, place: usize) {
+        self.visited.resize(self.uses.len(), (0, 0));
+        let (at, count) = &mut self.visited[place];
+        if *count > 0 && self.visits - *at < self.uses.len() as u64 / 10 {
+            return;
+        }
+        self.visits += 1;
+        (*at, *count) = (self.visits, *count + 1);
+        self.passes.visit(place as u32, *count);
+        self.last = Some(place as u32);
+    }
+
+    /// A file is read.
+    fn read(&mut self, place: usize, from: u64, to: u64) {
+        let used = &mut self.uses[place];
+        used.extents.read(&mut used.again, from, to, FILE_RANGES);
+        self.touched(place, to - from);
+    }
+
+    /// A window of it is touched that was not mapped.
+    fn faulted(&mut self, place: usize, from: u64) {
+        let to = from.saturating_add(FAULT_BYTES);
+        self.uses[place].extents.add(from, to, FILE_RANGES);
+        self.touched(place, to - from);
+    }
+
+    fn touched(&mut self, place: usize, bytes: u64) {
+        let used = &mut self.uses[place];
+        used.asked_bytes = used.asked_bytes.saturating_add(bytes);
+        used.visits = self.visited.get(place).map_or(1, |(_, count)| *count).max(1);
+    }
+}
+
+/// What each run did.
+fn read_trace(path: &Path, volume: &VolumeId) -> Result<HashMap<String, OfRun>, ModelError> {
+    let mut out: HashMap<String, OfRun> = HashMap::new();
     let mut places: HashMap<(String, FileKey), usize> = HashMap::new();
     for (number, text, path) in lines(path, 1)? {
         let fields = cut(&text, 8).ok_or_else(|| bad(&path, number, "eight fields are wanted"))?;
@@ -67,26 +138,16 @@ fn read_trace(path: &Path, volume: &VolumeId) -> Result<HashMap<String, Vec<Past
         let of_run = out.entry(fields[1].clone()).or_default();
         let place = *places.entry((fields[1].clone(), key.clone())).or_insert_with(|| {
             let created = fields[4] == "create";
-            let (size, visits, extents, asked_bytes) = (0, 0, Ranges::default(), 0);
-            of_run.push(PastUse { key, size, first_s: at, visits, extents, asked_bytes, created });
-            of_run.len() - 1
+            let (size, visits, extents, again, asked_bytes) = (0, 0, Ranges::default(), Ranges::default(), 0);
+            of_run.uses.push(PastUse { key, size, first_s: at, visits, extents, again, asked_bytes, created });
+            of_run.uses.len() - 1
         });
-        let used = &mut of_run[place];
         match fields[4].as_str() {
-            "read" => {
-                used.extents.add(offset, offset.saturating_add(length), FILE_RANGES);
-                used.asked_bytes = used.asked_bytes.saturating_add(length);
-            }
-            "fault" => {
-                let start = offset / FAULT_BYTES * FAULT_BYTES;
-                used.extents.add(start, start.saturating_add(FAULT_BYTES), FILE_RANGES);
-                used.asked_bytes = used.asked_bytes.saturating_add(FAULT_BYTES);
-            }
-            "open" | "create" | "mmap" | "close" => {}
+            "read" => of_run.read(place, offset, offset.saturating_add(length)),
+            "fault" => of_run.faulted(place, offset / FAULT_BYTES * FAULT_BYTES),
+            "open" => of_run.opened(place),
+            "create" | "mmap" | "close" => {}
             other => return Err(bad(&path, number, &format!("op {other:?} is not known"))),
-        }
-        if matches!(fields[4].as_str(), "read" | "fault") {
-            used.visits = used.visits.max(1);
         }
     }
     Ok(out)

@@ -19,6 +19,7 @@ use std::path::Path;
 use foretide_flow::Timestamp;
 use serde::Serialize;
 
+use crate::drawn::Recognised;
 use crate::error::ModelError;
 use crate::evaluate::site::Link;
 use crate::evaluate::{CacheSize, Options, Report};
@@ -41,6 +42,21 @@ pub struct PlayedRun {
     pub listing: Vec<Candidate>,
     /// What it read and made, in order of first use.
     pub uses: Vec<PastUse>,
+    /// In which drawn order it was recognised to read, by what is known when it has ended.
+    pub drawn: Option<Recognised>,
+}
+
+impl PlayedRun {
+    /// The run as habits see it; with `known`, what it read as well.
+    fn occasion(&self, known: bool) -> Occasion<'_> {
+        Occasion {
+            at: self.at,
+            arguments: argument_slots(&self.arguments),
+            candidates: self.listing.clone(),
+            uses: if known { &self.uses } else { &[] },
+            drawn: self.drawn.as_ref().filter(|_| known),
+        }
+    }
 }
 
 /// The runs of one job, oldest first.
@@ -157,17 +173,8 @@ fn read_text(path: &Path) -> Result<String, ModelError> {
 
 fn judge(series: &Series, seed: u64) -> JobReport {
     let (last, past) = series.runs.split_last().expect("a job has two runs or more here");
-    let occasions: Vec<Occasion<'_>> = series
-        .runs
-        .iter()
-        .enumerate()
-        .map(|(i, r)| Occasion {
-            at: r.at,
-            arguments: argument_slots(&r.arguments),
-            candidates: r.listing.clone(),
-            uses: if i == past.len() { &[] } else { &r.uses },
-        })
-        .collect();
+    let occasions: Vec<Occasion<'_>> =
+        series.runs.iter().enumerate().map(|(i, run)| run.occasion(i < past.len())).collect();
     let plain = habits(&occasions);
     let ranker = Ranker::learn(&occasions, seed).filter(|r| r.held_back.earned());
     let outlook = ranker.as_ref().map_or_else(|| plain.clone(), |r| r.outlook(&occasions, &plain));

@@ -18,7 +18,7 @@ use crate::error::ModelError;
 use crate::evaluate::contender::Expectation;
 use crate::evaluate::demand::Demand;
 use crate::evaluate::{Options, Report, evaluate_recurring};
-use crate::habit::{Occasion, Outlook, argument_slots, habits};
+use crate::habit::{Occasion, Outlook, habits};
 use crate::import::{Trace, TracedFile, read_trace};
 use crate::train::Ranker;
 
@@ -92,16 +92,7 @@ fn awaited(past: &[PlayedRun], at: Timestamp) -> Option<Timestamp> {
 }
 
 fn outlook(past: &[PlayedRun], run: &PlayedRun, seed: u64) -> Outlook {
-    let occasion = |r: &'_ PlayedRun| (r.at, argument_slots(&r.arguments), r.listing.clone());
-    let mut occasions: Vec<Occasion<'_>> = past
-        .iter()
-        .map(|r| {
-            let (at, arguments, candidates) = occasion(r);
-            Occasion { at, arguments, candidates, uses: &r.uses }
-        })
-        .collect();
-    let (at, arguments, candidates) = occasion(run);
-    occasions.push(Occasion { at, arguments, candidates, uses: &[] });
+    let occasions: Vec<Occasion<'_>> = past.iter().map(|r| r.occasion(true)).chain([run.occasion(false)]).collect();
     let plain = habits(&occasions);
     match Ranker::learn(&occasions, seed).filter(|r| r.held_back.earned()) {
         Some(ranker) => ranker.outlook(&occasions, &plain),

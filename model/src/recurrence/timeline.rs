@@ -7,7 +7,10 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+use foretide_flow::FilePath;
+
 use super::PlayedRun;
+use crate::drawn::Set;
 use crate::evaluate::demand::Demand;
 use crate::foresight::Expected;
 use crate::habit::Outlook;
@@ -84,6 +87,8 @@ struct Told {
 /// The visits that an outlook amounts to.
 pub(super) fn expected(outlook: &Outlook, past: &Past<'_>, demand: &Demand<'_>) -> Expected {
     let (mut visits, mut counts) = (Vec::new(), HashMap::new());
+    let span = outlook.drawn.as_ref().map(|set| past.span(demand, set));
+    let turns: usize = outlook.expected.iter().map(|e| e.turns.len()).sum();
     for e in outlook.expected.iter().filter(|e| e.probability >= LEAST_PROBABILITY) {
         let Some(file) = demand.file(e.key.path.as_bytes()) else { continue };
         let place = demand.places[file as usize];
@@ -91,13 +96,16 @@ pub(super) fn expected(outlook: &Outlook, past: &Past<'_>, demand: &Demand<'_>) 
         let teacher = e.taught_by.as_ref().filter(|t| **t != e.key).and_then(|t| demand.file(t.path.as_bytes()));
         for (from, to) in e.extents.as_slice() {
             for block in from / demand.block_bytes..to.min(&place.size).div_ceil(demand.block_bytes) {
-                let told = match teacher {
-                    Some(teacher) => {
+                let told = match (span, teacher) {
+                    (Some(span), _) if !e.turns.is_empty() => {
+                        in_turn(&e.turns, span, block as f64 / (blocks as f64 * turns as f64))
+                    }
+                    (_, Some(teacher)) => {
                         let of_teacher = demand.places[teacher as usize].size.div_ceil(demand.block_bytes);
                         let tail = block + TAIL_BLOCKS >= blocks;
                         past.as_taught(teacher, if tail { (of_teacher + block).saturating_sub(blocks) } else { block })
                     }
-                    None => past.as_before(file, block),
+                    (_, None) => past.as_before(file, block),
                 };
                 let number = place.base / demand.block_bytes + block;
                 if counts.insert(number, (e.probability * told.count) as f32).is_none() {
@@ -112,10 +120,27 @@ pub(super) fn expected(outlook: &Outlook, past: &Past<'_>, demand: &Demand<'_>) 
         counts,
         spread: past.spread() as f32,
         in_order: true,
+        drawn: outlook.drawn.is_some(),
     }
 }
 
+/// A block of a file whose turns are drawn: within what the run reads of the set, and within its file.
+fn in_turn(turns: &[f64], (from, to): (f64, f64), within: f64) -> Told {
+    let at = turns.iter().map(|turn| from + (to - from) * (turn + within).min(1.0)).collect();
+    Told { at, count: turns.len() as f64 }
+}
+
 impl Past<'_> {
+    /// From when to when the last run visited files of this set; all of it if it had none.
+    fn span(&self, demand: &Demand<'_>, set: &Set) -> (f64, f64) {
+        let path = |file: u32| FilePath::new(demand.trace.files[file as usize].path.as_slice());
+        let files = self.runs.last().into_iter().flat_map(|run| &run.files);
+        let mine = files.filter(|(file, _)| path(**file).is_ok_and(|path| set.covers(&path)));
+        let visits = mine.flat_map(|(_, visits)| visits.values().flatten().copied());
+        let (from, to) = visits.fold((1.0, 0.0), |(from, to), at| (f64::min(from, at), f64::max(to, at)));
+        if from < to { (from, to) } else { (0.0, 1.0) }
+    }
+
     /// As the last run visited this block of the teacher; one that it left out, as the nearest before it that it had.
     fn as_taught(&self, teacher: u32, block: u64) -> Told {
         let visits = self.runs.last().and_then(|run| run.files.get(&teacher));

@@ -93,7 +93,7 @@ fn series(job: String, files: &[(String, PathBuf)]) -> Result<Series, ModelError
         for used in uses.iter().filter(|u| u.created) {
             shared.insert(used.key.clone(), (used.size, Timestamp(at.0 + 1_000_000)));
         }
-        runs.push(PlayedRun { run: stem.clone(), at, arguments: Vec::new(), listing, uses });
+        runs.push(PlayedRun { run: stem.clone(), at, arguments: Vec::new(), listing, uses, drawn: None });
     }
     Ok(Series { job, runs })
 }
@@ -115,8 +115,8 @@ fn uses(of: &Specification, volume: &VolumeId, path: &Path) -> Result<Vec<PastUs
             let place = *places.entry(name).or_insert_with(|| {
                 let key = FileKey { volume: volume.clone(), path: file };
                 let first_s = turn as f64;
-                let (visits, extents, asked_bytes) = (0, Ranges::default(), 0);
-                out.push(PastUse { key, size, first_s, visits, extents, asked_bytes, created: made });
+                let (visits, extents, again, asked_bytes) = (0, Ranges::default(), Ranges::default(), 0);
+                out.push(PastUse { key, size, first_s, visits, extents, again, asked_bytes, created: made });
                 out.len() - 1
             });
             if !made {

@@ -58,6 +58,12 @@ impl Job {
         Self { reads, workers }
     }
 
+    /// These files of `train/`, by number.
+    pub fn of(site: &Site, order: &[u32], workers: usize) -> Self {
+        let files = order.iter().map(|f| *f as usize);
+        Self { reads: files.map(|f| (f, 0, site.files[f].1)).collect(), workers }
+    }
+
     pub fn by_name(site: &Site, workers: usize) -> Self {
         let mut order: Vec<usize> = (0..site.train()).collect();
         order.sort_by_key(|f| site.files[*f].0.clone());

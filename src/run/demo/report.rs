@@ -147,11 +147,12 @@ fn megabytes(bytes: u64) -> String {
 
 /// What was learned of one workload, in words. `said_by` names the forecaster and gives its reason.
 pub fn in_words(profile: &Profile, said_by: Option<(&str, &str)>) -> String {
-    let order = match profile.order {
-        OrderHabit::Unknown => "in an order not yet known",
-        OrderHabit::Sequential => "in the same order each time",
-        OrderHabit::Shuffled => "in a fresh random order each epoch",
-        OrderHabit::Irregular => "in no order, by popularity",
+    let order = match (&profile.drawn, profile.order) {
+        (Some(drawn), _) => format!("in an order {drawn}"),
+        (None, OrderHabit::Unknown) => "in an order not yet known".to_owned(),
+        (None, OrderHabit::Sequential) => "in the same order each time".to_owned(),
+        (None, OrderHabit::Shuffled) => "in a fresh random order each epoch".to_owned(),
+        (None, OrderHabit::Irregular) => "in no order, by popularity".to_owned(),
     };
     let volume = profile.volume.as_ref().map_or(String::new(), |v| format!(" below {v}:/{}", profile.root));
     let mut text = format!(

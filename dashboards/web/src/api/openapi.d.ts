@@ -1548,6 +1548,8 @@ export interface components {
                 calendar: components["schemas"]["Calendar"];
                 /** @description Its command with variable parts as `#`, for people. */
                 command: string;
+                /** @description How its order is drawn, in words, where that was recognised. */
+                drawn?: string | null;
                 /**
                  * Format: double
                  * @description Epochs per run, median.
@@ -2175,6 +2177,8 @@ export interface components {
             calendar: components["schemas"]["Calendar"];
             /** @description Its command with variable parts as `#`, for people. */
             command: string;
+            /** @description How its order is drawn, in words, where that was recognised. */
+            drawn?: string | null;
             /**
              * Format: double
              * @description Epochs per run, median.

@@ -57,7 +57,7 @@ impl<'a> Recurring<'a> {
         let Some(next) = self.awaited.pop_front() else { return };
         self.in_order = self.foresight.kept_order().or(self.in_order);
         let before: Vec<u64> = self.foresight.blocks().collect();
-        let in_order = self.in_order.unwrap_or(next.expected.in_order);
+        let in_order = next.expected.drawn || self.in_order.unwrap_or(next.expected.in_order);
         self.foresight = Foresight::new(&Expected { in_order, ..next.expected }, |block| site.holds(block));
         for block in before {
             site.expect(block, self.foresight.soon(block));

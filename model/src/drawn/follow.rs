@@ -1,0 +1,213 @@
+//! A running run, followed through the orders that its epochs are drawn in.
+//!
+//! *Where it is:* all files up to a place have been taken, and of those behind it some, by no more places than readers side
+//! by side take out of turn. What lies further back than that and was not taken is *missed*. A few may be, where a
+//! loader drops the last batch; more than that and the order is taken back, at once where readers keep to it exactly.
+//!
+//! The orders and the names of the files are drawn and listed when they are needed and not kept over a restart.
+
+use foretide_flow::{FilePath, Timestamp, VolumeId};
+use serde::{Deserialize, Serialize};
+
+use super::fit::MISSED;
+use super::{Place, Recognised};
+use crate::habit::Candidate;
+use crate::namespace::{FileFact, Namespace};
+use crate::run::{FileKey, LiveRun};
+
+/// Visits of the recent past that are looked at.
+const LOOKED_AT: usize = 64;
+
+/// A followed run.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Following {
+    /// What it was recognised by.
+    pub recognised: Recognised,
+    /// Epochs that it has finished, or begun in the middle and finished.
+    epochs: u32,
+    /// Files of the present epoch's order that are behind it.
+    done: u32,
+    /// Of all that are behind it those that it left out.
+    missed: u64,
+    #[serde(skip)]
+    drawn: Option<Drawn>,
+}
+
+/// What is drawn and listed.
+#[derive(Clone, Debug, PartialEq)]
+struct Drawn {
+    /// The files by index, with their bytes.
+    files: Vec<(FileKey, u64)>,
+    /// The order of the present epoch, and the place of each file in it.
+    order: Vec<u32>,
+    places: Vec<u32>,
+    /// Whether a file was left of the epoch that the run began in.
+    left: Vec<bool>,
+}
+
+/// A file that comes, and after how many others.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Coming<'f> {
+    /// Which.
+    pub path: &'f FilePath,
+    /// Its bytes.
+    pub bytes: u64,
+    /// How many files come before it; none in an epoch of which it is not known how it is drawn.
+    pub after: Option<usize>,
+    /// Epochs to begin before it comes.
+    pub epochs: u32,
+}
+
+impl Following {
+    /// From the place where the run began.
+    pub fn new(recognised: Recognised) -> Self {
+        let done = recognised.began.offset;
+        Self { recognised, epochs: 0, done, missed: 0, drawn: None }
+    }
+
+    /// Takes what the run has done since. Whether it still keeps to its order.
+    pub fn follow(&mut self, run: &LiveRun, names: &Namespace) -> bool {
+        if self.drawn.is_none() {
+            self.drawn = self.draw(run, names);
+        }
+        let Some(mut drawn) = self.drawn.take() else { return false };
+        let keeps = self.go_on(run, &mut drawn);
+        self.drawn = Some(drawn);
+        keeps
+    }
+
+    /// What comes next, in order, at most so many: what is left of the present epoch, and the next one.
+    pub fn coming(&self, run: &LiveRun, most: usize) -> Vec<Coming<'_>> {
+        let Some(drawn) = &self.drawn else { return Vec::new() };
+        let present = drawn.order[self.done as usize..].iter().filter(|f| !self.is_taken(run, drawn, **f));
+        let mut indices: Vec<(u32, u32)> = present.take(most).map(|f| (*f, 0)).collect();
+        let next = self.place(self.epochs + 1);
+        let order = match next {
+            Some(next) => next.draw.order(self.recognised.files),
+            None => (0..self.recognised.files).collect(),
+        };
+        indices.extend(order.into_iter().take(most - indices.len()).map(|f| (f, 1)));
+        let coming = |(after, (file, epochs)): (usize, &(u32, u32))| {
+            let (key, bytes) = &drawn.files[*file as usize];
+            let after = (*epochs == 0 || next.is_some()).then_some(after);
+            Coming { path: &key.path, bytes: *bytes, after, epochs: *epochs }
+        };
+        indices.iter().enumerate().map(coming).collect()
+    }
+
+    /// Files of the present epoch that are behind the run, and all of them.
+    pub fn progress(&self) -> (u32, u32) {
+        (self.done, self.recognised.files)
+    }
+
+    /// The order of an epoch, counted from that in which the run began.
+    fn place(&self, epoch: u32) -> Option<Place> {
+        let Place { draw, .. } = self.recognised.began;
+        let draw = if epoch == 0 { draw } else { draw.after(self.recognised.step?, u64::from(epoch)) };
+        draw.can_be_drawn().then_some(Place { draw, offset: 0 })
+    }
+
+    fn draw(&self, run: &LiveRun, names: &Namespace) -> Option<Drawn> {
+        let set = &self.recognised.set;
+        let there = known(names, &set.volume, &set.directory, run.started_at);
+        let files = set.files(&there);
+        if files.len() != self.recognised.files as usize {
+            return None;
+        }
+        let mut drawn = Drawn {
+            files: files.into_iter().map(|c| (c.key.clone(), c.size)).collect(),
+            order: Vec::new(),
+            places: Vec::new(),
+            left: vec![false; self.recognised.files as usize],
+        };
+        let Place { draw, offset } = self.recognised.began;
+        let first = draw.can_be_drawn().then(|| draw.order(self.recognised.files))?;
+        first[offset as usize..].iter().for_each(|file| drawn.left[*file as usize] = true);
+        self.turn(&mut drawn).then_some(drawn)
+    }
+
+    /// Draws the order of the present epoch. Whether it is known how.
+    fn turn(&self, drawn: &mut Drawn) -> bool {
+        let Some(place) = self.place(self.epochs) else { return false };
+        drawn.order = place.draw.order(self.recognised.files);
+        drawn.places = vec![0; drawn.order.len()];
+        (0..).zip(&drawn.order).for_each(|(place, file)| drawn.places[*file as usize] = place);
+        true
+    }
+
+    /// Visits of a file that come with the present epoch's.
+    fn visits(&self, drawn: &Drawn, file: u32) -> u32 {
+        self.epochs + u32::from(drawn.left[file as usize])
+    }
+
+    fn is_taken(&self, run: &LiveRun, drawn: &Drawn, file: u32) -> bool {
+        let visits = run.file(&drawn.files[file as usize].0).map_or(0, |used| used.visits);
+        visits > 0 && visits >= self.visits(drawn, file)
+    }
+
+    fn go_on(&mut self, run: &LiveRun, drawn: &mut Drawn) -> bool {
+        loop {
+            while self.done < self.recognised.files && self.is_taken(run, drawn, drawn.order[self.done as usize]) {
+                self.done += 1;
+            }
+            let (ahead, beyond) = self.ahead(run, drawn);
+            let least = ahead.map_or(self.done, |place| (place + 1).saturating_sub(self.recognised.slack));
+            let dropped = MISSED * f64::from(self.recognised.files) + f64::from(self.recognised.slack);
+            let ends = f64::from(self.recognised.files - self.done) <= dropped;
+            if least > self.done {
+                let behind = &drawn.order[self.done as usize..least as usize];
+                self.missed += behind.iter().filter(|f| !self.is_taken(run, drawn, **f)).count() as u64;
+                self.done = least;
+            } else if self.done == self.recognised.files || (beyond > 0 && ends) {
+                self.missed += u64::from(self.recognised.files - self.done);
+                (self.epochs, self.done) = (self.epochs + 1, 0);
+                if !self.turn(drawn) {
+                    return false;
+                }
+            } else {
+                return beyond == 0 && self.missed as f64 <= MISSED * self.behind();
+            }
+        }
+    }
+
+    /// Files that are behind the run in all.
+    fn behind(&self) -> f64 {
+        let before = f64::from(self.epochs) * f64::from(self.recognised.files);
+        before + f64::from(self.done) - f64::from(self.recognised.began.offset)
+    }
+
+    /// Of the recent visits: the last place in the present epoch's order that was taken, if it is not behind; and how many
+    /// belong to a later epoch.
+    fn ahead(&self, run: &LiveRun, drawn: &Drawn) -> (Option<u32>, usize) {
+        let (mut ahead, mut beyond) = (None, 0);
+        for visit in run.recent().iter().rev().take(LOOKED_AT) {
+            let used = &run.files()[visit.file as usize];
+            let Some(file) = drawn.index(&used.key) else { continue };
+            let due = self.visits(drawn, file);
+            let place = drawn.places[file as usize];
+            if used.visits > due {
+                beyond += 1;
+            } else if used.visits == due && place >= self.done {
+                ahead = ahead.max(Some(place));
+            }
+        }
+        (ahead, beyond)
+    }
+}
+
+impl Drawn {
+    fn index(&self, key: &FileKey) -> Option<u32> {
+        self.files.binary_search_by(|(other, _)| super::set::by_index(&other.path, &key.path)).ok().map(|i| i as u32)
+    }
+}
+
+/// The files below a directory, as they were at a time.
+pub fn known(names: &Namespace, volume: &VolumeId, directory: &FilePath, at: Timestamp) -> Vec<Candidate> {
+    let files = names.below(volume, directory).filter(|(_, fact)| fact.modified_at <= at);
+    let candidate = |(path, fact): (&FilePath, &FileFact)| Candidate {
+        key: FileKey { volume: volume.clone(), path: path.clone() },
+        size: fact.size,
+        modified_at: fact.modified_at,
+    };
+    files.map(candidate).collect()
+}

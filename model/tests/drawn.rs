@@ -1,0 +1,134 @@
+//! Orders that PyTorch drew, in running runs: recognised, told on, taken back.
+
+#[allow(dead_code, reason = "each file of tests plays some of its jobs")]
+mod site;
+
+use foretide_flow::Forecast;
+use foretide_model::drawn::Draw;
+use foretide_model::{Config, Model};
+use rand::seq::SliceRandom;
+use rand::{SeedableRng, rngs::StdRng};
+use site::{Job, Site, names};
+
+fn model() -> Model {
+    Model::new(Config::default()).unwrap()
+}
+
+/// The orders of some epochs, seeded with `seed` and one more each time.
+fn epochs(seed: u32, epochs: u32, files: u32) -> Vec<u32> {
+    (0..epochs).flat_map(|epoch| Draw::first_of(seed + epoch).order(files)).collect()
+}
+
+fn told(forecast: &Forecast) -> Vec<u32> {
+    let number = |path: String| path[10..15].parse().unwrap();
+    forecast.reads.iter().map(|r| number(r.path.to_string())).collect()
+}
+
+/// Plays a run; what the forecaster of drawn orders said, after how many reads.
+fn play(site: &mut Site, model: &mut Model, job: &Job, run: &str, at: f64) -> Vec<(usize, Forecast)> {
+    let mut said = Vec::new();
+    site.play(model, job, run, at, |seen, advice| {
+        said.extend(advice.forecasts.iter().filter(|f| f.forecaster == "drawn").map(|f| (seen, f.clone())));
+    });
+    said
+}
+
+#[test]
+fn an_epoch_is_told_in_exact_order_and_the_next_as_soon_as_two_were_seen() {
+    let (mut site, mut model) = (Site::new(1200), model());
+    let order = epochs(42, 3, 1200);
+    let job = Job::of(&site, &order, 4);
+    let said = play(&mut site, &mut model, &job, "r1", 0.0);
+    let (seen, first) = &said[0];
+    assert!(*seen <= 50, "after {seen}");
+    let left = 1200 - seen;
+    assert_eq!(told(first)[..left], order[*seen..1200]);
+    assert!(first.reads[..left].iter().all(|r| r.probability > 0.8), "{:?}", first.reads[0]);
+    assert!(first.reads.is_sorted_by_key(|r| r.window.p50));
+    assert!(first.reason.contains("drawn by PyTorch, seed 42"), "{}", first.reason);
+    let (seen, last) = said.iter().rfind(|(seen, _)| *seen < 2400).unwrap();
+    assert!(*seen > 1250, "{seen}");
+    assert_eq!(told(last), order[*seen..], "the rest of the second epoch and all of the third");
+    assert_eq!(model.profile(&"w".into()).unwrap().drawn.as_deref(), Some("drawn by PyTorch, seed 42 + epoch"));
+}
+
+#[test]
+fn the_next_run_is_told_before_it_starts_in_the_order_that_it_will_draw() {
+    let (mut site, mut model) = (Site::new(300), model());
+    let job = Job::of(&site, &epochs(7, 1, 300), 1);
+    for run in 0..3 {
+        play(&mut site, &mut model, &job, &format!("r{run}"), 40.0 * f64::from(run));
+    }
+    let advice = model.advise(names::at(110.0));
+    let awaited = advice.forecasts.iter().chain(&site.last_awaited).rfind(|f| f.run.is_none()).unwrap();
+    assert_eq!(told(awaited), epochs(7, 1, 300));
+    assert!(awaited.reason.contains("each run begins as the last one"), "{}", awaited.reason);
+}
+
+#[test]
+fn runs_that_share_an_epoch_go_on_where_the_last_one_stopped() {
+    let (mut site, mut model) = (Site::new(4000), model());
+    let order = epochs(1000, 2, 4000);
+    let parts = [&order[..1500], &order[1500..3500], &order[3500..5500]];
+    let mut said = Vec::new();
+    for (run, part) in parts.iter().enumerate() {
+        let job = Job::of(&site, part, 1);
+        said = play(&mut site, &mut model, &job, &format!("r{run}"), 1000.0 * run as f64);
+    }
+    let (seen, first) = &said[0];
+    assert!(*seen <= 50, "after {seen}");
+    assert_eq!(told(first)[..500 - seen], order[3500 + seen..4000]);
+    let (seen, last) = said.last().unwrap();
+    assert!(*seen > 500, "in the next epoch, {seen}");
+    assert_eq!(told(last)[..100], order[3500 + seen..3600 + seen]);
+}
+
+#[test]
+fn h_an_order_that_is_left_is_taken_back() {
+    let (mut site, mut model) = (Site::new(4000), model());
+    let mut order = Draw::first_of(3).order(4000);
+    order[500..].shuffle(&mut StdRng::seed_from_u64(5));
+    let job = Job::of(&site, &order, 1);
+    let said = play(&mut site, &mut model, &job, "r1", 0.0);
+    assert!(said.iter().any(|(seen, _)| *seen < 500), "it is told at first");
+    assert!(said.iter().all(|(seen, _)| *seen <= 500), "{:?}", said.iter().map(|s| s.0).collect::<Vec<_>>());
+}
+
+#[test]
+fn h_an_order_of_another_generator_is_never_told_as_drawn() {
+    let (mut site, mut model) = (Site::new(1200), model());
+    let job = Job::shuffled(&site, 3, 4);
+    for run in 0..2 {
+        assert_eq!(play(&mut site, &mut model, &job, &format!("r{run}"), 100.0 * f64::from(run)), []);
+        (0..200).for_each(|_| drop(model.advise(names::at(50.0 + 100.0 * f64::from(run)))));
+    }
+    assert_eq!(model.profile(&"w".into()).unwrap().drawn, None);
+}
+
+#[test]
+fn k_a_large_seed_is_found_between_two_runs() {
+    let (mut site, mut model) = (Site::new(300), model());
+    let job = Job::of(&site, &epochs(100_000, 1, 300), 1);
+    assert_eq!(play(&mut site, &mut model, &job, "r0", 0.0), []);
+    let kept = model.snapshot().unwrap();
+    let mut model = Model::restore(Config::default(), &kept).unwrap();
+    (0..20).for_each(|_| drop(model.advise(names::at(5.0))));
+    assert_eq!(model.profile(&"w".into()).unwrap().drawn.as_deref(), Some("drawn by PyTorch, seed 100000"));
+    let said = play(&mut site, &mut model, &job, "r1", 1000.0);
+    assert_eq!(said.first().map(|(seen, _)| *seen), Some(50));
+}
+
+#[test]
+fn e_a_run_that_is_followed_is_followed_on_after_a_restart() {
+    let (mut site, mut model) = (Site::new(1200), model());
+    let job = Job::of(&site, &epochs(42, 1, 1200), 1);
+    site.play_part(&mut model, &job, "r1", 0.0, 200);
+    let mut again = Model::restore(Config::default(), &model.snapshot().unwrap()).unwrap();
+    let drawn = |model: &mut Model| {
+        let advice = model.advise(names::at(5.0));
+        (advice.forecasts.iter().map(|f| f.forecaster.clone()).collect::<Vec<_>>(), advice)
+    };
+    let (told, told_again) = (drawn(&mut model), drawn(&mut again));
+    assert_eq!(told.0, ["drawn"]);
+    assert_eq!(told, told_again);
+}
