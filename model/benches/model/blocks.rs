@@ -8,7 +8,7 @@ use foretide_model::ModelError;
 use foretide_model::blocks::{BlockForecaster, BlockRequest, BlockSettings, Sources};
 use foretide_model::evaluate::contender::{Name, Parts};
 use foretide_model::evaluate::site::Link;
-use foretide_model::evaluate::{CacheSize, Options, Report, Row, evaluate_some};
+use foretide_model::evaluate::{self, CacheSize, Misses, Options, Report, Row, evaluate_some};
 use foretide_model::import::{Numbers, Trace, read_trace};
 
 use crate::{Figure, Outcome, Table};
@@ -73,8 +73,7 @@ pub fn streams(table: &mut Table, root: &Path) -> Outcome {
 }
 
 fn ahead(table: &mut Table, trace: &Trace, share: f64, link: Link, bar: f64) -> Result<Report, String> {
-    let how = if link == Link::Instant { "instant" } else { "lead 16" };
-    let work = format!("{} {:.0} %, {how}", name(trace), 100.0 * share);
+    let work = format!("{} {:.0} %, {}", name(trace), 100.0 * share, how(link));
     let names = [&KNOWN[..], &[Name::Foretide]].concat();
     let report = evaluate_some(trace, &Options { link, ..options(share) }, &names).map_err(|e| e.to_string())?;
     let (ours, known) = (of(&report, Name::Foretide)?, best(&report, &KNOWN)?);
@@ -191,4 +190,26 @@ pub fn ablation(_table: &mut Table, root: &Path) -> Outcome {
     }
     println!("all {:.2}", sum(Name::Foretide)?);
     Ok(())
+}
+
+/// Why ours misses, in shares of the requests: where to dig. A table to read, and no row.
+pub fn misses(_table: &mut Table, root: &Path) -> Outcome {
+    println!("{:<24} {:>6} {:>7} {:>6} {:>7} {:>6} {:>6}", "", "new", "unnamed", "soon", "refused", "late", "gone");
+    for trace in &read(root)? {
+        for link in [Link::Instant, Link::Lead(16)] {
+            for share in CACHES {
+                let m = evaluate::misses(trace, &Options { link, ..options(share) })?;
+                let part = |n: u64| n as f64 / m.requests as f64;
+                let Misses { new, unnamed, soon, refused, late, gone, .. } = m;
+                let [new, unnamed, soon, refused, late, gone] = [new, unnamed, soon, refused, late, gone].map(part);
+                let work = format!("{} {:.0} %, {}", name(trace), 100.0 * share, how(link));
+                println!("{work:<24} {new:>6.3} {unnamed:>7.3} {soon:>6.3} {refused:>7.3} {late:>6.3} {gone:>6.3}");
+            }
+        }
+    }
+    Ok(())
+}
+
+fn how(link: Link) -> &'static str {
+    if link == Link::Instant { "instant" } else { "lead 16" }
 }

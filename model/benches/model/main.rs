@@ -21,11 +21,12 @@ type Outcome = Result<(), Box<dyn std::error::Error>>;
 type Part = fn(&mut Table, &Path) -> Outcome;
 
 /// What can be run alone, by name.
-const PARTS: [(&str, Part); 10] = [
+const PARTS: [(&str, Part); 11] = [
     ("blocks", blocks::streams),
     ("calibration", blocks::calibration),
     ("cost", blocks::cost),
     ("ablation", blocks::ablation),
+    ("misses", blocks::misses),
     ("loader", jobs::loader),
     ("jobs", jobs::recorded),
     ("workflows", jobs::workflows),

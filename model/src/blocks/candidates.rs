@@ -1,7 +1,7 @@
 //! What the sources propose on one request, put together by block.
 
 use super::log::NONE;
-use super::objects::Id;
+use super::objects::{Id, NEVER};
 
 /// One block and what speaks for it.
 #[derive(Clone, Copy)]
@@ -27,8 +27,28 @@ pub(super) struct Candidate {
     pub(super) run: u8,
     /// Place: which other one.
     pub(super) delta: u8,
+    pub(super) past: Past,
+}
+
+/// What is known of a block when it is named.
+#[derive(Clone, Copy)]
+pub(super) struct Past {
+    /// Bits of the requests since it was asked for last, and of those between its last two.
+    pub(super) age: u8,
+    pub(super) gap: u8,
+    /// Bits of how often it was asked for.
+    pub(super) seen: u8,
+    /// How proposals of it did, as a code.
+    pub(super) record: u8,
     /// How often it was named by the requests before this one.
     pub(super) named: u8,
+    /// Whether a proposal of it is followed.
+    pub(super) followed: bool,
+}
+
+impl Past {
+    /// Of a block that was never heard of.
+    const NOTHING: Self = Self { age: NEVER, gap: NEVER, seen: 0, record: 0, named: 0, followed: false };
 }
 
 impl Candidate {
@@ -103,7 +123,7 @@ impl Candidates {
             row_count: 0,
             run: 0,
             delta: 0,
-            named: 0,
+            past: Past::NOTHING,
         });
         self.all.last_mut().expect("one was pushed")
     }

@@ -97,11 +97,6 @@ impl Followed {
         Some(ahead as usize).filter(|i| *i < self.open.len())
     }
 
-    /// Whether this number is open and had passed the gate or been watched.
-    pub(super) fn is_waiting(&self, number: u32) -> bool {
-        self.index(number).is_some_and(|i| !self.open[i].over)
-    }
-
     /// Ends one without a verdict: a newer proposal of the same block takes its place.
     pub(super) fn drop(&mut self, number: u32) {
         if let Some(i) = self.index(number) {

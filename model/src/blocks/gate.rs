@@ -56,6 +56,19 @@ impl Gate {
         (mixed >> (u32::BITS - self.bits)) as u16
     }
 
+    /// Finds the slots of these values, those of fields that follow each other from `field` on, and returns what they add to
+    /// the log odds.
+    #[inline]
+    pub(super) fn look_up<const N: usize>(&self, field: usize, values: [u32; N], slots: &mut Features) -> f32 {
+        let mut sum = 0.0;
+        for (nth, value) in values.into_iter().enumerate() {
+            let slot = self.slot((field + nth) as u32, value);
+            slots[field + nth] = slot;
+            sum += self.weights[slot as usize];
+        }
+        sum
+    }
+
     /// The log odds that a candidate with these features is asked for in time; of some of its features, what they add.
     #[inline]
     pub(super) fn log_odds(&self, features: &[u16]) -> f32 {

@@ -48,6 +48,18 @@ impl Log {
         self.entry(place).map(|e| e.before).filter(|b| *b != NONE)
     }
 
+    /// The oldest place that is named. All from it on to the end are.
+    #[inline]
+    pub(super) fn oldest(&self) -> Place {
+        self.next - self.named
+    }
+
+    /// The id at a place from [`oldest`](Self::oldest) on.
+    #[inline]
+    pub(super) fn named_id(&self, place: Place) -> Id {
+        self.entries[place as usize & self.mask].id
+    }
+
     #[inline]
     fn entry(&self, place: Place) -> Option<Entry> {
         let age = self.next.wrapping_sub(place);
@@ -78,8 +90,8 @@ impl Log {
         if self.named as usize <= LEAST_ENTRIES.min(self.mask) {
             return None;
         }
-        let oldest = self.next - self.named;
-        let id = self.id(oldest)?;
+        let oldest = self.oldest();
+        let id = self.named_id(oldest);
         self.named -= 1;
         Some((id, oldest))
     }

@@ -37,12 +37,12 @@ pub use calibration::Calibration;
 use association::Rows;
 use budget::Budget;
 use calibration::{Correction, bin_of};
-use candidates::{Candidate, Candidates};
+use candidates::{Candidate, Candidates, Past};
 use followed::{Followed, Said, Verdict};
 use gate::{FEATURES, Features, Gate, log_odds, probability};
 use log::{Log, NONE, Place};
-use objects::{Id, NEVER, Object, Objects};
-use replay::Reach;
+use objects::{Id, NEVER, Object, Objects, Whereabouts, log2};
+use replay::{FEW, Reach};
 use spatial::Spatial;
 
 /// What a forecaster of blocks may use and do.
@@ -124,17 +124,14 @@ const SOURCE_SETS: usize = 8;
 /// Features that are the prompt's, beside those that are the candidate's own.
 const SHARED_FEATURES: usize = 4;
 const OWN_FEATURES: usize = FEATURES - SHARED_FEATURES;
+/// Log odds that what says less of a candidate is believed to add at most to what says most of it.
+const MARGIN: f32 = 2.5;
 
 impl Prompt {
     fn new(by: Id, object: &Object, now: Place, hit: bool) -> Self {
-        let state = u32::from(hit) << 5 | log2(u32::from(object.seen));
-        Self { by, now, record: object.proposing.code(), state, shared: [None; SOURCE_SETS] }
+        let state = u32::from(hit) << 5 | u32::from(log2(u32::from(object.seen)));
+        Self { by, now, record: u32::from(object.proposing.code()), state, shared: [None; SOURCE_SETS] }
     }
-}
-
-/// Bits that a number takes.
-fn log2(n: u32) -> u32 {
-    u32::BITS - n.leading_zeros()
 }
 
 /// The forecaster.
@@ -208,15 +205,17 @@ impl BlockForecaster {
         }
         let now = self.log.next();
         let block = request.offset / self.settings.block_bytes;
-        self.settle(block, now);
-        let id = self.admit(block);
+        let known = self.objects.known(block);
+        self.settle(known, now);
+        let id = known.unwrap_or_else(|| self.admit(block));
         self.notice_late(id, now);
-        let before = self.objects.last(id);
+        let Object { last: before, whereabouts, .. } = *self.objects.get(id);
+        let lay_here = request.hit && !whereabouts.is_ahead();
         self.remember(id, before, now, &request);
         if self.settings.sources.association {
             self.rows.learn(&self.log, self.lead());
         }
-        self.propose(id, before, now, &request);
+        self.propose(id, before, now, &request, lay_here);
         self.decide(id, now, request.hit, proposals);
     }
 
@@ -224,16 +223,15 @@ impl BlockForecaster {
     pub fn evicted(&mut self, block: u64) {
         let Some(id) = self.objects.known(block) else { return };
         let object = self.objects.get_mut(id);
-        let asked_at = std::mem::replace(&mut object.asked_at, NONE);
-        object.here = false;
-        if asked_at != NONE {
-            let stayed = self.log.next().saturating_sub(asked_at) as f32;
+        let was = std::mem::replace(&mut object.whereabouts, Whereabouts::Away);
+        if was.is_ahead() {
+            let stayed = self.log.next().saturating_sub(object.asked_at) as f32;
             self.stay += STAY_RATE * (stayed - self.stay);
             if let Some(verdict) = self.followed.failed(self.objects.take_followed(id)) {
                 self.learn(&verdict);
             }
         }
-        self.objects.release(id, &self.log);
+        self.objects.release(id);
     }
 
     /// A proposal was not taken up, because all of it is here already: nothing is learned from it.
@@ -241,19 +239,17 @@ impl BlockForecaster {
         let Some(id) = self.objects.known(block) else { return };
         let number = self.objects.take_followed(id);
         self.followed.drop(number);
-        let object = self.objects.get_mut(id);
-        object.asked_at = NONE;
-        object.here = true;
-        self.objects.release(id, &self.log);
+        self.objects.get_mut(id).whereabouts = Whereabouts::Here;
+        self.objects.release(id);
     }
 
     /// A prefetched block has come.
     pub fn arrived(&mut self, block: u64) {
         let Some(id) = self.objects.known(block) else { return };
         let object = self.objects.get_mut(id);
-        let asked_at = object.asked_at;
-        if asked_at != NONE {
-            object.come = true;
+        if object.whereabouts.is_ahead() {
+            object.whereabouts = Whereabouts::Waiting;
+            let asked_at = object.asked_at;
             // Late ones hurt more than early ones: the delay follows a rise at once and a fall slowly.
             let took = (self.log.next().saturating_sub(asked_at) as f32).min(MOST_LEAD);
             let rate = if took > self.delay { 0.2 } else { 0.01 };
@@ -265,7 +261,7 @@ impl BlockForecaster {
     /// believed to take, it is not known how long they do, so a quarter more is tried.
     fn notice_late(&mut self, id: Id, now: Place) {
         let object = self.objects.get(id);
-        if object.asked_at != NONE && !object.come {
+        if object.whereabouts == Whereabouts::Coming {
             let given = now.saturating_sub(object.asked_at) as f32;
             if given + 1.0 > self.delay {
                 self.delay = self.delay.max(1.25 * given + 1.0).min(MOST_LEAD);
@@ -289,6 +285,17 @@ impl BlockForecaster {
         self.budget.threshold()
     }
 
+    /// Blocks that the sources named on the last request and that were neither here nor on their way, and whether each was
+    /// proposed.
+    pub fn named(&self) -> impl Iterator<Item = (u64, bool)> {
+        let now = self.log.next().wrapping_sub(1);
+        self.candidates.all().iter().map(move |candidate| {
+            let id = self.objects.known(candidate.block);
+            let asked = |id| self.objects.get(id).whereabouts.is_ahead() && self.objects.get(id).asked_at == now;
+            (candidate.block, id.is_some_and(asked))
+        })
+    }
+
     /// The probabilities that were said so far, and what came of them.
     pub fn calibration(&self) -> Calibration {
         self.calibration
@@ -306,7 +313,7 @@ impl BlockForecaster {
         const STAY_SHARE: f32 = 0.25;
         let lead = self.lead();
         let most = (DELAYS * lead).min((STAY_SHARE * self.stay) as u32);
-        Reach { lead, farther: most.saturating_sub(lead) }
+        Reach::far(lead, most.saturating_sub(lead))
     }
 
     /// Requests after which what was proposed and not asked for counts as not come.
@@ -315,8 +322,8 @@ impl BlockForecaster {
     }
 
     /// What became of proposals: this block has been asked for, others have waited too long.
-    fn settle(&mut self, block: u64, now: Place) {
-        if let Some(id) = self.objects.known(block) {
+    fn settle(&mut self, known: Option<Id>, now: Place) {
+        if let Some(id) = known {
             let lead = self.lead();
             if let Some(verdict) = self.followed.came(self.objects.take_followed(id), now, lead) {
                 self.learn(&verdict);
@@ -329,7 +336,7 @@ impl BlockForecaster {
         }
         while let Some(verdict) = self.followed.given_up(now, patience) {
             self.learn(&verdict);
-            self.objects.unfollow(verdict.id, verdict.number, &self.log);
+            self.objects.unfollow(verdict.id, verdict.number);
         }
     }
 
@@ -355,12 +362,9 @@ impl BlockForecaster {
         }
     }
 
-    /// The id of a block; a new one has no successors yet, whoever had its id before.
+    /// Gives a block that is not known an id; it has no successors yet, whoever had its id before.
     fn admit(&mut self, block: u64) -> Id {
-        if let Some(id) = self.objects.known(block) {
-            return id;
-        }
-        let id = self.objects.id(block);
+        let id = self.objects.add(block);
         self.rows.clear(id);
         id
     }
@@ -371,24 +375,27 @@ impl BlockForecaster {
         let object = self.objects.get_mut(id);
         object.seen = object.seen.saturating_add(1);
         object.blocks = u16::try_from(blocks).unwrap_or(u16::MAX);
-        object.here = true;
-        object.asked_at = NONE;
-        object.gap = if before == NONE { NEVER } else { log2(now.saturating_sub(before)) as u8 };
-        self.objects.set_last(id, now);
+        object.whereabouts = Whereabouts::Here;
+        object.gap = if before == NONE { NEVER } else { log2(now.saturating_sub(before)) };
+        object.last = now;
         if let Some((gone, place)) = self.log.push(id, before) {
-            self.objects.forget(gone, place, &self.log);
+            self.objects.forget(gone, place);
         }
         while self.objects.full() {
             let Some((gone, place)) = self.log.shorten() else { break };
-            self.objects.forget(gone, place, &self.log);
+            self.objects.forget(gone, place);
         }
     }
 
-    fn propose(&mut self, id: Id, before: Place, now: Place, request: &BlockRequest) {
+    /// Asks the sources. A block that lay here without having been fetched ahead is no sign that something is missing: then
+    /// replay is asked for the next few only, as what comes after them is named by the requests between. Not so where fetches
+    /// take longer than these: then every notice counts.
+    fn propose(&mut self, id: Id, before: Place, now: Place, request: &BlockRequest, lay_here: bool) {
         self.candidates.clear();
         let lead = self.lead();
         if self.settings.sources.replay {
-            replay::propose(&self.log, &self.objects, before, now, self.reach(), &mut self.candidates);
+            let reach = if lay_here && lead < FEW { Reach::near(lead) } else { self.reach() };
+            replay::propose(&self.log, before, now, reach, &mut self.candidates);
         }
         if self.settings.sources.association {
             self.rows.propose(id, &mut self.candidates);
@@ -412,13 +419,13 @@ impl BlockForecaster {
     fn is_wanted(&mut self, candidate: &mut Candidate, now: Place, proposals: &mut Vec<Proposal>) -> bool {
         let object = self.objects.get_mut(candidate.id);
         candidate.block = object.block;
-        if object.asked_at != NONE {
+        if object.whereabouts.is_ahead() {
             let (block, blocks) = (object.block, u32::from(object.blocks));
             proposals.push(Proposal { block, blocks, probability: 1.0, here: true });
         }
-        let wanted = !object.here && object.asked_at == NONE;
+        let wanted = object.whereabouts == Whereabouts::Away;
         if wanted {
-            candidate.named = object.name(now);
+            candidate.past = object.name(now);
         }
         wanted
     }
@@ -426,34 +433,26 @@ impl BlockForecaster {
     /// What to do about one candidate; `threshold` is the least log odds that pass.
     fn weigh(&mut self, candidate: &Candidate, prompt: &mut Prompt, threshold: f32) -> Option<Proposal> {
         let now = prompt.now;
-        let (features, odds) = self.features(candidate, prompt);
+        // Half of the refused are followed, by a fixed draw on when and what.
+        let drawn = (now.wrapping_add(candidate.name()).wrapping_mul(0x9E37_79B1)) >> 31 == 0;
+        let watched = drawn && !candidate.past.followed;
+        let least = if watched { f32::NEG_INFINITY } else { threshold };
+        let (features, odds) = self.features(candidate, prompt, least)?;
         let accepted = odds >= threshold;
-        // Half of the refused, by a fixed draw on when and what.
-        let watched = (now.wrapping_add(candidate.name()).wrapping_mul(0x9E37_79B1)) >> 31 == 0;
-        if !accepted && !watched {
-            return None;
-        }
         let id = if candidate.id == NONE { self.admit(candidate.block) } else { candidate.id };
-        let pending = self.objects.get(id).followed;
-        if self.followed.is_waiting(pending) {
-            if !accepted {
-                return None;
-            }
-            self.followed.drop(pending);
-        }
-        let blocks = self.objects.get(id).blocks.max(candidate.blocks);
         let said = self.say(odds);
         let verdict = Verdict::open(id, self.objects.mark(prompt.by), features, said, accepted);
         let number = self.followed.follow(verdict, now);
         let object = self.objects.get_mut(id);
-        object.followed = number;
-        object.blocks = blocks;
+        object.blocks = object.blocks.max(candidate.blocks);
+        self.followed.drop(std::mem::replace(&mut object.followed, number));
         if !accepted {
             return None;
         }
+        object.whereabouts = Whereabouts::Coming;
         object.asked_at = now;
-        object.come = false;
-        Some(Proposal { block: candidate.block, blocks: u32::from(blocks), probability: said.probability, here: false })
+        let blocks = u32::from(object.blocks);
+        Some(Proposal { block: candidate.block, blocks, probability: said.probability, here: false })
     }
 
     /// What is said of a proposal that the gate gives these odds. It passes by the odds: what is corrected is only what
@@ -463,41 +462,42 @@ impl BlockForecaster {
         Said { probability: self.correction.corrected(believed), bin: bin_of(believed) as u8 }
     }
 
-    /// What the gate goes by, each as a slot of its table, and the log odds that it gives. How long a block has been away says
-    /// most beside how long it was away the time before.
-    fn features(&self, candidate: &Candidate, prompt: &mut Prompt) -> (Features, f32) {
-        let (age, gap, seen, record) = if candidate.id == NONE {
-            (u32::from(NEVER), u32::from(NEVER), 0, 0)
-        } else {
-            let object = self.objects.get(candidate.id);
-            let last = self.objects.last(candidate.id);
-            let age = if last == NONE { u32::from(NEVER) } else { log2(prompt.now.saturating_sub(last)) };
-            (age, u32::from(object.gap), log2(u32::from(object.seen)), object.proposed.code())
-        };
+    /// What the gate goes by, each as a slot of its table, and the log odds that it gives; nothing where these are less than
+    /// `least`. How long a block has been away says most beside how long it was away the time before.
+    fn features(&self, candidate: &Candidate, prompt: &mut Prompt, least: f32) -> Option<(Features, f32)> {
+        let Past { age, gap, seen, record, named, .. } = candidate.past;
+        let (age, gap, seen) = (u32::from(age), u32::from(gap), u32::from(seen));
         let sources = candidate.sources();
         let (alike, distance) = (u32::from(candidate.alike), u32::from(candidate.distance.min(31)));
+        let (row_share, row_count) = (u32::from(candidate.row_share), u32::from(candidate.row_count));
         let name = candidate.name();
-        let own: [u32; OWN_FEATURES] = [
-            ((sources << 8 | u32::from(candidate.run)) << 8) | u32::from(candidate.delta),
-            alike << 5 | distance,
-            (u32::from(candidate.votes) << 4 | alike) << 4 | u32::from(candidate.matched),
-            u32::from(candidate.row_share) << 5 | log2(u32::from(candidate.row_count)),
-            age << 5 | seen,
-            record << 3 | sources,
-            prompt.by.wrapping_mul(0x9E37_79B1) ^ name,
-            name,
-            ((u32::from(candidate.row_share) << 4 | alike) << 5) | (distance / 2),
-            (gap << 6 | age) << 5 | seen,
-            u32::from(candidate.named.min(15)) << 3 | sources,
-        ];
         let shared = self.shared(sources, prompt);
         let mut out = Features::default();
-        for (field, (out, value)) in (0..).zip(out.iter_mut().zip(own)) {
-            *out = self.gate.slot(field, value);
+        let saying_most = [
+            u32::from(record) << 3 | sources,
+            u32::from(named.min(15)) << 3 | sources,
+            ((row_share << 4 | alike) << 5) | (distance / 2),
+            (gap << 6 | age) << 5 | seen,
+        ];
+        let odds = shared.log_odds + self.gate.look_up(0, saying_most, &mut out);
+        if odds < least - MARGIN {
+            return None;
         }
-        let log_odds = shared.log_odds + self.gate.log_odds(&out[..OWN_FEATURES]);
+        let rest = [
+            (u32::from(candidate.votes) << 4 | alike) << 4 | u32::from(candidate.matched),
+            alike << 5 | distance,
+            row_share << 5 | u32::from(log2(row_count)),
+            age << 5 | seen,
+            ((sources << 8 | u32::from(candidate.run)) << 8) | u32::from(candidate.delta),
+            prompt.by.wrapping_mul(0x9E37_79B1) ^ name,
+            name,
+        ];
+        let odds = odds + self.gate.look_up(saying_most.len(), rest, &mut out);
+        if odds < least {
+            return None;
+        }
         out[OWN_FEATURES..].copy_from_slice(&shared.slots);
-        (out, log_odds)
+        Some((out, odds))
     }
 
     /// What is the same for all candidates of a prompt that these sources speak for.

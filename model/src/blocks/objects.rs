@@ -5,46 +5,75 @@
 
 use hashbrown::HashTable;
 
+use super::candidates::Past;
 use super::followed::NOT_FOLLOWED;
-use super::log::{Log, NONE, Place};
+use super::log::{NONE, Place};
 
 /// An id.
 pub(super) type Id = u32;
 
-/// How often proposals came true, lately: two small counts that are halved when one is full.
+/// How often proposals came true, lately: two counts of four bits that are halved when one is full.
 #[derive(Clone, Copy, Default)]
-pub(super) struct Record {
-    came: u8,
-    not: u8,
-}
+pub(super) struct Record(u8);
 
 impl Record {
     /// Above this, older ones fade.
     const FULL: u8 = 12;
 
     pub(super) fn count(&mut self, came: bool) {
-        let count = if came { &mut self.came } else { &mut self.not };
+        let (mut yes, mut no) = (self.0 >> 4, self.0 & 15);
+        let count = if came { &mut yes } else { &mut no };
         *count += 1;
         if *count > Self::FULL {
-            self.came /= 2;
-            self.not /= 2;
+            (yes, no) = (yes / 2, no / 2);
         }
+        self.0 = yes << 4 | no;
     }
 
-    /// Both counts as one number of 8 bits.
-    pub(super) fn code(self) -> u32 {
-        u32::from(self.came) << 4 | u32::from(self.not)
+    /// Both counts as one number.
+    pub(super) fn code(self) -> u8 {
+        self.0
     }
+}
+
+/// Bits that a number takes.
+pub(super) fn log2(n: u32) -> u8 {
+    (u32::BITS - n.leading_zeros()) as u8
 }
 
 /// Stands for the bits of a time that is not known.
 pub(super) const NEVER: u8 = 33;
 
-/// What is known of a block.
+/// Where a block is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Whereabouts {
+    /// Not here; its id is in use.
+    Away,
+    /// Asked for ahead of use, and not come yet.
+    Coming,
+    /// Come, and not used so far.
+    Waiting,
+    /// Here because it was used.
+    Here,
+    /// Its id is free.
+    Forgotten,
+}
+
+impl Whereabouts {
+    /// Whether it was asked for ahead of a use that has not come.
+    pub(super) fn is_ahead(self) -> bool {
+        matches!(self, Self::Coming | Self::Waiting)
+    }
+}
+
+/// What is known of a block. Half a line of the processor's caches, so that a candidate costs one look at the memory.
 #[derive(Clone, Copy)]
+#[repr(align(32))]
 pub(super) struct Object {
     pub(super) block: u64,
-    /// When it was asked for ahead of use, while that use has not come; else [`NONE`].
+    /// Where it stands last in the log; [`NONE`] if it does not.
+    pub(super) last: Place,
+    /// When it was asked for last ahead of use.
     pub(super) asked_at: Place,
     /// The number under which a proposal of it is followed.
     pub(super) followed: u32,
@@ -58,25 +87,34 @@ pub(super) struct Object {
     pub(super) proposed: Record,
     /// How proposals that it prompted did.
     pub(super) proposing: Record,
-    /// Whether it is in the cache because it was used.
-    pub(super) here: bool,
-    /// Whether what was asked for ahead has come.
-    pub(super) come: bool,
+    pub(super) whereabouts: Whereabouts,
     /// How often it was named as a candidate, and when last: the lower bits of the place.
     named: u8,
     named_at: u16,
     /// Counts the blocks that had this id.
     generation: u8,
-    free: bool,
 }
 
 /// Requests after which it is forgotten that a block was named.
 const NAMED_WITHIN: u16 = 32;
 
 impl Object {
-    /// Takes that it is named as a candidate; returns how often it was before, each time soon after the one before. What
-    /// several requests name one after the other is surer than what any of them knows.
-    pub(super) fn name(&mut self, now: Place) -> u8 {
+    /// Takes that it is named as a candidate; returns what is known of it.
+    #[inline]
+    pub(super) fn name(&mut self, now: Place) -> Past {
+        Past {
+            age: if self.last == NONE { NEVER } else { log2(now.saturating_sub(self.last)) },
+            gap: self.gap,
+            seen: log2(u32::from(self.seen)),
+            record: self.proposed.code(),
+            named: self.count_name(now),
+            followed: self.followed != NOT_FOLLOWED,
+        }
+    }
+
+    /// How often it was named before, each time soon after the one before. What several requests name one after the other is
+    /// surer than what any of them knows.
+    fn count_name(&mut self, now: Place) -> u8 {
         let soon = (now as u16).wrapping_sub(self.named_at) <= NAMED_WITHIN;
         let before = if soon { self.named } else { 0 };
         (self.named, self.named_at) = (before.saturating_add(1), now as u16);
@@ -111,15 +149,13 @@ pub(super) struct Objects {
     /// of it stays in the processor's caches.
     ids: HashTable<Id>,
     objects: Vec<Object>,
-    /// Where each id stands last in the log; apart from the rest, because replay looks at little else.
-    last: Vec<Place>,
     free: Vec<Id>,
     most: usize,
 }
 
 impl Objects {
     pub(super) fn new(most: usize) -> Self {
-        Self { ids: HashTable::new(), objects: Vec::new(), last: Vec::new(), free: Vec::new(), most }
+        Self { ids: HashTable::new(), objects: Vec::new(), free: Vec::new(), most }
     }
 
     /// The id of a block that is known.
@@ -128,13 +164,11 @@ impl Objects {
         self.ids.find(spread(block), |id| self.objects[*id as usize].block == block).copied()
     }
 
-    /// The id of a block, which is known from now on.
-    pub(super) fn id(&mut self, block: u64) -> Id {
-        if let Some(id) = self.known(block) {
-            return id;
-        }
+    /// Gives a block that is not known an id.
+    pub(super) fn add(&mut self, block: u64) -> Id {
         let object = |generation| Object {
             block,
+            last: NONE,
             asked_at: NONE,
             followed: NOT_FOLLOWED,
             seen: 0,
@@ -142,12 +176,10 @@ impl Objects {
             gap: NEVER,
             proposed: Record::default(),
             proposing: Record::default(),
-            here: false,
-            come: false,
+            whereabouts: Whereabouts::Away,
             named: 0,
             named_at: 0,
             generation,
-            free: false,
         };
         let id = match self.free.pop() {
             Some(id) => {
@@ -157,13 +189,10 @@ impl Objects {
             }
             None => {
                 grow(&mut self.objects);
-                grow(&mut self.last);
                 self.objects.push(object(0));
-                self.last.push(NONE);
                 self.objects.len() as Id - 1
             }
         };
-        self.last[id as usize] = NONE;
         let objects = &self.objects;
         self.ids.insert_unique(spread(block), id, |id| spread(objects[*id as usize].block));
         id
@@ -177,15 +206,6 @@ impl Objects {
         &mut self.objects[id as usize]
     }
 
-    /// Where it stands last in the log; [`NONE`] if it does not.
-    pub(super) fn last(&self, id: Id) -> Place {
-        self.last[id as usize]
-    }
-
-    pub(super) fn set_last(&mut self, id: Id, place: Place) {
-        self.last[id as usize] = place;
-    }
-
     pub(super) fn mark(&self, id: Id) -> Mark {
         Mark { id, generation: self.get(id).generation }
     }
@@ -193,7 +213,7 @@ impl Objects {
     /// The id, if it is still that of the same block.
     pub(super) fn alive(&self, mark: Mark) -> Option<Id> {
         let object = self.get(mark.id);
-        (!object.free && object.generation == mark.generation).then_some(mark.id)
+        (object.whereabouts != Whereabouts::Forgotten && object.generation == mark.generation).then_some(mark.id)
     }
 
     /// The number under which it is followed; from now on it is not.
@@ -202,31 +222,31 @@ impl Objects {
     }
 
     /// The proposal with this number is over.
-    pub(super) fn unfollow(&mut self, id: Id, number: u32, log: &Log) {
+    pub(super) fn unfollow(&mut self, id: Id, number: u32) {
         let object = self.get_mut(id);
         if object.followed == number {
             object.followed = NOT_FOLLOWED;
-            self.release(id, log);
+            self.release(id);
         }
     }
 
     /// The log has written over this place, where this id stood.
-    pub(super) fn forget(&mut self, id: Id, place: Place, log: &Log) {
-        if self.last[id as usize] == place {
-            self.last[id as usize] = NONE;
-            self.release(id, log);
+    pub(super) fn forget(&mut self, id: Id, place: Place) {
+        let object = self.get_mut(id);
+        if object.last == place {
+            object.last = NONE;
+            self.release(id);
         }
     }
 
     /// Frees an id that nothing names any more.
-    pub(super) fn release(&mut self, id: Id, log: &Log) {
-        let last = self.last[id as usize];
-        let named = last != NONE && log.id(last) == Some(id);
+    pub(super) fn release(&mut self, id: Id) {
         let object = &mut self.objects[id as usize];
-        if named || object.free || object.followed != NOT_FOLLOWED || object.asked_at != NONE {
+        let named = object.last != NONE || object.followed != NOT_FOLLOWED;
+        if named || object.whereabouts.is_ahead() || object.whereabouts == Whereabouts::Forgotten {
             return;
         }
-        object.free = true;
+        object.whereabouts = Whereabouts::Forgotten;
         if let Ok(entry) = self.ids.find_entry(spread(object.block), |other| *other == id) {
             entry.remove();
         }
@@ -240,7 +260,7 @@ impl Objects {
 
     pub(super) fn bytes(&self) -> usize {
         self.objects.capacity() * size_of::<Object>()
-            + (self.last.capacity() + self.free.capacity()) * size_of::<Id>()
+            + self.free.capacity() * size_of::<Id>()
             + self.ids.allocation_size()
     }
 }
@@ -252,8 +272,8 @@ mod tests {
     #[test]
     fn a_block_is_known_to_have_been_named_by_the_requests_before_and_that_fades() {
         let mut objects = Objects::new(10);
-        let id = objects.id(1);
-        let mut named = |now| objects.get_mut(id).name(now);
+        let id = objects.add(1);
+        let mut named = |now| objects.get_mut(id).count_name(now);
         assert_eq!([named(1000), named(1001), named(1032)], [0, 1, 2]);
         assert_eq!(named(1065), 0, "a request more than it is remembered");
         assert_eq!([named(65_530), named(65_540)], [0, 1], "across the lower bits");
@@ -261,6 +281,6 @@ mod tests {
 
     #[test]
     fn a_block_takes_no_more_than_was_reckoned_with() {
-        assert!(size_of::<Object>() <= 32);
+        assert_eq!(size_of::<Object>(), 32);
     }
 }

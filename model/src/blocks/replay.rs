@@ -7,9 +7,9 @@
 
 use super::candidates::Candidates;
 use super::log::{Log, NONE, Place};
-use super::objects::{Id, Objects};
+use super::objects::Id;
 
-/// Occasions that are looked at.
+/// Occasions that are looked at, at most.
 const OCCASIONS: usize = 8;
 /// Occasions that are followed.
 const FOLLOWED: usize = 3;
@@ -17,14 +17,31 @@ const FOLLOWED: usize = 3;
 const COMPANY: u32 = 12;
 /// Requests that are proposed after each occasion, one by one.
 const AHEAD: u32 = 16;
+/// The same where only a few are.
+pub(super) const FEW: u32 = 4;
 
-/// From where to where the sequel of an occasion is proposed, requests after it.
-#[derive(Clone, Copy)]
+/// Which occasions are looked at, and from where to where the sequel of one is proposed, requests after it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Reach {
+    occasions: usize,
     /// What comes sooner comes before its fetch could.
-    pub(super) lead: u32,
-    /// Beyond [`AHEAD`]. Of what is that far off each is as good as the next, so steps widen with the distance.
-    pub(super) farther: u32,
+    first: u32,
+    end: u32,
+}
+
+impl Reach {
+    /// All that is worth a look where fetches take `lead` requests, and as much as `farther` beyond. Of what is that far off
+    /// each is as good as the next, so steps widen with the distance.
+    pub(super) fn far(lead: u32, farther: u32) -> Self {
+        let first = lead.max(1);
+        Self { occasions: OCCASIONS, first, end: first + AHEAD + farther }
+    }
+
+    /// The next few that a fetch would be in time for, after the last occasions.
+    pub(super) fn near(lead: u32) -> Self {
+        let first = lead.max(1);
+        Self { occasions: FOLLOWED, first, end: first + FEW }
+    }
 }
 
 #[derive(Clone, Copy, Default)]
@@ -34,64 +51,79 @@ struct Occasion {
     matched: u8,
 }
 
-pub(super) fn propose(
-    log: &Log,
-    objects: &Objects,
-    before: Place,
-    now: Place,
-    reach: Reach,
-    candidates: &mut Candidates,
-) {
-    let company = company(log, now);
+/// The requests just before the present one.
+struct Company {
+    /// The last first; [`NONE`] where there are none.
+    ids: [Id; COMPANY as usize],
+    /// The same as a set: a bit for each id, by its lower bits, so that hardly any other is taken for one of them.
+    set: [u64; SET_WORDS],
+}
+
+/// Words of the set.
+const SET_WORDS: usize = 16;
+
+impl Company {
+    fn of(log: &Log, now: Place) -> Self {
+        let mut company = Self { ids: [NONE; COMPANY as usize], set: [0; SET_WORDS] };
+        for (id, place) in company.ids.iter_mut().zip((log.oldest()..now).rev()) {
+            *id = log.named_id(place);
+            company.set[*id as usize / 64 % SET_WORDS] |= 1 << (*id % 64);
+        }
+        company
+    }
+
+    #[inline]
+    fn has(&self, id: Id) -> bool {
+        self.set[id as usize / 64 % SET_WORDS] >> (id % 64) & 1 == 1
+    }
+
+    /// How much that of an occasion was like it.
+    fn occasion(&self, log: &Log, at: Place) -> Occasion {
+        let (mut alike, mut matched, mut in_order) = (0, 0, true);
+        for (present, place) in self.ids.iter().zip((log.oldest()..at).rev()) {
+            let id = log.named_id(place);
+            alike += u8::from(self.has(id));
+            in_order &= *present == id;
+            matched += u8::from(in_order);
+        }
+        Occasion { at, alike, matched }
+    }
+}
+
+pub(super) fn propose(log: &Log, before: Place, now: Place, reach: Reach, candidates: &mut Candidates) {
     let mut occasions = [Occasion::default(); OCCASIONS];
     let mut seen = 0;
-    let mut at = (before != NONE && log.id(before).is_some()).then_some(before);
-    while let Some(place) = at.filter(|_| seen < OCCASIONS) {
-        occasions[seen] = occasion(log, objects, place, now, &company);
+    let is_named = |place: &Place| *place >= log.oldest();
+    let mut at = Some(before).filter(|place| *place != NONE).filter(is_named);
+    if at.is_none() {
+        return;
+    }
+    let company = Company::of(log, now);
+    while let Some(place) = at.filter(|_| seen < reach.occasions) {
+        occasions[seen] = company.occasion(log, place);
         seen += 1;
-        at = log.before(place);
+        at = log.before(place).filter(is_named);
     }
     // A stable sort: of equals the latest first.
-    occasions[..seen].sort_by_key(|o| std::cmp::Reverse(u32::from(o.alike) + u32::from(o.matched)));
+    occasions[..seen].sort_by_key(|o| std::cmp::Reverse(o.alike + o.matched));
     for occasion in &occasions[..seen.min(FOLLOWED)] {
         follow(log, occasion, now, reach, candidates);
     }
 }
 
-/// The requests just before the present one, the last first; [`NONE`] where there are none.
-fn company(log: &Log, now: Place) -> [Id; COMPANY as usize] {
-    let mut out = [NONE; COMPANY as usize];
-    for (back, id) in (1..).zip(&mut out) {
-        *id = now.checked_sub(back).and_then(|place| log.id(place)).unwrap_or(NONE);
-    }
-    out
-}
-
-/// How much its company was like the present one.
-fn occasion(log: &Log, objects: &Objects, at: Place, now: Place, company: &[Id; COMPANY as usize]) -> Occasion {
-    let (mut alike, mut matched, mut in_order) = (0, 0, true);
-    for (back, present) in (1..=at.min(COMPANY)).zip(company) {
-        let Some(id) = log.id(at - back) else { break };
-        let last = objects.last(id);
-        alike += u8::from(last != NONE && last < now && last + COMPANY >= now);
-        in_order &= *present == id;
-        matched += u8::from(in_order);
-    }
-    Occasion { at, alike, matched }
-}
-
 fn follow(log: &Log, occasion: &Occasion, now: Place, reach: Reach, candidates: &mut Candidates) {
-    let first = reach.lead.max(1);
-    let (mut ahead, mut step) = (first, 0);
-    while ahead < first + AHEAD + reach.farther {
+    let (mut ahead, mut step) = (reach.first, 0);
+    while ahead < reach.end {
         let place = occasion.at.saturating_add(ahead);
-        let Some(id) = (place < now).then(|| log.id(place)).flatten() else { break };
-        let candidate = candidates.known(id);
+        if place >= now {
+            break;
+        }
+        let candidate = candidates.known(log.named_id(place));
         candidate.votes += 1;
         candidate.alike = candidate.alike.max(occasion.alike);
         candidate.matched = candidate.matched.max(occasion.matched);
         step += 1;
         candidate.distance = candidate.distance.min(step);
-        ahead += 1 + (ahead - first) / AHEAD;
+        ahead += 1 + (ahead - reach.first) / AHEAD;
     }
 }

@@ -141,13 +141,12 @@ fn replay_looks_as_much_farther_as_fetches_take_long_and_blocks_stay() {
     let mut model = forecaster(1 << 20, false);
     let mut reach = |delay, stay| {
         (model.delay, model.stay) = (delay, stay);
-        let Reach { lead, farther } = model.reach();
-        (lead, farther)
+        model.reach()
     };
-    assert_eq!(reach(0.0, 1000.0), (0, 0), "no farther than one by one");
-    assert_eq!(reach(16.0, 1000.0), (16, 32));
-    assert_eq!(reach(16.0, 100.0), (16, 9), "a quarter of the stay");
-    assert_eq!(reach(16.0, 40.0), (16, 0));
+    assert_eq!(reach(0.0, 1000.0), Reach::far(0, 0), "no farther than one by one");
+    assert_eq!(reach(16.0, 1000.0), Reach::far(16, 32));
+    assert_eq!(reach(16.0, 100.0), Reach::far(16, 9), "a quarter of the stay");
+    assert_eq!(reach(16.0, 40.0), Reach::far(16, 0));
 }
 
 #[test]
@@ -157,21 +156,52 @@ fn b2_what_is_farther_off_than_one_by_one_is_proposed_where_fetches_take_long() 
     let mut log = Log::new(4096);
     let mut objects = Objects::new(1000);
     for block in &blocks {
-        let id = objects.id(*block);
-        let (before, now) = (objects.last(id), log.next());
-        objects.set_last(id, now);
+        let id = objects.known(*block).unwrap_or_else(|| objects.add(*block));
+        let before = std::mem::replace(&mut objects.get_mut(id).last, log.next());
         log.push(id, before);
     }
     let now = log.next() - 1;
     let before = log.before(now).unwrap();
-    let distances = |lead, farther| -> Vec<u64> {
+    let distances = |reach| -> Vec<u64> {
         let mut candidates = Candidates::default();
-        replay::propose(&log, &objects, before, now, Reach { lead, farther }, &mut candidates);
+        replay::propose(&log, before, now, reach, &mut candidates);
         // The last of the loop prompts, so its ids are the distances less one.
         candidates.all().iter().map(|c| u64::from(c.id) + 1).collect()
     };
-    assert_eq!(distances(0, 0), (1..=16).collect::<Vec<_>>());
-    let far = distances(16, 32);
+    assert_eq!(distances(Reach::far(0, 0)), (1..=16).collect::<Vec<_>>());
+    let far = distances(Reach::far(16, 32));
     assert_eq!(far[..16], (16..32).collect::<Vec<_>>());
     assert_eq!(far[16..], [32, 34, 36, 38, 40, 42, 44, 46, 48, 51, 54, 57, 60, 63]);
+    assert_eq!(distances(Reach::near(0)), (1..=4).collect::<Vec<_>>());
+    assert_eq!(distances(Reach::near(2)), (2..6).collect::<Vec<_>>());
+}
+
+#[test]
+fn after_a_block_that_lay_here_only_the_next_few_are_named() {
+    let blocks: Vec<u64> = (0..3).flat_map(|_| (0..300).map(scattered)).collect();
+    let named = |hit, ahead| {
+        let sources = Sources { association: false, ..Sources::ALL };
+        let mut model = BlockForecaster::new(BlockSettings { sources, ..forecaster(1 << 20, false).settings });
+        let mut proposals = Vec::new();
+        for block in &blocks {
+            model.observe(BlockRequest { offset: block * 4096, length: 4096, hit: false }, &mut proposals);
+            proposals.drain(..).filter(|p| !p.here).for_each(|p| model.arrived(p.block));
+            model.evicted(*block);
+        }
+        let object = model.objects.known(blocks[0]).map(|id| model.objects.get_mut(id)).unwrap();
+        object.whereabouts = if ahead { Whereabouts::Waiting } else { Whereabouts::Away };
+        model.delay = 0.0;
+        // Only what is not here is named.
+        blocks[1..=16].iter().for_each(|block| model.evicted(*block));
+        model.observe(BlockRequest { offset: blocks[0] * 4096, length: 4096, hit }, &mut proposals);
+        let mut named: Vec<u64> = model.named().map(|(block, _)| block).collect();
+        named.sort_unstable();
+        let mut sequel = blocks[1..=named.len()].to_vec();
+        sequel.sort_unstable();
+        assert_eq!(named, sequel);
+        named.len()
+    };
+    assert_eq!(named(false, false), 16, "a miss");
+    assert_eq!(named(true, true), 16, "a block that was fetched ahead: what was foreseen goes on");
+    assert_eq!(named(true, false), 4, "a block that simply lay here");
 }

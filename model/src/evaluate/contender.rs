@@ -14,6 +14,7 @@ use super::cache::{Guarded, Lru};
 use super::demand::{Demand, Step};
 use super::site::{Link, Policy, Site};
 
+pub(super) use foretide::Foretide;
 pub use foretide::Parts;
 pub use recurring::{Expectation, Recurring};
 
@@ -108,28 +109,17 @@ impl Name {
         model_bytes: usize,
     ) -> (Box<dyn Contender + 'a>, Site<'a>) {
         let lru = || Site::new(demand, link, Policy::Lru(Lru::new(cache_bytes)));
-        let guarded = || {
-            let lead = if let Link::Lead(lead) = link { lead } else { 0 };
-            // Readers of files pause for compute, and what is ahead of them waits with them.
-            let files = demand.places.len() > 1;
-            let cache = if files {
-                Guarded::patient(cache_bytes, demand.block_bytes)
-            } else {
-                Guarded::new(cache_bytes, demand.block_bytes, lead)
-            };
-            Site::new(demand, link, Policy::Guarded(cache))
-        };
-        let ours = |parts| Box::new(foretide::Foretide::new(demand, parts, cache_bytes, model_bytes));
+        let ours = |parts| Box::new(Foretide::new(demand, parts, cache_bytes, model_bytes));
         match self {
             Self::None => (Box::new(known::Nothing), lru()),
-            Self::S3Fifo => (Box::new(known::Nothing), guarded()),
+            Self::S3Fifo => (Box::new(known::Nothing), guarded(demand, link, cache_bytes)),
             Self::Obl => (Box::new(known::Obl::new(demand)), lru()),
             Self::Stride => (Box::new(known::Stride::new(demand)), lru()),
             Self::Association => (Box::new(association::Association::new(demand)), lru()),
             Self::LastRun => (Box::new(known::LastRun::new(demand)), lru()),
             Self::StaticLoad => (Box::new(known::StaticLoad::new(demand, cache_bytes)), lru()),
-            Self::Ours(_, parts) => (ours(parts), guarded()),
-            Self::Foretide => (ours(Parts::ALL), guarded()),
+            Self::Ours(_, parts) => (ours(parts), guarded(demand, link, cache_bytes)),
+            Self::Foretide => (ours(Parts::ALL), guarded(demand, link, cache_bytes)),
             Self::Belady => (Box::new(known::Nothing), oracle::site(demand, link, cache_bytes).0),
             Self::Oracle => {
                 let (site, touches) = oracle::site(demand, link, cache_bytes);
@@ -137,4 +127,27 @@ impl Name {
             }
         }
     }
+}
+
+/// The site that ours plays at.
+fn guarded<'a>(demand: &'a Demand<'a>, link: Link, cache_bytes: u64) -> Site<'a> {
+    let lead = if let Link::Lead(lead) = link { lead } else { 0 };
+    // Readers of files pause for compute, and what is ahead of them waits with them.
+    let files = demand.places.len() > 1;
+    let cache = if files {
+        Guarded::patient(cache_bytes, demand.block_bytes)
+    } else {
+        Guarded::new(cache_bytes, demand.block_bytes, lead)
+    };
+    Site::new(demand, link, Policy::Guarded(cache))
+}
+
+/// Ours and its site, for who looks into it.
+pub(super) fn ours<'a>(
+    demand: &'a Demand<'a>,
+    link: Link,
+    cache_bytes: u64,
+    model_bytes: usize,
+) -> (Foretide<'a>, Site<'a>) {
+    (Foretide::new(demand, Parts::ALL, cache_bytes, model_bytes), guarded(demand, link, cache_bytes))
 }

@@ -10,6 +10,7 @@
 pub mod cache;
 pub mod contender;
 pub mod demand;
+mod misses;
 pub mod picture;
 pub mod site;
 
@@ -23,6 +24,7 @@ use crate::import::{Trace, check_block};
 use cache::Foreseen;
 use contender::{Contender, Expectation, Name, Recurring};
 use demand::Demand;
+pub use misses::{Misses, misses};
 use site::{Account, Link, Policy, Site};
 
 /// How large the cache is.

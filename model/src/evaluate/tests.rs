@@ -182,3 +182,24 @@ fn a_cache_of_no_block_is_refused() {
     let told = evaluate(&pages(&[1, 2]), &options).unwrap_err().to_string();
     assert!(told.contains("cache = 100"), "{told}");
 }
+
+#[test]
+fn each_miss_has_one_reason_and_what_nobody_read_before_is_new() {
+    let why = |numbers: &[u64], link| {
+        let trace = Trace { numbers: Numbers::Opaque, ..pages(numbers) };
+        let options = Options { link, ..with_cache(40) };
+        let found = misses(&trace, &options).unwrap();
+        let row = judged(&trace, options, Name::Foretide);
+        let all = found.new + found.unnamed + found.soon + found.refused + found.late + found.gone;
+        assert_eq!(all, ((1.0 - row.hit_ratio) * row.requests as f64).round() as u64, "{found:?}");
+        found
+    };
+    let scattered = |i: u64| i.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 40;
+    let once: Vec<u64> = (0..300).map(scattered).collect();
+    assert_eq!(why(&once, Link::Instant), Misses { requests: 300, new: 300, ..Misses::default() });
+    let rounds: Vec<u64> = (0..20).flat_map(|_| once.clone()).collect();
+    let instant = why(&rounds, Link::Instant);
+    assert!(instant.new == 300 && instant.refused > 0 && instant.soon + instant.late == 0, "{instant:?}");
+    let slow = why(&rounds, Link::Lead(16));
+    assert!(slow.soon + slow.late > 0 && slow.new == 300, "{slow:?}");
+}

@@ -36,7 +36,7 @@ impl Parts {
 const WASTE: f64 = 0.49;
 
 /// See the module.
-pub(super) struct Foretide<'a> {
+pub struct Foretide<'a> {
     demand: &'a Demand<'a>,
     blocks: Option<BlockForecaster>,
     opened: Option<Opened>,
@@ -47,7 +47,7 @@ pub(super) struct Foretide<'a> {
 }
 
 impl<'a> Foretide<'a> {
-    pub(super) fn new(demand: &'a Demand<'a>, parts: Parts, cache_bytes: u64, memory_bytes: usize) -> Self {
+    pub fn new(demand: &'a Demand<'a>, parts: Parts, cache_bytes: u64, memory_bytes: usize) -> Self {
         let settings = BlockSettings {
             block_bytes: demand.block_bytes,
             addresses: demand.addresses,
@@ -63,7 +63,7 @@ impl<'a> Foretide<'a> {
 
 impl Foretide<'_> {
     /// Takes what came and went.
-    pub(super) fn hear(&mut self, events: Vec<Event>) {
+    pub fn hear(&mut self, events: Vec<Event>) {
         let Some(blocks) = &mut self.blocks else { return };
         for event in events {
             match event {
@@ -71,6 +71,11 @@ impl Foretide<'_> {
                 Event::Gone(block) => blocks.evicted(self.stands_for.remove(&block).unwrap_or(block)),
             }
         }
+    }
+
+    /// Blocks that were named on the last request and were not here, and whether each was asked for.
+    pub fn named(&self) -> impl Iterator<Item = (u64, bool)> {
+        self.blocks.iter().flat_map(BlockForecaster::named)
     }
 
     /// Asks for the rest of an opened file. Whether files of this kind are trusted to be read on: then nothing else

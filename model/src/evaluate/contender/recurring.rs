@@ -7,7 +7,7 @@
 use std::collections::{HashSet, VecDeque};
 
 use super::sets::{Pass, Sets};
-use super::{Contender, Parts, foretide::Foretide};
+use super::{Contender, Foretide, Parts};
 use crate::evaluate::demand::{Demand, Step};
 use crate::evaluate::site::{Event, Site};
 use crate::foresight::{Expected, Foresight};
