@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::Instant;
 
 use foretide_model::ModelError;
-use foretide_model::blocks::{BlockForecaster, BlockRequest, BlockSettings, Sources};
+use foretide_model::blocks::{BlockForecaster, BlockRequest, BlockSettings, Proposal, Sources};
 use foretide_model::evaluate::contender::{Name, Parts};
 use foretide_model::evaluate::site::Link;
 use foretide_model::evaluate::{self, CacheSize, Misses, Options, Report, Row, evaluate_some};
@@ -110,16 +110,35 @@ const STAY: usize = 1000;
 
 /// Blocks that are here, the oldest first: the plainest cache.
 #[derive(Default)]
-struct Here(VecDeque<u64>);
+struct Here {
+    in_order: VecDeque<u64>,
+    all: HashSet<u64>,
+}
 
 impl Here {
+    fn has(&self, block: u64) -> bool {
+        self.all.contains(&block)
+    }
+
     /// Takes one in; the oldest has to go.
     fn take(&mut self, block: u64, model: &mut BlockForecaster) {
-        self.0.push_back(block);
-        if self.0.len() > STAY
-            && let Some(oldest) = self.0.pop_front()
+        if !self.all.insert(block) {
+            return;
+        }
+        self.in_order.push_back(block);
+        if self.in_order.len() > STAY
+            && let Some(oldest) = self.in_order.pop_front()
         {
+            self.all.remove(&oldest);
             model.evicted(oldest);
+        }
+    }
+
+    /// What is proposed comes at once.
+    fn take_all(&mut self, proposals: &mut Vec<Proposal>, model: &mut BlockForecaster) {
+        for p in proposals.drain(..).filter(|p| !p.here) {
+            model.arrived(p.block);
+            self.take(p.block, model);
         }
     }
 }
@@ -136,7 +155,7 @@ pub fn calibration(table: &mut Table, root: &Path) -> Outcome {
             }
             model.observe(BlockRequest { offset: r.offset, length: r.length, hit: true }, &mut proposals);
             model.evicted(r.offset / 4096);
-            proposals.drain(..).filter(|p| !p.here).for_each(|p| asked.take(p.block, &mut model));
+            asked.take_all(&mut proposals, &mut model);
         }
         let ours = model.calibration().since(&halfway).error();
         let figure = Figure { ours, unit: "ECE", reference: 0.0, name: "-" };
@@ -146,7 +165,7 @@ pub fn calibration(table: &mut Table, root: &Path) -> Outcome {
 }
 
 /// The forecaster alone on the longest trace: time an access, and bytes a block that it knows. What was read and what was
-/// fetched stays until [`STAY`] others were: of blocks that are here nothing is proposed, and that costs nothing.
+/// fetched, which comes at once, stays until [`STAY`] others were.
 pub fn cost(table: &mut Table, root: &Path) -> Outcome {
     let trace = read_trace(&root.join(SETS[0].file), None, None)?;
     let different: HashSet<u64> = trace.requests.iter().map(|r| r.offset).collect();
@@ -154,9 +173,13 @@ pub fn cost(table: &mut Table, root: &Path) -> Outcome {
     let (mut used, mut asked, mut proposals) = (Here::default(), Here::default(), Vec::new());
     let began = Instant::now();
     for r in &trace.requests {
-        model.observe(BlockRequest { offset: r.offset, length: r.length, hit: false }, &mut proposals);
-        used.take(r.offset / 4096, &mut model);
-        proposals.drain(..).filter(|p| !p.here).for_each(|p| asked.take(p.block, &mut model));
+        let block = r.offset / 4096;
+        let hit = used.has(block) || asked.has(block);
+        model.observe(BlockRequest { offset: r.offset, length: r.length, hit }, &mut proposals);
+        if !hit {
+            used.take(block, &mut model);
+        }
+        asked.take_all(&mut proposals, &mut model);
     }
     let ours = began.elapsed().as_secs_f64() * 1e6 / trace.requests.len() as f64;
     let alone = "OLTP, the forecaster of blocks alone";
