@@ -39,6 +39,14 @@ export async function unitTests(test, expect) {
     expect(named("python train.py --data=/data/imagenet") === "python train.py --data=/data/imagenet" && named("") === "w", "short names stay");
   });
 
+  await test("an order that was recognised is told by how it is drawn", async () => {
+    const { habit } = await load("panels/words.ts");
+    const shuffled = { extent: { kind: "whole" }, order: "shuffled", epochs_per_run: 0, readers: 1 };
+    const drawn = habit({ ...shuffled, drawn: "drawn by PyTorch, seed 1000 + epoch" });
+    expect(drawn === "each from start to end, in an order drawn by PyTorch, seed 1000 + epoch", drawn);
+    expect(habit(shuffled) === "each from start to end, in a fresh random order each epoch", habit(shuffled));
+  });
+
   await test("a clock is right within a second, else by how much it is wrong", async () => {
     const { clockError } = await load("units.ts");
     const said = [12_000, -999_000, 4_200_000, -4_200_000].map(clockError).join(", ");

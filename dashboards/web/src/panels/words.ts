@@ -25,7 +25,8 @@ const some = (n: number, what: string): string => {
 
 /** What it reads: after the count of files and bytes, which stand as numbers of their own. */
 export function habit(profile: Profile): string {
-  const parts = [extent(profile), ORDER[profile.order]].filter(Boolean);
+  const order = profile.drawn ? `in an order ${profile.drawn}` : ORDER[profile.order];
+  const parts = [extent(profile), order].filter(Boolean);
   const epochs = profile.epochs_per_run > 0 ? `${some(profile.epochs_per_run, "epoch")} a run` : "";
   const readers = profile.readers > 1 ? `${some(profile.readers, "reader")} side by side` : "";
   return [parts.join(", "), epochs, readers].filter(Boolean).join("; ");
