@@ -217,7 +217,7 @@ pub fn ablation(_table: &mut Table, root: &Path) -> Outcome {
 
 /// Why ours misses, in shares of the requests: where to dig. A table to read, and no row.
 pub fn misses(_table: &mut Table, root: &Path) -> Outcome {
-    println!("{:<24} {:>6} {:>7} {:>6} {:>7} {:>6} {:>6}", "", "new", "unnamed", "soon", "refused", "late", "gone");
+    println!("{:<32} {:>6} {:>7} {:>6} {:>7} {:>6} {:>6}", "", "new", "unnamed", "soon", "refused", "late", "gone");
     for trace in &read(root)? {
         for link in [Link::Instant, Link::Lead(16)] {
             for share in CACHES {
@@ -226,7 +226,7 @@ pub fn misses(_table: &mut Table, root: &Path) -> Outcome {
                 let Misses { new, unnamed, soon, refused, late, gone, .. } = m;
                 let [new, unnamed, soon, refused, late, gone] = [new, unnamed, soon, refused, late, gone].map(part);
                 let work = format!("{} {:.0} %, {}", name(trace), 100.0 * share, how(link));
-                println!("{work:<24} {new:>6.3} {unnamed:>7.3} {soon:>6.3} {refused:>7.3} {late:>6.3} {gone:>6.3}");
+                println!("{work:<32} {new:>6.3} {unnamed:>7.3} {soon:>6.3} {refused:>7.3} {late:>6.3} {gone:>6.3}");
             }
         }
     }
