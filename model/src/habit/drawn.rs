@@ -29,7 +29,7 @@ pub fn speak(occasions: &[Occasion<'_>], out: &mut Outlook) {
     }
     out.expected.retain(|e| !ahead.set.holds(&e.key));
     out.habits.push(Habit {
-        shape: ahead.set.directory.to_string(),
+        shape: format!("{}/", ahead.set.directory),
         rule: ahead.why,
         precision: (tally.told > 0.0).then(|| tally.hit / tally.told),
         coverage: (tally.told > 0.0).then(|| tally.hit / tally.read.max(1.0)),
