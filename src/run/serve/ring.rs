@@ -368,9 +368,9 @@ impl Ring {
         }
         let files: Vec<WarmupFile> = sizes.into_iter().map(|(path, bytes)| WarmupFile { path, bytes }).collect();
         let bytes = files.iter().map(|f| f.bytes).sum();
-        let required = Some((bytes, files.len() as u64));
+        // Of what covers nothing, all would be counted as there (promise C).
+        let required = (!files.is_empty()).then_some((bytes, files.len() as u64));
         match covered(&warmup.request, &files, &self.standing.rules, &self.standing.topology, now) {
-            // In one step: of what covers nothing, all would be counted as there.
             Err(why) => self.fail_of(&warmup.id, required, why, now).await.map(|()| None),
             Ok(why) => {
                 let update = WarmupUpdate { required, why: Some(why.clone()), ..WarmupUpdate::default() };
