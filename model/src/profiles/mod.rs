@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::calendar::calendar;
 use crate::error::ModelError;
 
-pub use picture::picture;
+pub use picture::{order_in_words, picture};
 
 /// The format of exported profiles that this version writes and reads.
 const FORMAT: u32 = 1;

@@ -33,15 +33,20 @@ pub fn picture(profile: &Profile) -> String {
     out
 }
 
-/// What a profile says, in lines.
-pub(super) fn facts(p: &Profile) -> Vec<String> {
-    let order = match (&p.drawn, p.order) {
-        (Some(drawn), _) => format!("order: {drawn}"),
+/// In which order a workload reads, in words.
+pub fn order_in_words(p: &Profile) -> String {
+    match (&p.drawn, p.order) {
+        (Some(drawn), _) => format!("in an order {drawn}"),
         (None, OrderHabit::Unknown) => "in an order not yet known".to_owned(),
         (None, OrderHabit::Sequential) => "in the same order each time".to_owned(),
         (None, OrderHabit::Shuffled) => "in a fresh random order each epoch".to_owned(),
         (None, OrderHabit::Irregular) => "in no order, by popularity".to_owned(),
-    };
+    }
+}
+
+/// What a profile says, in lines.
+pub(super) fn facts(p: &Profile) -> Vec<String> {
+    let order = order_in_words(p);
     let extent = match p.extent {
         ExtentHabit::Unknown => "read to an extent not yet known".to_owned(),
         ExtentHabit::Whole => "read whole".to_owned(),

@@ -305,7 +305,8 @@ impl Talk {
         complete
     }
 
-    /// Tells about a directory, and with a recursive wish about all below it; about what is none, by the nearest above that is one.
+    /// Tells about a directory, and with a recursive wish about all below it; about what is none, by the nearest above that
+    /// is one.
     async fn fulfil(&self, wish: &LearnRequest) {
         let Some(source) = self.served.source(&wish.volume) else { return };
         let mut waiting: Vec<FilePath> = vec![wish.directory.clone()];

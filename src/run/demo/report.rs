@@ -2,7 +2,8 @@
 
 use std::fmt::Write as _;
 
-use foretide_flow::{OrderHabit, Profile};
+use foretide_flow::Profile;
+use foretide_model::profiles::order_in_words;
 use serde::Serialize;
 
 use super::house::LinkShape;
@@ -147,13 +148,7 @@ fn megabytes(bytes: u64) -> String {
 
 /// What was learned of one workload, in words. `said_by` names the forecaster and gives its reason.
 pub fn in_words(profile: &Profile, said_by: Option<(&str, &str)>) -> String {
-    let order = match (&profile.drawn, profile.order) {
-        (Some(drawn), _) => format!("in an order {drawn}"),
-        (None, OrderHabit::Unknown) => "in an order not yet known".to_owned(),
-        (None, OrderHabit::Sequential) => "in the same order each time".to_owned(),
-        (None, OrderHabit::Shuffled) => "in a fresh random order each epoch".to_owned(),
-        (None, OrderHabit::Irregular) => "in no order, by popularity".to_owned(),
-    };
+    let order = order_in_words(profile);
     let volume = profile.volume.as_ref().map_or(String::new(), |v| format!(" below {v}:/{}", profile.root));
     let mut text = format!(
         "{}\n  reads {} files ({}) an epoch{volume}, {order}; {} runs seen",
