@@ -208,11 +208,15 @@ mod tests {
     fn what_is_given_up_ends_though_all_of_it_is_there() {
         let mut w = queued();
         w.required_bytes = Some(10);
-        let forbid = WarmupUpdate { state: Some(WarmupState::Failed), why: Some("a rule".into()), ..Default::default() };
+        let forbid =
+            WarmupUpdate { state: Some(WarmupState::Failed), why: Some("a rule".into()), ..Default::default() };
         let failed = update(&w, &forbid, Some(10), Timestamp(1)).unwrap();
         assert_eq!((failed.state, failed.why.as_deref()), (WarmupState::Failed, Some("a rule")));
         let ready = settle(&w, Some(10), Timestamp(1));
-        assert!(update(&ready, &forbid, Some(10), Timestamp(2)).is_err(), "what was promised is not taken back by a word");
+        assert!(
+            update(&ready, &forbid, Some(10), Timestamp(2)).is_err(),
+            "what was promised is not taken back by a word"
+        );
     }
 
     #[test]

@@ -80,12 +80,9 @@ impl Rows {
 
     pub(super) fn propose(&self, id: Id, candidates: &mut Candidates) {
         let Some(row) = self.row(id) else { return };
-        let sum: u32 = row.counts.iter().map(|n| u32::from(*n)).sum();
         for (successor, count) in row.ids.iter().zip(row.counts) {
             if *successor != NONE && count >= ONE {
-                let candidate = candidates.known(*successor);
-                candidate.row_count = count;
-                candidate.row_share = (8 * u32::from(count) / sum.max(1)) as u8;
+                candidates.known(*successor).row_count = count;
             }
         }
     }

@@ -1,7 +1,7 @@
 //! What the sources propose on one request, put together by block.
 
 use super::log::NONE;
-use super::objects::{Id, NEVER};
+use super::objects::{Id, NEVER, NOT_NEAR};
 
 /// One block and what speaks for it.
 #[derive(Clone, Copy)]
@@ -17,11 +17,7 @@ pub(super) struct Candidate {
     pub(super) alike: u8,
     /// Replay: how many requests before it were the same in the same order.
     pub(super) matched: u8,
-    /// Replay: steps beyond the lead until it comes; 255 where replay does not speak.
-    pub(super) distance: u8,
-    /// Association: eighths of what follows the present block.
-    pub(super) row_share: u8,
-    /// Association: how often, faded; 0 where it does not speak.
+    /// Association: how often it followed, faded; 0 where association does not speak.
     pub(super) row_count: u8,
     /// Place: which run or stride; 0 where none speaks.
     pub(super) run: u8,
@@ -42,13 +38,17 @@ pub(super) struct Past {
     pub(super) record: u8,
     /// How often it was named by the requests before this one.
     pub(super) named: u8,
+    /// When it was asked for last, beside each of the last two times that the prompt was made: before or after, and the bits
+    /// of by how many requests.
+    pub(super) near: [u8; 2],
     /// Whether a proposal of it is followed.
     pub(super) followed: bool,
 }
 
 impl Past {
     /// Of a block that was never heard of.
-    const NOTHING: Self = Self { age: NEVER, gap: NEVER, seen: 0, record: 0, named: 0, followed: false };
+    const NOTHING: Self =
+        Self { age: NEVER, gap: NEVER, seen: 0, record: 0, named: 0, near: [NOT_NEAR; 2], followed: false };
 }
 
 impl Candidate {
@@ -118,8 +118,6 @@ impl Candidates {
             votes: 0,
             alike: 0,
             matched: 0,
-            distance: u8::MAX,
-            row_share: 0,
             row_count: 0,
             run: 0,
             delta: 0,

@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 
 use super::gate::Features;
 use super::log::Place;
-use super::objects::{Id, Mark};
+use super::objects::Id;
 
 /// The number of no proposal.
 pub(super) const NOT_FOLLOWED: u32 = u32::MAX;
@@ -24,8 +24,6 @@ pub(super) struct Verdict {
     pub(super) id: Id,
     /// Under which number it was followed.
     pub(super) number: u32,
-    /// The block whose request prompted it.
-    pub(super) by: Mark,
     pub(super) features: Features,
     /// What was said of it, and in which bin what the gate believed of it lay.
     pub(super) probability: f32,
@@ -49,11 +47,10 @@ pub(super) struct Said {
 
 impl Verdict {
     /// A proposal of which nothing is known yet.
-    pub(super) fn open(id: Id, by: Mark, features: Features, said: Said, accepted: bool) -> Self {
+    pub(super) fn open(id: Id, features: Features, said: Said, accepted: bool) -> Self {
         Self {
             id,
             number: NOT_FOLLOWED,
-            by,
             features,
             probability: said.probability,
             bin: said.bin,

@@ -5,11 +5,11 @@
 //! down to a floor, so that a change of habit is followed.
 
 /// Features of one candidate.
-pub(super) const FEATURES: usize = 15;
+pub(super) const FEATURES: usize = 11;
 /// Slots of the table, as a power of two, at least and at most: in a small one, what is known of single blocks drowns
 /// what holds for all.
 const LEAST_BITS: u32 = 12;
-const MOST_BITS: u32 = 16;
+const MOST_BITS: u32 = 17;
 /// Bytes of a slot: its weight, and how much it was taught.
 const SLOT_BYTES: usize = 2 * size_of::<f32>();
 
@@ -17,12 +17,12 @@ const SLOT_BYTES: usize = 2 * size_of::<f32>();
 const RATE: f32 = 0.3;
 const LEAST_RATE: f32 = 0.02;
 
-/// The weight of a slot that was never taught: a candidate of which nothing is known is believed to two fifths, which
+/// The weight of a slot that was never taught: a candidate of which nothing is known is believed to a third, which
 /// is not enough to be fetched at the start.
-const UNPROVEN: f32 = -0.04;
+const UNPROVEN: f32 = -0.055;
 
 /// The slots of a candidate's features.
-pub(super) type Features = [u16; FEATURES];
+pub(super) type Features = [u32; FEATURES];
 
 /// The gate.
 pub(super) struct Gate {
@@ -50,10 +50,10 @@ impl Gate {
 
     /// The slot of a value of a field.
     #[inline]
-    pub(super) fn slot(&self, field: u32, value: u32) -> u16 {
+    pub(super) fn slot(&self, field: u32, value: u32) -> u32 {
         // The upper bits of a product depend on all bits of the value; fields are set apart by an odd step each.
         let mixed = value.wrapping_add(field.wrapping_mul(0x632B_E5AB)).wrapping_mul(0x9E37_79B1);
-        (mixed >> (u32::BITS - self.bits)) as u16
+        mixed >> (u32::BITS - self.bits)
     }
 
     /// Finds the slots of these values, those of fields that follow each other from `field` on, and returns what they add to
@@ -71,7 +71,7 @@ impl Gate {
 
     /// The log odds that a candidate with these features is asked for in time; of some of its features, what they add.
     #[inline]
-    pub(super) fn log_odds(&self, features: &[u16]) -> f32 {
+    pub(super) fn log_odds(&self, features: &[u32]) -> f32 {
         features.iter().map(|f| self.weights[*f as usize]).sum()
     }
 

@@ -39,7 +39,7 @@ use budget::Budget;
 use calibration::{Correction, bin_of};
 use candidates::{Candidate, Candidates, Past};
 use followed::{Followed, Said, Verdict};
-use gate::{FEATURES, Features, Gate, log_odds, probability};
+use gate::{Features, Gate, log_odds, probability};
 use log::{Log, NONE, Place};
 use objects::{Id, NEVER, Object, Objects, Whereabouts, log2};
 use replay::{FEW, Reach};
@@ -104,33 +104,19 @@ pub struct Proposal {
 struct Prompt {
     by: Id,
     now: Place,
-    /// How its proposals did, as a code.
-    record: u32,
+    /// When it was made the last two times; [`NONE`] where it was not.
+    before: [Place; 2],
     /// How often it was asked for and whether it was here, as a code.
     state: u32,
-    /// The features that all candidates of the same sources share, and what these weigh; reckoned for the first of them.
-    shared: [Option<Shared>; SOURCE_SETS],
 }
 
-/// Slots of the gate, and the sum of their weights.
-#[derive(Clone, Copy)]
-struct Shared {
-    slots: [u16; SHARED_FEATURES],
-    log_odds: f32,
-}
-
-/// Sets of sources that can speak for a candidate.
-const SOURCE_SETS: usize = 8;
-/// Features that are the prompt's, beside those that are the candidate's own.
-const SHARED_FEATURES: usize = 4;
-const OWN_FEATURES: usize = FEATURES - SHARED_FEATURES;
 /// Log odds that what says less of a candidate is believed to add at most to what says most of it.
 const MARGIN: f32 = 2.5;
 
 impl Prompt {
-    fn new(by: Id, object: &Object, now: Place, hit: bool) -> Self {
+    fn new(by: Id, object: &Object, now: Place, before: [Place; 2], hit: bool) -> Self {
         let state = u32::from(hit) << 5 | u32::from(log2(u32::from(object.seen)));
-        Self { by, now, record: u32::from(object.proposing.code()), state, shared: [None; SOURCE_SETS] }
+        Self { by, now, before, state }
     }
 }
 
@@ -216,7 +202,7 @@ impl BlockForecaster {
             self.rows.learn(&self.log, self.lead());
         }
         self.propose(id, before, now, &request, lay_here);
-        self.decide(id, now, request.hit, proposals);
+        self.decide(id, before, now, request.hit, proposals);
     }
 
     /// A block left the cache. If it was fetched ahead and not used, its proposal was wrong.
@@ -357,9 +343,6 @@ impl BlockForecaster {
         self.correction.take(usize::from(verdict.bin), verdict.probability, verdict.in_time, weight);
         self.budget.take(verdict);
         self.objects.get_mut(verdict.id).proposed.count(verdict.came);
-        if let Some(by) = self.objects.alive(verdict.by) {
-            self.objects.get_mut(by).proposing.count(verdict.came);
-        }
     }
 
     /// Gives a block that is not known an id; it has no successors yet, whoever had its id before.
@@ -403,20 +386,21 @@ impl BlockForecaster {
         self.spatial.propose(request, now, lead, &self.objects, &mut self.candidates);
     }
 
-    fn decide(&mut self, by: Id, now: Place, hit: bool, proposals: &mut Vec<Proposal>) {
-        let mut prompt = Prompt::new(by, self.objects.get(by), now, hit);
+    fn decide(&mut self, by: Id, before: Place, now: Place, hit: bool, proposals: &mut Vec<Proposal>) {
+        let before = [before, self.log.before(before).unwrap_or(NONE)];
+        let prompt = Prompt::new(by, self.objects.get(by), now, before, hit);
         let threshold = log_odds(self.budget.threshold());
         let mut candidates = std::mem::take(&mut self.candidates);
         // Where each block is, for all of them first: so the processor waits for the memory of many at one time.
-        candidates.retain(|c| c.id != by && (c.id == NONE || self.is_wanted(c, now, proposals)));
+        candidates.retain(|c| c.id != by && (c.id == NONE || self.is_wanted(c, &prompt, proposals)));
         for candidate in candidates.all() {
-            proposals.extend(self.weigh(candidate, &mut prompt, threshold));
+            proposals.extend(self.weigh(candidate, &prompt, threshold));
         }
         self.candidates = candidates;
     }
 
     /// Whether a known block is neither here nor on its way. One that is, and unused, is told to stay.
-    fn is_wanted(&mut self, candidate: &mut Candidate, now: Place, proposals: &mut Vec<Proposal>) -> bool {
+    fn is_wanted(&mut self, candidate: &mut Candidate, prompt: &Prompt, proposals: &mut Vec<Proposal>) -> bool {
         let object = self.objects.get_mut(candidate.id);
         candidate.block = object.block;
         if object.whereabouts.is_ahead() {
@@ -425,13 +409,13 @@ impl BlockForecaster {
         }
         let wanted = object.whereabouts == Whereabouts::Away;
         if wanted {
-            candidate.past = object.name(now);
+            candidate.past = object.name(prompt.now, prompt.before);
         }
         wanted
     }
 
     /// What to do about one candidate; `threshold` is the least log odds that pass.
-    fn weigh(&mut self, candidate: &Candidate, prompt: &mut Prompt, threshold: f32) -> Option<Proposal> {
+    fn weigh(&mut self, candidate: &Candidate, prompt: &Prompt, threshold: f32) -> Option<Proposal> {
         let now = prompt.now;
         // Half of the refused are followed, by a fixed draw on when and what.
         let drawn = (now.wrapping_add(candidate.name()).wrapping_mul(0x9E37_79B1)) >> 31 == 0;
@@ -441,7 +425,7 @@ impl BlockForecaster {
         let accepted = odds >= threshold;
         let id = if candidate.id == NONE { self.admit(candidate.block) } else { candidate.id };
         let said = self.say(odds);
-        let verdict = Verdict::open(id, self.objects.mark(prompt.by), features, said, accepted);
+        let verdict = Verdict::open(id, features, said, accepted);
         let number = self.followed.follow(verdict, now);
         let object = self.objects.get_mut(id);
         object.blocks = object.blocks.max(candidate.blocks);
@@ -463,59 +447,36 @@ impl BlockForecaster {
     }
 
     /// What the gate goes by, each as a slot of its table, and the log odds that it gives; nothing where these are less than
-    /// `least`. How long a block has been away says most beside how long it was away the time before.
-    fn features(&self, candidate: &Candidate, prompt: &mut Prompt, least: f32) -> Option<(Features, f32)> {
-        let Past { age, gap, seen, record, named, .. } = candidate.past;
+    /// `least`. Fields say most together: how long a block has been away beside how long it was away the time before, how often
+    /// it was asked for beside how often its prompt was, and when it was, beside when its prompt was the last two times.
+    fn features(&self, candidate: &Candidate, prompt: &Prompt, least: f32) -> Option<(Features, f32)> {
+        let Past { age, gap, seen, record, named, near, .. } = candidate.past;
         let (age, gap, seen) = (u32::from(age), u32::from(gap), u32::from(seen));
+        let [near, near_before] = near.map(u32::from);
         let sources = candidate.sources();
-        let (alike, distance) = (u32::from(candidate.alike), u32::from(candidate.distance.min(31)));
-        let (row_share, row_count) = (u32::from(candidate.row_share), u32::from(candidate.row_count));
-        let name = candidate.name();
-        let shared = self.shared(sources, prompt);
+        let (votes, alike, name) = (u32::from(candidate.votes), u32::from(candidate.alike), candidate.name());
         let mut out = Features::default();
         let saying_most = [
             u32::from(record) << 3 | sources,
             u32::from(named.min(15)) << 3 | sources,
-            ((row_share << 4 | alike) << 5) | (distance / 2),
             (gap << 6 | age) << 5 | seen,
+            prompt.state << 5 | seen,
+            votes << 6 | near,
+            ((votes << 6 | near) << 6 | gap) << 6 | prompt.state,
+            near_before << 6 | gap,
         ];
-        let odds = shared.log_odds + self.gate.look_up(0, saying_most, &mut out);
+        let odds = self.gate.look_up(0, saying_most, &mut out);
         if odds < least - MARGIN {
             return None;
         }
         let rest = [
-            (u32::from(candidate.votes) << 4 | alike) << 4 | u32::from(candidate.matched),
-            alike << 5 | distance,
-            row_share << 5 | u32::from(log2(row_count)),
+            (votes << 4 | alike) << 4 | u32::from(candidate.matched),
             age << 5 | seen,
             ((sources << 8 | u32::from(candidate.run)) << 8) | u32::from(candidate.delta),
             prompt.by.wrapping_mul(0x9E37_79B1) ^ name,
-            name,
         ];
         let odds = odds + self.gate.look_up(saying_most.len(), rest, &mut out);
-        if odds < least {
-            return None;
-        }
-        out[OWN_FEATURES..].copy_from_slice(&shared.slots);
-        Some((out, odds))
-    }
-
-    /// What is the same for all candidates of a prompt that these sources speak for.
-    fn shared(&self, sources: u32, prompt: &mut Prompt) -> Shared {
-        let values = [
-            prompt.record << 3 | sources,
-            prompt.by,
-            prompt.state << 3 | sources,
-            // The same for all: what holds whatever else is known.
-            0,
-        ];
-        *prompt.shared[sources as usize].get_or_insert_with(|| {
-            let mut slots = [0; SHARED_FEATURES];
-            for (field, (slot, value)) in (OWN_FEATURES as u32..).zip(slots.iter_mut().zip(values)) {
-                *slot = self.gate.slot(field, value);
-            }
-            Shared { slots, log_odds: self.gate.log_odds(&slots) }
-        })
+        (odds >= least).then_some((out, odds))
     }
 }
 

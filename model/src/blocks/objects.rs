@@ -43,6 +43,18 @@ pub(super) fn log2(n: u32) -> u8 {
 
 /// Stands for the bits of a time that is not known.
 pub(super) const NEVER: u8 = 33;
+/// Stands for when a block was asked for beside another, where either never was.
+pub(super) const NOT_NEAR: u8 = 63;
+
+/// When something was, beside something else: below 32 before it, else after it, by the bits of how many requests.
+fn nearness(last: Place, other: Place) -> u8 {
+    const AFTER: u8 = 32;
+    match (last, other) {
+        (NONE, _) | (_, NONE) => NOT_NEAR,
+        _ if last >= other => AFTER + log2(last - other).min(NOT_NEAR - AFTER - 1),
+        _ => log2(other - last).min(AFTER - 1),
+    }
+}
 
 /// Where a block is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -85,29 +97,26 @@ pub(super) struct Object {
     pub(super) gap: u8,
     /// How proposals of it did.
     pub(super) proposed: Record,
-    /// How proposals that it prompted did.
-    pub(super) proposing: Record,
     pub(super) whereabouts: Whereabouts,
     /// How often it was named as a candidate, and when last: the lower bits of the place.
     named: u8,
     named_at: u16,
-    /// Counts the blocks that had this id.
-    generation: u8,
 }
 
 /// Requests after which it is forgotten that a block was named.
 const NAMED_WITHIN: u16 = 32;
 
 impl Object {
-    /// Takes that it is named as a candidate; returns what is known of it.
+    /// Takes that it is named as a candidate, by a request that was made at these two places `before`; returns what is known of it.
     #[inline]
-    pub(super) fn name(&mut self, now: Place) -> Past {
+    pub(super) fn name(&mut self, now: Place, before: [Place; 2]) -> Past {
         Past {
             age: if self.last == NONE { NEVER } else { log2(now.saturating_sub(self.last)) },
             gap: self.gap,
             seen: log2(u32::from(self.seen)),
             record: self.proposed.code(),
             named: self.count_name(now),
+            near: before.map(|before| nearness(self.last, before)),
             followed: self.followed != NOT_FOLLOWED,
         }
     }
@@ -120,13 +129,6 @@ impl Object {
         (self.named, self.named_at) = (before.saturating_add(1), now as u16);
         before
     }
-}
-
-/// An id as it was at one time: void once the id was given to another block.
-#[derive(Clone, Copy)]
-pub(super) struct Mark {
-    id: Id,
-    generation: u8,
 }
 
 /// Spreads block numbers over a table. They are no secrets and nobody chooses them to collide.
@@ -166,7 +168,7 @@ impl Objects {
 
     /// Gives a block that is not known an id.
     pub(super) fn add(&mut self, block: u64) -> Id {
-        let object = |generation| Object {
+        let object = Object {
             block,
             last: NONE,
             asked_at: NONE,
@@ -175,21 +177,18 @@ impl Objects {
             blocks: 1,
             gap: NEVER,
             proposed: Record::default(),
-            proposing: Record::default(),
             whereabouts: Whereabouts::Away,
             named: 0,
             named_at: 0,
-            generation,
         };
         let id = match self.free.pop() {
             Some(id) => {
-                let generation = self.objects[id as usize].generation.wrapping_add(1);
-                self.objects[id as usize] = object(generation);
+                self.objects[id as usize] = object;
                 id
             }
             None => {
                 grow(&mut self.objects);
-                self.objects.push(object(0));
+                self.objects.push(object);
                 self.objects.len() as Id - 1
             }
         };
@@ -204,16 +203,6 @@ impl Objects {
 
     pub(super) fn get_mut(&mut self, id: Id) -> &mut Object {
         &mut self.objects[id as usize]
-    }
-
-    pub(super) fn mark(&self, id: Id) -> Mark {
-        Mark { id, generation: self.get(id).generation }
-    }
-
-    /// The id, if it is still that of the same block.
-    pub(super) fn alive(&self, mark: Mark) -> Option<Id> {
-        let object = self.get(mark.id);
-        (object.whereabouts != Whereabouts::Forgotten && object.generation == mark.generation).then_some(mark.id)
     }
 
     /// The number under which it is followed; from now on it is not.
@@ -277,6 +266,15 @@ mod tests {
         assert_eq!([named(1000), named(1001), named(1032)], [0, 1, 2]);
         assert_eq!(named(1065), 0, "a request more than it is remembered");
         assert_eq!([named(65_530), named(65_540)], [0, 1], "across the lower bits");
+    }
+
+    #[test]
+    fn what_was_asked_for_soon_after_another_is_told_from_what_was_soon_before() {
+        assert_eq!([nearness(100, 99), nearness(100, 97), nearness(100, 36)], [33, 34, 39]);
+        assert_eq!([nearness(99, 100), nearness(97, 100), nearness(36, 100)], [1, 2, 7]);
+        assert_eq!([nearness(NONE, 1), nearness(1, NONE)], [NOT_NEAR; 2]);
+        let most = NONE - 1;
+        assert_eq!([nearness(0, most), nearness(most, 0)], [31, NOT_NEAR - 1], "all fit six bits");
     }
 
     #[test]

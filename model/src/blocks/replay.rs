@@ -112,7 +112,7 @@ pub(super) fn propose(log: &Log, before: Place, now: Place, reach: Reach, candid
 }
 
 fn follow(log: &Log, occasion: &Occasion, now: Place, reach: Reach, candidates: &mut Candidates) {
-    let (mut ahead, mut step) = (reach.first, 0);
+    let mut ahead = reach.first;
     while ahead < reach.end {
         let place = occasion.at.saturating_add(ahead);
         if place >= now {
@@ -122,8 +122,6 @@ fn follow(log: &Log, occasion: &Occasion, now: Place, reach: Reach, candidates: 
         candidate.votes += 1;
         candidate.alike = candidate.alike.max(occasion.alike);
         candidate.matched = candidate.matched.max(occasion.matched);
-        step += 1;
-        candidate.distance = candidate.distance.min(step);
         ahead += 1 + (ahead - reach.first) / AHEAD;
     }
 }

@@ -120,10 +120,10 @@ fn an_id_that_is_given_anew_brings_nothing_of_its_former_block() {
 #[test]
 fn what_came_before_its_fetch_could_teaches_neither_yes_nor_no() {
     let mut model = forecaster(1 << 20, false);
-    let (id, by) = (model.admit(7), model.admit(8));
-    let features = std::array::from_fn(|i| i as u16);
+    let id = model.admit(7);
+    let features = std::array::from_fn(|i| i as u32);
     let said = Said { probability: 0.5, bin: 5 };
-    let open = Verdict::open(id, model.objects.mark(by), features, said, true);
+    let open = Verdict::open(id, features, said, true);
     let mut after = |verdict: Verdict| {
         model.learn(&verdict);
         model.gate.log_odds(&features)
