@@ -3,16 +3,15 @@
 //! Gear hashing (FastCDC, 2020) with `min = average / 2` and `max = average * 4`: measured faster than the usual
 //! `average / 4`, because the scan skips half of the bytes, at the price of slightly more uneven chunks.
 
-use std::borrow::Cow;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 
-use fastcdc::v2020::{Normalization, cut_gear, get_gear_with_seed, select_masks};
 use foretide_flow::ChunkRef;
 use serde::{Deserialize, Serialize};
 
 use crate::DomainKey;
+use crate::gear::Gear;
 
 /// How files are cut.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -49,9 +48,7 @@ pub struct Cutter {
     min: usize,
     average: usize,
     max: usize,
-    masks: (u64, u64),
-    gear: Cow<'static, [u64]>,
-    gear_ls: Cow<'static, [u64]>,
+    gear: Gear,
 }
 
 /// The buffer holds this many of the largest chunks: what is left of one round is moved to its front that seldom.
@@ -73,9 +70,8 @@ impl Cutter {
             return Err(CutError::Average(average));
         }
         let average = average as usize;
-        let (gear, gear_ls) = get_gear_with_seed(key.boundary_seed());
-        let masks = select_masks(average, Normalization::Level1);
-        Ok(Self { key, min: average / 2, average, max: average * 4, masks, gear, gear_ls })
+        let gear = Gear::new(key.boundary_seed(), average);
+        Ok(Self { key, min: average / 2, average, max: average * 4, gear })
     }
 
     /// The domain's key.
@@ -85,8 +81,7 @@ impl Cutter {
 
     /// Length of the first chunk of `bytes`, which end where the file ends or hold at least one largest chunk.
     fn first(&self, bytes: &[u8]) -> usize {
-        let (s, l) = self.masks;
-        cut_gear(bytes, self.min, self.average, self.max, s, l, s << 1, l << 1, &self.gear, &self.gear_ls).1
+        self.gear.first(bytes, self.min, self.average, self.max)
     }
 
     fn take(&self, bytes: &mut &[u8]) -> ChunkRef {

@@ -10,6 +10,7 @@ mod cut;
 mod delta;
 mod digest;
 pub mod encoding;
+mod gear;
 mod manifest;
 mod map;
 mod store;

@@ -17,7 +17,7 @@ use foretide_transfer::{
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
-use crate::{Result, cpu_s, touch_memory};
+use crate::{Result, cpu_s};
 
 /// How old connections are in a row that is about warm ones: an agent's are older. They have opened their windows by then,
 /// and BBR does not look for the shortest round trip in the middle of the transfer: it does after ten seconds, by sending
@@ -135,7 +135,6 @@ pub async fn fetch(order: Fetch) -> Result<Fetched> {
             mover.stat(&volume(), &FilePath::root()).await?;
             tokio::time::sleep(WARM_UP).await;
         }
-        touch_memory(group.iter().map(|(_, bytes)| bytes).sum());
         let carried = |m: &Mover| m.source(&volume()).map_or(0, |c| c.received_bytes() + c.sent_bytes());
         let (cpu, before, began) = (cpu_s(std::process::id())?, carried(&mover), Instant::now());
         mover.set_source(&volume(), &order.server);

@@ -15,7 +15,7 @@ mod peers;
 mod rows;
 mod table;
 
-use std::io::Write;
+use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
@@ -112,13 +112,20 @@ fn cpu_s(pid: u32) -> Result<f64> {
     Ok((fields[11].parse::<f64>()? + fields[12].parse::<f64>()?) / TICKS_PER_S)
 }
 
-/// Takes so much memory, touches it and gives it back, so that what is written next finds pages that this machine has: a
-/// virtual one gets each page from its host at the first touch, which costs more than everything that is measured here.
-fn touch_memory(bytes: u64) {
-    const PAGE_BYTES: usize = 4096;
-    let mut pages = vec![0u8; bytes as usize];
-    pages.iter_mut().step_by(PAGE_BYTES).for_each(|byte| *byte = 1);
-    std::hint::black_box(&pages);
+/// Fills what memory is free with clean pages of the page cache, as it is on a machine that has run for a while: what is
+/// written next takes their place. A virtual machine gives memory that is free back to its host within seconds, and each page
+/// of it that is taken again costs more than everything that is measured here. The file has no content and takes no disk; its
+/// pages stay as long as it does.
+fn fill_memory(file: &Path) -> Result<()> {
+    let told = std::fs::read_to_string("/proc/meminfo")?;
+    let free = told.lines().find_map(|line| line.strip_prefix("MemFree:")).ok_or("no MemFree")?;
+    let free_kib: u64 = free.split_whitespace().next().ok_or("no MemFree")?.parse()?;
+    let mut file = std::fs::File::create_new(file)
+        .and_then(|f| f.set_len(free_kib * 1024))
+        .and_then(|()| std::fs::File::open(file))?;
+    let mut buffer = vec![0; 1 << 20];
+    while file.read(&mut buffer)? > 0 {}
+    Ok(())
 }
 
 fn noise(seed: u64, len: usize) -> Vec<u8> {

@@ -10,7 +10,7 @@ use crate::ends::{Fetch, Fetched, Papers, Work};
 use crate::link::{Link, SENDER, Shape};
 use crate::peers::{self, Peer};
 use crate::table::{Row, Wanted, median, percentile, report};
-use crate::{Order, Result, cpu_s, cut, noise, start};
+use crate::{Order, Result, cpu_s, cut, fill_memory, noise, start};
 
 const WAN: Shape = Shape { rate_mbit: 1000.0, rtt_ms: 150, loss: 0.0 };
 const SMALL_FILES: u64 = 2000;
@@ -134,6 +134,7 @@ impl Bench {
     }
 
     fn receive(&self, link: &Link, order: &Order, between: &mut dyn FnMut() -> Result<()>) -> Result<Fetched> {
+        fill_memory(&self.fresh().with_extension("memory"))?;
         let mut child = start(Some(&link.receiver()), order)?;
         let mut input = child.stdin.take().ok_or("no input")?;
         let mut last = String::new();
