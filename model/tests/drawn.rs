@@ -4,7 +4,7 @@
 mod site;
 
 use foretide_flow::Forecast;
-use foretide_model::drawn::Draw;
+use foretide_model::drawn::{By, Draw, Step};
 use foretide_model::{Config, Model};
 use rand::seq::SliceRandom;
 use rand::{SeedableRng, rngs::StdRng};
@@ -131,4 +131,50 @@ fn e_a_run_that_is_followed_is_followed_on_after_a_restart() {
     let (told, told_again) = (drawn(&mut model), drawn(&mut again));
     assert_eq!(told.0, ["drawn"]);
     assert_eq!(told, told_again);
+}
+
+/// What a `DataLoader` takes whose seeds come from the program's generator, after the weights were drawn.
+fn by_the_programs_generator(seed: u32, epochs: u64, files: u32) -> Vec<u32> {
+    let first = Draw { seed, skip: 14_381, by: By::Seed };
+    (0..epochs).flat_map(|epoch| first.after(Step { seed: 0, skip: 4 }, epoch).order(files)).collect()
+}
+
+#[test]
+fn a_run_is_told_its_order_at_its_start_by_a_seed_that_no_run_had() {
+    let (mut site, mut model) = (Site::new(1200), model());
+    let seeded = |site: &Site, seed: u32| {
+        let order = by_the_programs_generator(seed, 3, 1200);
+        (Job::of(site, &order, 4).with(&[None, Some(seed), Some(4)]), order)
+    };
+    let (job, _) = seeded(&site, 11);
+    assert_eq!(play(&mut site, &mut model, &job, "r0", 0.0), [], "nobody knows yet");
+    (0..5).for_each(|_| drop(model.advise(names::at(5.0))));
+    let words = "drawn by PyTorch, seeds from the program's generator of seed 11, from number 14381 on";
+    assert_eq!(model.profile(&"w".into()).unwrap().drawn.as_deref(), Some(words));
+    let (job, order) = seeded(&site, 7_000_018);
+    let advice = site.begin(&mut model, &job, "r1", 1000.0);
+    let [first] = &advice.forecasts[..] else { panic!("{:?}", advice.forecasts) };
+    assert_eq!(told(first), order[..1200]);
+    assert!(first.reads.is_sorted_by_key(|r| r.window.p50) && first.reads[0].window.p50 < names::at(1000.1));
+    assert!(first.reason.contains("its seed follows number 2 of the command"), "{}", first.reason);
+    let said = play(&mut site, &mut model, &job, "r1", 1000.0);
+    let (seen, followed) = &said[0];
+    assert_eq!(told(followed)[..100], order[*seen..seen + 100]);
+    let (seen, last) = said.iter().rfind(|(seen, _)| *seen < 2400).unwrap();
+    assert_eq!(told(last), order[*seen..], "the third epoch, too");
+}
+
+#[test]
+fn h_before_a_start_whose_seed_nobody_knows_no_order_is_told() {
+    let (mut site, mut model) = (Site::new(300), model());
+    for (run, seed) in [7, 9, 12].into_iter().enumerate() {
+        let job = Job::of(&site, &epochs(seed, 1, 300), 1).with(&[Some(seed)]);
+        play(&mut site, &mut model, &job, &format!("r{run}"), 40.0 * run as f64);
+    }
+    let advice = model.advise(names::at(110.0));
+    let awaited = advice.forecasts.iter().chain(&site.last_awaited).rfind(|f| f.run.is_none()).unwrap();
+    assert!(!awaited.reason.contains("drawn by PyTorch"), "{}", awaited.reason);
+    let job = Job::of(&site, &epochs(30, 1, 300), 1).with(&[Some(30)]);
+    let advice = site.begin(&mut model, &job, "r3", 120.0);
+    assert_eq!(told(advice.forecasts.last().unwrap()), epochs(30, 1, 300));
 }

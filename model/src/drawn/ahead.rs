@@ -81,7 +81,7 @@ pub struct Part {
 pub fn ahead(past: &[Past<'_>], arguments: &[Slot]) -> Option<Ahead> {
     let last = past.last()?;
     let drawn = last.drawn.filter(|d| d.believed())?;
-    let (begins, kept, tried) = relation(past)?;
+    let (begins, kept, tried) = relation(past, arguments)?;
     let place = begin(begins, drawn, last.arguments, arguments)?;
     let from = if begins == Begins::In { goes_on_from(past, drawn) } else { 0 };
     let why = match begins {
@@ -135,11 +135,16 @@ impl Ahead {
     }
 }
 
-/// The relation that held from run to run, the last time included; how often it held, and could have.
-fn relation(past: &[Past<'_>]) -> Option<(Begins, f64, f64)> {
-    let arguments = past.last()?.arguments.len();
+/// The relation that held from run to run, the last time included; how often it held, and could have. A number is
+/// followed if it is known of the next run, and is the seed or has ever changed: of one that never did nothing follows.
+fn relation(past: &[Past<'_>], next: &[Slot]) -> Option<(Begins, f64, f64)> {
+    let last = past.last()?;
+    let told = |i: &usize| {
+        let ever: Vec<Option<i64>> = past.iter().map(|p| number(p.arguments, *i)).collect();
+        number(next, *i).is_some() && (is_named(Begins::Argument(*i), last) || ever.iter().any(|n| *n != ever[0]))
+    };
     let mut relations = vec![Begins::In, Begins::After];
-    relations.extend((0..arguments).map(Begins::Argument));
+    relations.extend((0..last.arguments.len()).filter(told).map(Begins::Argument));
     relations.push(Begins::Anew);
     let mut best: Option<(Begins, f64, f64)> = None;
     for begins in relations {

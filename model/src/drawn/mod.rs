@@ -28,7 +28,8 @@ pub mod set;
 use foretide_draw::{Twister, beginning, permutation};
 use serde::{Deserialize, Serialize};
 
-pub use recognise::{Effort, Puzzle, recognise};
+pub use recognise::{Puzzle, recognise};
+pub use search::Effort;
 pub use set::{Passes, Reading, Seen, Set, Stretch, readings};
 
 /// Files of a set of which orders are drawn. PyTorch draws otherwise from 2^32 / 20 on; of more than this, drawing takes

@@ -6,7 +6,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::fit::{Fit, Taken};
-use super::search::Surest;
+use super::search::{Effort, Field, Surest};
 use super::set::Reading;
 use super::{By, Draw, Place, Recognised, Step};
 use crate::shape::Slot;
@@ -19,32 +19,18 @@ const FITS: f64 = -2.3;
 const BY_NAME: f64 = 0.85;
 /// Numbers of a command line that are tried as seeds.
 const ARGUMENTS: usize = 8;
-/// Seeds below this are the likeliest that people choose.
-const SMALL: u32 = 4096;
 /// Numbers that a program's generator may give between two epochs.
 const BETWEEN: u64 = 4096;
-
-/// How far seeds are tried.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Effort {
-    /// All seeds below this.
-    pub seeds: u32,
-    /// So many numbers of the generators that numbers of the command line seed.
-    pub numbers: u64,
-}
-
-impl Effort {
-    /// While nobody waits: a second or two for each run of which nothing is recognised.
-    pub const THOROUGH: Self = Self { seeds: 1 << 20, numbers: 1 << 18 };
-    /// Between two forecasts: a few milliseconds.
-    pub const BRIEF: Self = Self { seeds: 1 << 13, numbers: 0 };
-}
 
 /// A reading whose seed is still looked for, a part at a time.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Puzzle {
     reading: Reading,
-    next: u32,
+    /// Numbers of the command line.
+    #[serde(default)]
+    said: Vec<u32>,
+    /// Tries that have been made.
+    next: u64,
     surest: Surest,
 }
 
@@ -70,37 +56,44 @@ fn recognise_one(
         return None;
     }
     let taken = Taken::new(&reading.passes[0], reading.files);
+    let said = said(arguments);
     if let Some(before) = before.filter(|b| b.set == reading.set)
-        && let Some(left) = left_by(before, reading, &taken)
+        && let Some(left) = left_by(before, &said, reading, &taken)
     {
         return Some(left);
     }
-    let said: Vec<u32> = arguments.iter().filter_map(|a| a.value()).map(|n| n as u32).take(ARGUMENTS).collect();
     let mut surest = Surest::default();
-    said.iter().for_each(|seed| surest.try_seeds(*seed..seed.saturating_add(1), &taken));
-    surest.try_seeds(0..SMALL.min(effort.seeds), &taken);
-    said.iter().for_each(|seed| surest.try_numbers(*seed, 0..effort.numbers, &taken));
-    surest.try_seeds(SMALL.min(effort.seeds)..effort.seeds, &taken);
+    effort.fields(&said).iter().for_each(|field| surest.try_field(field, &taken));
     recognised(reading, &surest)
+}
+
+/// The numbers of a command line that are tried as seeds.
+fn said(arguments: &[Slot]) -> Vec<u32> {
+    arguments.iter().filter_map(|a| a.value()).map(|n| n as u32).take(ARGUMENTS).collect()
 }
 
 impl Puzzle {
     /// Of a reading that a brief effort did not recognise; none if it was by name, or of too few files to tell.
-    pub fn new(reading: Reading) -> Option<Self> {
+    pub fn new(reading: Reading, arguments: &[Slot]) -> Option<Self> {
         /// Of fewer than these some seed below a million fits.
         const LEAST_FILES: usize = 6;
         let first = &reading.passes[0];
         let tells = first.len() >= LEAST_FILES && !by_name(first);
-        tells.then(|| Self { reading, next: 0, surest: Surest::default() })
+        tells.then(|| Self { reading, said: said(arguments), next: 0, surest: Surest::default() })
     }
 
-    /// Tries more seeds. The answer, once there is one: what was recognised, or that nothing was.
-    pub fn try_more(&mut self, seeds: u32) -> Option<Option<Recognised>> {
-        let until = self.next.saturating_add(seeds).min(Effort::THOROUGH.seeds);
+    /// Makes some more tries. The answer, once there is one: what was recognised, or that nothing was.
+    pub fn try_more(&mut self, tries: u64) -> Option<Option<Recognised>> {
         let taken = Taken::new(&self.reading.passes[0], self.reading.files);
-        self.surest.try_seeds(self.next..until, &taken);
-        self.next = until;
-        let over = until == Effort::THOROUGH.seeds || self.surest.is_sure();
+        let (mut before, mut left) = (0, tries);
+        for field in Effort::THOROUGH.fields(&self.said) {
+            let from = self.next.saturating_sub(before).min(field.tries());
+            let part = field.part(from, left);
+            self.surest.try_field(&part, &taken);
+            (self.next, left) = (self.next + part.tries(), left - part.tries());
+            before += field.tries();
+        }
+        let over = self.next == before || self.surest.is_sure();
         over.then(|| recognised(&self.reading, &self.surest))
     }
 }
@@ -124,12 +117,13 @@ fn epoch(before: &Recognised, began: Place) -> u32 {
 }
 
 /// At a place that the run before leaves: where it stopped, in the file that it stopped in, where it began; or anywhere
-/// in the order that it was in, or in the next.
-fn left_by(before: &Recognised, reading: &Reading, taken: &Taken) -> Option<Recognised> {
+/// in the order that it was in, or in the next. Or it draws as that did, with a number of its command line as the seed.
+fn left_by(before: &Recognised, said: &[u32], reading: &Reading, taken: &Taken) -> Option<Recognised> {
     let mut surest = Surest::default();
     let ended = before.ended();
     let back = before.visits.checked_sub(1).and_then(|v| before.began.on(v, before.files, before.step));
-    for place in ended.into_iter().chain(back).chain([before.began]) {
+    let seeded = |seed: &u32| Place { draw: Draw { seed: *seed, ..before.began.draw }, ..before.began };
+    for place in ended.into_iter().chain(back).chain([before.began]).chain(said.iter().map(seeded)) {
         let fit = fit(place, before.step, reading, taken);
         surest.tried(1, fit.map(|fit| (place, fit)));
     }
@@ -214,7 +208,7 @@ fn step(reading: &Reading, taken: &[Taken], began: Place, known: Option<Step>) -
 fn numbers_between(began: Place, second: &Taken) -> Option<Step> {
     let mut surest = Surest::default();
     let from = began.draw.skip + 1;
-    surest.try_numbers(began.draw.seed, from..from + BETWEEN, second);
+    surest.try_field(&Field::Numbers { seed: began.draw.seed, numbers: from..from + BETWEEN }, second);
     surest.found().map(|(place, _)| Step { seed: 0, skip: place.draw.skip - began.draw.skip })
 }
 

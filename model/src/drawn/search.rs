@@ -15,6 +15,68 @@ use super::{BELIEVED, By, Draw, Place};
 /// Seeds tried side by side.
 const LANES: usize = 8;
 
+/// Where an order is looked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Field {
+    /// Each of these seeds as that of a generator that draws first an order.
+    Seeds(Range<u32>),
+    /// Of a program's generator with this seed these numbers, each as the seed of another that draws.
+    Numbers {
+        /// The seed.
+        seed: u32,
+        /// Which numbers, counted from 0.
+        numbers: Range<u64>,
+    },
+}
+
+/// How far seeds are tried.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Effort {
+    /// All seeds below this.
+    pub seeds: u32,
+    /// So many numbers of the generators that numbers of the command line seed.
+    pub numbers: u64,
+}
+
+impl Effort {
+    /// While nobody waits: a second or two for each run of which nothing is recognised.
+    pub const THOROUGH: Self = Self { seeds: 1 << 20, numbers: 1 << 18 };
+    /// Between two forecasts: a few milliseconds.
+    pub const BRIEF: Self = Self { seeds: 1 << 13, numbers: 0 };
+
+    /// The fields that are tried with these numbers on the command line, the likeliest first.
+    pub fn fields(self, said: &[u32]) -> Vec<Field> {
+        /// Seeds below this are the likeliest that people choose.
+        const SMALL: u32 = 4096;
+        let small = SMALL.min(self.seeds);
+        let itself = said.iter().map(|seed| Field::Seeds(*seed..seed.saturating_add(1)));
+        let by_program = said.iter().map(|seed| Field::Numbers { seed: *seed, numbers: 0..self.numbers });
+        let fields = itself.chain([Field::Seeds(0..small)]).chain(by_program).chain([Field::Seeds(small..self.seeds)]);
+        fields.filter(|field| field.tries() > 0).collect()
+    }
+}
+
+impl Field {
+    /// How many tries it is.
+    pub fn tries(&self) -> u64 {
+        match self {
+            Self::Seeds(seeds) => seeds.len() as u64,
+            Self::Numbers { numbers, .. } => numbers.end - numbers.start,
+        }
+    }
+
+    /// At most so many tries of it, the first `from` left out.
+    pub fn part(&self, from: u64, most: u64) -> Self {
+        let to = self.tries().min(from.saturating_add(most));
+        match self {
+            Self::Seeds(seeds) => Self::Seeds(seeds.start + from as u32..seeds.start + to as u32),
+            Self::Numbers { seed, numbers } => {
+                Self::Numbers { seed: *seed, numbers: numbers.start + from..numbers.start + to }
+            }
+        }
+    }
+}
+
 /// The surest of the places that were tried, and how many those were.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Surest {
@@ -44,16 +106,16 @@ impl Surest {
         self.found.is_some_and(|(_, _, doubt)| doubt <= BELIEVED)
     }
 
-    /// Tries these seeds, each as that of a generator that draws first an order.
-    pub fn try_seeds(&mut self, seeds: Range<u32>, taken: &Taken) {
-        self.scan(seeds.map(|seed| (Draw::first_of(seed), seed)), taken);
-    }
-
-    /// Tries these numbers of a program's generator, each as the seed of another that draws.
-    pub fn try_numbers(&mut self, seed: u32, numbers: Range<u64>, taken: &Taken) {
-        let mut generator = Twister::new(seed);
-        generator.skip(numbers.start);
-        self.scan(numbers.map(|skip| (Draw { seed, skip, by: By::Seed }, generator.number())), taken);
+    /// Tries what lies in a field.
+    pub fn try_field(&mut self, field: &Field, taken: &Taken) {
+        match field.clone() {
+            Field::Seeds(seeds) => self.scan(seeds.map(|seed| (Draw::first_of(seed), seed)), taken),
+            Field::Numbers { seed, numbers } => {
+                let mut generator = Twister::new(seed);
+                generator.skip(numbers.start);
+                self.scan(numbers.map(|skip| (Draw { seed, skip, by: By::Seed }, generator.number())), taken);
+            }
+        }
     }
 
     fn scan(&mut self, mut draws: impl Iterator<Item = (Draw, u32)>, taken: &Taken) {

@@ -174,7 +174,7 @@ fn h_what_another_generator_shuffled_is_not_recognised() {
 #[test]
 fn k_a_puzzle_is_solved_a_part_at_a_time_and_given_up_at_its_end() {
     let order = Draw::first_of(100_000).order(60);
-    let mut puzzle = Puzzle::new(reading(&order, 60)).unwrap();
+    let mut puzzle = Puzzle::new(reading(&order, 60), &[]).unwrap();
     let mut parts = 0;
     let found = loop {
         parts += 1;
@@ -185,8 +185,8 @@ fn k_a_puzzle_is_solved_a_part_at_a_time_and_given_up_at_its_end() {
     assert_eq!((found.began.draw.seed, parts), (100_000, 13));
     let mut order: Vec<u32> = (0..60).collect();
     order.shuffle(&mut StdRng::seed_from_u64(2));
-    let mut puzzle = Puzzle::new(reading(&order, 60)).unwrap();
+    let mut puzzle = Puzzle::new(reading(&order, 60), &[]).unwrap();
     let answers: Vec<_> = (0..4).filter_map(|_| puzzle.try_more(1 << 18)).collect();
     assert!(matches!(&answers[..], [found] if !found.as_ref().is_some_and(Recognised::believed)), "{answers:?}");
-    assert!(Puzzle::new(reading(&[3, 1, 2], 60)).is_none(), "too few");
+    assert!(Puzzle::new(reading(&[3, 1, 2], 60), &[]).is_none(), "too few");
 }
