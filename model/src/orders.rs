@@ -48,7 +48,9 @@ impl Model {
         let Some(workload) = self.state.workloads.values_mut().find(|w| w.puzzle.is_some()) else { return };
         let Some((run, puzzle)) = &mut workload.puzzle else { return };
         let Some(found) = puzzle.try_more(PUZZLED) else { return };
-        let record = workload.records.iter_mut().find(|r| r.run == *run).filter(|r| r.drawn.is_none());
+        // What was only supposed gives way.
+        let believed = |drawn: &Option<Recognised>| drawn.as_ref().is_some_and(Recognised::believed);
+        let record = workload.records.iter_mut().find(|r| r.run == *run).filter(|r| !believed(&r.drawn));
         if let (Some(record), true) = (record, found.is_some()) {
             record.drawn = found;
             self.memos.remove(&workload.id);

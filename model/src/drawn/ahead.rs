@@ -115,7 +115,7 @@ impl Ahead {
         let (mut out, mut read) = (Vec::new(), 0.0);
         let mut from = self.from;
         let mut place = Some(self.place);
-        while let Some(Place { draw, offset }) = place.filter(|p| p.draw.can_be_drawn()) {
+        while let Some(Place { draw, offset }) = place.filter(|p| p.draw.can_be_drawn(count)) {
             for file in draw.order(count).into_iter().skip(offset as usize) {
                 let size = files[file as usize].size;
                 let to = size.min(from.saturating_add((self.bytes - read).ceil() as u64));
@@ -128,7 +128,7 @@ impl Ahead {
                     return out;
                 }
             }
-            place = Place { draw, offset }.on(u64::from(count - offset), count, self.step);
+            place = Place { draw, offset }.on(u64::from(draw.length(count).saturating_sub(offset)), count, self.step);
         }
         out.retain(|part| part.to > part.from);
         out
