@@ -119,7 +119,9 @@ pub(crate) fn update(
     if let Some(terms) = update.terms.as_ref().filter(|_| !warmup.state.is_over()) {
         terms.apply(&mut next.request);
     }
-    let mut next = settle(&next, counted_bytes, at);
+    let ends = update.state.is_some_and(|to| to.is_over() && follows(next.state, to));
+    // What ends here need not be counted first: ready by that, it could not end any more.
+    let mut next = if ends { next } else { settle(&next, counted_bytes, at) };
     if let Some(why) = &update.why {
         next.why = (!why.is_empty()).then(|| why.clone());
     }
@@ -200,6 +202,17 @@ mod tests {
         let failed = update(&w, &known, None, Timestamp(1)).unwrap();
         assert_eq!(failed.state, WarmupState::Failed);
         assert_eq!(failed.why.as_deref(), Some("it covers 11 bytes, more than the 10 that it may"));
+    }
+
+    #[test]
+    fn what_is_given_up_ends_though_all_of_it_is_there() {
+        let mut w = queued();
+        w.required_bytes = Some(10);
+        let forbid = WarmupUpdate { state: Some(WarmupState::Failed), why: Some("a rule".into()), ..Default::default() };
+        let failed = update(&w, &forbid, Some(10), Timestamp(1)).unwrap();
+        assert_eq!((failed.state, failed.why.as_deref()), (WarmupState::Failed, Some("a rule")));
+        let ready = settle(&w, Some(10), Timestamp(1));
+        assert!(update(&ready, &forbid, Some(10), Timestamp(2)).is_err(), "what was promised is not taken back by a word");
     }
 
     #[test]
