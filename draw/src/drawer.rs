@@ -31,7 +31,7 @@ impl Way {
 
 #[derive(Clone, Debug)]
 enum Numbers {
-    Twister(Twister),
+    Twister(Box<Twister>),
     Pcg(Pcg),
 }
 
@@ -51,7 +51,7 @@ impl Drawer {
 
     /// Drawers with these seeds.
     pub fn side_by_side<const LANES: usize>(way: Way, seeds: [u32; LANES]) -> [Self; LANES] {
-        let of_twister = |twister| Self { way, numbers: Numbers::Twister(twister) };
+        let of_twister = |twister| Self { way, numbers: Numbers::Twister(Box::new(twister)) };
         match way {
             Way::Torch | Way::Numpy => Twister::side_by_side(seeds).map(of_twister),
             Way::PythonShuffle | Way::PythonSample => Twister::as_python(seeds).map(of_twister),
