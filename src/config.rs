@@ -412,11 +412,13 @@ pub struct TraceConfig {
     pub enabled: bool,
     /// How reads are seen: `full` or `light`.
     pub tier: Tier,
+    /// Whether numbers that stand alone in command lines (seeds, steps) are told with a run's start.
+    pub numbers: bool,
 }
 
 impl Default for TraceConfig {
     fn default() -> Self {
-        Self { enabled: true, tier: Tier::default() }
+        Self { enabled: true, tier: Tier::default(), numbers: true }
     }
 }
 

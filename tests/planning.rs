@@ -78,6 +78,7 @@ fn recording() -> AccessBatch {
         at: accesses[0].at,
         site: site.clone(),
         node: node.clone(),
+        numbers: vec![],
     };
     let ended = vec![RunEnd { run: "run".into(), at: Timestamp(at_us) }];
     AccessBatch { node, site, sequence: 1, started: vec![start], accesses, ended, losses: Losses::default() }

@@ -85,7 +85,8 @@ impl Collector {
         let spool = Spool::open(&config.spool_dir, config.spool_bytes)?;
         let shared =
             Arc::new(Shared { spool: Mutex::new(spool), pushed: Condvar::new(), stop: AtomicBool::new(false) });
-        let runs = Runs::new(Box::new(Procfs), format!("{}-{}", config.node, boot_id()), std::process::id());
+        let runs = Runs::new(Box::new(Procfs), format!("{}-{}", config.node, boot_id()), std::process::id())
+            .telling_numbers(config.numbers);
         let pipeline = Pipeline::new(config.node.clone(), config.site.clone(), runs, booted_at(), config.paths_kept);
         let mut worker = Worker { config, source, recorder, pipeline, shared: shared.clone(), seen: Vec::new() };
         let thread = std::thread::Builder::new()

@@ -40,6 +40,9 @@ pub struct Config {
     /// Files whose path is kept in memory, about 150 bytes each. The kernel tells the path of others again.
     #[serde(default = "defaults::paths_kept")]
     pub paths_kept: usize,
+    /// Whether numbers that stand alone in command lines are told: seeds and the like, by which the order of reads follows.
+    #[serde(default = "defaults::numbers")]
+    pub numbers: bool,
     /// Processes that are not observed besides the agent itself.
     #[serde(default)]
     pub ignore_processes: Vec<u32>,
@@ -59,6 +62,7 @@ impl Config {
             tier: Tier::default(),
             ring_bytes: defaults::ring_bytes(),
             paths_kept: defaults::paths_kept(),
+            numbers: defaults::numbers(),
             ignore_processes: Vec::new(),
         }
     }
@@ -82,6 +86,9 @@ mod defaults {
     }
     pub(super) fn paths_kept() -> usize {
         100_000
+    }
+    pub(super) fn numbers() -> bool {
+        true
     }
 }
 

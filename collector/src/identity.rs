@@ -7,7 +7,7 @@
 
 use std::sync::LazyLock;
 
-use foretide_flow::WorkloadId;
+use foretide_flow::{RunStart, WorkloadId};
 use regex::Regex;
 
 /// Characters of a command that are kept for people.
@@ -176,6 +176,26 @@ pub fn template_arguments(argv: &[String]) -> Vec<String> {
         .collect()
 }
 
+/// The first numbers of arguments, as [`RunStart::numbers`] has them: of each argument that is one, and of each behind a
+/// `=`, one of at most 32 bits, as seeds are; longer ones are names of people and things. What stands where a secret may
+/// stand, `-p` and what is told by a name like one included, is kept to itself.
+pub fn numbers(argv: &[String]) -> Vec<Option<u32>> {
+    static PRIVATE: LazyLock<Regex> = LazyLock::new(|| {
+        pattern(r"(?i)^-p$|pin|otp|code|cvv|card|phone|account|key|user|uid|login|mail|birth|ssn|tax|licen[cs]e")
+    });
+    let templates = template_arguments(argv);
+    let before = std::iter::once("").chain(argv.iter().map(String::as_str));
+    let of = |((argument, template), before): ((&String, &String), &str)| {
+        let (name, value) = match template.rsplit_once('=') {
+            Some((_, "#")) => argument.rsplit_once('=')?,
+            _ if template == "#" => (before, argument.as_str()),
+            _ => return None,
+        };
+        Some(value.parse().ok().filter(|_| !PRIVATE.is_match(name)))
+    };
+    argv.iter().zip(&templates).zip(before).filter_map(of).take(RunStart::NUMBERS).collect()
+}
+
 /// A program as it was started.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Image {
@@ -206,6 +226,11 @@ impl Image {
         let arguments = template_arguments(&self.argv);
         let text = if arguments.is_empty() { template(self.program()) } else { arguments.join(" ") };
         text.chars().take(COMMAND_CHARS).collect()
+    }
+
+    /// The numbers of its arguments.
+    pub fn numbers(&self) -> Vec<Option<u32>> {
+        numbers(self.argv.get(1..).unwrap_or_default())
     }
 
     /// What comes back.
@@ -318,6 +343,26 @@ mod tests {
             assert_eq!(image(given).command(), kept);
         }
         assert!(same("load --token=abc", "load --token=xyz"), "nor hashed");
+    }
+
+    #[test]
+    fn numbers_that_stand_alone_are_told_and_what_may_be_a_secret_is_not() {
+        let told: [(&str, &[Option<u32>]); 10] = [
+            ("python train.py --data imagenet/train --seed 11 --workers 2", &[Some(11), Some(2)]),
+            ("python pretrain.py 300", &[Some(300)]),
+            ("train seed=7 trainer.max_epochs=90 --lr=0.1", &[Some(7), Some(90)]),
+            ("align S0412 /data/2026/x-3.bin v2 --lr 0.001 -s11 -1", &[]),
+            // Each keeps its place, whether it is told or not.
+            ("load --commit 9fceb02d0ae598e9 --seed 3", &[None, Some(3)]),
+            ("load --commit 12345678 --seed 3", &[Some(12_345_678), Some(3)]),
+            ("load --id 4111111111111111 4294967295 4294967296", &[None, Some(u32::MAX), None]),
+            ("mysql -p 1234 --pin 99 --otp=123456 --customer-account 5", &[None, None, None, None]),
+            ("load --password 1234 --token=77 --api-key 5 8", &[Some(8)]),
+            ("x 1 2 3 4 5 6 7 8 9 10", &[Some(1), Some(2), Some(3), Some(4), Some(5), Some(6), Some(7), Some(8)]),
+        ];
+        for (given, told) in told {
+            assert_eq!(image(given).numbers(), told, "{given}");
+        }
     }
 
     #[test]

@@ -324,6 +324,7 @@ mod tests {
                 at: Timestamp(9),
                 site: SiteId::new("s").unwrap(),
                 node: NodeId::new("n").unwrap(),
+                numbers: vec![Some(17), None],
             }],
             accesses,
             ended: vec![RunEnd { run: "run-0".into(), at: Timestamp(8) }],
@@ -397,6 +398,7 @@ mod tests {
             let read = decode(kept).unwrap();
             let (sequence, command) = (read.sequence, read.started[0].command.as_str());
             assert_eq!((sequence, read.accesses.len(), command), (42, 2, "train --seed #"));
+            assert!(read.started[0].numbers.is_empty(), "they were not told then");
             let b = &read.accesses[1];
             assert_eq!((b.path.as_bytes(), b.op, b.found), (&b"b\xff"[..], AccessOp::Read, Found::Miss));
         }

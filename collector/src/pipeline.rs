@@ -307,6 +307,7 @@ impl Pipeline {
                 at: Timestamp(self.booted_at.0 + new.started_ticks as i64 * TICK_US),
                 site: self.site.clone(),
                 node: self.node.clone(),
+                numbers: new.numbers,
             });
         }
         let number = self.harvest.accesses.name_run(run);

@@ -116,6 +116,8 @@ pub struct NewRun {
     pub command: String,
     /// When its root process started, ticks since boot.
     pub started_ticks: u64,
+    /// Of its command line, as [`foretide_flow::RunStart`] has them.
+    pub numbers: Vec<Option<u32>>,
 }
 
 /// The processes that matter, and their runs.
@@ -128,6 +130,8 @@ pub struct Runs {
     ended: Vec<(RunId, Timestamp)>,
     /// The agent and its ancestors.
     ours: HashSet<u32>,
+    /// Whether numbers of command lines are told.
+    numbers: bool,
 }
 
 impl Runs {
@@ -138,7 +142,13 @@ impl Runs {
         while process > 0 && ours.insert(process) {
             process = view.process(process).map_or(0, |facts| facts.parent);
         }
-        Self { view, prefix, processes: HashMap::new(), members: BTreeMap::new(), ended: Vec::new(), ours }
+        let (processes, members) = (HashMap::new(), BTreeMap::new());
+        Self { view, prefix, processes, members, ended: Vec::new(), ours, numbers: true }
+    }
+
+    /// Tells numbers of command lines, or none.
+    pub fn telling_numbers(self, numbers: bool) -> Self {
+        Self { numbers, ..self }
     }
 
     /// A process began as a copy of its parent.
@@ -285,7 +295,8 @@ impl Runs {
         let (image, started_ticks) =
             self.processes.get(&root).map_or_else(Default::default, |p| ((*p.image).clone(), p.started_ticks));
         let image = Image { owner: self.owner_of(&image), ..image };
-        NewRun { run, workload: image.workload(), command: image.command(), started_ticks }
+        let numbers = if self.numbers { image.numbers() } else { Vec::new() };
+        NewRun { run, workload: image.workload(), command: image.command(), started_ticks, numbers }
     }
 
     fn owner_of(&self, image: &Image) -> String {
@@ -419,6 +430,15 @@ mod tests {
         let mut r = runs(&t);
         assert_eq!(root(&mut r, 23), "n-b-21-21");
         assert_eq!(root(&mut r, 21), "n-b-21-21");
+    }
+
+    #[test]
+    fn numbers_of_a_command_line_are_told_unless_they_shall_not_be() {
+        let t = table();
+        t.add(20, 11, "python3 train.py --seed 11");
+        let told = |runs: Runs| runs.telling_numbers(true).run_of(20, 0).1.unwrap().numbers;
+        assert_eq!(told(runs(&t)), [Some(11)]);
+        assert_eq!(runs(&t).telling_numbers(false).run_of(20, 0).1.unwrap().numbers, []);
     }
 
     #[test]

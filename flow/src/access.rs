@@ -76,6 +76,16 @@ pub struct RunStart {
     pub site: SiteId,
     /// On which node.
     pub node: NodeId,
+    /// The first numbers of its command line, at most [`RunStart::NUMBERS`]: of each argument, or value behind a `=`, that is
+    /// a number and nothing else. None where the agent keeps it to itself, so that the places of the others are the same
+    /// in each run of the workload; empty where it tells none, and in batches of an older Foretide.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub numbers: Vec<Option<u32>>,
+}
+
+impl RunStart {
+    /// Numbers told of one command line. Seeds, epochs and sizes of batches are few.
+    pub const NUMBERS: usize = 8;
 }
 
 /// A run ended: its last process is gone.

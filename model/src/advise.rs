@@ -100,7 +100,7 @@ impl Model {
 
     fn advise_run(&mut self, run: &RunId, now: Timestamp, advice: &mut Advice) {
         let Some(workload) = self.state.live.get(run).map(|f| f.run.workload.clone()) else { return };
-        self.recall(&workload, now);
+        self.recall(&workload, Some(run), now);
         let Some(mut followed) = self.state.live.remove(run) else { return };
         self.ask_for(&followed.run, now, advice);
         self.follow_order(&mut followed);
@@ -278,7 +278,7 @@ impl Model {
         let mut awaited = self.state.awaited.remove(id).unwrap_or(fresh);
         self.look_again(id, &mut awaited, start, now, advice);
         if awaited.told_at == Timestamp(i64::MIN) || awaited.names_seen != names_seen || awaited.start != start {
-            self.recall(id, now);
+            self.recall(id, None, now);
             let claims = self.claims(id, None, now);
             for (forecaster, told) in self.forecasters.iter().zip(&claims) {
                 follow(&mut awaited.shadows, forecaster.name(), told, None);

@@ -95,8 +95,9 @@ pub struct RunRecord {
     pub started_at: Timestamp,
     /// When it ended.
     pub ended_at: Timestamp,
-    /// Arguments of its command line, where they are known.
-    pub arguments: Vec<String>,
+    /// Numbers of its command line, where they are known.
+    #[serde(default)]
+    pub numbers: Vec<Option<u32>>,
     /// What it read and made, in order of first use.
     pub uses: Vec<PastUse>,
     /// Passes over its files.
@@ -139,7 +140,7 @@ impl RunRecord {
             site: run.site.clone(),
             started_at: run.started_at,
             ended_at,
-            arguments: Vec::new(),
+            numbers: run.numbers.clone(),
             uses,
             epochs: run.epochs(),
             rate: run.rate(),
@@ -236,6 +237,15 @@ impl Workload {
         while self.records.len() > most.max(1) {
             self.records.pop_front();
         }
+    }
+
+    /// Numbers that the next run's command line is expected to have: those that stayed the same in the last two.
+    pub fn next_numbers(&self) -> Vec<Option<u32>> {
+        let mut newest = self.records.iter().rev().map(|r| &r.numbers);
+        let Some(last) = newest.next() else { return Vec::new() };
+        let Some(before) = newest.next() else { return last.clone() };
+        let stayed = |(i, n): (usize, &Option<u32>)| n.filter(|n| before.get(i) == Some(&Some(*n)));
+        last.iter().enumerate().map(stayed).collect()
     }
 
     /// When it comes back, as seen at `now`.

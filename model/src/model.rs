@@ -17,7 +17,7 @@ use crate::config::Config;
 use crate::drawn::follow::Following;
 use crate::error::ModelError;
 use crate::forecaster::{Claim, Forecaster, View, all, read_out};
-use crate::habit::{Candidate, Occasion, Outlook, argument_slots, habits};
+use crate::habit::{Candidate, Occasion, Outlook, habits, number_slots};
 use crate::history::{RunRecord, Workload};
 use crate::namespace::Namespace;
 use crate::order::order_of;
@@ -86,6 +86,8 @@ pub(crate) struct Awaited {
 pub(crate) struct Memo {
     records_seen: u64,
     names_seen: u64,
+    /// Numbers of the command line that it is told for.
+    numbers: Vec<Option<u32>>,
     pub(crate) outlook: Outlook,
     pub(crate) ranked: Option<Outlook>,
     ranker: Option<Ranker>,
@@ -281,25 +283,27 @@ impl Model {
         }
     }
 
-    /// What the past of a workload says of its next run, reckoned anew only when something has changed.
-    pub(crate) fn recall(&mut self, id: &WorkloadId, now: Timestamp) {
+    /// What the past of a workload says of a running run, or of its next one, reckoned anew only when something has changed.
+    pub(crate) fn recall(&mut self, id: &WorkloadId, running: Option<&RunId>, now: Timestamp) {
         let Some(workload) = self.state.workloads.get_mut(id) else { return };
+        let running = running.and_then(|run| self.state.live.get(run)).map(|f| f.run.numbers.clone());
+        let numbers = running.unwrap_or_else(|| workload.next_numbers());
         let records_seen = workload.finished;
         let names_seen = self.state.names_seen;
         let known = self.memos.remove(id).filter(|m| m.records_seen == records_seen);
         if let Some(memo) = known {
-            let memo = if memo.names_seen == names_seen {
+            let memo = if memo.names_seen == names_seen && memo.numbers == numbers {
                 memo
             } else {
-                let occasions = occasions(workload, &self.state.names, now);
+                let occasions = occasions(workload, &self.state.names, now, &numbers);
                 let outlook = habits(&occasions);
                 let ranked = memo.ranker.as_ref().map(|r| r.outlook(&occasions, &outlook));
-                Memo { names_seen, outlook, ranked, ..memo }
+                Memo { names_seen, numbers, outlook, ranked, ..memo }
             };
             self.memos.insert(id.clone(), memo);
             return;
         }
-        let occasions = occasions(workload, &self.state.names, now);
+        let occasions = occasions(workload, &self.state.names, now, &numbers);
         let outlook = habits(&occasions);
         let learned = Ranker::learn(&occasions, self.config.seed);
         let gain = learned.as_ref().map(|r| r.held_back.ranked - r.held_back.plain);
@@ -309,7 +313,7 @@ impl Model {
         if gain.is_some() {
             workload.scores.entry("ranked".into()).or_default().held_back = gain;
         }
-        self.memos.insert(id.clone(), Memo { records_seen, names_seen, outlook, ranked, ranker });
+        self.memos.insert(id.clone(), Memo { records_seen, names_seen, numbers, outlook, ranked, ranker });
     }
 
     /// The profile of a workload as of the latest that is known.
@@ -399,8 +403,14 @@ pub(crate) fn view<'a>(
 }
 
 /// The past runs of a workload and the one to come, as the habits see them: what there was at each start is
-/// what is known now and had been changed before, and what the run itself read.
-pub(crate) fn occasions<'a>(workload: &'a Workload, names: &Namespace, now: Timestamp) -> Vec<Occasion<'a>> {
+/// what is known now and had been changed before, and what the run itself read. Of the one to come, `numbers` are those
+/// of its command line.
+pub(crate) fn occasions<'a>(
+    workload: &'a Workload,
+    names: &Namespace,
+    now: Timestamp,
+    numbers: &[Option<u32>],
+) -> Vec<Occasion<'a>> {
     let used: BTreeSet<(&VolumeId, FilePath)> = workload
         .records
         .iter()
@@ -427,13 +437,13 @@ pub(crate) fn occasions<'a>(workload: &'a Workload, names: &Namespace, now: Time
     let at = |at: Timestamp| there.iter().filter(|c| c.modified_at <= at).cloned().collect();
     let past = workload.records.iter().map(|r| Occasion {
         at: r.started_at,
-        arguments: argument_slots(&r.arguments),
+        arguments: number_slots(&r.numbers),
         candidates: at(r.started_at),
         uses: &r.uses,
         drawn: r.drawn.as_ref(),
     });
     let candidates = at(Timestamp(i64::MAX));
-    let next = Occasion { at: now, arguments: Vec::new(), candidates, uses: &[], drawn: None };
+    let next = Occasion { at: now, arguments: number_slots(numbers), candidates, uses: &[], drawn: None };
     past.chain([next]).collect()
 }
 

@@ -2,21 +2,22 @@
 //!
 //! A running run is looked at when it has visited 4 files, 8, 16 and so on, until its order is recognised; then it is
 //! followed before each forecast, and looked at again if it leaves the order. A run that has ended unrecognised is a puzzle:
-//! its seed is looked for among a million, some thousand of them each time that the model is asked (promise K), so that no
-//! answer waits for it. Nothing of this is done at an access.
+//! its seed is looked for among a million, and among what the numbers of its command line seed, some thousand of them each
+//! time that the model is asked (promise K), so that no answer waits for it. Nothing of this is done at an access.
 
 use foretide_flow::{FilePath, RunId};
 
 use crate::drawn::follow::{Following, known};
 use crate::drawn::{Effort, Puzzle, Reading, Recognised, Seen, readings, recognise};
+use crate::habit::number_slots;
 use crate::history::{Workload, common_directory};
 use crate::model::{Followed, Model, State};
 use crate::run::LiveRun;
 
 /// Visits after which a run is looked at first; after that each time that they have doubled.
 const FIRST_LOOK: u64 = 4;
-/// Seeds of a puzzle that are tried each time: some milliseconds.
-const PUZZLED_SEEDS: u32 = 1 << 13;
+/// Tries at a puzzle each time: some milliseconds.
+const PUZZLED: u64 = 1 << 13;
 
 impl Model {
     /// Looks for the order of a running run, or follows it.
@@ -37,7 +38,8 @@ impl Model {
         followed.looked_at = visits;
         let workload = self.state.workloads.get(&followed.run.workload)?;
         let readings = readings_of(&followed.run, &self.state);
-        let found = recognise(&readings, &[], last_drawn(workload), Effort::BRIEF);
+        let said = number_slots(&followed.run.numbers);
+        let found = recognise(&readings, &said, last_drawn(workload), Effort::BRIEF);
         found.filter(Recognised::believed).map(Following::new)
     }
 
@@ -45,8 +47,10 @@ impl Model {
     pub(crate) fn puzzle(&mut self) {
         let Some(workload) = self.state.workloads.values_mut().find(|w| w.puzzle.is_some()) else { return };
         let Some((run, puzzle)) = &mut workload.puzzle else { return };
-        let Some(found) = puzzle.try_more(PUZZLED_SEEDS) else { return };
-        let record = workload.records.iter_mut().find(|r| r.run == *run).filter(|r| r.drawn.is_none());
+        let Some(found) = puzzle.try_more(PUZZLED) else { return };
+        // What was only supposed gives way.
+        let believed = |drawn: &Option<Recognised>| drawn.as_ref().is_some_and(Recognised::believed);
+        let record = workload.records.iter_mut().find(|r| r.run == *run).filter(|r| !believed(&r.drawn));
         if let (Some(record), true) = (record, found.is_some()) {
             record.drawn = found;
             self.memos.remove(&workload.id);
@@ -60,9 +64,10 @@ impl Model {
 pub(crate) fn ended_order(followed: &Followed, state: &State) -> (Option<Recognised>, Option<(RunId, Puzzle)>) {
     let Some(workload) = state.workloads.get(&followed.run.workload) else { return (None, None) };
     let readings = readings_of(&followed.run, state);
-    let found = recognise(&readings, &[], last_drawn(workload), Effort::BRIEF);
+    let said = number_slots(&followed.run.numbers);
+    let found = recognise(&readings, &said, last_drawn(workload), Effort::BRIEF);
     let puzzle = readings.into_iter().next().filter(|_| !found.as_ref().is_some_and(Recognised::believed));
-    (found, puzzle.and_then(Puzzle::new).map(|puzzle| (followed.run.run.clone(), puzzle)))
+    (found, puzzle.and_then(|reading| Puzzle::new(reading, &said)).map(|puzzle| (followed.run.run.clone(), puzzle)))
 }
 
 fn last_drawn(workload: &Workload) -> Option<&Recognised> {

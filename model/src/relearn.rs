@@ -117,7 +117,7 @@ impl Model {
         if in_use.is_some_and(|w| newest(w) != newest(new)) {
             return None;
         }
-        let told = |w: &Workload| newest_told(&occasions(w, &self.state.names, self.state.now), self.config.seed);
+        let told = |w: &Workload| newest_told(&occasions(w, &self.state.names, self.state.now, &[]), self.config.seed);
         let (ours, read) = told(new).unzip();
         let theirs = in_use.and_then(&told).map(|(worth, _)| worth);
         let margin = MARGIN * read.unwrap_or_default();

@@ -79,6 +79,9 @@ pub struct LiveRun {
     pub node: NodeId,
     /// When it started.
     pub started_at: Timestamp,
+    /// Numbers of its command line.
+    #[serde(default)]
+    pub numbers: Vec<Option<u32>>,
     /// Its last access.
     pub last_at: Timestamp,
     /// Accesses.
@@ -153,6 +156,7 @@ impl LiveRun {
             site: start.site.clone(),
             node: start.node.clone(),
             started_at: start.at,
+            numbers: start.numbers.iter().take(RunStart::NUMBERS).copied().collect(),
             last_at: start.at,
             accesses: 0,
             turns: 0,
@@ -423,6 +427,7 @@ mod tests {
             at: Timestamp(0),
             site: SiteId::new("gpu").unwrap(),
             node: NodeId::new("n1").unwrap(),
+            numbers: Vec::new(),
         }
     }
 

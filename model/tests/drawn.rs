@@ -1,10 +1,10 @@
-//! Orders that PyTorch drew, in running runs: recognised, told on, taken back.
+//! Orders that PyTorch, Python and NumPy drew, in running runs: recognised, told on, taken back.
 
 #[allow(dead_code, reason = "each file of tests plays some of its jobs")]
 mod site;
 
 use foretide_flow::Forecast;
-use foretide_model::drawn::Draw;
+use foretide_model::drawn::{By, Draw, Share, Step};
 use foretide_model::{Config, Model};
 use rand::seq::SliceRandom;
 use rand::{SeedableRng, rngs::StdRng};
@@ -112,7 +112,7 @@ fn k_a_large_seed_is_found_between_two_runs() {
     assert_eq!(play(&mut site, &mut model, &job, "r0", 0.0), []);
     let kept = model.snapshot().unwrap();
     let mut model = Model::restore(Config::default(), &kept).unwrap();
-    (0..20).for_each(|_| drop(model.advise(names::at(5.0))));
+    (0..80).for_each(|_| drop(model.advise(names::at(5.0))));
     assert_eq!(model.profile(&"w".into()).unwrap().drawn.as_deref(), Some("drawn by PyTorch, seed 100000"));
     let said = play(&mut site, &mut model, &job, "r1", 1000.0);
     assert_eq!(said.first().map(|(seen, _)| *seen), Some(50));
@@ -131,4 +131,92 @@ fn e_a_run_that_is_followed_is_followed_on_after_a_restart() {
     let (told, told_again) = (drawn(&mut model), drawn(&mut again));
     assert_eq!(told.0, ["drawn"]);
     assert_eq!(told, told_again);
+}
+
+/// What a `DataLoader` takes whose seeds come from the program's generator, after the weights were drawn.
+fn by_the_programs_generator(seed: u32, epochs: u64, files: u32) -> Vec<u32> {
+    let first = Draw { skip: 14_381, ..Draw::first_by(By::Seed, seed) };
+    (0..epochs).flat_map(|epoch| first.after(Step { skip: 4, ..Step::default() }, epoch).order(files)).collect()
+}
+
+#[test]
+fn a_run_is_told_its_order_at_its_start_by_a_seed_that_no_run_had() {
+    let (mut site, mut model) = (Site::new(1200), model());
+    let seeded = |site: &Site, seed: u32| {
+        let order = by_the_programs_generator(seed, 3, 1200);
+        (Job::of(site, &order, 4).with(&[None, Some(seed), Some(4)]), order)
+    };
+    let (job, _) = seeded(&site, 11);
+    assert_eq!(play(&mut site, &mut model, &job, "r0", 0.0), [], "nobody knows yet");
+    (0..60).for_each(|_| drop(model.advise(names::at(5.0))));
+    let words = "drawn by PyTorch, seeds from the program's generator of seed 11, from number 14381 on";
+    assert_eq!(model.profile(&"w".into()).unwrap().drawn.as_deref(), Some(words));
+    let (job, order) = seeded(&site, 7_000_018);
+    let advice = site.begin(&mut model, &job, "r1", 1000.0);
+    let [first] = &advice.forecasts[..] else { panic!("{:?}", advice.forecasts) };
+    assert_eq!(told(first), order[..1200]);
+    assert!(first.reads.is_sorted_by_key(|r| r.window.p50) && first.reads[0].window.p50 < names::at(1000.1));
+    assert!(first.reason.contains("its seed follows number 2 of the command"), "{}", first.reason);
+    let said = play(&mut site, &mut model, &job, "r1", 1000.0);
+    let (seen, followed) = &said[0];
+    assert_eq!(told(followed)[..100], order[*seen..seen + 100]);
+    let (seen, last) = said.iter().rfind(|(seen, _)| *seen < 2400).unwrap();
+    assert_eq!(told(last), order[*seen..], "the third epoch, too");
+}
+
+#[test]
+fn h_before_a_start_whose_seed_nobody_knows_no_order_is_told() {
+    let (mut site, mut model) = (Site::new(300), model());
+    for (run, seed) in [7, 9, 12].into_iter().enumerate() {
+        let job = Job::of(&site, &epochs(seed, 1, 300), 1).with(&[Some(seed)]);
+        play(&mut site, &mut model, &job, &format!("r{run}"), 40.0 * run as f64);
+    }
+    let advice = model.advise(names::at(110.0));
+    let awaited = advice.forecasts.iter().chain(&site.last_awaited).rfind(|f| f.run.is_none()).unwrap();
+    assert!(!awaited.reason.contains("drawn by PyTorch"), "{}", awaited.reason);
+    let job = Job::of(&site, &epochs(30, 1, 300), 1).with(&[Some(30)]);
+    let advice = site.begin(&mut model, &job, "r3", 120.0);
+    assert_eq!(told(advice.forecasts.last().unwrap()), epochs(30, 1, 300));
+}
+
+#[test]
+fn a_rank_of_a_distributed_training_is_told_its_own_files_in_order_and_those_of_the_next_epoch() {
+    let (mut site, mut model) = (Site::new(2000), model());
+    let first = Draw { share: Share { of: 4, first: 3, ranks: 1 }, ..Draw::first_of(0) };
+    let step = Step { seed: 1, ..Step::default() };
+    let order: Vec<u32> = (0..5).flat_map(|epoch| first.after(step, epoch).order(2000)).collect();
+    let job = Job::of(&site, &order, 1);
+    let said = play(&mut site, &mut model, &job, "r1", 0.0);
+    let (seen, told_first) = &said[0];
+    assert!(*seen <= 50, "after {seen}");
+    assert_eq!(told(told_first)[..500 - seen], order[*seen..500]);
+    assert!(told(told_first).len() < 600, "and no other ranks'");
+    let (seen, last) = said.iter().rfind(|(seen, _)| (1000..2000).contains(seen)).unwrap();
+    let left = 500 - seen % 500;
+    assert_eq!(told(last)[..left + 500], order[*seen..seen + left + 500]);
+    let words = "drawn by PyTorch, seed 0 + epoch, rank 3 of 4";
+    assert_eq!(model.profile(&"w".into()).unwrap().drawn.as_deref(), Some(words));
+    // On another node another rank.
+    let other = Draw { share: Share { of: 4, first: 1, ranks: 1 }, ..first };
+    let order: Vec<u32> = (0..5).flat_map(|epoch| other.after(step, epoch).order(2000)).collect();
+    let job = Job::of(&site, &order, 1);
+    site.play_part(&mut model, &job, "r2", 100.0, 1200);
+    let mut again = Model::restore(Config::default(), &model.snapshot().unwrap()).unwrap();
+    let (advice, again) = (model.advise(names::at(103.0)), again.advise(names::at(103.0)));
+    assert_eq!(advice, again, "in the third epoch, and after a restart");
+}
+
+#[test]
+fn a_list_that_python_shuffles_on_is_told_on() {
+    let (mut site, mut model) = (Site::new(1200), model());
+    let (first, step) = (Draw::first_by(By::Python, 42), Step { skip: 1, onto: 1, ..Step::default() });
+    let order: Vec<u32> = (0..3).flat_map(|epoch| first.after(step, epoch).order(1200)).collect();
+    let job = Job::of(&site, &order, 4);
+    let said = play(&mut site, &mut model, &job, "r1", 0.0);
+    let (seen, first) = &said[0];
+    assert!(*seen <= 100, "after {seen}");
+    assert_eq!(told(first)[..1200 - seen], order[*seen..1200]);
+    let (seen, last) = said.iter().rfind(|(seen, _)| *seen < 2400).unwrap();
+    assert!(*seen > 1250, "{seen}");
+    assert_eq!(told(last), order[*seen..]);
 }

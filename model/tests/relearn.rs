@@ -43,6 +43,7 @@ fn night(n: u64) -> AccessBatch {
         at: Timestamp::from_secs_f64(start),
         site: site.clone(),
         node: node.clone(),
+        numbers: Vec::new(),
     };
     let ended = vec![RunEnd { run: run.as_str().into(), at: Timestamp::from_secs_f64(start + 60.0) }];
     AccessBatch { node, site, sequence: n, started: vec![start_of], accesses, ended, losses: Losses::default() }

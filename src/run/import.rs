@@ -93,6 +93,7 @@ fn batch_of(trace: &Trace, sequence: u64) -> Result<(AccessBatch, u64), RunError
         at: Timestamp(*at),
         site: site.clone(),
         node: node.clone(),
+        numbers: Vec::new(),
     };
     let started = runs.iter().map(start).collect();
     let ended = runs.iter().map(|(run, (_, _, at))| RunEnd { run: (*run).into(), at: Timestamp(*at) }).collect();

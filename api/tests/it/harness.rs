@@ -38,6 +38,7 @@ pub fn begun(run: &str, workload: &str, at: Timestamp) -> AccessBatch {
         at,
         site: site("gpu-eu"),
         node: node("gpu-1"),
+        numbers: vec![],
     };
     AccessBatch {
         node: node("gpu-1"),

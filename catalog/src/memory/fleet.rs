@@ -74,7 +74,9 @@ impl State {
         }
         for start in &batch.started {
             let number = self.number();
-            self.fleet.runs.entry(start.run.clone()).or_insert((number, start.clone()));
+            // Numbers are for the model alone, and stay in the lake.
+            let start = RunStart { numbers: Vec::new(), ..start.clone() };
+            self.fleet.runs.entry(start.run.clone()).or_insert((number, start));
         }
         for end in &batch.ended {
             self.fleet.ends.entry(end.run.clone()).or_insert(end.at);

@@ -127,6 +127,7 @@ fn run_of(row: &Row) -> Result<Run> {
         at: Timestamp(row.int(4)?),
         command: row.text(5)?,
         node: node_of(row, 6)?,
+        numbers: Vec::new(),
     };
     Ok(Run { start, ended_at: row.maybe_int(7)?.map(Timestamp) })
 }

@@ -86,6 +86,7 @@ pub fn run_start(run: &str, workload: &str, at: i64) -> RunStart {
         at: Timestamp(at),
         site: site("gpu"),
         node: node("n1"),
+        numbers: Vec::new(),
     }
 }
 

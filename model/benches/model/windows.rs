@@ -127,6 +127,7 @@ fn play(
         at: run.at,
         site: site.clone(),
         node: node.clone(),
+        numbers: run.arguments.iter().filter_map(|a| a.parse().ok()).map(Some).take(RunStart::NUMBERS).collect(),
     }];
     let last = accesses.last().map_or(run.at, |a| a.at);
     let (mut from, mut now, mut batches) = (0, run.at, sequence);

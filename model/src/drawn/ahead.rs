@@ -81,7 +81,7 @@ pub struct Part {
 pub fn ahead(past: &[Past<'_>], arguments: &[Slot]) -> Option<Ahead> {
     let last = past.last()?;
     let drawn = last.drawn.filter(|d| d.believed())?;
-    let (begins, kept, tried) = relation(past)?;
+    let (begins, kept, tried) = relation(past, arguments)?;
     let place = begin(begins, drawn, last.arguments, arguments)?;
     let from = if begins == Begins::In { goes_on_from(past, drawn) } else { 0 };
     let why = match begins {
@@ -115,7 +115,7 @@ impl Ahead {
         let (mut out, mut read) = (Vec::new(), 0.0);
         let mut from = self.from;
         let mut place = Some(self.place);
-        while let Some(Place { draw, offset }) = place.filter(|p| p.draw.can_be_drawn()) {
+        while let Some(Place { draw, offset }) = place.filter(|p| p.draw.can_be_drawn(count)) {
             for file in draw.order(count).into_iter().skip(offset as usize) {
                 let size = files[file as usize].size;
                 let to = size.min(from.saturating_add((self.bytes - read).ceil() as u64));
@@ -128,18 +128,23 @@ impl Ahead {
                     return out;
                 }
             }
-            place = Place { draw, offset }.on(u64::from(count - offset), count, self.step);
+            place = Place { draw, offset }.on(u64::from(draw.length(count).saturating_sub(offset)), count, self.step);
         }
         out.retain(|part| part.to > part.from);
         out
     }
 }
 
-/// The relation that held from run to run, the last time included; how often it held, and could have.
-fn relation(past: &[Past<'_>]) -> Option<(Begins, f64, f64)> {
-    let arguments = past.last()?.arguments.len();
+/// The relation that held from run to run, the last time included; how often it held, and could have. A number is
+/// followed if it is known of the next run, and is the seed or has ever changed: of one that never did nothing follows.
+fn relation(past: &[Past<'_>], next: &[Slot]) -> Option<(Begins, f64, f64)> {
+    let last = past.last()?;
+    let told = |i: &usize| {
+        let ever: Vec<Option<i64>> = past.iter().map(|p| number(p.arguments, *i)).collect();
+        number(next, *i).is_some() && (is_named(Begins::Argument(*i), last) || ever.iter().any(|n| *n != ever[0]))
+    };
     let mut relations = vec![Begins::In, Begins::After];
-    relations.extend((0..arguments).map(Begins::Argument));
+    relations.extend((0..last.arguments.len()).filter(told).map(Begins::Argument));
     relations.push(Begins::Anew);
     let mut best: Option<(Begins, f64, f64)> = None;
     for begins in relations {

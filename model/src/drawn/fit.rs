@@ -20,6 +20,8 @@ pub struct Taken {
     /// The place of each file of the set.
     places: Vec<u32>,
     taken: usize,
+    /// The largest slack that is tried.
+    most_slack: u32,
 }
 
 /// How an order fits.
@@ -38,7 +40,14 @@ impl Taken {
         for (place, file) in (0..).zip(taken) {
             places[*file as usize] = place;
         }
-        Self { places, taken: taken.len() }
+        let mut it = Self { places, taken: taken.len(), most_slack: 0 };
+        it.most_slack = SLACKS.iter().rev().find(|s| it.looked_at(**s) > 0).copied().unwrap_or(0);
+        it
+    }
+
+    /// Files that were taken.
+    pub fn taken(&self) -> u32 {
+        self.taken as u32
     }
 
     /// Files in the set.
@@ -48,8 +57,23 @@ impl Taken {
 
     /// Whether an order that begins with this file may fit.
     pub fn may_begin_with(&self, file: u32) -> bool {
-        let most = SLACKS.iter().rev().find(|s| self.looked_at(**s) > 0).copied().unwrap_or(0);
-        self.places[file as usize] <= most
+        self.came_by(file, self.most_slack)
+    }
+
+    /// Whether a file was taken at this place at the latest.
+    pub fn came_by(&self, file: u32, place: u32) -> bool {
+        self.places[file as usize] <= place
+    }
+
+    /// Whether a file may stand at this place of an order: it came neither much later nor, as others must have come late for
+    /// that, much earlier. None where it tells nothing: it did not come, and need not have.
+    pub fn may_stand(&self, place: u32, file: u32) -> Option<bool> {
+        let slack = self.most_slack;
+        match self.places[file as usize] {
+            NEVER if place + slack >= self.taken() => None,
+            NEVER => Some(false),
+            came => Some(came <= place + slack && place <= came + 2 * slack),
+        }
     }
 
     /// Files of an order that must have been taken if none came later than this. Of a small set such a slack tells nothing.
@@ -61,10 +85,16 @@ impl Taken {
     }
 
     /// How an order fits, if it does.
-    pub fn fit(&self, order: impl IntoIterator<Item = u32>) -> Option<Fit> {
+    pub fn fit_all(&self, order: Vec<u32>) -> Option<Fit> {
+        let length = order.len();
+        self.fit(order, length)
+    }
+
+    /// How an order of so many files fits, if it does.
+    pub fn fit(&self, order: impl IntoIterator<Item = u32>, length: usize) -> Option<Fit> {
         let mut trials: Vec<Trial> = SLACKS
             .iter()
-            .map(|slack| Trial { slack: *slack, looked_at: self.looked_at(*slack), ..Trial::default() })
+            .map(|slack| Trial { slack: *slack, looked_at: self.looked_at(*slack).min(length), ..Trial::default() })
             .filter(|t| t.looked_at > 0)
             .collect();
         for (i, file) in (0..).zip(order) {

@@ -38,11 +38,11 @@ pub struct Following {
 struct Drawn {
     /// The files by index, with their bytes.
     files: Vec<(FileKey, u64)>,
-    /// The order of the present epoch, and the place of each file in it.
+    /// The order of the present epoch, and the place of each file in it, if it has one.
     order: Vec<u32>,
-    places: Vec<u32>,
-    /// Whether a file was left of the epoch that the run began in.
-    left: Vec<bool>,
+    places: Vec<Option<u32>>,
+    /// Visits of each file that come with this epoch and those before.
+    due: Vec<u32>,
 }
 
 /// A file that comes, and after how many others.
@@ -84,6 +84,8 @@ impl Following {
         let next = self.place(self.epochs + 1);
         let order = match next {
             Some(next) => next.draw.order(self.recognised.files),
+            // Nobody knows which files a rank takes then.
+            None if !self.recognised.began.draw.share.is_whole() => Vec::new(),
             None => (0..self.recognised.files).collect(),
         };
         indices.extend(order.into_iter().take(most - indices.len()).map(|f| (f, 1)));
@@ -97,14 +99,19 @@ impl Following {
 
     /// Files of the present epoch that are behind the run, and all of them.
     pub fn progress(&self) -> (u32, u32) {
-        (self.done, self.recognised.files)
+        (self.done, self.length())
+    }
+
+    /// Files of an epoch that the run takes.
+    fn length(&self) -> u32 {
+        self.recognised.began.draw.length(self.recognised.files)
     }
 
     /// The order of an epoch, counted from that in which the run began.
     fn place(&self, epoch: u32) -> Option<Place> {
         let Place { draw, .. } = self.recognised.began;
         let draw = if epoch == 0 { draw } else { draw.after(self.recognised.step?, u64::from(epoch)) };
-        draw.can_be_drawn().then_some(Place { draw, offset: 0 })
+        draw.can_be_drawn(self.recognised.files).then_some(Place { draw, offset: 0 })
     }
 
     fn draw(&self, run: &LiveRun, names: &Namespace) -> Option<Drawn> {
@@ -118,50 +125,53 @@ impl Following {
             files: files.into_iter().map(|c| (c.key.clone(), c.size)).collect(),
             order: Vec::new(),
             places: Vec::new(),
-            left: vec![false; self.recognised.files as usize],
+            due: vec![0; self.recognised.files as usize],
         };
-        let Place { draw, offset } = self.recognised.began;
-        let first = draw.can_be_drawn().then(|| draw.order(self.recognised.files))?;
-        first[offset as usize..].iter().for_each(|file| drawn.left[*file as usize] = true);
-        self.turn(&mut drawn).then_some(drawn)
+        let whole = self.recognised.began.draw.share.is_whole();
+        for epoch in 0..=self.epochs {
+            if whole && (1..self.epochs).contains(&epoch) {
+                drawn.due.iter_mut().for_each(|due| *due += 1);
+            } else if !self.turn(epoch, &mut drawn) {
+                return None;
+            }
+        }
+        Some(drawn)
     }
 
-    /// Draws the order of the present epoch. Whether it is known how.
-    fn turn(&self, drawn: &mut Drawn) -> bool {
-        let Some(place) = self.place(self.epochs) else { return false };
+    /// Draws the order of an epoch, which is the present one now. Whether it is known how.
+    fn turn(&self, epoch: u32, drawn: &mut Drawn) -> bool {
+        let Some(place) = self.place(epoch) else { return false };
         drawn.order = place.draw.order(self.recognised.files);
-        drawn.places = vec![0; drawn.order.len()];
-        (0..).zip(&drawn.order).for_each(|(place, file)| drawn.places[*file as usize] = place);
+        drawn.places = vec![None; drawn.due.len()];
+        (0..).zip(&drawn.order).for_each(|(place, file)| drawn.places[*file as usize] = Some(place));
+        let behind = if epoch == 0 { self.recognised.began.offset as usize } else { 0 };
+        drawn.order[behind.min(drawn.order.len())..].iter().for_each(|file| drawn.due[*file as usize] += 1);
         true
-    }
-
-    /// Visits of a file that come with the present epoch's.
-    fn visits(&self, drawn: &Drawn, file: u32) -> u32 {
-        self.epochs + u32::from(drawn.left[file as usize])
     }
 
     fn is_taken(&self, run: &LiveRun, drawn: &Drawn, file: u32) -> bool {
         let visits = run.file(&drawn.files[file as usize].0).map_or(0, |used| used.visits);
-        visits > 0 && visits >= self.visits(drawn, file)
+        visits > 0 && visits >= drawn.due[file as usize]
     }
 
     fn go_on(&mut self, run: &LiveRun, drawn: &mut Drawn) -> bool {
+        let length = self.length();
         loop {
-            while self.done < self.recognised.files && self.is_taken(run, drawn, drawn.order[self.done as usize]) {
+            while self.done < length && self.is_taken(run, drawn, drawn.order[self.done as usize]) {
                 self.done += 1;
             }
             let (ahead, beyond) = self.ahead(run, drawn);
             let least = ahead.map_or(self.done, |place| (place + 1).saturating_sub(self.recognised.slack));
-            let dropped = MISSED * f64::from(self.recognised.files) + f64::from(self.recognised.slack);
-            let ends = f64::from(self.recognised.files - self.done) <= dropped;
+            let dropped = MISSED * f64::from(length) + f64::from(self.recognised.slack);
+            let ends = f64::from(length - self.done) <= dropped;
             if least > self.done {
                 let behind = &drawn.order[self.done as usize..least as usize];
                 self.missed += behind.iter().filter(|f| !self.is_taken(run, drawn, **f)).count() as u64;
                 self.done = least;
-            } else if self.done == self.recognised.files || (beyond > 0 && ends) {
-                self.missed += u64::from(self.recognised.files - self.done);
+            } else if self.done == length || (beyond > 0 && ends) {
+                self.missed += u64::from(length - self.done);
                 (self.epochs, self.done) = (self.epochs + 1, 0);
-                if !self.turn(drawn) {
+                if !self.turn(self.epochs, drawn) {
                     return false;
                 }
             } else {
@@ -172,7 +182,7 @@ impl Following {
 
     /// Files that are behind the run in all.
     fn behind(&self) -> f64 {
-        let before = f64::from(self.epochs) * f64::from(self.recognised.files);
+        let before = f64::from(self.epochs) * f64::from(self.length());
         before + f64::from(self.done) - f64::from(self.recognised.began.offset)
     }
 
@@ -183,12 +193,12 @@ impl Following {
         for visit in run.recent().iter().rev().take(LOOKED_AT) {
             let used = &run.files()[visit.file as usize];
             let Some(file) = drawn.index(&used.key) else { continue };
-            let due = self.visits(drawn, file);
-            let place = drawn.places[file as usize];
+            let due = drawn.due[file as usize];
+            let place = drawn.places[file as usize].filter(|place| *place >= self.done);
             if used.visits > due {
                 beyond += 1;
-            } else if used.visits == due && place >= self.done {
-                ahead = ahead.max(Some(place));
+            } else if used.visits == due {
+                ahead = ahead.max(place);
             }
         }
         (ahead, beyond)

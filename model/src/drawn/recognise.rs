@@ -6,7 +6,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::fit::{Fit, Taken};
-use super::search::Surest;
+use super::search::{Effort, Field, Surest};
 use super::set::Reading;
 use super::{By, Draw, Place, Recognised, Step};
 use crate::shape::Slot;
@@ -19,32 +19,18 @@ const FITS: f64 = -2.3;
 const BY_NAME: f64 = 0.85;
 /// Numbers of a command line that are tried as seeds.
 const ARGUMENTS: usize = 8;
-/// Seeds below this are the likeliest that people choose.
-const SMALL: u32 = 4096;
 /// Numbers that a program's generator may give between two epochs.
 const BETWEEN: u64 = 4096;
-
-/// How far seeds are tried.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Effort {
-    /// All seeds below this.
-    pub seeds: u32,
-    /// So many numbers of the generators that numbers of the command line seed.
-    pub numbers: u64,
-}
-
-impl Effort {
-    /// While nobody waits: a second or two for each run of which nothing is recognised.
-    pub const THOROUGH: Self = Self { seeds: 1 << 20, numbers: 1 << 18 };
-    /// Between two forecasts: a few milliseconds.
-    pub const BRIEF: Self = Self { seeds: 1 << 13, numbers: 0 };
-}
 
 /// A reading whose seed is still looked for, a part at a time.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Puzzle {
     reading: Reading,
-    next: u32,
+    /// Numbers of the command line.
+    #[serde(default)]
+    said: Vec<u32>,
+    /// Tries that have been made.
+    next: u64,
     surest: Surest,
 }
 
@@ -70,37 +56,46 @@ fn recognise_one(
         return None;
     }
     let taken = Taken::new(&reading.passes[0], reading.files);
+    let said = said(arguments);
     if let Some(before) = before.filter(|b| b.set == reading.set)
-        && let Some(left) = left_by(before, reading, &taken)
+        && let Some(left) = left_by(before, &said, reading, &taken)
     {
         return Some(left);
     }
-    let said: Vec<u32> = arguments.iter().filter_map(|a| a.value()).map(|n| n as u32).take(ARGUMENTS).collect();
     let mut surest = Surest::default();
-    said.iter().for_each(|seed| surest.try_seeds(*seed..seed.saturating_add(1), &taken));
-    surest.try_seeds(0..SMALL.min(effort.seeds), &taken);
-    said.iter().for_each(|seed| surest.try_numbers(*seed, 0..effort.numbers, &taken));
-    surest.try_seeds(SMALL.min(effort.seeds)..effort.seeds, &taken);
+    effort.fields(&said, &taken).iter().for_each(|field| surest.try_field(field, &taken));
     recognised(reading, &surest)
+}
+
+/// The numbers of a command line that are tried as seeds.
+fn said(arguments: &[Slot]) -> Vec<u32> {
+    arguments.iter().filter_map(|a| a.value()).map(|n| n as u32).take(ARGUMENTS).collect()
 }
 
 impl Puzzle {
     /// Of a reading that a brief effort did not recognise; none if it was by name, or of too few files to tell.
-    pub fn new(reading: Reading) -> Option<Self> {
+    pub fn new(reading: Reading, arguments: &[Slot]) -> Option<Self> {
         /// Of fewer than these some seed below a million fits.
         const LEAST_FILES: usize = 6;
         let first = &reading.passes[0];
         let tells = first.len() >= LEAST_FILES && !by_name(first);
-        tells.then(|| Self { reading, next: 0, surest: Surest::default() })
+        tells.then(|| Self { reading, said: said(arguments), next: 0, surest: Surest::default() })
     }
 
-    /// Tries more seeds. The answer, once there is one: what was recognised, or that nothing was.
-    pub fn try_more(&mut self, seeds: u32) -> Option<Option<Recognised>> {
-        let until = self.next.saturating_add(seeds).min(Effort::THOROUGH.seeds);
+    /// Makes some more tries, as many as cost so much (see [`Field::price`]). The answer, once there is one: what was
+    /// recognised, or that nothing was.
+    pub fn try_more(&mut self, work: u64) -> Option<Option<Recognised>> {
         let taken = Taken::new(&self.reading.passes[0], self.reading.files);
-        self.surest.try_seeds(self.next..until, &taken);
-        self.next = until;
-        let over = until == Effort::THOROUGH.seeds || self.surest.is_sure();
+        let (mut before, mut left) = (0, work);
+        for field in Effort::THOROUGH.fields(&self.said, &taken) {
+            let (from, price) = (self.next.saturating_sub(before).min(field.tries()), field.price(&taken));
+            let part = field.part(from, left.div_ceil(price));
+            self.surest.try_field(&part, &taken);
+            self.next += part.tries();
+            left = left.saturating_sub(part.tries() * price);
+            before += field.tries();
+        }
+        let over = self.next == before || self.surest.is_sure();
         over.then(|| recognised(&self.reading, &self.surest))
     }
 }
@@ -124,12 +119,16 @@ fn epoch(before: &Recognised, began: Place) -> u32 {
 }
 
 /// At a place that the run before leaves: where it stopped, in the file that it stopped in, where it began; or anywhere
-/// in the order that it was in, or in the next.
-fn left_by(before: &Recognised, reading: &Reading, taken: &Taken) -> Option<Recognised> {
+/// in the order that it was in, or in the next. Or it takes another rank's share, or draws with a number of its command line
+/// as the seed.
+fn left_by(before: &Recognised, said: &[u32], reading: &Reading, taken: &Taken) -> Option<Recognised> {
     let mut surest = Surest::default();
     let ended = before.ended();
     let back = before.visits.checked_sub(1).and_then(|v| before.began.on(v, before.files, before.step));
-    for place in ended.into_iter().chain(back).chain([before.began]) {
+    let seeded = |seed: &u32| Place { draw: Draw { seed: *seed, ..before.began.draw }, ..before.began };
+    let siblings = before.began.draw.share.siblings();
+    let dealt = siblings.map(|share| Place { draw: Draw { share, ..before.began.draw }, ..before.began });
+    for place in ended.into_iter().chain(back).chain(dealt).chain(said.iter().map(seeded)) {
         let fit = fit(place, before.step, reading, taken);
         surest.tried(1, fit.map(|fit| (place, fit)));
     }
@@ -155,21 +154,21 @@ fn left_by(before: &Recognised, reading: &Reading, taken: &Taken) -> Option<Reco
 fn found_at(draw: Draw, reading: &Reading) -> Option<u32> {
     const FIRST: usize = 4;
     let first = &reading.passes[0][..reading.passes[0].len().min(FIRST)];
-    let order = draw.can_be_drawn().then(|| draw.order(reading.files))?;
+    let order = draw.can_be_drawn(reading.files).then(|| draw.order(reading.files))?;
     (0..).zip(order).find(|(_, file)| first.contains(file)).map(|(place, _)| place)
 }
 
 /// How the first pass fits a place.
 fn fit(place: Place, step: Option<Step>, reading: &Reading, taken: &Taken) -> Option<Fit> {
-    let told = passes_from(place, step, reading.files, 1, reading.passes[0].len())?;
-    taken.fit(told.into_iter().next()?)
+    let told = passes_from(place, step, reading, 1)?;
+    taken.fit_all(told.into_iter().next()?)
 }
 
 /// With how epochs follow one another, as far as the later passes tell.
 fn finished(reading: &Reading, began: Place, doubt: f64, known: Option<Step>) -> Option<Recognised> {
     let taken: Vec<Taken> = reading.passes.iter().map(|pass| Taken::new(pass, reading.files)).collect();
     let slack = fit(began, known, reading, &taken[0]).or_else(|| fit(began, None, reading, &taken[0]))?.slack;
-    let crossed = u64::from(began.offset) + reading.visits > u64::from(reading.files);
+    let crossed = u64::from(began.offset) + reading.visits > u64::from(began.draw.length(reading.files));
     let (step, more) = if crossed { step(reading, &taken, began, known) } else { (known, 0.0) };
     Some(Recognised {
         set: reading.set.clone(),
@@ -187,14 +186,13 @@ fn finished(reading: &Reading, began: Place, doubt: f64, known: Option<Step>) ->
 /// The step after which the later epochs fit, and what it adds to the belief: the one that is known, else the one that fits
 /// best, if chance would seldom. None where none does.
 fn step(reading: &Reading, taken: &[Taken], began: Place, known: Option<Step>) -> (Option<Step>, f64) {
-    let most = reading.passes.iter().map(Vec::len).max().unwrap_or(0);
     // What the epoch that the run began in tells has been counted.
-    let counted = usize::from(began.offset == 0);
-    let before = if began.offset == 0 { 0.0 } else { fit(began, None, reading, &taken[0]).map_or(0.0, |f| f.doubt) };
+    let counted = usize::from(began.is_a_pass());
+    let before = if began.is_a_pass() { 0.0 } else { fit(began, None, reading, &taken[0]).map_or(0.0, |f| f.doubt) };
     let news = |step: Step| -> Option<f64> {
-        let told = passes_from(began, Some(step), reading.files, taken.len(), most)?;
+        let told = passes_from(began, Some(step), reading, taken.len())?;
         let fits: Option<Vec<Fit>> =
-            taken.iter().zip(told).skip(counted).map(|(taken, told)| taken.fit(told)).collect();
+            taken.iter().zip(told).skip(counted).map(|(taken, told)| taken.fit_all(told)).collect();
         fits.map(|fits| fits.iter().map(|fit| fit.doubt).sum::<f64>() - before)
     };
     if let Some(news) = known.and_then(news) {
@@ -214,33 +212,41 @@ fn step(reading: &Reading, taken: &[Taken], began: Place, known: Option<Step>) -
 fn numbers_between(began: Place, second: &Taken) -> Option<Step> {
     let mut surest = Surest::default();
     let from = began.draw.skip + 1;
-    surest.try_numbers(began.draw.seed, from..from + BETWEEN, second);
-    surest.found().map(|(place, _)| Step { seed: 0, skip: place.draw.skip - began.draw.skip })
+    surest.try_field(&Field::Numbers { seed: began.draw.seed, numbers: from..from + BETWEEN }, second);
+    surest.found().map(|(place, _)| Step { skip: place.draw.skip - began.draw.skip, ..Step::default() })
 }
 
-/// How each of the first passes begins for who takes files from a place on: files in the order of their k-th visits, at
-/// most `most` of each. None if it cannot be drawn.
-fn passes_from(place: Place, step: Option<Step>, files: u32, passes: usize, most: usize) -> Option<Vec<Vec<u32>>> {
+/// How each of the first passes begins for who takes as many files as were read, from a place on: files in the order of
+/// their k-th visits, no more than are known of the longest. None if it cannot be drawn.
+fn passes_from(place: Place, step: Option<Step>, reading: &Reading, passes: usize) -> Option<Vec<Vec<u32>>> {
+    /// Epochs, of which a rank takes small shares, until the first passes have begun.
+    const EPOCHS_MOST: usize = 256;
+    let files = reading.files;
+    let most = reading.passes.iter().take(passes).map(Vec::len).max().unwrap_or(0);
     let draws = (0..).map_while(|epoch| match (epoch, step) {
         (0, _) => Some(place.draw),
         (_, Some(step)) => Some(place.draw.after(step, epoch)),
         (_, None) => None,
     });
-    if place.offset == 0 {
+    if place.is_a_pass() {
         let draws: Vec<Draw> = draws.take(passes).collect();
-        return draws.into_iter().map(|d| d.can_be_drawn().then(|| d.begins(files, most))).collect();
+        return draws.into_iter().map(|d| d.can_be_drawn(files).then(|| d.begins(files, most))).collect();
     }
     // Of the epoch that was begun some files are left; each epoch after that ends one pass and goes on with the next.
-    let mut visits = vec![0usize; files as usize];
+    let (mut visits, mut left) = (vec![0usize; files as usize], reading.visits);
     let mut told = vec![Vec::new(); passes];
-    for (draw, skip) in draws.zip([place.offset].into_iter().chain(std::iter::repeat(0))).take(passes + 1) {
-        let order = draw.can_be_drawn().then(|| draw.order(files))?;
+    for (draw, skip) in draws.zip([place.offset].into_iter().chain(std::iter::repeat(0))).take(EPOCHS_MOST) {
+        let order = draw.can_be_drawn(files).then(|| draw.order(files))?;
         for file in order.into_iter().skip(skip as usize) {
             let pass = &mut visits[file as usize];
             if let Some(told) = told.get_mut(*pass).filter(|t| t.len() < most) {
                 told.push(file);
             }
             *pass += 1;
+            left = left.saturating_sub(1);
+        }
+        if left == 0 || told.iter().all(|told| told.len() == most) {
+            break;
         }
     }
     Some(told)

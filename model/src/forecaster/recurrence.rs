@@ -206,6 +206,11 @@ impl Progress {
 
     fn when_s(&self, last: &RunRecord, expected: &Expected) -> [f64; 3] {
         let known = self.visits >= PACE_VISITS;
+        // Before a drawn order shows itself.
+        if let Some(turn) = expected.turns.first() {
+            let lasted_s = last.ended_at.since(last.started_at).as_secs_f64();
+            return [0.8, 1.0, 1.2].map(|s| s * turn * lasted_s);
+        }
         match expected.first_s {
             Some(first_s) if last.order.habit() != OrderHabit::Shuffled => {
                 if !known {

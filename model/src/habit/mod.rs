@@ -101,6 +101,11 @@ pub fn argument_slots(arguments: &[String]) -> Vec<Slot> {
     arguments.iter().flat_map(|a| crate::shape::shape(a.as_bytes()).slots).collect()
 }
 
+/// The same of the numbers that are told with a run's start. One that is kept back equals nothing.
+pub fn number_slots(numbers: &[Option<u32>]) -> Vec<Slot> {
+    numbers.iter().map(|n| n.map_or(Slot::Hash(0), |n| Slot::Number(n.into()))).collect()
+}
+
 /// What a wasted byte weighs against a hit one when rules are compared. One half: where a read that finds
 /// nothing waits for a round trip, a hit is worth more than its bytes.
 pub const WASTE_PRICE: f64 = 0.5;

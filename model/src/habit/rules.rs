@@ -39,11 +39,14 @@ const ROLE_HABIT: f64 = 0.5;
 /// All rules that can be tried on a group, the simplest first.
 pub fn rules(group: &Group<'_>, occasions: &[Occasion<'_>]) -> Vec<Rule> {
     let slots = group.rows.first().map_or(0, |r| r.slots.len()).min(SLOTS);
-    let arguments = occasions.last().map_or(0, |o| o.arguments.len()).min(SLOTS);
+    let arguments = occasions.last().map_or(&[][..], |o| &o.arguments).iter().take(SLOTS);
+    // Of a run to come not all numbers may be known.
+    let arguments: Vec<usize> = (0..).zip(arguments).filter(|(_, a)| a.value().is_some()).map(|(i, _)| i).collect();
     let mut out = vec![Rule::Same, Rule::Ever, Rule::All, Rule::New];
     out.extend((0..slots).map(|s| Rule::Newest { slot: Some(s) }));
     out.push(Rule::Newest { slot: None });
-    out.extend((0..slots).flat_map(|slot| (0..arguments).map(move |argument| Rule::Argument { slot, argument })));
+    let of_slot = |slot| arguments.iter().map(move |argument| Rule::Argument { slot, argument: *argument });
+    out.extend((0..slots).flat_map(of_slot));
     out
 }
 

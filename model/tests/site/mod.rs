@@ -44,9 +44,19 @@ pub struct Site {
 pub struct Job {
     reads: Vec<(usize, u64, u64)>,
     workers: usize,
+    numbers: Vec<Option<u32>>,
 }
 
 impl Job {
+    fn by(reads: Vec<(usize, u64, u64)>, workers: usize) -> Self {
+        Self { reads, workers, numbers: Vec::new() }
+    }
+
+    /// The same with these numbers on its command line.
+    pub fn with(self, numbers: &[Option<u32>]) -> Self {
+        Self { numbers: numbers.to_vec(), ..self }
+    }
+
     pub fn shuffled(site: &Site, epochs: u64, workers: usize) -> Self {
         let mut draw = StdRng::seed_from_u64(7);
         let mut reads = Vec::new();
@@ -55,31 +65,31 @@ impl Job {
             order.shuffle(&mut draw);
             reads.extend(order.into_iter().map(|f| (f, 0, site.files[f].1)));
         }
-        Self { reads, workers }
+        Self::by(reads, workers)
     }
 
     /// These files of `train/`, by number.
     pub fn of(site: &Site, order: &[u32], workers: usize) -> Self {
         let files = order.iter().map(|f| *f as usize);
-        Self { reads: files.map(|f| (f, 0, site.files[f].1)).collect(), workers }
+        Self::by(files.map(|f| (f, 0, site.files[f].1)).collect(), workers)
     }
 
     pub fn by_name(site: &Site, workers: usize) -> Self {
         let mut order: Vec<usize> = (0..site.train()).collect();
         order.sort_by_key(|f| site.files[*f].0.clone());
-        Self { reads: order.into_iter().map(|f| (f, 0, site.files[f].1)).collect(), workers }
+        Self::by(order.into_iter().map(|f| (f, 0, site.files[f].1)).collect(), workers)
     }
 
     pub fn drawn(site: &Site, count: usize, workers: usize) -> Self {
         let mut draw = StdRng::seed_from_u64(11);
         let files = (0..count).map(|_| draw.random_range(0..site.train()));
-        Self { reads: files.map(|f| (f, 0, site.files[f].1)).collect(), workers }
+        Self::by(files.map(|f| (f, 0, site.files[f].1)).collect(), workers)
     }
 
     pub fn seeks(site: &Site, count: usize) -> Self {
         let mut draw = StdRng::seed_from_u64(13);
         let size = site.files[0].1;
-        Self { reads: (0..count).map(|_| (0, draw.random_range(0..size / 4096) * 4096, 4096)).collect(), workers: 1 }
+        Self::by((0..count).map(|_| (0, draw.random_range(0..size / 4096) * 4096, 4096)).collect(), 1)
     }
 
     pub fn changing(site: &Site, before: usize) -> Self {
@@ -87,7 +97,7 @@ impl Job {
         order.shuffle(&mut StdRng::seed_from_u64(17));
         order.truncate(before);
         order.extend(site.train()..site.files.len());
-        Self { reads: order.into_iter().map(|f| (f, 0, site.files[f].1)).collect(), workers: 4 }
+        Self::by(order.into_iter().map(|f| (f, 0, site.files[f].1)).collect(), 4)
     }
 }
 
@@ -148,6 +158,12 @@ impl Site {
         self.run(model, job, run, start_s, reads, &mut |_, _| {});
     }
 
+    /// Tells the start of a run that has read nothing yet; what the model then says.
+    pub fn begin(&mut self, model: &mut Model, job: &Job, run: &str, start_s: f64) -> Advice {
+        self.send(model, vec![start(job, run, start_s)], vec![], vec![]);
+        model.advise(names::at(start_s))
+    }
+
     fn run(
         &mut self,
         model: &mut Model,
@@ -159,14 +175,7 @@ impl Site {
     ) {
         const PER_BATCH: usize = 50;
         let reads = &job.reads[..most.min(job.reads.len())];
-        let mut started = vec![RunStart {
-            run: run.into(),
-            workload: "w".into(),
-            command: "train --seed #".into(),
-            at: names::at(start_s),
-            site: names::gpu(),
-            node: names::node(),
-        }];
+        let mut started = vec![start(job, run, start_s)];
         let mut seen = 0;
         for chunk in reads.chunks(PER_BATCH) {
             let accesses = self.accesses_of(chunk, seen, job.workers, run, start_s);
@@ -251,5 +260,17 @@ impl Site {
             self.last_awaited = awaited;
         }
         heard(seen, &advice);
+    }
+}
+
+fn start(job: &Job, run: &str, start_s: f64) -> RunStart {
+    RunStart {
+        run: run.into(),
+        workload: "w".into(),
+        command: "train --seed #".into(),
+        at: names::at(start_s),
+        site: names::gpu(),
+        node: names::node(),
+        numbers: job.numbers.clone(),
     }
 }

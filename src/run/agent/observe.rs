@@ -35,6 +35,7 @@ pub fn start(
 ) -> Result<Option<Arc<Collector>>, RunError> {
     let settings = foretide_collector::Config {
         tier: config.trace.tier,
+        numbers: config.trace.numbers,
         ..foretide_collector::Config::new(config.node.clone(), config.site.clone(), config.state.join("spool"))
     };
     let collector = match Collector::start(settings.clone(), watched) {

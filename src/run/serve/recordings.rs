@@ -188,7 +188,15 @@ mod tests {
 
     fn run(name: &str, at: Timestamp) -> Run {
         let (node, site) = (NodeId::new("gpu-1").unwrap(), SiteId::new("gpu").unwrap());
-        let start = RunStart { run: name.into(), workload: "w".into(), command: String::new(), at, site, node };
+        let start = RunStart {
+            run: name.into(),
+            workload: "w".into(),
+            command: String::new(),
+            at,
+            site,
+            node,
+            numbers: vec![],
+        };
         Run { start, ended_at: None }
     }
 

@@ -397,6 +397,7 @@ impl<'w> SiteState<'w> {
             at: Timestamp(job.starts_us),
             site: self.site.clone(),
             node,
+            numbers: Vec::new(),
         });
     }
 
