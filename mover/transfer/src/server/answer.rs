@@ -13,7 +13,7 @@ use foretide_flow::{Entry, EntryKind, FilePath, FileVersion, ManifestId, Priorit
 use tokio::sync::{Notify, Semaphore};
 
 use super::content::Content;
-use super::queue::{OutQueue, STRETCH_BYTES, part_of};
+use super::queue::{OutQueue, part_of};
 use super::volume::{Cut, ReadError, Volume};
 use super::watch::Told;
 use super::{Counts, Peer, Shared};
@@ -429,9 +429,13 @@ fn changes(shared: &Shared, told: Vec<Told>) -> Vec<u8> {
     record
 }
 
+/// Read in one go of what can wait, bytes: two frames, and half of a lane's room, so that the next stretch is read while
+/// this one is sent. A thread is woken for each.
+const STRETCH_BYTES: u64 = 2 * DATA_BYTES as u64;
+
 /// Somebody waits for a demand's first frame.
 fn stretch_bytes(priority: Priority) -> u64 {
-    if priority == Priority::Demand { DATA_BYTES as u64 } else { STRETCH_BYTES as u64 }
+    if priority == Priority::Demand { DATA_BYTES as u64 } else { STRETCH_BYTES }
 }
 
 /// The next chunks as frames take them, each with its bytes in the file: one at least, and more up to so many bytes.

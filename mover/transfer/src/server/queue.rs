@@ -19,14 +19,9 @@ use tokio::time::Instant;
 use super::answer::Urgency;
 use crate::frame::{DATA_BYTES, Frame, FrameWriter, Kind};
 use crate::limit::Limiter;
-use crate::mover::SEGMENT_BYTES;
 
-/// Room of a lane, KiB: answers read this far ahead of the socket. Two stretches: one is read while the other is sent.
-const LANE_ROOM_KIB: usize = 2 * STRETCH_BYTES / 1024;
-/// Read in one go of what can wait, bytes: all that is asked for at once of a long file. So answers are sent one after the
-/// other, in the order in which they were asked for, and the asker, who stores a whole answer in one go, need not keep many
-/// that have come in part. A thread is woken for each.
-pub(super) const STRETCH_BYTES: usize = SEGMENT_BYTES as usize;
+/// Room of a lane, KiB: answers read this far ahead of the socket; four data frames keep it busy.
+const LANE_ROOM_KIB: usize = 4 * DATA_BYTES / 1024;
 /// Background is held back while a demand is being written on another connection, but no longer than this: that
 /// connection could be the one that is stuck.
 const MAX_YIELD: Duration = Duration::from_millis(100);
