@@ -5,7 +5,7 @@
 //! down to a floor, so that a change of habit is followed.
 
 /// Features of one candidate.
-pub(super) const FEATURES: usize = 11;
+const FEATURES: usize = 11;
 /// Slots of the table, as a power of two, at least and at most: in a small one, what is known of single blocks drowns
 /// what holds for all.
 const LEAST_BITS: u32 = 12;
@@ -50,7 +50,7 @@ impl Gate {
 
     /// The slot of a value of a field.
     #[inline]
-    pub(super) fn slot(&self, field: u32, value: u32) -> u32 {
+    fn slot(&self, field: u32, value: u32) -> u32 {
         // The upper bits of a product depend on all bits of the value; fields are set apart by an odd step each.
         let mixed = value.wrapping_add(field.wrapping_mul(0x632B_E5AB)).wrapping_mul(0x9E37_79B1);
         mixed >> (u32::BITS - self.bits)
