@@ -105,3 +105,15 @@ impl House {
         if done.status.success() { Ok(text(done.stdout)) } else { Err(text(done.stderr)) }
     }
 }
+
+impl Drop for House {
+    /// A test that failed shows what its processes said.
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            for (name, _) in &self.processes {
+                let log = fs::read_to_string(self.at(&format!("{name}.log"))).unwrap_or_default();
+                eprintln!("--- {name}\n{log}");
+            }
+        }
+    }
+}

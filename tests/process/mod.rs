@@ -4,6 +4,7 @@ use std::fs::File;
 use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
@@ -13,6 +14,11 @@ use nix::unistd::Pid;
 const PATIENCE: Duration = Duration::from_secs(60);
 /// Patience with one that was told to end.
 const PATIENCE_AT_END: Duration = Duration::from_secs(10);
+
+/// Ports of tests: those of several processes side by side lie apart.
+const FIRST_PORT: u16 = 10_000;
+const PORTS_PER_PROCESS: u16 = 100;
+const PROCESSES: u32 = 200;
 
 /// One process; it ends with this.
 pub struct Process(Child);
@@ -47,9 +53,17 @@ impl Drop for Process {
     }
 }
 
-/// A port on which nobody listens.
+/// A port on which nobody listens. None is given twice, and all lie below those that outgoing connections take: between
+/// this call and the listening nobody else gets it.
 pub fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+    static GIVEN: AtomicU16 = AtomicU16::new(0);
+    let first = FIRST_PORT + PORTS_PER_PROCESS * (std::process::id() % PROCESSES) as u16;
+    loop {
+        let port = first + GIVEN.fetch_add(1, Ordering::Relaxed);
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
 }
 
 /// Waits for what happens a little later.

@@ -1,6 +1,6 @@
 //! What agents report and take. An agent dials in; nobody dials it.
 //!
-//! An agent says `hello` when it starts and once a minute after (peers and rules may have changed), posts what it
+//! An agent says `hello` when it starts and now and again after (peers and rules may have changed), posts what it
 //! saw, and holds one long poll for its assignment. An assignment is a change (moves, directories) and a state (the
 //! warm-ups to count, the switch). The change goes by the cursor; the state by the `ETag`, which the agent sends
 //! back as `If-None-Match`. An answer that gets lost does no harm: the agent asks again with what it last had.
@@ -422,7 +422,7 @@ pub struct Assigned {
     /// The assignment.
     #[serde(flatten)]
     pub assignment: Assignment,
-    /// What hello would answer, if the fleet is another than the agent says it knows.
+    /// What hello would answer, if the fleet is another than the agent says it knows, or the agent knows none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub welcome: Option<Welcome>,
 }
@@ -441,7 +441,7 @@ pub(crate) struct AssignmentQuery {
     #[serde(default)]
     #[param(minimum = 0, maximum = 60, default = 0)]
     wait_s: u64,
-    /// The `fleet` of the last answer: if it is another by now, the answer brings a welcome.
+    /// The `fleet` of the last answer: if it is another by now, or none is given, the answer brings a welcome.
     fleet: Option<String>,
 }
 
@@ -477,7 +477,8 @@ pub(crate) async fn assignment(
     };
     let topics = [Topic::Plans, Topic::Namespace, Topic::Warmups, Topic::Settings];
     let (mut assignment, counted) = wait::until(&api, &topics, query.wait_s, look).await?;
-    let is_news = query.fleet.is_some_and(|known| assignment.fleet.as_ref() != Some(&known));
+    // Who knows none may have said hello before the last change.
+    let is_news = query.fleet.is_none_or(|known| assignment.fleet.as_ref() != Some(&known));
     let welcome = if is_news {
         fleet::settles(&api, &agent).await?;
         // Its digest first: what changes after it is news again.

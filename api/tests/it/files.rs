@@ -162,10 +162,13 @@ async fn an_added_volume_reaches_agents_at_once_and_is_served_by_who_says_so() {
         served.posted(Scope::Admin, "/v1/volumes", &wanted).await
     });
     assert_eq!((&added["name"], &added["served_by"]), (&json!("late"), &json!([])));
-    assert_ne!(woken.unwrap().json::<Value>().await.unwrap()["fleet"], fleet);
+    let woken: Value = woken.unwrap().json().await.unwrap();
+    assert_ne!(woken["fleet"], fleet);
+    let to_serve = json!([{ "volume": "late", "sources": ["/data/late", "s3://data/late"] }]);
+    assert_eq!(woken["welcome"]["serve"], to_serve, "who names no fleet may have said hello before the change");
 
     let welcome = served.posted(Scope::Agent, "/v1/agent/hello", &hello("store-1", "store", &[])).await;
-    assert_eq!(welcome["serve"], json!([{ "volume": "late", "sources": ["/data/late", "s3://data/late"] }]));
+    assert_eq!(welcome["serve"], to_serve);
     let elsewhere = served.posted(Scope::Agent, "/v1/agent/hello", &hello("gpu-1", "gpu-eu", &[])).await;
     assert_eq!(elsewhere["serve"], json!([]));
     assert!(elsewhere["topology"]["volume"]["late"].is_object(), "{elsewhere}");

@@ -169,8 +169,8 @@ impl Talk {
         let mut hello_due = Instant::now();
         loop {
             if Instant::now() >= hello_due {
-                let complete = self.say_hello().await;
-                hello_due = Instant::now() + if complete { HELLO_EVERY } else { HELLO_WHILE_ALONE };
+                let again_in = self.say_hello().await;
+                hello_due = Instant::now() + again_in;
             }
             let wait = POLL.min(hello_due.saturating_duration_since(Instant::now()));
             let asked =
@@ -179,10 +179,9 @@ impl Talk {
                 Ok((Assigned { assignment, welcome }, new_etag)) => {
                     (cursor, etag) = (assignment.cursor, new_etag);
                     fleet.clone_from(&assignment.fleet);
-                    if let Some(welcome) = welcome
-                        && !self.take_welcome(welcome).await
-                    {
-                        hello_due = Instant::now() + HELLO_WHILE_ALONE;
+                    if let Some(welcome) = welcome {
+                        let again_in = self.take_welcome(welcome).await;
+                        hello_due = hello_due.min(Instant::now() + again_in);
                     }
                     self.census.send_if_modified(|known| {
                         let differs = *known != assignment.census;
@@ -268,22 +267,22 @@ impl Talk {
         }
     }
 
-    /// Answers whether all sources are known.
-    async fn say_hello(&mut self) -> bool {
+    /// Answers in how long it is to be said again.
+    async fn say_hello(&mut self) -> Duration {
         let asked_at = Timestamp::now();
         let welcome = match self.control.hello(&self.hello).await {
             Ok(welcome) => welcome,
             Err(error) => {
                 tracing::warn!(%error, "the control plane does not greet");
-                return true;
+                return AFTER_FAILURE;
             }
         };
         self.hello.clock_ahead_us = Some(ahead_us(asked_at, welcome.said_at, Timestamp::now()));
         self.take_welcome(welcome).await
     }
 
-    /// Answers whether all sources are known.
-    async fn take_welcome(&mut self, welcome: Welcome) -> bool {
+    /// Answers in how long hello is to be said again.
+    async fn take_welcome(&mut self, welcome: Welcome) -> Duration {
         if self.served.serve_added(&welcome.serve) {
             // Said at once, so that others come for it.
             self.hello.volumes = self.served.volumes();
@@ -302,7 +301,7 @@ impl Talk {
         let complete = self.mover.as_ref().is_none_or(|mover| set_peers(mover, &welcome));
         self.show(welcome.topology.volumes.into_keys().collect()).await;
         self.look_at_tops(welcome.peers.into_iter().flat_map(|peer| peer.volumes));
-        complete
+        if complete { HELLO_EVERY } else { HELLO_WHILE_ALONE }
     }
 
     /// Tells about a directory, and with a recursive wish about all below it; about what is none, by the nearest above that

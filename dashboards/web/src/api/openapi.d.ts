@@ -3729,7 +3729,7 @@ export interface operations {
             query: {
                 /** @description The cursor of the last answer; 0 for everything. */
                 cursor?: number;
-                /** @description The `fleet` of the last answer: if it is another by now, the answer brings a welcome. */
+                /** @description The `fleet` of the last answer: if it is another by now, or none is given, the answer brings a welcome. */
                 fleet?: string;
                 /** @description Whose assignment. */
                 node: components["schemas"]["NodeId"];
