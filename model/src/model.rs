@@ -14,14 +14,13 @@ use foretide_flow::{
 use serde::{Deserialize, Serialize};
 
 use crate::config::Config;
-use crate::drawn::follow::Following;
 use crate::error::ModelError;
 use crate::forecaster::{Claim, Forecaster, View, all, read_out};
 use crate::habit::{Candidate, Occasion, Outlook, habits, number_slots};
 use crate::history::{RunRecord, Workload};
 use crate::namespace::Namespace;
 use crate::order::order_of;
-use crate::orders::ended_order;
+use crate::orders::{Sought, ended_order};
 use crate::run::{FileKey, LiveRun};
 use crate::select::{Score, Shadow, pairs};
 use crate::train::Ranker;
@@ -48,12 +47,9 @@ pub(crate) struct Followed {
     pub(crate) told_at: Timestamp,
     /// Whether something was read or learned since.
     pub(crate) stale: bool,
-    /// Where it is in the drawn orders that it keeps to, if that is recognised.
+    /// How far the order of its files is known.
     #[serde(default)]
-    pub(crate) following: Option<Following>,
-    /// Visits when its order was looked for last; 0 where names were learned since.
-    #[serde(default)]
-    pub(crate) looked_at: u64,
+    pub(crate) sought: Sought,
 }
 
 /// A forecast as it was given out.
@@ -168,8 +164,7 @@ impl Model {
             shadows,
             told_at: Timestamp(i64::MIN),
             stale: true,
-            following: None,
-            looked_at: 0,
+            sought: Sought::default(),
         };
         self.state.live.insert(start.run.clone(), followed);
         self.state.changed.insert(start.workload.clone());
@@ -245,7 +240,7 @@ impl Model {
             for followed in self.state.live.values_mut() {
                 followed.stale = true;
                 followed.told_at = Timestamp(i64::MIN);
-                followed.looked_at = 0;
+                followed.sought.names_changed();
             }
         }
         self.state.left_aside.names = self.state.names.refused();
@@ -321,7 +316,7 @@ impl Model {
         let live = self.state.live.values().find(|f| &f.run.workload == id);
         let workload = self.state.workloads.get(id)?;
         let mut profile = workload.profile(live.map(|f| &f.run), &self.state.names, self.state.now);
-        if let Some(following) = live.and_then(|f| f.following.as_ref()) {
+        if let Some(following) = live.and_then(|f| f.sought.following()) {
             profile.drawn = Some(following.recognised.words());
         }
         Some(profile)
@@ -394,7 +389,7 @@ pub(crate) fn view<'a>(
         workload,
         run,
         order: run.map(|r| order_of(r, &state.names)).unwrap_or_default(),
-        following: followed.and_then(|f| f.following.as_ref()),
+        following: followed.and_then(|f| f.sought.following()),
         names: &state.names,
         outlook: memo.map(|m| &m.outlook),
         ranked: memo.and_then(|m| m.ranked.as_ref()),

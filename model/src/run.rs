@@ -129,6 +129,10 @@ pub struct Rate {
     pub files_per_second: f64,
     /// Bytes a second while it does not wait.
     pub bytes_per_second: f64,
+    /// Variance of the number of files in a span of time / their number: 1 where they come by chance, more where readers
+    /// fetch batches and then pause.
+    #[serde(default)]
+    pub dispersion: f64,
 }
 
 impl LiveRun {
@@ -410,7 +414,24 @@ impl LiveRun {
         let side_by_side = f64::from(self.readers()).max(self.processes.len() as f64).max(1.0);
         let own = (wall - blocked / side_by_side).max(wall / 20.0);
         let bytes: f64 = paid().map(|p| p.bytes as f64).sum();
-        Some(Rate { files_per_second: (self.recent.len() - 1) as f64 / own, bytes_per_second: bytes / own })
+        Some(Rate {
+            files_per_second: (self.recent.len() - 1) as f64 / own,
+            bytes_per_second: bytes / own,
+            dispersion: self.dispersion(),
+        })
+    }
+
+    /// Of the recent visits, by the times that so many of them took; at least 1.
+    fn dispersion(&self) -> f64 {
+        const VISITS: usize = 8;
+        let began: Vec<f64> = self.recent.iter().step_by(VISITS).map(|visit| visit.at.as_secs_f64()).collect();
+        let took: Vec<f64> = began.windows(2).map(|pair| pair[1] - pair[0]).collect();
+        let mean = took.iter().sum::<f64>() / took.len().max(1) as f64;
+        if took.len() < 2 || mean <= 0.0 {
+            return 1.0;
+        }
+        let variance = took.iter().map(|s| (s - mean).powi(2)).sum::<f64>() / (took.len() - 1) as f64;
+        (VISITS as f64 * variance / mean.powi(2)).max(1.0)
     }
 }
 

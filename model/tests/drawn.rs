@@ -165,6 +165,22 @@ fn a_run_is_told_its_order_at_its_start_by_a_seed_that_no_run_had() {
 }
 
 #[test]
+fn k_a_run_whose_seed_takes_long_to_find_is_told_its_order_while_it_goes_on() {
+    let (mut site, mut model) = (Site::new(4000), model());
+    let order = by_the_programs_generator(11, 3, 4000);
+    let job = Job::of(&site, &order, 4).with(&[None, Some(11), Some(4)]);
+    let said = play(&mut site, &mut model, &job, "r0", 0.0);
+    let (seen, first) = &said[0];
+    assert!((300..4000).contains(seen), "in its first epoch, {seen}");
+    assert_eq!(told(first)[..100], order[*seen..seen + 100]);
+    let (seen, last) = said.iter().rfind(|(seen, _)| *seen < 8000).unwrap();
+    assert_eq!(told(last)[..100], order[*seen..seen + 100], "in its second, {seen}");
+    assert!(last.reads.len() > 8000 - seen, "and of the third");
+    let profile = model.profile(&"w".into()).unwrap();
+    assert!(profile.drawn.unwrap().ends_with("generator of seed 11, from number 14381 on"));
+}
+
+#[test]
 fn h_before_a_start_whose_seed_nobody_knows_no_order_is_told() {
     let (mut site, mut model) = (Site::new(300), model());
     for (run, seed) in [7, 9, 12].into_iter().enumerate() {

@@ -5,6 +5,8 @@
 //! that runs read of the set: as many as usual, or so many for each unit of a number of the command line, whichever
 //! told the past runs better, each left out in turn.
 
+use std::cmp::Ordering;
+
 use super::{Place, Recognised, Set, Step};
 use crate::habit::Candidate;
 use crate::history::median;
@@ -16,6 +18,8 @@ const UNTRIED: f64 = 0.9;
 const FOLLOWS: f64 = 2.0;
 /// Visits that are told of one run: some epochs of a large set.
 const VISITS_MOST: u64 = 1 << 20;
+/// A run reads as far as most runs of its workload did: that it is believed before it was ever put to the proof.
+const AS_MOST: f64 = 0.9;
 /// A file is read whole if runs read at least this share of the mean size for each visit.
 const WHOLE: f64 = 0.8;
 
@@ -197,13 +201,22 @@ fn goes_on_from(past: &[Past<'_>], last: &Recognised) -> u64 {
     back.into_iter().max().map_or(0, |back| last.read.to.saturating_sub(back))
 }
 
-/// Probability that a run reads so many bytes, from what past runs read, ascending: how many of them read as much (each
-/// counts, and half a run more for either answer); certain where nothing is known of them.
+/// Probability that a run reads so many bytes, from what past runs read, ascending: how many of them read as much, and one
+/// run more that does as most did with a probability of [`AS_MOST`]; certain where nothing is known of them.
 pub fn goes_on(lengths: &[f64], read: f64) -> f64 {
     /// Runs of one length read it to within this share.
     const SAME: f64 = 0.95;
-    let as_long = lengths.len() - lengths.partition_point(|length| *length < SAME * read);
-    if lengths.is_empty() { 1.0 } else { (as_long as f64 + 0.5) / (lengths.len() as f64 + 1.0) }
+    if lengths.is_empty() {
+        return 1.0;
+    }
+    let runs = lengths.len() as f64;
+    let as_long = runs - lengths.partition_point(|length| *length < SAME * read) as f64;
+    let prior = match (2.0 * as_long).total_cmp(&runs) {
+        Ordering::Greater => AS_MOST,
+        Ordering::Equal => 0.5,
+        Ordering::Less => 1.0 - AS_MOST,
+    };
+    (as_long + prior) / (runs + 1.0)
 }
 
 /// Bytes that the next run reads: told by a number of the command line, or as many as it is more probable than not to

@@ -30,7 +30,7 @@ mod share;
 use foretide_draw::{Drawer, Twister, Way, beginning, permutation};
 use serde::{Deserialize, Serialize};
 
-pub use recognise::{Puzzle, recognise};
+pub use recognise::{Puzzle, confirmed, recognise};
 pub use search::Effort;
 pub use set::{Passes, Reading, Seen, Set, Stretch, readings};
 pub use share::Share;

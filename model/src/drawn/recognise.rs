@@ -67,6 +67,13 @@ fn recognise_one(
     recognised(reading, &surest)
 }
 
+/// What was recognised while a run went on, by all that it took; none where that fits no longer.
+pub fn confirmed(readings: &[Reading], known: &Recognised) -> Option<Recognised> {
+    let reading = readings.iter().find(|reading| reading.set == known.set && reading.files == known.files)?;
+    let by_all = finished(reading, known.began, known.doubt, known.step)?;
+    Some(Recognised { epoch: known.epoch, ..by_all })
+}
+
 /// The numbers of a command line that are tried as seeds.
 fn said(arguments: &[Slot]) -> Vec<u32> {
     arguments.iter().filter_map(|a| a.value()).map(|n| n as u32).take(ARGUMENTS).collect()

@@ -14,6 +14,11 @@ use crate::shape::shape;
 /// See the module.
 pub struct Sequence;
 
+/// Standard deviation of the logarithm of a run's pace: recorded trainings changed theirs by a third to a half within seconds.
+const PACE_CHANGES: f64 = 0.45;
+/// Most by which the logarithm of a time is said to vary.
+const SPREAD_MOST: f64 = 1.5;
+
 /// What follows, in order.
 struct Following<'a> {
     files: Vec<(&'a FilePath, u64)>,
@@ -66,12 +71,17 @@ fn claim(view: &View<'_>, run: &LiveRun, rate: Rate, following: Following<'_>) -
     }
 }
 
-/// The `i`-th file from now comes after i gaps; gaps vary, so the spread grows with the root of their number.
+/// The `i`-th file from now comes after i gaps. Gaps vary, by more where files come in bursts; and a
+/// run does not stay as fast as it is now ([`PACE_CHANGES`]). It is half as fast as often as twice: the logarithm of the
+/// time spreads evenly.
 pub(super) fn arrival(last: Timestamp, i: usize, rate: Rate) -> TimeWindow {
-    let gap = 1.0 / rate.files_per_second.max(1e-9);
-    let (mean, spread) = ((i + 1) as f64 * gap, ((i + 1) as f64).sqrt() * gap);
-    let at = |s: f64| Timestamp::from_secs_f64(last.as_secs_f64() + s.max(0.0));
-    TimeWindow { p10: at(mean - 1.2816 * spread), p50: at(mean), p90: at(mean + 1.2816 * spread) }
+    /// Standard deviations to a tenth and to nine tenths.
+    const TENTH: f64 = 1.2816;
+    let files = (i + 1) as f64;
+    let mean_s = files / rate.files_per_second.max(1e-9);
+    let spread = (rate.dispersion.max(1.0) / files + PACE_CHANGES.powi(2)).sqrt().min(SPREAD_MOST);
+    let at = |factor: f64| Timestamp::from_secs_f64(last.as_secs_f64() + mean_s * factor);
+    TimeWindow { p10: at((-TENTH * spread).exp()), p50: at(1.0), p90: at((TENTH * spread).exp()) }
 }
 
 /// The files after the furthest recent one in order of name, of the shapes that are read.
@@ -111,4 +121,23 @@ fn as_before<'a>(view: &View<'a>, run: &'a LiveRun, share: f64, most: usize) -> 
         .collect();
     let why = format!("pass {pass} takes its files in the order of the pass before; {} follow", grouped(files.len()));
     Some(Following { files, why, share })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_spread_by_the_pace_s_changes_and_soon_ones_by_bursts_too() {
+        let after = |files: usize, dispersion: f64| {
+            let rate = Rate { files_per_second: 100.0, bytes_per_second: 0.0, dispersion };
+            let window = arrival(Timestamp(0), files - 1, rate);
+            [window.p10, window.p50, window.p90].map(Timestamp::as_secs_f64)
+        };
+        let [p10, p50, p90] = after(1000, 1.0);
+        assert_eq!(p50, 10.0);
+        assert!((5.0..6.0).contains(&p10) && (17.0..19.0).contains(&p90), "{p10} {p90}");
+        assert!(after(1000, 30.0)[2] - p90 < 1.0, "over a thousand files bursts even out");
+        assert!(after(10, 30.0)[2] > 2.0 * after(10, 1.0)[2], "over ten they do not");
+    }
 }
