@@ -181,6 +181,21 @@ fn k_a_run_whose_seed_takes_long_to_find_is_told_its_order_while_it_goes_on() {
 }
 
 #[test]
+fn what_a_run_does_before_its_first_read_is_not_told_as_reading() {
+    let (mut site, mut model) = (Site::new(300), model());
+    let job = Job::of(&site, &epochs(7, 1, 300), 1);
+    for (run, at) in [("r0", 0.0), ("r1", 100.0)] {
+        site.begin(&mut model, &job, run, at);
+        play(&mut site, &mut model, &job, run, at + 5.0);
+    }
+    let advice = site.begin(&mut model, &job, "r2", 200.0);
+    let reads = &advice.forecasts.last().unwrap().reads;
+    assert_eq!(reads.len(), 300);
+    let (first, last) = (reads[0].window, reads[299].window);
+    assert!(first.p50 > names::at(204.9) && last.p50 < names::at(205.4), "{first:?} {last:?}");
+}
+
+#[test]
 fn h_before_a_start_whose_seed_nobody_knows_no_order_is_told() {
     let (mut site, mut model) = (Site::new(300), model());
     for (run, seed) in [7, 9, 12].into_iter().enumerate() {

@@ -116,8 +116,7 @@ fn pass_seconds(record: &RunRecord) -> f64 {
 fn when(start: Start, last: &RunRecord, expected: &Expected, pass_s: f64) -> TimeWindow {
     let [p10, p50, p90] = window(start.at, start.jitter_s);
     let after = |s: f64| Duration::from_secs_f64(s.max(0.0));
-    let drawn_s = expected.turns.first().map(|turn| turn * last.ended_at.since(last.started_at).as_secs_f64());
-    if let Some(at) = drawn_s {
+    if let Some(at) = drawn_seconds(last, expected) {
         return TimeWindow { p10: p10 + after(0.8 * at), p50: p50 + after(at), p90: p90 + after(1.2 * at) };
     }
     match expected.first_s {
@@ -131,6 +130,14 @@ fn when(start: Start, last: &RunRecord, expected: &Expected, pass_s: f64) -> Tim
             p90: p90 + after(0.9 * pass_s),
         },
     }
+}
+
+/// Seconds after the start at which a file of a drawn order is read, if it is one: the share of the run that comes before it,
+/// of what lay between the last run's first read and its end.
+fn drawn_seconds(last: &RunRecord, expected: &Expected) -> Option<f64> {
+    let began_s = last.external().next().map_or(0.0, |first| first.first_s);
+    let lasted_s = last.ended_at.since(last.started_at).as_secs_f64();
+    expected.turns.first().map(|turn| began_s + turn * (lasted_s - began_s).max(0.0))
 }
 
 /// How far a running run has come in what was expected of it. Times are seconds after the start, of this run or of the
@@ -207,9 +214,8 @@ impl Progress {
     fn when_s(&self, last: &RunRecord, expected: &Expected) -> [f64; 3] {
         let known = self.visits >= PACE_VISITS;
         // Before a drawn order shows itself.
-        if let Some(turn) = expected.turns.first() {
-            let lasted_s = last.ended_at.since(last.started_at).as_secs_f64();
-            return [0.8, 1.0, 1.2].map(|s| s * turn * lasted_s);
+        if let Some(at) = drawn_seconds(last, expected) {
+            return [0.8, 1.0, 1.2].map(|s| s * at);
         }
         match expected.first_s {
             Some(first_s) if last.order.habit() != OrderHabit::Shuffled => {

@@ -110,7 +110,9 @@ pub fn rsync_daemon(link: &Link, folder: &Path, state: &Path) -> Result<Peer> {
     )?;
     let mut command = inside(&link.sender(), "rsync".as_ref());
     command.args(["--daemon", "--no-detach", "--address", SENDER, "--port", &RSYNC_PORT.to_string(), "--config"]);
-    let child = command.arg(&config).stdin(Stdio::null()).spawn()?;
+    // What it starts for a connection outlives it by some seconds, and must hold no output of ours.
+    command.arg(&config).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    let child = command.spawn()?;
     std::thread::sleep(Duration::from_secs(1));
     Ok(Peer(child))
 }
