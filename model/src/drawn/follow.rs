@@ -4,7 +4,8 @@
 //! by side take out of turn. What lies further back than that and was not taken is *missed*. A few may be, where a
 //! loader drops the last batch; more than that and the order is taken back, at once where readers keep to it exactly.
 //!
-//! The orders and the names of the files are drawn and listed when they are needed and not kept over a restart.
+//! The orders of the present epoch and the next, and the names of the files, are drawn and listed when they are needed and not
+//! kept over a restart.
 
 use foretide_flow::{FilePath, Timestamp, VolumeId};
 use serde::{Deserialize, Serialize};
@@ -43,6 +44,8 @@ struct Drawn {
     places: Vec<Option<u32>>,
     /// Visits of each file that come with this epoch and those before.
     due: Vec<u32>,
+    /// Another epoch's order, with its number: the next one's, if it is known how that is drawn.
+    next: Option<(u32, Vec<u32>)>,
 }
 
 /// A file that comes, and after how many others.
@@ -81,17 +84,16 @@ impl Following {
         let Some(drawn) = &self.drawn else { return Vec::new() };
         let present = drawn.order[self.done as usize..].iter().filter(|f| !self.is_taken(run, drawn, **f));
         let mut indices: Vec<(u32, u32)> = present.take(most).map(|f| (*f, 0)).collect();
-        let next = self.place(self.epochs + 1);
-        let order = match next {
-            Some(next) => next.draw.order(self.recognised.files),
+        let left = most - indices.len();
+        match &drawn.next {
+            Some((_, order)) => indices.extend(order.iter().take(left).map(|f| (*f, 1))),
             // Nobody knows which files a rank takes then.
-            None if !self.recognised.began.draw.share.is_whole() => Vec::new(),
-            None => (0..self.recognised.files).collect(),
-        };
-        indices.extend(order.into_iter().take(most - indices.len()).map(|f| (f, 1)));
+            None if !self.recognised.began.draw.share.is_whole() => {}
+            None => indices.extend((0..self.recognised.files).take(left).map(|f| (f, 1))),
+        }
         let coming = |(after, (file, epochs)): (usize, &(u32, u32))| {
             let (key, bytes) = &drawn.files[*file as usize];
-            let after = (*epochs == 0 || next.is_some()).then_some(after);
+            let after = (*epochs == 0 || drawn.next.is_some()).then_some(after);
             Coming { path: &key.path, bytes: *bytes, after, epochs: *epochs }
         };
         indices.iter().enumerate().map(coming).collect()
@@ -108,10 +110,11 @@ impl Following {
     }
 
     /// The order of an epoch, counted from that in which the run began.
-    fn place(&self, epoch: u32) -> Option<Place> {
+    fn order(&self, epoch: u32) -> Option<Vec<u32>> {
         let Place { draw, .. } = self.recognised.began;
         let draw = if epoch == 0 { draw } else { draw.after(self.recognised.step?, u64::from(epoch)) };
-        draw.can_be_drawn(self.recognised.files).then_some(Place { draw, offset: 0 })
+        let files = self.recognised.files;
+        draw.can_be_drawn(files).then(|| draw.order(files))
     }
 
     fn draw(&self, run: &LiveRun, names: &Namespace) -> Option<Drawn> {
@@ -126,6 +129,7 @@ impl Following {
             order: Vec::new(),
             places: Vec::new(),
             due: vec![0; self.recognised.files as usize],
+            next: None,
         };
         let whole = self.recognised.began.draw.share.is_whole();
         for epoch in 0..=self.epochs {
@@ -140,8 +144,10 @@ impl Following {
 
     /// Draws the order of an epoch, which is the present one now. Whether it is known how.
     fn turn(&self, epoch: u32, drawn: &mut Drawn) -> bool {
-        let Some(place) = self.place(epoch) else { return false };
-        drawn.order = place.draw.order(self.recognised.files);
+        let foreseen = drawn.next.take().filter(|(of, _)| *of == epoch).map(|(_, order)| order);
+        let Some(order) = foreseen.or_else(|| self.order(epoch)) else { return false };
+        drawn.order = order;
+        drawn.next = self.order(epoch + 1).map(|order| (epoch + 1, order));
         drawn.places = vec![None; drawn.due.len()];
         (0..).zip(&drawn.order).for_each(|(place, file)| drawn.places[*file as usize] = Some(place));
         let behind = if epoch == 0 { self.recognised.began.offset as usize } else { 0 };

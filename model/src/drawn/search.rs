@@ -54,7 +54,7 @@ pub struct Effort {
 
 impl Effort {
     /// While nobody waits: some seconds for each run of which nothing is recognised.
-    pub const THOROUGH: Self = Self { seeds: 1 << 20, numbers: 1 << 18, work: 1 << 21 };
+    pub const THOROUGH: Self = Self { seeds: 1 << 20, numbers: 1 << 21, work: 1 << 21 };
     /// Between two forecasts: some milliseconds.
     pub const BRIEF: Self = Self { seeds: 1 << 13, numbers: 0, work: 1 << 11 };
 
@@ -62,6 +62,8 @@ impl Effort {
     pub fn fields(self, said: &[u32], taken: &Taken) -> Vec<Field> {
         /// Seeds below this are the likeliest that people choose.
         const SMALL: u32 = 4096;
+        /// What the weights of small networks take, a number each. Those of large ones are tried last.
+        const FEW: u64 = 1 << 18;
         let bound = |field: Field| self.seeds.min((self.work / field.price(taken)) as u32);
         let of = |by| move |seeds| Field::Seeds { by, seeds };
         let others = || By::OTHERS.map(|by| (of(by), bound(Field::Seeds { by, seeds: 0..0 })));
@@ -75,9 +77,11 @@ impl Effort {
         }
         fields.extend(said.iter().map(alone).map(Field::Shares));
         fields.push(Field::Shares(0..SMALL.min(shares)));
-        fields.extend(said.iter().map(|seed| Field::Numbers { seed: *seed, numbers: 0..self.numbers }));
+        let numbers = |numbers: Range<u64>| move |seed: &u32| Field::Numbers { seed: *seed, numbers: numbers.clone() };
+        fields.extend(said.iter().map(numbers(0..FEW.min(self.numbers))));
         fields.push(of(By::Itself)(SMALL.min(self.seeds)..self.seeds));
         fields.extend(others().map(|(of, bound)| of(SMALL.min(bound)..bound)));
+        fields.extend(said.iter().map(numbers(FEW.min(self.numbers)..self.numbers)));
         fields.retain(|field| field.tries() > 0);
         fields
     }

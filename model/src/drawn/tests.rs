@@ -145,6 +145,13 @@ fn epochs_that_a_programs_generator_seeds_are_told_from_the_next_seed_on() {
     assert_eq!(next.place.draw.after(next.step.unwrap(), 2).order(300), recorded.cases[1].epochs[2]);
 }
 
+#[test]
+fn the_weights_of_a_larger_network_may_lie_between_a_seed_and_its_first_epoch() {
+    let draw = Draw { skip: 1_700_000, ..Draw::first_by(By::Seed, 11) };
+    let found = thorough(&draw.order(300), 300, &numbers("train --workers 4 --seed 11"), None).unwrap();
+    assert_eq!((found.began.draw, found.believed()), (draw, true));
+}
+
 #[derive(Deserialize)]
 struct Ranks {
     seed: u32,
