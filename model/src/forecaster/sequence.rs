@@ -71,9 +71,8 @@ fn claim(view: &View<'_>, run: &LiveRun, rate: Rate, following: Following<'_>) -
     }
 }
 
-/// The `i`-th file from now comes after i gaps. Gaps vary, by more where files come in bursts; and a
-/// run does not stay as fast as it is now ([`PACE_CHANGES`]). It is half as fast as often as twice: the logarithm of the
-/// time spreads evenly.
+/// The `i`-th file from now comes after i gaps. Gaps vary, by more where files come in bursts; and a run does not stay as
+/// fast as it is now ([`PACE_CHANGES`]). It is half as fast as often as twice: the logarithm of the time spreads evenly.
 pub(super) fn arrival(last: Timestamp, i: usize, rate: Rate) -> TimeWindow {
     /// Standard deviations to a tenth and to nine tenths.
     const TENTH: f64 = 1.2816;
