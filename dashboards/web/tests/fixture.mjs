@@ -81,7 +81,7 @@ function world(t0, small) {
 export async function startFixture({ port = 0, token = "fixture", scope = "admin", small = 4000, empty = false, far = 0, issuer = null } = {}) {
   const t0 = Date.now() * 1000;
   const made = empty ? { moves: [], forecasts: [], profiles: [] } : world(t0, small);
-  const state = { faults: new Map(), prefetchOff: false, slowMs: 0, sse: new Set(), eventId: 0, frozenAt: null, takenBack: new Set(), released: [], asked: [], mode: "advise", approved: [], played: [], shown: new Set() };
+  const state = { faults: new Map(), prefetchOff: false, slowMs: 0, sse: new Set(), eventId: 0, frozenAt: null, takenBack: new Set(), released: [], asked: [], mode: "advise", approved: [], played: [], distrusts: false, shown: new Set() };
   // Time goes in steps, as reports come, and stands still on demand.
   const farSites = Array.from({ length: far }, (_, i) => `gpu-${String(i).padStart(3, "0")}`);
   const links = [...LINKS, ...farSites.map((to) => ({ from: "storage", to, rate: 10e9, rtt_ms: 90, cost_per_gb: 0.01 }))];
@@ -233,7 +233,7 @@ export async function startFixture({ port = 0, token = "fixture", scope = "admin
     const given = /^Bearer (.+)$/.exec(request.headers.authorization ?? "")?.[1] ?? "";
     state.shown.add(given);
     if (timingSafeEqual(known, createHash("sha256").update(given).digest())) return "known";
-    const said = believes(given, Date.now() / 1000);
+    const said = state.distrusts ? null : believes(given, Date.now() / 1000);
     return said === null ? "unknown" : said.groups.includes("admins") ? "known" : "nobody";
   };
   const waysIn = async (response) => {

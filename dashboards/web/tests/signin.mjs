@@ -191,6 +191,7 @@ export async function signInTests({ test, expect, browser, pictures }) {
     }));
 
   for (const [why, end, says] of [
+    ["no longer believed", (_, fixture) => (fixture.state.distrusts = true), ["Your sign-in has ended", "had signed you in until", "Token not accepted"]],
     ["no longer renewed", (issuer) => issuer.takeBack(), ["Your sign-in has ended", "does not take this sign-in any more"]],
     ["not to be renewed", () => {}, ["Your sign-in has ended", "had signed you in until"]],
   ]) {
@@ -199,9 +200,10 @@ export async function signInTests({ test, expect, browser, pictures }) {
         Object.assign(issuer.state, { lifeS: 6, renews: why !== "not to be renewed" });
         await signIn(page, fixture, "#governance");
         await page.waitForSelector(LIVE);
-        end(issuer);
+        end(issuer, fixture);
         await isRefused(page, [...says, "you come back to what you were looking at"], why);
         await picture(page, "sign-in-ended");
+        fixture.state.distrusts = false;
         issuer.state.lifeS = 300;
         await button(page).click();
         await page.getByRole("button", { name: "Yes" }).click();

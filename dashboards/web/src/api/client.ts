@@ -33,16 +33,23 @@ export const sentences = (...parts: string[]): string =>
 
 export type Query = Record<string, string | number | undefined>;
 
-/** Who asks: gives the token to show now. */
+/** Who asks. */
 export interface Bearer {
+  /** The token to show now. */
   token(): Promise<string>;
+  /** What it means to who is in that the API did not take the token. */
+  refused(why: ApiError): ApiError;
 }
 
 export class Client {
   constructor(private readonly bearer: Bearer) {}
 
-  async headers(more: Record<string, string> = {}): Promise<Record<string, string>> {
-    return { Authorization: `Bearer ${await this.bearer.token()}`, ...more };
+  /** The API's answer, if it gives what was asked. */
+  async answer(path: string, { headers, ...request }: RequestInit & { headers?: Record<string, string> }): Promise<Response> {
+    const shown = { Authorization: `Bearer ${await this.bearer.token()}`, ...headers };
+    return ask(path, { ...request, headers: shown }).catch((why: ApiError) => {
+      throw why.status === 401 ? this.bearer.refused(why) : why;
+    });
   }
 
   get<T>(path: string, query: Query = {}): Promise<T> {
@@ -68,28 +75,30 @@ export class Client {
 
   private async call<T>(method: string, path: string, body?: unknown, patienceMs = CALL_TIMEOUT_MS): Promise<T> {
     const json = body === undefined ? undefined : JSON.stringify(body);
-    const headers = await this.headers(json === undefined ? {} : { "Content-Type": "application/json" });
-    return ask<T>(path, { method, headers, body: json, signal: AbortSignal.timeout(patienceMs) });
+    const headers = json === undefined ? undefined : { "Content-Type": "application/json" };
+    return read<T>(await this.answer(path, { method, headers, body: json, signal: AbortSignal.timeout(patienceMs) }));
   }
 }
 
 /** How people may sign in: what anyone may ask. */
-export const waysIn = (): Promise<WaysIn> => ask<WaysIn>("/v1/sign-in", { signal: AbortSignal.timeout(CALL_TIMEOUT_MS) });
+export const waysIn = async (): Promise<WaysIn> => read<WaysIn>(await ask("/v1/sign-in", { signal: AbortSignal.timeout(CALL_TIMEOUT_MS) }));
 
-async function ask<T>(path: string, request: RequestInit): Promise<T> {
+async function ask(path: string, request: RequestInit): Promise<Response> {
   const answer = await fetch(path, { ...request, cache: "no-store" }).catch((why: unknown) => {
     throw new ApiError(0, "no answer from the control plane", String(why));
   });
   if (!answer.ok) throw await problem(answer);
-  return (answer.status === 204 ? undefined : await answer.json()) as T;
+  return answer;
 }
+
+const read = async <T>(answer: Response): Promise<T> => (answer.status === 204 ? undefined : await answer.json()) as T;
 
 function search(query: Query): string {
   const set = Object.entries(query).filter((e): e is [string, string | number] => e[1] !== undefined);
   return set.length === 0 ? "" : `?${new URLSearchParams(set.map(([k, v]) => [k, String(v)]))}`;
 }
 
-export async function problem(answer: Response): Promise<ApiError> {
+async function problem(answer: Response): Promise<ApiError> {
   const told = (await answer.json().catch(() => ({}))) as { title?: string; detail?: string; remedy?: string };
   return new ApiError(answer.status, told.title ?? `HTTP ${answer.status}`, told.detail, told.remedy);
 }

@@ -1,6 +1,6 @@
 // Server-sent events over fetch: `EventSource` cannot carry a bearer token, and one in the URL would end in logs.
 
-import { ApiError, problem, type Client } from "./client";
+import { ApiError, type Client } from "./client";
 
 export interface ServerEvent {
   id: string;
@@ -50,12 +50,11 @@ export async function listen(
   heard: (event: ServerEvent | null) => void,
 ): Promise<void> {
   const resume: Record<string, string> = lastId ? { "Last-Event-ID": lastId } : {};
-  const headers = await client.headers({ Accept: "text/event-stream", ...resume });
-  const answer = await fetch("/v1/events", { headers, signal, cache: "no-store" });
-  if (!answer.ok || !answer.body) throw await problem(answer);
+  const { body } = await client.answer("/v1/events", { headers: { Accept: "text/event-stream", ...resume }, signal });
+  if (!body) return;
   opened();
   const parser = new EventParser();
-  const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
+  const reader = body.pipeThrough(new TextDecoderStream()).getReader();
   for (;;) {
     const { done, value } = await reader.read();
     if (done) return;

@@ -44,6 +44,11 @@ export class Session {
     }
   }
 
+  /** A token of an issuer may end on its way to the API, and the API's clock may be ahead: then the sign-in has ended. */
+  refused(why: ApiError): ApiError {
+    return typeof this.now === "string" ? why : ended(this.now, why);
+  }
+
   private async renew(before: SignedIn): Promise<string> {
     const isGood = Date.now() < before.endsAt;
     if (isGood && Date.now() < this.askAgainAt) return before.token;
@@ -65,5 +70,5 @@ export class Session {
 
 function ended(before: SignedIn, why?: ApiError): ApiError {
   const until = `${before.issuer} had signed you in until ${clock(before.endsAt * 1000)}`;
-  return new ApiError(401, "your sign-in has ended", why ? sentences(until, why.title) : until, "sign in again: you come back to what you were looking at");
+  return new ApiError(401, "your sign-in has ended", why ? sentences(until, why.title, why.detail) : until, "sign in again: you come back to what you were looking at");
 }
