@@ -125,3 +125,28 @@ fn bytes_that_one_run_read_twice_are_told_and_draws_are_not() {
     let report = runs(&[&drawn(), &drawn(), &drawn()]);
     assert_eq!(row(&report.before, "foretide").told_bytes, 0, "{report:?}");
 }
+
+/// One execution as WfFormat tells it: a task that reads these files, of so many bytes each.
+fn execution(inputs: &[(&str, u64)]) -> String {
+    let names: Vec<String> = inputs.iter().map(|(name, _)| format!("{name:?}")).collect();
+    let files: Vec<String> =
+        inputs.iter().map(|(name, size)| format!(r#"{{"id":{name:?},"sizeInBytes":{size}}}"#)).collect();
+    format!(
+        r#"{{"name":"w","schemaVersion":"1.5","workflow":{{"specification":{{"tasks":[{{"id":"t","parents":[],"inputFiles":[{}],"outputFiles":[]}}],"files":[{}]}},"execution":{{"tasks":[{{"id":"t","runtimeInSeconds":3}}]}}}}}}"#,
+        names.join(","),
+        files.join(",")
+    )
+}
+
+#[test]
+fn a_workflow_finds_its_inputs_as_it_reads_them() {
+    let dir = tempfile::tempdir().unwrap();
+    for (run, sizes) in [("w-1.json", [900, 100]), ("w-2.json", [300, 500])] {
+        let inputs = [("tile_1.fits", sizes[0]), ("tile_2.fits", sizes[1])];
+        std::fs::write(dir.path().join(run), execution(&inputs)).unwrap();
+    }
+    let report = evaluate_recurrence(dir.path(), &SITE, 1).unwrap().jobs.remove(0);
+    let [replay, template] = ["replay", "template"].map(|name| row(&report.before, name));
+    assert_eq!((replay.told_bytes, replay.byte_precision), (400, 1.0), "bytes that the run before read: {replay:?}");
+    assert_eq!((template.told_bytes, template.byte_coverage, template.byte_precision), (800, 1.0, 1.0), "{template:?}");
+}

@@ -82,8 +82,12 @@ fn series(job: String, files: &[(String, PathBuf)]) -> Result<Series, ModelError
         let document: Document = serde_json::from_str(&text)
             .map_err(|e| ModelError::Trace { path: path.clone(), why: format!("no WfCommons instance: {e}") })?;
         let uses = uses(&document.workflow.specification, &volume, path)?;
+        // A run finds its inputs as it reads them: one that an earlier run knew with another size was put there anew.
         for used in uses.iter().filter(|u| !u.created) {
-            shared.entry(used.key.clone()).or_insert((used.size, Timestamp(at.0 - 1_000_000)));
+            let found = shared.entry(used.key.clone()).or_insert((used.size, Timestamp(at.0 - 1_000_000)));
+            if found.0 != used.size {
+                *found = (used.size, Timestamp(at.0 - 1_000_000));
+            }
         }
         let mut listing: Vec<Candidate> = shared
             .iter()
