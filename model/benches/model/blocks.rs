@@ -38,6 +38,8 @@ const MOST_ERROR: f64 = 0.05;
 /// What an access may cost, and a block that is known.
 const MOST_US: f64 = 2.0;
 const MOST_BYTES: f64 = 200.0;
+/// Rounds that are timed; the median counts.
+const ROUNDS: usize = 5;
 const KNOWN: [Name; 3] = [Name::None, Name::S3Fifo, Name::Association];
 
 fn read(root: &Path) -> Result<Vec<Trace>, ModelError> {
@@ -122,8 +124,8 @@ impl Here {
         self.all.contains(&block)
     }
 
-    /// Takes one in; the oldest has to go.
-    fn take(&mut self, block: u64, model: &mut BlockForecaster) {
+    /// Takes one in; the oldest, which has to go for it, is appended to what happened.
+    fn take(&mut self, block: u64, happened: &mut Vec<Event>) {
         if !self.all.insert(block) {
             return;
         }
@@ -132,15 +134,33 @@ impl Here {
             && let Some(oldest) = self.in_order.pop_front()
         {
             self.all.remove(&oldest);
-            model.evicted(oldest);
+            happened.push(Event::Evicted(oldest));
         }
     }
 
     /// What is proposed comes at once.
-    fn take_all(&mut self, proposals: &mut Vec<Proposal>, model: &mut BlockForecaster) {
+    fn take_all(&mut self, proposals: &mut Vec<Proposal>, happened: &mut Vec<Event>) {
         for p in proposals.drain(..).filter(|p| !p.here) {
-            model.arrived(p.block);
-            self.take(p.block, model);
+            happened.push(Event::Arrived(p.block));
+            self.take(p.block, happened);
+        }
+    }
+}
+
+/// What a forecaster of blocks is told.
+#[derive(Clone, Copy)]
+enum Event {
+    Asked(BlockRequest),
+    Arrived(u64),
+    Evicted(u64),
+}
+
+impl Event {
+    fn tell(self, model: &mut BlockForecaster, proposals: &mut Vec<Proposal>) {
+        match self {
+            Self::Asked(request) => model.observe(request, proposals),
+            Self::Arrived(block) => model.arrived(block),
+            Self::Evicted(block) => model.evicted(block),
         }
     }
 }
@@ -149,7 +169,7 @@ impl Here {
 pub fn calibration(table: &mut Table, root: &Path) -> Outcome {
     for trace in &read(root)? {
         let mut model = forecaster(trace.numbers == Numbers::Addresses);
-        let (mut asked, mut proposals) = (Here::default(), Vec::new());
+        let (mut asked, mut proposals, mut happened) = (Here::default(), Vec::new(), Vec::new());
         let mut halfway = model.calibration();
         for (i, r) in trace.requests.iter().enumerate() {
             if i == trace.requests.len() / 2 {
@@ -157,7 +177,8 @@ pub fn calibration(table: &mut Table, root: &Path) -> Outcome {
             }
             model.observe(BlockRequest { offset: r.offset, length: r.length, hit: true }, &mut proposals);
             model.evicted(r.offset / 4096);
-            asked.take_all(&mut proposals, &mut model);
+            asked.take_all(&mut proposals, &mut happened);
+            happened.drain(..).for_each(|event| event.tell(&mut model, &mut proposals));
         }
         let ours = model.calibration().since(&halfway).error();
         let figure = Figure { ours, unit: "ECE", reference: 0.0, name: "-" };
@@ -167,26 +188,42 @@ pub fn calibration(table: &mut Table, root: &Path) -> Outcome {
 }
 
 /// The forecaster alone on the longest trace: time an access, and bytes a block that it knows. What was read and what was
-/// fetched, which comes at once, stays until [`STAY`] others were.
+/// fetched, which comes at once, stays until [`STAY`] others were. What the site then does is recorded in a first round
+/// and told to a forecaster that knows nothing in each of those that are timed: a site's own work is none of the forecaster's.
 pub fn cost(table: &mut Table, root: &Path) -> Outcome {
     let trace = read_trace(&root.join(SETS[0].file), None, None)?;
     let different: HashSet<u64> = trace.requests.iter().map(|r| r.offset).collect();
     let mut model = forecaster(false);
     let (mut used, mut asked, mut proposals) = (Here::default(), Here::default(), Vec::new());
-    let began = Instant::now();
+    let mut happened = Vec::new();
     for r in &trace.requests {
         let block = r.offset / 4096;
         let hit = used.has(block) || asked.has(block);
-        model.observe(BlockRequest { offset: r.offset, length: r.length, hit }, &mut proposals);
+        let first = happened.len();
+        happened.push(Event::Asked(BlockRequest { offset: r.offset, length: r.length, hit }));
+        happened[first].tell(&mut model, &mut proposals);
         if !hit {
-            used.take(block, &mut model);
+            used.take(block, &mut happened);
         }
-        asked.take_all(&mut proposals, &mut model);
+        asked.take_all(&mut proposals, &mut happened);
+        happened[first + 1..].iter().for_each(|event| event.tell(&mut model, &mut proposals));
     }
-    let ours = began.elapsed().as_secs_f64() * 1e6 / trace.requests.len() as f64;
+    let bytes = model.bytes() as f64;
+    let rounds = (0..ROUNDS).map(|_| {
+        let mut model = forecaster(false);
+        let began = Instant::now();
+        for event in &happened {
+            event.tell(&mut model, &mut proposals);
+            proposals.clear();
+        }
+        began.elapsed().as_secs_f64() * 1e6 / trace.requests.len() as f64
+    });
+    let mut rounds: Vec<f64> = rounds.collect();
+    rounds.sort_by(f64::total_cmp);
     let alone = "OLTP, the forecaster of blocks alone";
+    let ours = rounds[ROUNDS / 2];
     table.at_most(alone, Figure { ours, unit: "us an access", reference: 0.0, name: "-" }, MOST_US);
-    let ours = model.bytes() as f64 / different.len() as f64;
+    let ours = bytes / different.len() as f64;
     table.at_most("OLTP, tables", Figure { ours, unit: "bytes a block", reference: 0.0, name: "-" }, MOST_BYTES);
     Ok(())
 }
