@@ -89,7 +89,7 @@ pub fn windows(table: &mut Table, root: &Path) -> Outcome {
         }
         later.values().for_each(|kept| held_back.add(kept));
         for (who, kept) in later {
-            earlier.entry(who).or_insert_with(Kept::default).add(&kept);
+            earlier.entry(who).or_default().add(&kept);
         }
         for (who, kept) in &earlier {
             kept.print(&format!("{name}, {who}"));

@@ -84,9 +84,10 @@ fn series(job: String, files: &[(String, PathBuf)]) -> Result<Series, ModelError
         let uses = uses(&document.workflow.specification, &volume, path)?;
         // A run finds its inputs as it reads them: one that an earlier run knew with another size was put there anew.
         for used in uses.iter().filter(|u| !u.created) {
-            let found = shared.entry(used.key.clone()).or_insert((used.size, Timestamp(at.0 - 1_000_000)));
-            if found.0 != used.size {
-                *found = (used.size, Timestamp(at.0 - 1_000_000));
+            let put = (used.size, Timestamp(at.0 - 1_000_000));
+            let there = shared.entry(used.key.clone()).or_insert(put);
+            if there.0 != put.0 {
+                *there = put;
             }
         }
         let mut listing: Vec<Candidate> = shared
